@@ -1,0 +1,99 @@
+"""What request admission is asked: one item per concrete outbound attempt, one outcome when it is over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, Literal, cast, get_args
+
+import attrs
+
+from trio_sched import _validation as check
+from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.identity import RequestResourceKey
+
+__all__ = [
+    "OUTCOME_KINDS",
+    "RequestAdmissionItem",
+    "RequestEventContext",
+    "RequestGroupSpec",
+    "RequestOutcomeKind",
+    "RequestReleaseOutcome",
+]
+
+RequestOutcomeKind = Literal[
+    "success",
+    "rate_limited",
+    "provider_failure",
+    "provider_timeout",
+    "local_cancelled",
+    "local_timeout",
+    "unexpected_exception",
+]
+OUTCOME_KINDS: Final[frozenset[str]] = frozenset(get_args(RequestOutcomeKind))
+
+
+@attrs.frozen
+class RequestGroupSpec:
+    """Fair-order group of a request. Its key is the request resource itself; the weight is that of the item served."""
+
+    key: RequestResourceKey
+    weight: float = attrs.field(default=1.0, validator=check.positive_finite)
+
+
+@attrs.frozen
+class RequestEventContext:
+    """Who asks, for events: captured when the attempt is made, never used for a decision."""
+
+    captured_correlation: RuntimeCorrelation | None = None
+    task_execution_id: str | None = None
+    request_attempt_id: str | None = None
+
+
+@attrs.frozen
+class RequestAdmissionItem:
+    """One outbound attempt that asks to go out.
+
+    queue_wait_timeout_seconds: longest wait in the queue; 0 grants at once or refuses; None takes the config's default.
+    """
+
+    resource: RequestResourceKey
+    group: RequestGroupSpec
+    queue_wait_timeout_seconds: float | None = attrs.field(default=None, validator=check.optional_non_negative_finite)
+    event_context: RequestEventContext | None = None
+
+
+@attrs.frozen(init=False)
+class RequestReleaseOutcome:
+    """How an attempt ended. Building one never raises, so it is safe in a `finally`.
+
+    retry_after_seconds: the provider's hint; a hint that is negative, NaN, infinite or no number becomes None, and an
+    unknown kind becomes `unexpected_exception`; `diagnostics` says so. provider_status: the HTTP status, if any.
+    """
+
+    kind: RequestOutcomeKind
+    retry_after_seconds: float | None
+    provider_status: int | None
+    diagnostics: Mapping[str, object]
+
+    def __init__(
+        self,
+        kind: RequestOutcomeKind,
+        retry_after_seconds: float | None = None,
+        provider_status: int | None = None,
+        diagnostics: Mapping[str, object] | None = None,
+    ) -> None:
+        notes: dict[str, object] = dict(diagnostics) if diagnostics else {}
+        if kind not in OUTCOME_KINDS:
+            notes["invalid_kind"] = repr(kind)
+            kind = "unexpected_exception"
+        if retry_after_seconds is not None and not _usable_hint(retry_after_seconds):
+            notes["invalid_retry_after_seconds"] = repr(retry_after_seconds)
+            retry_after_seconds = None
+        self.__attrs_init__(kind, retry_after_seconds, provider_status, notes)
+
+
+def _usable_hint(hint: object) -> bool:
+    if not isinstance(hint, int | float) or isinstance(hint, bool):
+        return False
+    return math.isfinite(cast("float", hint)) and hint >= 0

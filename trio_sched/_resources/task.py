@@ -1,0 +1,161 @@
+"""What the scheduler schedules: tasks, the groups they take turns in, and the stage resources they ask for.
+
+A `Task` names a slice of the dataset and how it is made. A `SchedulableTask` is a ready task with everything that
+ordering and admission need to know about it: its group and its resource request. `submission` and `local` are stage
+resources of the scheduler itself; a model endpoint's stage resource is named by `endpoint_stage_resource`. None of them
+is a request domain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal
+
+import attrs
+
+from trio_sched import _validation as check
+from trio_sched._errors import InvalidValueError
+from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
+from trio_sched.metadata import SchedulingKind
+
+__all__ = [
+    "LOCAL",
+    "SUBMISSION",
+    "FrontierDelta",
+    "SchedulableTask",
+    "SchedulerResourceKey",
+    "SchedulerResourceRequest",
+    "SliceRef",
+    "Task",
+    "TaskGroupKey",
+    "TaskGroupSpec",
+    "TaskTrace",
+    "TaskType",
+    "endpoint_stage_resource",
+    "stable_task_id",
+]
+
+SchedulerResourceKey = str
+TaskType = Literal["from_scratch", "cell", "batch"]
+
+SUBMISSION: Final[SchedulerResourceKey] = "submission"
+LOCAL: Final[SchedulerResourceKey] = "local"
+
+
+def endpoint_stage_resource(endpoint: ProviderModelKey) -> SchedulerResourceKey:
+    """Name of the stage resource shared by all tasks whose generator calls `endpoint`."""
+    return f"endpoint:{endpoint}"
+
+
+@attrs.frozen(order=True, cache_hash=True)
+class TaskGroupKey:
+    """Identity of a stream of like tasks: the metadata's kind and identity, and the flow they belong to."""
+
+    kind: SchedulingKind
+    identity: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "/".join(self.identity)
+
+
+def _weight(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    check.positive_finite(instance, attribute, value)
+    if not math.isfinite(1 / value):
+        raise InvalidValueError("TaskGroupSpec.weight", value, "a positive number whose reciprocal is finite")
+
+
+@attrs.frozen
+class TaskGroupSpec:
+    """A group's place in fair order. weight: any positive finite number. admitted_limit: its cap under contention."""
+
+    key: TaskGroupKey
+    weight: float = attrs.field(default=1.0, validator=_weight)
+    admitted_limit: int | None = attrs.field(default=None, validator=check.optional_positive_int)
+
+
+def _amounts(value: Mapping[SchedulerResourceKey, int]) -> Mapping[SchedulerResourceKey, int]:
+    checked: dict[SchedulerResourceKey, int] = {}
+    for resource, amount in value.items():
+        key = check.check_text("SchedulerResourceRequest.amounts key", resource)
+        checked[key] = check.check_int(f"SchedulerResourceRequest.amounts[{key!r}]", amount, minimum=1)
+    return MappingProxyType(checked)
+
+
+@attrs.frozen
+class SchedulerResourceRequest:
+    """Units of stage resources that a task holds while it runs, taken all or nothing. Amounts are positive ints."""
+
+    amounts: Mapping[SchedulerResourceKey, int] = attrs.field(factory=lambda: {SUBMISSION: 1}, converter=_amounts)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.amounts.items()))
+
+
+@attrs.frozen(cache_hash=True)
+class Task:
+    """One unit of work: the cells that one call of a column's generator makes.
+
+    row_index is the row within its row group, or None where the task makes the column for the whole row group.
+    """
+
+    column: str
+    row_group: int
+    row_index: int | None
+    task_type: TaskType
+
+
+@attrs.frozen(order=True)
+class SliceRef:
+    """A slice of the dataset: one cell, or with row_index None one column of a row group."""
+
+    column: str
+    row_group: int
+    row_index: int | None = None
+
+
+@attrs.frozen
+class TaskTrace:
+    """When one execution of a task passed its stations, on the run's clock in seconds; None where it did not."""
+
+    task: Task
+    dispatched_at: float | None = None
+    slot_acquired_at: float | None = None
+    completed_at: float | None = None
+    status: str = ""
+    error: str | None = None
+
+
+@attrs.frozen
+class FrontierDelta:
+    """Tasks that a tracker mutation added to, or removed from, the ready frontier."""
+
+    added: tuple[Task, ...] = ()
+    removed: tuple[Task, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether the mutation changed nothing."""
+        return not self.added and not self.removed
+
+
+@attrs.frozen
+class SchedulableTask:
+    """A ready task with what ordering and admission need: its group and its resource request.
+
+    task_id identifies it in queue and ledger. payload is the scheduler's own and never read by queue or admission.
+    request_resource_key names the request domain it will mostly call, for the pressure advisory only.
+    """
+
+    task_id: str
+    payload: object
+    group: TaskGroupSpec
+    resource_request: SchedulerResourceRequest
+    request_resource_key: RequestResourceKey | None = None
+
+
+def stable_task_id(task: Task) -> str:
+    """An id of `task` that is the same in every process and differs between any two tasks of a run."""
+    row = "*" if task.row_index is None else task.row_index
+    return f"{task.row_group}:{row}:{task.task_type}:{task.column}"
