@@ -63,7 +63,7 @@ class RequestAdmissionItem:
     event_context: RequestEventContext | None = None
 
 
-@attrs.frozen(init=False)
+@attrs.frozen
 class RequestReleaseOutcome:
     """How an attempt ended. Building one never raises, so it is safe in a `finally`.
 
@@ -72,25 +72,20 @@ class RequestReleaseOutcome:
     """
 
     kind: RequestOutcomeKind
-    retry_after_seconds: float | None
-    provider_status: int | None
-    diagnostics: Mapping[str, object]
+    retry_after_seconds: float | None = None
+    provider_status: int | None = None
+    diagnostics: Mapping[str, object] = attrs.field(factory=dict[str, object])
 
-    def __init__(
-        self,
-        kind: RequestOutcomeKind,
-        retry_after_seconds: float | None = None,
-        provider_status: int | None = None,
-        diagnostics: Mapping[str, object] | None = None,
-    ) -> None:
-        notes: dict[str, object] = dict(diagnostics) if diagnostics else {}
-        if kind not in OUTCOME_KINDS:
-            notes["invalid_kind"] = repr(kind)
-            kind = "unexpected_exception"
-        if retry_after_seconds is not None and not _usable_hint(retry_after_seconds):
-            notes["invalid_retry_after_seconds"] = repr(retry_after_seconds)
-            retry_after_seconds = None
-        self.__attrs_init__(kind, retry_after_seconds, provider_status, notes)
+    def __attrs_post_init__(self) -> None:
+        notes: dict[str, object] = {}
+        if self.kind not in OUTCOME_KINDS:
+            notes["invalid_kind"] = repr(self.kind)
+            object.__setattr__(self, "kind", "unexpected_exception")
+        if self.retry_after_seconds is not None and not _usable_hint(self.retry_after_seconds):
+            notes["invalid_retry_after_seconds"] = repr(self.retry_after_seconds)
+            object.__setattr__(self, "retry_after_seconds", None)
+        if notes:
+            object.__setattr__(self, "diagnostics", {**self.diagnostics, **notes})
 
 
 def _usable_hint(hint: object) -> bool:
