@@ -1,0 +1,172 @@
+"""The rehearsal provider as a Starlette application: routes, status codes and headers.
+
+    POST /{provider}/v1/chat/completions      POST /v1/chat/completions
+    POST /{provider}/v1/embeddings            POST /v1/embeddings
+    GET  /{provider}/v1/models                GET  /v1/models
+    GET  /{provider}/counters                 GET, PUT /{provider}/script
+
+The paths without a provider's name are those of the first provider. A request is read first, and what no provider would
+take is a 400 that counts as nothing. Then the provider decides, the request waits for as long as the script says, and
+the slot is given back *before* the reply is sent: a client that sends its next request the moment it has the reply must
+find the slot free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import trio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from trio_sched._errors import TrioSchedError
+from trio_sched._rehearsal.counters import Ending
+from trio_sched._rehearsal.provider import Accepted, Provider, Refused
+from trio_sched._rehearsal.serde import counters_to_json, script_from_json, script_to_json
+from trio_sched._rehearsal.waiting import WaitingRoom
+from trio_sched._rehearsal.wire import (
+    ChatRequest,
+    EmbeddingRequest,
+    ModelRequest,
+    WireError,
+    error_body,
+    model_list,
+)
+
+__all__ = ["build_app"]
+
+_MEDIA_TYPE = "application/json"
+_CLIENT_LEFT = 499
+"""Nobody reads the reply to a client that left; nginx gave the status its number."""
+
+
+class _Rehearsal:
+    """The endpoints, over the providers they serve."""
+
+    __slots__ = ("_default", "_providers", "_room")
+
+    def __init__(self, providers: Mapping[str, Provider], room: WaitingRoom) -> None:
+        self._providers = providers
+        self._default = next(iter(providers))
+        self._room = room
+
+    async def chat(self, request: Request) -> Response:
+        return await self._serve(request, "chat", ChatRequest.parse)
+
+    async def embeddings(self, request: Request) -> Response:
+        return await self._serve(request, "embedding", EmbeddingRequest.parse)
+
+    async def models(self, request: Request) -> Response:
+        return _json(model_list(self._provider(request).script.models))
+
+    async def counters(self, request: Request) -> Response:
+        return _json(counters_to_json(self._provider(request).counters()))
+
+    async def script(self, request: Request) -> Response:
+        provider = self._provider(request)
+        if request.method == "PUT":
+            try:
+                provider.replace_script(script_from_json(await request.body()))
+            except TrioSchedError as error:
+                return _bad_request(str(error))
+        return _json(script_to_json(provider.script))
+
+    async def _serve(self, request: Request, domain: str, parse: Callable[[bytes], ModelRequest]) -> Response:
+        provider = self._provider(request)
+        try:
+            asked = parse(await request.body())
+        except ClientDisconnect:
+            return Response(status_code=_CLIENT_LEFT)
+        except WireError as error:
+            return _bad_request(str(error), error.param)
+        verdict = provider.arrive(domain, trio.current_time())
+        if isinstance(verdict, Refused):
+            await self._room.wait(request.receive, verdict.seconds)
+            return _refusal(provider, verdict)
+        ending: Ending = "abandoned"
+        try:
+            response, ending = await self._reply(request, provider, verdict, asked)
+        finally:
+            provider.depart(verdict, ending)
+        return response
+
+    async def _reply(
+        self, request: Request, provider: Provider, accepted: Accepted, asked: ModelRequest
+    ) -> tuple[Response, Ending]:
+        hangs = accepted.fate == "hang"
+        end = await self._room.wait(request.receive, math.inf if hangs else accepted.seconds)
+        if end == "closed":
+            return _error(503, "The rehearsal provider is shutting down."), "abandoned"
+        if end == "client_left":
+            return Response(status_code=_CLIENT_LEFT), "hang" if hangs else "abandoned"
+        if accepted.fate == "error":
+            return _error(500, "A failure that the script asked for."), "error"
+        body = asked.answer(provider.script)
+        if accepted.fate == "malformed":
+            return _json(body[: len(body) // 2]), "malformed"
+        return _json(body), "answer"
+
+    def _provider(self, request: Request) -> Provider:
+        name = request.path_params.get("provider", self._default)
+        provider = self._providers.get(name)
+        if provider is None:
+            raise HTTPException(404, f"There is no provider {name!r} here, only {', '.join(self._providers)}.")
+        return provider
+
+
+def build_app(providers: Mapping[str, Provider], room: WaitingRoom) -> Starlette:
+    """The application that serves `providers`; its requests wait in `room`."""
+    rehearsal = _Rehearsal(providers, room)
+    routes: list[Route] = []
+    for prefix in ("/{provider}", ""):
+        routes += (
+            Route(f"{prefix}/v1/chat/completions", rehearsal.chat, methods=["POST"]),
+            Route(f"{prefix}/v1/embeddings", rehearsal.embeddings, methods=["POST"]),
+            Route(f"{prefix}/v1/models", rehearsal.models, methods=["GET"]),
+        )
+    routes += (
+        Route("/{provider}/counters", rehearsal.counters, methods=["GET"]),
+        Route("/{provider}/script", rehearsal.script, methods=["GET", "PUT"]),
+    )
+    return Starlette(routes=routes, exception_handlers={HTTPException: _explain})
+
+
+async def _explain(request: Request, error: Exception) -> Response:
+    """A wrong path, provider or method, in the shape that the SDKs expect."""
+    if not isinstance(error, HTTPException):
+        raise error
+    message = error.detail if error.status_code != 405 else f"{request.method} is not allowed here."
+    return Response(
+        error_body(message, "invalid_request_error"), error.status_code, headers=error.headers, media_type=_MEDIA_TYPE
+    )
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type=_MEDIA_TYPE)
+
+
+def _bad_request(message: str, param: str | None = None) -> Response:
+    return Response(error_body(message, "invalid_request_error", param=param), 400, media_type=_MEDIA_TYPE)
+
+
+def _error(status: int, message: str) -> Response:
+    return Response(error_body(message, "server_error"), status, media_type=_MEDIA_TYPE)
+
+
+def _refusal(provider: Provider, refused: Refused) -> Response:
+    phase = refused.phase
+    if refused.reason == "concurrency":
+        limit = f"{phase.max_in_flight} requests in flight"
+    else:
+        limit = f"{phase.requests_per_second:g} requests per second"
+    message = f"Rate limit reached for provider {provider.name}: {limit} in phase {phase.name}."
+    headers: dict[str, str] = {}
+    if phase.retry_after_seconds is not None:
+        factor = 1000 if phase.retry_after_header == "retry-after-ms" else 1
+        headers[phase.retry_after_header] = f"{phase.retry_after_seconds * factor:g}"
+    body = error_body(message, "requests", code="rate_limit_exceeded")
+    return Response(body, 429, headers=headers, media_type=_MEDIA_TYPE)

@@ -1,0 +1,197 @@
+"""One rehearsal provider: who is in flight, what the script says now, and the verdict on every request that arrives.
+
+Plain synchronous code with the time passed in, so that every script can be played through without a server or a clock.
+A request takes two calls:
+
+    verdict = provider.arrive("chat", now)      # Accepted holds a slot; Refused holds nothing
+    provider.depart(verdict, "answer")          # gives the slot back, exactly once
+
+`arrive` first lets the phases that are due start, then asks the limits in this order: a slot, then a token. A request
+that finds no slot costs no token. A phase with a lower concurrency limit takes nothing back; it only grants nothing
+until the number in flight has fallen below it. The limits are the provider's: its models and domains share them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import attrs
+
+from trio_sched import _validation as check
+from trio_sched._errors import InvalidValueError
+from trio_sched._rehearsal.counters import CountersView, Ending, RefusalReason, Tally
+from trio_sched._rehearsal.script import Fate, Phase, RehearsalScript, draw
+
+__all__ = ["Accepted", "Provider", "Refused", "Verdict", "open_providers"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@attrs.frozen
+class Refused:
+    """A 429, to be sent after `seconds`."""
+
+    reason: RefusalReason
+    phase: Phase
+    seconds: float
+
+
+@attrs.frozen(eq=False)
+class Accepted:
+    """A slot, held until the request departs, which its latency lets happen after `seconds`."""
+
+    domain: str
+    phase: Phase
+    seconds: float
+    fate: Fate
+
+
+Verdict: TypeAlias = "Accepted | Refused"
+
+
+@attrs.define(eq=False)
+class _TokenBucket:
+    """Tokens come back at `rate` per second up to `burst`; full at first."""
+
+    rate: float
+    burst: int
+    tokens: float
+    filled_at: float
+
+    def take(self, now: float) -> bool:
+        self.tokens = min(self.burst, self.tokens + (now - self.filled_at) * self.rate)
+        self.filled_at = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+class Provider:
+    """The state of one provider.
+
+    Invariants: `_total.in_flight == len(_slots)`; the same sums hold over `_by_domain` and over `_by_phase`; the phase
+    index only rises until the script is replaced.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_bucket",
+        "_by_domain",
+        "_by_phase",
+        "_index",
+        "_name",
+        "_received",
+        "_script",
+        "_slots",
+        "_started_at",
+        "_total",
+    )
+
+    def __init__(self, name: str, script: RehearsalScript) -> None:
+        self._name = name
+        self._slots: set[Accepted] = set()
+        self._total = Tally()
+        self._by_domain: defaultdict[str, Tally] = defaultdict(Tally)
+        self._by_phase: defaultdict[str, Tally] = defaultdict(Tally)
+        self.replace_script(script)
+
+    def __repr__(self) -> str:
+        return f"<Provider {self._name!r} in phase {self.phase.name!r}, {len(self._slots)} in flight>"
+
+    @property
+    def name(self) -> str:
+        """The provider's name."""
+        return self._name
+
+    @property
+    def script(self) -> RehearsalScript:
+        """The script in force."""
+        return self._script
+
+    @property
+    def phase(self) -> Phase:
+        """The phase in force. It moves on when a request arrives, not by looking."""
+        return self._script.phases[self._index]
+
+    def replace_script(self, script: RehearsalScript) -> None:
+        """Start another script from its first phase. Whoever is in flight stays so, and the counters go on."""
+        self._script = script
+        self._index = 0
+        self._received = 0
+        self._accepted = 0
+        self._started_at: float | None = None
+        self._bucket: _TokenBucket | None = None
+
+    def arrive(self, domain: str, now: float) -> Verdict:
+        """Count a request in, and accept or refuse it."""
+        self._advance(now)
+        phase = self.phase
+        self._received += 1
+        reason = self._reason_to_refuse(phase, now)
+        tallies = (self._total, self._by_domain[domain], self._by_phase[phase.name])
+        if reason is not None:
+            for tally in tallies:
+                tally.refuse(reason)
+            return Refused(reason, phase, phase.refusal_seconds)
+        self._accepted += 1
+        latency, fate = draw(self._script.seed, self._received)
+        accepted = Accepted(domain, phase, phase.latency.at(latency), phase.fate(fate))
+        self._slots.add(accepted)
+        for tally in tallies:
+            tally.accept()
+        return accepted
+
+    def depart(self, accepted: Accepted, ending: Ending) -> None:
+        """Give the slot back and count the request as over. A second time is an error in the caller: KeyError."""
+        self._slots.remove(accepted)
+        for tally in (self._total, self._by_domain[accepted.domain], self._by_phase[accepted.phase.name]):
+            tally.finish(ending)
+
+    def counters(self) -> CountersView:
+        """The counts now."""
+        return CountersView(
+            **attrs.asdict(self._total.view(), recurse=False),
+            provider=self._name,
+            phase=self.phase.name,
+            by_domain={domain: tally.view() for domain, tally in self._by_domain.items()},
+            by_phase={phase: tally.view() for phase, tally in self._by_phase.items()},
+        )
+
+    def _advance(self, now: float) -> None:
+        """Start every phase that is due."""
+        if self._started_at is None:
+            self._started_at = now
+        while self._index + 1 < len(self._script.phases):
+            following = self._script.phases[self._index + 1]
+            due = (
+                (following.after_requests is not None and self._received >= following.after_requests)
+                or (following.after_accepted is not None and self._accepted >= following.after_accepted)
+                or (following.after_seconds is not None and now - self._started_at >= following.after_seconds)
+            )
+            if not due:
+                return
+            self._index += 1
+            self._bucket = None
+
+    def _reason_to_refuse(self, phase: Phase, now: float) -> RefusalReason | None:
+        if phase.max_in_flight is not None and len(self._slots) >= phase.max_in_flight:
+            return "concurrency"
+        if phase.requests_per_second is None:
+            return None
+        if self._bucket is None:
+            self._bucket = _TokenBucket(phase.requests_per_second, phase.burst, phase.burst, now)
+        return None if self._bucket.take(now) else "rate"
+
+
+def open_providers(scripts: Mapping[str, RehearsalScript]) -> dict[str, Provider]:
+    """A provider for each script, under names that can stand in a path."""
+    if not scripts:
+        raise InvalidValueError("providers", dict(scripts), "at least one script by name")
+    for name in scripts:
+        if not _NAME.fullmatch(check.check_text("the name of a provider", name)) or name == "v1":
+            raise InvalidValueError("the name of a provider", name, "letters, digits, '_', '-' or '.', and not 'v1'")
+    return {name: Provider(name, script) for name, script in scripts.items()}

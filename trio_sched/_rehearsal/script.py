@@ -1,0 +1,187 @@
+"""What a rehearsal provider is told to do: values only, whose one piece of behaviour is to be drawn from.
+
+A `RehearsalScript` is a sequence of `Phase`s. The first is in force from the start. Every later one names what starts
+it and starts as soon as one of its triggers is reached: so many requests received, so many accepted, or so many seconds
+since the first request. Phases start in the order written and never come back; a phase whose trigger is reached while
+an earlier one has not started waits for that one.
+
+Whatever is random is drawn from a hash of the script's seed and the request's number, never from a shared generator. So
+what happens to request 17 depends neither on what happened to requests 1 to 16 nor on the process that serves it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import Any, Literal, cast
+
+import attrs
+
+from trio_sched import _validation as check
+from trio_sched._errors import InvalidTypeError, InvalidValueError
+
+__all__ = ["Fate", "Latency", "Phase", "RehearsalScript", "draw"]
+
+Fate = Literal["answer", "error", "malformed", "hang"]
+"""What becomes of an accepted request: an answer, a 5xx, a 200 with a broken body, or no reply at all."""
+
+_STANDARD_NORMAL = NormalDist()
+
+
+def draw(seed: int, number: int) -> tuple[float, float]:
+    """Two independent uniform numbers, each strictly between 0 and 1, for one request of one script."""
+    digest = hashlib.blake2b(b"%d:%d" % (seed, number), digest_size=16).digest()
+    # 52 bits and a half step: every value is a float of its own, and neither 0 nor 1 can come out.
+    return (
+        ((int.from_bytes(digest[:8], "big") >> 12) + 0.5) * 2.0**-52,
+        ((int.from_bytes(digest[8:], "big") >> 12) + 0.5) * 2.0**-52,
+    )
+
+
+def _one_of(*options: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
+    expected = " or ".join(map(repr, options))
+
+    def validate(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value not in options:
+            raise InvalidValueError(f"{type(instance).__name__}.{attribute.name}", value, expected)
+
+    return validate
+
+
+@attrs.frozen(kw_only=True)
+class Latency:
+    """How many seconds an accepted request takes, never fewer than `minimum`.
+
+    `mean` is that of the distribution before `minimum` cuts it. `sigma` is the standard deviation: in seconds for
+    `normal`, of the logarithm for `lognormal` (0.5 is a long but tame tail). With 0 every request takes `mean`.
+    """
+
+    mean: float = attrs.field(default=0.02, validator=check.non_negative_finite)
+    sigma: float = attrs.field(default=0.0, validator=check.non_negative_finite)
+    minimum: float = attrs.field(default=0.0, validator=check.non_negative_finite)
+    shape: Literal["lognormal", "normal"] = attrs.field(default="lognormal", validator=_one_of("lognormal", "normal"))
+
+    def at(self, quantile: float) -> float:
+        """The latency below which the share `quantile` of requests lies; strictly between 0 and 1."""
+        if self.sigma == 0 or self.mean == 0:
+            return max(self.mean, self.minimum)
+        deviation = self.sigma * _STANDARD_NORMAL.inv_cdf(quantile)
+        if self.shape == "normal":
+            return max(self.mean + deviation, self.minimum, 0.0)
+        return max(self.mean * math.exp(deviation - self.sigma**2 / 2), self.minimum)
+
+
+def _check_latency(instance: object, attribute: attrs.Attribute[Latency], value: object) -> None:
+    if not isinstance(value, Latency):
+        raise InvalidTypeError("Phase.latency", value, "a Latency")
+
+
+@attrs.frozen(kw_only=True)
+class Phase:
+    """How the provider behaves for a while.
+
+    name: under this name the counters report the phase.
+    after_requests, after_accepted, after_seconds: the triggers, counted from the script's start. None is no trigger.
+    latency: of accepted requests.
+    max_in_flight: concurrency limit; a request above it is refused. None is no limit.
+    requests_per_second, burst: rate limit, a bucket of `burst` tokens refilled at that rate. None is no limit.
+    retry_after_seconds: the hint a refusal carries. None sends no hint.
+    retry_after_header: the header that carries the hint, in seconds or in milliseconds.
+    refusal_seconds: how long a refusal takes.
+    error_share, malformed_share, hang_share: of accepted requests, from 0 to 1, together at most 1.
+    """
+
+    name: str = attrs.field(default="steady", validator=check.text)
+    after_requests: int | None = attrs.field(default=None, validator=check.optional_positive_int)
+    after_accepted: int | None = attrs.field(default=None, validator=check.optional_positive_int)
+    after_seconds: float | None = attrs.field(default=None, validator=attrs.validators.optional(check.positive_finite))
+    latency: Latency = attrs.field(factory=Latency, validator=_check_latency)
+    max_in_flight: int | None = attrs.field(default=None, validator=check.optional_positive_int)
+    requests_per_second: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(check.positive_finite)
+    )
+    burst: int = attrs.field(default=1, validator=check.positive_int)
+    retry_after_seconds: float | None = attrs.field(
+        default=cast("float | None", 1.0), validator=attrs.validators.optional(check.non_negative_finite)
+    )
+    retry_after_header: Literal["retry-after", "retry-after-ms"] = attrs.field(
+        default="retry-after", validator=_one_of("retry-after", "retry-after-ms")
+    )
+    refusal_seconds: float = attrs.field(default=0.0, validator=check.non_negative_finite)
+    error_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
+    malformed_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
+    hang_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
+
+    def __attrs_post_init__(self) -> None:
+        shares = (self.error_share, self.malformed_share, self.hang_share)
+        # fsum: 0.1 + 0.2 + 0.7 is 1, whatever a naive sum says.
+        if math.fsum(shares) > 1:
+            raise InvalidValueError("Phase.error_share, malformed_share, hang_share", shares, "at most 1 together")
+
+    @property
+    def has_trigger(self) -> bool:
+        """Whether anything but its place at the head of a script starts this phase."""
+        return not (self.after_requests is None and self.after_accepted is None and self.after_seconds is None)
+
+    def fate(self, quantile: float) -> Fate:
+        """What becomes of an accepted request, by the number drawn for it."""
+        if quantile < self.error_share:
+            return "error"
+        if quantile < self.error_share + self.malformed_share:
+            return "malformed"
+        if quantile < self.error_share + self.malformed_share + self.hang_share:
+            return "hang"
+        return "answer"
+
+
+def _listed(field: str, value: object, expected: str) -> tuple[object, ...]:
+    if not isinstance(value, list | tuple):
+        raise InvalidTypeError(field, value, expected)
+    return tuple(cast("Sequence[object]", value))
+
+
+def _phases(value: Sequence[Phase]) -> tuple[Phase, ...]:
+    """Converter: phases of which the first, and only the first, needs no trigger."""
+    phases: list[Phase] = []
+    for index, phase in enumerate(_listed("RehearsalScript.phases", value, "a list of Phases")):
+        where = f"RehearsalScript.phases[{index}]"
+        if not isinstance(phase, Phase):
+            raise InvalidTypeError(where, phase, "a Phase")
+        if index == 0 and phase.has_trigger:
+            raise InvalidValueError(
+                where, phase.name, "a phase without an after_* trigger, because the first needs none"
+            )
+        if index > 0 and not phase.has_trigger:
+            raise InvalidValueError(
+                where, phase.name, "a phase with an after_* trigger, because nothing else starts it"
+            )
+        if phase.name in {other.name for other in phases}:
+            raise InvalidValueError(where, phase.name, "a phase with a name of its own")
+        phases.append(phase)
+    if not phases:
+        raise InvalidValueError("RehearsalScript.phases", value, "at least one Phase")
+    return tuple(phases)
+
+
+def _models(value: Sequence[str]) -> tuple[str, ...]:
+    """Converter: names of models."""
+    names = _listed("RehearsalScript.models", value, "a list of names")
+    return tuple(check.check_text(f"RehearsalScript.models[{index}]", name) for index, name in enumerate(names))
+
+
+@attrs.frozen(kw_only=True)
+class RehearsalScript:
+    """What one provider does, over all its models and domains.
+
+    phases: in the order in which they start.
+    seed: of the latencies, the failures and the answers.
+    models: what `GET /v1/models` lists. Any other name is answered as well.
+    dimensions: of an embedding whose request names none.
+    """
+
+    phases: tuple[Phase, ...] = attrs.field(default=(Phase(),), converter=_phases)
+    seed: int = attrs.field(default=0, validator=check.non_negative_int)
+    models: tuple[str, ...] = attrs.field(default=("rehearsal-chat", "rehearsal-embedding"), converter=_models)
+    dimensions: int = attrs.field(default=16, validator=check.positive_int)

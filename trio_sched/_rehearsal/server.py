@@ -1,0 +1,129 @@
+"""Serving rehearsal providers inside a running Trio program: Hypercorn's Trio worker in a nursery of its own.
+
+Shutting down takes three steps, and none of them waits for a client. The waiting room closes, so every request that
+waits gets its reply now. Hypercorn stops listening and closes the connections that idle. What is left a second later
+is cut off. The worker is shielded so that these steps also happen, in this order, when the surrounding scope is
+cancelled; the second bounds the shield.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast
+
+import trio
+
+from trio_sched._rehearsal.counters import CountersView
+from trio_sched._rehearsal.errors import require
+from trio_sched._rehearsal.loopback import listen_on_loopback, url_host
+from trio_sched._rehearsal.provider import Provider, open_providers
+from trio_sched._rehearsal.script import RehearsalScript
+from trio_sched._rehearsal.waiting import WaitingRoom
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGIFramework
+    from starlette.applications import Starlette
+
+__all__ = ["RehearsalServer", "open_rehearsal"]
+
+_GRACE_SECONDS = 1.0
+_KEEP_ALIVE_SECONDS = 600.0
+
+
+class RehearsalServer:
+    """The providers served by this process."""
+
+    __slots__ = ("_host", "_port", "_providers")
+
+    def __init__(self, host: str, port: int, providers: Mapping[str, Provider]) -> None:
+        self._host = host
+        self._port = port
+        self._providers = providers
+
+    def __repr__(self) -> str:
+        return f"<RehearsalServer of {', '.join(self._providers)} on {self._host}:{self._port}>"
+
+    @property
+    def host(self) -> str:
+        """The address listened on."""
+        return self._host
+
+    @property
+    def port(self) -> int:
+        """The port listened on, also when port 0 was asked for."""
+        return self._port
+
+    def base_url(self, provider: str) -> str:
+        """What an OpenAI client takes as its `base_url`. KeyError for a provider that is not served."""
+        return f"http://{url_host(self._host)}:{self._port}/{self._providers[provider].name}/v1"
+
+    def counters(self, provider: str) -> CountersView:
+        """What the provider has counted so far. KeyError for a provider that is not served."""
+        return self._providers[provider].counters()
+
+    def replace_script(self, provider: str, script: RehearsalScript) -> None:
+        """Start another script from its first phase. KeyError for a provider that is not served."""
+        self._providers[provider].replace_script(script)
+
+
+@asynccontextmanager
+async def open_rehearsal(
+    providers: Mapping[str, RehearsalScript], *, host: str = "127.0.0.1", port: int = 0
+) -> AsyncGenerator[RehearsalServer, None]:
+    """Serve `providers`, scripts by name, until the block is left. The first one also answers under plain `/v1`.
+
+    An error of the block comes out as it is, not inside an exception group.
+    """
+    served = open_providers(providers)
+    require("rehearsal", "starlette.applications", "hypercorn.trio")
+    from trio_sched._rehearsal.app import build_app
+
+    room = WaitingRoom()
+    closing = trio.Event()
+    failure: BaseException | None = None
+    listener = await listen_on_loopback(host, port)
+    bound_host, bound_port = listener.getsockname()[:2]
+    async with trio.open_nursery() as nursery:
+        try:
+            await nursery.start(_serve, build_app(served, room), listener, closing)
+            yield RehearsalServer(bound_host, bound_port, served)
+        except (Exception, KeyboardInterrupt) as error:
+            failure = error
+        finally:
+            room.close()
+            closing.set()
+    if failure is not None:
+        raise failure
+
+
+async def _serve(
+    app: Starlette,
+    listener: socket.socket,
+    closing: trio.Event,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    from hypercorn.config import Config
+    from hypercorn.trio import serve  # pyright: ignore[reportUnknownVariableType]
+
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.errorlog = _quiet_log()
+    config.graceful_timeout = _GRACE_SECONDS
+    # A client that finds its idle connection closed reports an error the provider never made.
+    config.keep_alive_timeout = _KEEP_ALIVE_SECONDS
+    config.keep_alive_max_requests = 2**62
+    config.include_server_header = False
+    config.include_date_header = False
+    with trio.CancelScope(shield=True):
+        framework = cast("ASGIFramework", app)  # ASGI both, each in types of its own
+        await serve(framework, config, shutdown_trigger=closing.wait, task_status=task_status, mode="asgi")
+
+
+def _quiet_log() -> logging.Logger:
+    """A log for errors: Hypercorn announces its address, and the address is the caller's to announce."""
+    log = logging.getLogger("trio_sched.rehearsal")
+    log.setLevel(logging.WARNING)
+    return log
