@@ -7,7 +7,18 @@ it reads as Python users expect.
 
 from __future__ import annotations
 
-__all__ = ["InvalidTypeError", "InvalidValueError", "TrioSchedError"]
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CycleError",
+    "DuplicateColumnError",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "PipelineError",
+    "TrioSchedError",
+    "UnknownNameError",
+]
 
 
 class TrioSchedError(Exception):
@@ -32,3 +43,49 @@ class InvalidValueError(TrioSchedError, ValueError):
 
 class InvalidTypeError(InvalidValueError, TypeError):
     """A field was given a value of the wrong type."""
+
+
+class PipelineError(TrioSchedError, ValueError):
+    """A pipeline that cannot run as written; found before anything runs."""
+
+
+class UnknownNameError(PipelineError):
+    """A name that nothing defines. Attributes: `what`, `name`, `used_by`, `known` (sorted), `nearest` (or None)."""
+
+    def __init__(self, what: str, name: str, *, used_by: str, known: Iterable[str]) -> None:
+        self.what = what
+        self.name = name
+        self.used_by = used_by
+        self.known = tuple(sorted(known))
+        close = difflib.get_close_matches(name, self.known, n=1)
+        self.nearest: str | None = close[0] if close else None
+        super().__init__(what, name, used_by, self.known)
+
+    def __str__(self) -> str:
+        known = ", ".join(map(repr, self.known)) or "none"
+        hint = f"; did you mean {self.nearest!r}?" if self.nearest else f"; known: {known}"
+        return f"{self.used_by} names the {self.what} {self.name!r}, which does not exist{hint}"
+
+
+class DuplicateColumnError(PipelineError):
+    """Two owners of one column. Attributes: `column`, `owners`."""
+
+    def __init__(self, column: str, owners: Iterable[str]) -> None:
+        self.column = column
+        self.owners = tuple(owners)
+        super().__init__(column, self.owners)
+
+    def __str__(self) -> str:
+        owners = " and ".join(self.owners)
+        return f"column {self.column!r} is made twice, by {owners}; rename one of them"
+
+
+class CycleError(PipelineError):
+    """Columns that need each other in a circle. Attribute: `path`, the columns in order, the first again at the end."""
+
+    def __init__(self, path: Iterable[str]) -> None:
+        self.path = tuple(path)
+        super().__init__(self.path)
+
+    def __str__(self) -> str:
+        return f"columns need each other in a circle: {' <- '.join(self.path)}; remove one of these needs"

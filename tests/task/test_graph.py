@@ -1,0 +1,77 @@
+"""The graph refuses what cannot run, naming the value and the remedy."""
+
+import pytest
+
+from trio_sched._errors import CycleError, DuplicateColumnError, PipelineError, UnknownNameError
+from trio_sched._task.graph import ExecutionGraph, GraphNode
+
+
+def test_order_follows_needs_whatever_the_order_of_declaration() -> None:
+    graph = ExecutionGraph(
+        [GraphNode("c", "cell", ("b",)), GraphNode("b", "cell", ("a",)), GraphNode("a", "from_scratch")]
+    )
+    assert graph.order == ("a", "b", "c")
+    assert [node.column for node in graph.roots] == ["a"]
+    assert [node.column for node in graph.downstream["a"]] == ["b"]
+
+
+def test_several_outputs_feed_by_any_of_their_names() -> None:
+    graph = ExecutionGraph([GraphNode("a", "from_scratch", outputs=("a", "a2")), GraphNode("b", "cell", ("a", "a2"))])
+    assert graph.columns == ("a", "a2", "b")
+    assert graph.needs_mask["b"] == graph.bit["a"]
+
+
+def test_cycle_names_its_path() -> None:
+    with pytest.raises(
+        CycleError, match=r"^columns need each other in a circle: b <- d <- c <- b; remove one of these needs$"
+    ):
+        ExecutionGraph(
+            [
+                GraphNode("a", "from_scratch"),
+                GraphNode("b", "cell", ("a", "d")),
+                GraphNode("c", "cell", ("b",)),
+                GraphNode("d", "cell", ("c",)),
+            ]
+        )
+
+
+def test_a_column_that_needs_itself_is_a_cycle() -> None:
+    with pytest.raises(CycleError) as caught:
+        ExecutionGraph([GraphNode("a", "cell", ("a",))])
+    assert caught.value.path == ("a", "a")
+
+
+def test_unknown_need_offers_the_nearest_name() -> None:
+    with pytest.raises(
+        UnknownNameError,
+        match=r"^column 'answer' names the column 'questoin', which does not exist; did you mean 'question'\?$",
+    ) as caught:
+        ExecutionGraph([GraphNode("question", "from_scratch"), GraphNode("answer", "cell", ("questoin",))])
+    assert caught.value.nearest == "question"
+
+
+def test_unknown_need_without_a_near_name_lists_what_is_known() -> None:
+    with pytest.raises(UnknownNameError, match=r"which does not exist; known: 'answer', 'question'$"):
+        ExecutionGraph([GraphNode("question", "from_scratch"), GraphNode("answer", "cell", ("zzz",))])
+
+
+def test_two_owners_of_one_column() -> None:
+    with pytest.raises(DuplicateColumnError, match=r"^column 'a' is made twice, by a and a; rename one of them$"):
+        ExecutionGraph([GraphNode("a", "from_scratch"), GraphNode("a", "from_scratch")])
+
+
+def test_a_root_cannot_need_and_a_cell_must() -> None:
+    with pytest.raises(PipelineError, match="made from scratch and cannot need b"):
+        GraphNode("a", "from_scratch", ("b",))
+    with pytest.raises(PipelineError, match="needs no other column"):
+        GraphNode("a", "cell")
+
+
+def test_a_pipeline_without_columns() -> None:
+    with pytest.raises(PipelineError, match="at least one column"):
+        ExecutionGraph([])
+
+
+def test_wrong_task_type() -> None:
+    with pytest.raises(ValueError, match=r"^GraphNode.task_type must be one of"):
+        GraphNode("a", "row")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
