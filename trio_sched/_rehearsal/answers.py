@@ -82,11 +82,12 @@ def chat_answer(
 def embedding(model: str, text: str, dimensions: int, *, seed: int = 0) -> bytes:
     """The unit vector of `text`: little-endian 32-bit floats, exactly as they travel in base64."""
     salt = _digest(str(seed), model)
+    data = text.encode("utf-8", "surrogatepass")
     by_word = [0.0] * dimensions
-    for word in text.lower().split():
-        mark = zlib.crc32(word.encode(), salt & 0xFFFFFFFF)
+    for word in data.lower().split():
+        mark = zlib.crc32(word, salt & 0xFFFFFFFF)
         by_word[mark % dimensions] += 1.0 if mark & 0x80000000 else -1.0
-    noise = hashlib.shake_128(b"%d:%s" % (salt, text.encode("utf-8", "surrogatepass"))).digest(2 * dimensions)
+    noise = hashlib.shake_128(b"%d:%s" % (salt, data)).digest(2 * dimensions)
     by_text = [number + 0.5 for number in struct.unpack(f"<{dimensions}h", noise)]
     share = _WHOLE_TEXT_SHARE * (math.hypot(*by_word) or 1.0) / math.hypot(*by_text)
     vector = [word + share * rest for word, rest in zip(by_word, by_text, strict=True)]

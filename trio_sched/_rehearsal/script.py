@@ -150,13 +150,9 @@ def _phases(value: Sequence[Phase]) -> tuple[Phase, ...]:
         if not isinstance(phase, Phase):
             raise InvalidTypeError(where, phase, "a Phase")
         if index == 0 and phase.has_trigger:
-            raise InvalidValueError(
-                where, phase.name, "a phase without an after_* trigger, because the first needs none"
-            )
+            raise InvalidValueError(where, phase.name, "a phase without an after_* trigger, being the first")
         if index > 0 and not phase.has_trigger:
-            raise InvalidValueError(
-                where, phase.name, "a phase with an after_* trigger, because nothing else starts it"
-            )
+            raise InvalidValueError(where, phase.name, "a phase with an after_* trigger, not being the first")
         if phase.name in {other.name for other in phases}:
             raise InvalidValueError(where, phase.name, "a phase with a name of its own")
         phases.append(phase)

@@ -88,7 +88,7 @@ async def open_rehearsal(
     bound_host, bound_port = listener.getsockname()[:2]
     async with trio.open_nursery() as nursery:
         try:
-            await nursery.start(_serve, build_app(served, room), listener, closing)
+            await nursery.start(_serve, build_app(served, room), listener, closing, nursery.cancel_scope)
             yield RehearsalServer(bound_host, bound_port, served)
         except (Exception, KeyboardInterrupt) as error:
             failure = error
@@ -97,12 +97,15 @@ async def open_rehearsal(
             closing.set()
     if failure is not None:
         raise failure
+    if nursery.cancel_scope.cancel_called:
+        raise KeyboardInterrupt
 
 
 async def _serve(
     app: Starlette,
     listener: socket.socket,
     closing: trio.Event,
+    interrupted: trio.CancelScope,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     from hypercorn.config import Config
@@ -120,6 +123,9 @@ async def _serve(
     with trio.CancelScope(shield=True):
         framework = cast("ASGIFramework", app)  # ASGI both, each in types of its own
         await serve(framework, config, shutdown_trigger=closing.wait, task_status=task_status, mode="asgi")
+    if not closing.is_set():
+        # Hypercorn swallows a KeyboardInterrupt that strikes its own code, and just ends.
+        interrupted.cancel()
 
 
 def _quiet_log() -> logging.Logger:

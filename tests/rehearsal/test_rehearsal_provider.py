@@ -1,0 +1,209 @@
+"""The verdicts of a provider, with scripts played through on injected time."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_sched import InvalidValueError
+from trio_sched._rehearsal.provider import Accepted, Provider, Refused, Verdict, open_providers
+from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
+
+
+def provider_of(*phases: Phase, seed: int = 0) -> Provider:
+    return Provider("a", RehearsalScript(phases=phases, seed=seed))
+
+
+def accepted(verdict: Verdict) -> Accepted:
+    assert isinstance(verdict, Accepted)
+    return verdict
+
+
+def test_above_the_concurrency_limit_requests_are_refused_until_one_departs() -> None:
+    provider = provider_of(Phase(max_in_flight=2, refusal_seconds=0.1))
+    first = accepted(provider.arrive("chat", 0.0))
+    accepted(provider.arrive("embedding", 0.0))
+
+    refused = provider.arrive("chat", 0.0)
+    assert refused == Refused("concurrency", provider.phase, 0.1)
+
+    provider.depart(first, "answer")
+    accepted(provider.arrive("chat", 0.0))
+
+
+def test_a_slot_is_given_back_once() -> None:
+    provider = provider_of(Phase())
+    request = accepted(provider.arrive("chat", 0.0))
+    provider.depart(request, "answer")
+    with pytest.raises(KeyError):
+        provider.depart(request, "answer")
+    assert provider.counters().in_flight == 0
+
+
+def test_the_rate_limit_is_a_bucket_that_refills() -> None:
+    provider = provider_of(Phase(requests_per_second=10.0, burst=2))
+
+    def reasons(now: float, requests: int) -> list[str]:
+        verdicts = [provider.arrive("chat", now) for _ in range(requests)]
+        return [verdict.reason if isinstance(verdict, Refused) else "accepted" for verdict in verdicts]
+
+    assert reasons(5.0, 3) == ["accepted", "accepted", "rate"]
+    assert reasons(5.0625, 1) == ["rate"]
+    assert reasons(5.125, 2) == ["accepted", "rate"]
+    assert reasons(1000.0, 3) == ["accepted", "accepted", "rate"]
+
+
+def test_a_request_that_finds_no_slot_costs_no_token() -> None:
+    provider = provider_of(Phase(max_in_flight=1, requests_per_second=1.0, burst=2))
+    first = accepted(provider.arrive("chat", 0.0))
+    assert provider.arrive("chat", 0.0) == Refused("concurrency", provider.phase, 0.0)
+    provider.depart(first, "answer")
+    accepted(provider.arrive("chat", 0.0))
+    assert provider.counters().refused == {"concurrency": 1}
+
+
+@pytest.mark.parametrize(
+    ("trigger", "phases"),
+    [
+        (Phase(name="low", after_requests=3), ["full", "full", "full", "low", "low"]),
+        (Phase(name="low", after_accepted=2), ["full", "full", "full", "full", "full"]),
+        (Phase(name="low", after_accepted=1), ["full", "low", "low", "low", "low"]),
+        (Phase(name="low", after_seconds=2.0), ["full", "full", "low", "low", "low"]),
+        (Phase(name="low", after_seconds=100.0, after_requests=4), ["full", "full", "full", "full", "low"]),
+    ],
+)
+def test_a_phase_starts_when_its_first_trigger_is_reached(trigger: Phase, phases: list[str]) -> None:
+    provider = provider_of(Phase(name="full", max_in_flight=1), trigger)
+    assert [provider.arrive("chat", 7.0 + second).phase.name for second in range(5)] == phases
+
+
+def test_phases_start_in_order_and_several_at_once() -> None:
+    provider = provider_of(
+        Phase(name="one"),
+        Phase(name="two", after_seconds=5.0),
+        Phase(name="three", after_requests=1),
+        Phase(name="four", after_seconds=50.0),
+    )
+    assert [provider.arrive("chat", now).phase.name for now in (0.0, 1.0, 5.0, 6.0, 60.0)] == [
+        *("one", "one", "three", "three", "four")
+    ]
+
+
+def test_a_lower_limit_takes_nothing_back() -> None:
+    provider = provider_of(Phase(max_in_flight=3), Phase(name="low", after_accepted=3, max_in_flight=1))
+    requests = [accepted(provider.arrive("chat", 0.0)) for _ in range(3)]
+    for request in requests:
+        assert isinstance(provider.arrive("chat", 0.0), Refused)
+        provider.depart(request, "answer")
+    assert accepted(provider.arrive("chat", 0.0)).phase.name == "low"
+
+
+def test_looking_moves_nothing_on() -> None:
+    provider = provider_of(Phase(name="one"), Phase(name="two", after_requests=1))
+    provider.arrive("chat", 0.0)
+    assert provider.counters().phase == provider.phase.name == "one"
+    assert repr(provider) == "<Provider 'a' in phase 'one', 1 in flight>"
+
+
+def test_what_happens_to_a_request_depends_on_seed_and_number_alone() -> None:
+    phase = Phase(latency=Latency(mean=0.1, sigma=0.5), error_share=0.3, hang_share=0.3)
+
+    def play(seed: int, *, early: bool) -> list[tuple[float, str]]:
+        provider = provider_of(phase, seed=seed)
+        requests: list[tuple[float, str]] = []
+        for number in range(50):
+            request = accepted(provider.arrive("chat", number / 10))
+            requests.append((request.seconds, request.fate))
+            if early:
+                provider.depart(request, "answer")
+        return requests
+
+    assert play(1, early=True) == play(1, early=False)
+    assert play(1, early=True) != play(2, early=True)
+    assert {fate for _, fate in play(1, early=True)} == {"answer", "error", "hang"}
+
+
+def test_another_script_starts_from_its_first_phase_and_keeps_who_is_in_flight() -> None:
+    provider = provider_of(Phase(name="one"), Phase(name="two", after_requests=1))
+    request = accepted(provider.arrive("chat", 0.0))
+    accepted(provider.arrive("chat", 0.0))
+
+    script = RehearsalScript(phases=(Phase(name="other", max_in_flight=2), Phase(name="end", after_seconds=10.0)))
+    provider.replace_script(script)
+
+    assert provider.script is script
+    assert provider.arrive("chat", 100.0).phase.name == "other"
+    assert provider.counters().refused == {"concurrency": 1}
+    provider.depart(request, "answer")
+    assert accepted(provider.arrive("chat", 109.0)).phase.name == "other"
+    assert provider.arrive("chat", 110.0).phase.name == "end"
+    assert provider.counters().requests == 5
+
+
+def test_counters_are_kept_by_domain_and_phase() -> None:
+    provider = provider_of(Phase(name="full", max_in_flight=2), Phase(name="low", after_requests=3, max_in_flight=1))
+    chat = accepted(provider.arrive("chat", 0.0))
+    accepted(provider.arrive("embedding", 0.0))
+    provider.arrive("embedding", 0.0)
+    provider.arrive("chat", 0.0)
+    provider.depart(chat, "error")
+
+    counters = provider.counters()
+    assert (counters.provider, counters.phase) == ("a", "low")
+    assert (counters.requests, counters.accepted, counters.max_in_flight) == (4, 2, 2)
+    assert counters.refused == {"concurrency": 2}
+    assert counters.failed == {"error": 1}
+    assert {name: (tally.requests, tally.in_flight) for name, tally in counters.by_domain.items()} == {
+        "chat": (2, 0),
+        "embedding": (2, 1),
+    }
+    assert {name: (tally.requests, tally.in_flight) for name, tally in counters.by_phase.items()} == {
+        "full": (3, 1),
+        "low": (1, 0),
+    }
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("arrive"), st.sampled_from(["chat", "embedding"])),
+            st.tuples(st.just("depart"), st.sampled_from(["answer", "error", "malformed", "hang", "abandoned"])),
+        ),
+        max_size=60,
+    )
+)
+def test_the_counts_always_add_up(steps: list[tuple[str, str]]) -> None:
+    provider = provider_of(
+        Phase(max_in_flight=4, requests_per_second=2.0, burst=6), Phase(name="low", after_requests=8, max_in_flight=2)
+    )
+    in_flight: list[Accepted] = []
+    for now, (step, argument) in enumerate(steps):
+        if step == "arrive":
+            verdict = provider.arrive(argument, now / 4)
+            if isinstance(verdict, Accepted):
+                in_flight.append(verdict)
+        elif in_flight:
+            provider.depart(in_flight.pop(0), argument)  # type: ignore[arg-type]
+
+        total = provider.counters()
+        assert total.in_flight == len(in_flight) <= total.max_in_flight <= 4
+        for tally in (total, *total.by_domain.values(), *total.by_phase.values()):
+            assert tally.requests == tally.accepted + sum(tally.refused.values())
+            assert tally.accepted == (tally.answered + sum(tally.failed.values()) + tally.abandoned + tally.in_flight)
+        for parts in (total.by_domain.values(), total.by_phase.values()):
+            assert sum(tally.requests for tally in parts) == total.requests
+            assert sum(tally.in_flight for tally in parts) == total.in_flight
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "v1", "-a", "ä"])
+def test_a_provider_needs_a_name_that_can_stand_in_a_path(name: str) -> None:
+    with pytest.raises(InvalidValueError, match=f"^the name of a provider must be .*, got {re.escape(repr(name))}$"):
+        open_providers({name: RehearsalScript()})
+
+
+def test_at_least_one_provider_is_needed() -> None:
+    with pytest.raises(InvalidValueError, match=r"^providers must be at least one script by name, got \{\}$"):
+        open_providers({})

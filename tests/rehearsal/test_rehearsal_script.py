@@ -1,0 +1,107 @@
+"""The values of a script: what they draw, and what they refuse."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from statistics import fmean
+
+import pytest
+
+from trio_sched import InvalidTypeError, InvalidValueError
+from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript, draw
+
+EVENLY = [(index + 0.5) / 4000 for index in range(4000)]
+
+
+def test_draw_depends_on_seed_and_number_alone() -> None:
+    assert draw(0, 1) == (0.6249544689478298, 0.48480913031266193)
+    assert draw(0, 1) != draw(0, 2)
+    assert draw(0, 1) != draw(1, 1)
+
+
+def test_draw_is_uniform_and_never_touches_the_ends() -> None:
+    drawn = [number for pair in (draw(7, index) for index in range(2000)) for number in pair]
+    assert 0 < min(drawn) < 0.01
+    assert 0.99 < max(drawn) < 1
+    assert fmean(drawn) == pytest.approx(0.5, abs=0.02)
+
+
+def test_latency_without_sigma_is_its_mean() -> None:
+    assert {Latency(mean=0.3).at(quantile) for quantile in EVENLY} == {0.3}
+
+
+@pytest.mark.parametrize("shape", ["normal", "lognormal"])
+def test_latency_has_the_mean_it_was_given(shape: str) -> None:
+    latency = Latency(mean=0.2, sigma=0.05 if shape == "normal" else 0.5, shape=shape)  # type: ignore[arg-type]
+    sample = [latency.at(quantile) for quantile in EVENLY]
+    assert fmean(sample) == pytest.approx(0.2, rel=0.01)
+    assert sample == sorted(sample)
+
+
+def test_latency_is_never_below_its_minimum_nor_below_zero() -> None:
+    assert Latency(mean=0.1, sigma=1.0, minimum=0.05).at(1e-9) == 0.05
+    assert Latency(mean=0.1, sigma=1.0, shape="normal").at(1e-9) == 0.0
+    assert Latency(mean=0.0, minimum=0.01).at(0.5) == 0.01
+
+
+def test_fates_come_in_their_shares() -> None:
+    phase = Phase(error_share=0.1, malformed_share=0.2, hang_share=0.3)
+    fates = Counter(phase.fate(quantile) for quantile in EVENLY)
+    assert fates == {"error": 400, "malformed": 800, "hang": 1200, "answer": 1600}
+
+
+def test_shares_that_make_one_exactly_are_accepted() -> None:
+    Phase(error_share=0.1, malformed_share=0.2, hang_share=0.7)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Latency(mean=-1.0), "Latency.mean must be a finite number of at least 0, got -1.0"),
+        (lambda: Latency(shape="flat"), "Latency.shape must be 'lognormal' or 'normal', got 'flat'"),  # type: ignore[arg-type]
+        (lambda: Phase(name=""), "Phase.name must be a non-empty string, got ''"),
+        (lambda: Phase(max_in_flight=0), "Phase.max_in_flight must be a positive int, got 0"),
+        (lambda: Phase(burst=0), "Phase.burst must be a positive int, got 0"),
+        (lambda: Phase(requests_per_second=0.0), "Phase.requests_per_second must be a positive finite number, got 0.0"),
+        (lambda: Phase(error_share=1.5), "Phase.error_share must be a number from 0 to 1, got 1.5"),
+        (
+            lambda: Phase(error_share=0.6, hang_share=0.6),
+            "Phase.error_share, malformed_share, hang_share must be at most 1 together, got (0.6, 0.0, 0.6)",
+        ),
+        (lambda: RehearsalScript(phases=()), "RehearsalScript.phases must be at least one Phase, got ()"),
+        (
+            lambda: RehearsalScript(phases=(Phase(name="1", after_seconds=1.0),)),
+            "RehearsalScript.phases[0] must be a phase without an after_* trigger, being the first, got '1'",
+        ),
+        (
+            lambda: RehearsalScript(phases=(Phase(), Phase(name="2"))),
+            "RehearsalScript.phases[1] must be a phase with an after_* trigger, not being the first, got '2'",
+        ),
+        (
+            lambda: RehearsalScript(phases=(Phase(), Phase(after_requests=1))),
+            "RehearsalScript.phases[1] must be a phase with a name of its own, got 'steady'",
+        ),
+        (lambda: RehearsalScript(seed=-1), "RehearsalScript.seed must be an int of at least 0, got -1"),
+        (lambda: RehearsalScript(models=[""]), "RehearsalScript.models[0] must be a non-empty string, got ''"),
+        (lambda: RehearsalScript(dimensions=0), "RehearsalScript.dimensions must be a positive int, got 0"),
+    ],
+)
+def test_a_bad_value_is_refused_with_field_and_value(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(InvalidValueError, match=f"^{re.escape(message)}$"):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Phase(latency=0.1), "Phase.latency must be a Latency, got 0.1"),  # type: ignore[arg-type]
+        (lambda: RehearsalScript(models="abc"), "RehearsalScript.models must be a list of names, got 'abc'"),
+        (lambda: RehearsalScript(phases="abc"), "RehearsalScript.phases must be a list of Phases, got 'abc'"),  # type: ignore[arg-type]
+        (lambda: RehearsalScript(phases=["abc"]), "RehearsalScript.phases[0] must be a Phase, got 'abc'"),  # type: ignore[list-item]
+    ],
+)
+def test_a_wrong_type_is_refused_with_field_and_value(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(InvalidTypeError, match=f"^{re.escape(message)}$"):
+        build()
