@@ -20,6 +20,7 @@ from trio_sched._events.scheduler import SCHEDULER_EVENT_KINDS, SchedulerAdmissi
 
 __all__ = [
     "EventStream",
+    "FanOutEventSink",
     "InMemoryAdmissionEventSink",
     "RequestAdmissionEventSink",
     "SchedulerAdmissionEventSink",
@@ -93,6 +94,34 @@ def request_event_stream(sink: RequestAdmissionEventSink | None) -> EventStream[
     if sink is None:
         return EventStream(None, ())
     return EventStream(sink.emit_request_event, _wanted(sink, "accepts_request_event", REQUEST_EVENT_KINDS))
+
+
+class FanOutEventSink:
+    """Both streams to several sinks, each with its own interest and its own failures."""
+
+    def __init__(self, *sinks: SchedulerAdmissionEventSink | RequestAdmissionEventSink) -> None:
+        self._scheduler = [scheduler_event_stream(sink) for sink in sinks if hasattr(sink, "emit_scheduler_event")]
+        self._request = [request_event_stream(sink) for sink in sinks if hasattr(sink, "emit_request_event")]
+
+    def accepts_scheduler_event(self, kind: str) -> bool:
+        """Whether any of the sinks wants the kind."""
+        return any(kind in stream.wanted for stream in self._scheduler)
+
+    def accepts_request_event(self, kind: str) -> bool:
+        """Whether any of the sinks wants the kind."""
+        return any(kind in stream.wanted for stream in self._request)
+
+    def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
+        """Hand the event to every sink that wants it."""
+        for stream in self._scheduler:
+            if event.event_kind in stream.wanted:
+                stream.deliver(event)
+
+    def emit_request_event(self, event: RequestAdmissionEvent) -> None:
+        """Hand the event to every sink that wants it."""
+        for stream in self._request:
+            if event.event_kind in stream.wanted:
+                stream.deliver(event)
 
 
 class InMemoryAdmissionEventSink:

@@ -1,0 +1,101 @@
+"""Every event reads back equal to what was written."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from cattrs.errors import BaseValidationError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_sched._events.json_value import JsonValue
+from trio_sched._events.request import RequestAdmissionEvent, RequestAdmissionEventKind
+from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerAdmissionEventKind
+from trio_sched._events.serde import event_line, read_event
+from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.identity import RequestDomain, RequestResourceKey
+from trio_sched._resources.pressure import RequestPressureSnapshot
+
+names = st.text(min_size=1, max_size=8)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(0, 10**6)
+json_values: st.SearchStrategy[JsonValue] = st.recursive(
+    st.none() | st.booleans() | st.integers() | numbers | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=6,
+)
+facts = st.dictionaries(names, json_values, max_size=3)
+correlations = st.builds(
+    RuntimeCorrelation, names, st.none() | counts, st.none() | names, *[st.none() | names for _ in range(4)]
+)
+resources = st.builds(RequestResourceKey, names, names, st.sampled_from(RequestDomain))
+snapshots = st.builds(
+    RequestPressureSnapshot,
+    captured_at=numbers,
+    sequence=counts,
+    resource=resources,
+    effective_max=counts,
+    current_limit=counts,
+    in_flight_count=counts,
+    active_lease_count=counts,
+    waiters=counts,
+    blocked_until_monotonic=st.none() | numbers,
+    cooldown_remaining_seconds=numbers,
+    rate_limit_ceiling=st.none() | counts,
+    consecutive_rate_limits=counts,
+    last_outcome=st.none() | names,
+    leak_diagnostics=st.dictionaries(names, counts, max_size=2),
+)
+
+
+@given(
+    st.builds(
+        SchedulerAdmissionEvent,
+        event_kind=st.sampled_from(get_args(SchedulerAdmissionEventKind)),
+        captured_at_monotonic=numbers,
+        sequence=counts,
+        captured_correlation=st.none() | correlations,
+        task_id=st.none() | names,
+        task_execution_id=st.none() | names,
+        task_lease_id=st.none() | counts,
+        scheduler_resource_key=st.none() | names,
+        reason_or_result=st.none() | names,
+        snapshot=st.none() | facts,
+        diagnostics=facts,
+    )
+)
+def test_scheduler_events_come_back_equal(event: SchedulerAdmissionEvent) -> None:
+    line = event_line(event)
+    assert line.count("\n") == 1
+    assert read_event(line, SchedulerAdmissionEvent) == event
+
+
+@given(
+    st.builds(
+        RequestAdmissionEvent,
+        event_kind=st.sampled_from(get_args(RequestAdmissionEventKind)),
+        captured_at_monotonic=numbers,
+        sequence=counts,
+        captured_correlation=st.none() | correlations,
+        request_attempt_id=st.none() | names,
+        request_lease_id=st.none() | counts,
+        request_resource_key=st.none() | resources,
+        request_group_key=st.none() | resources,
+        reason_or_outcome=st.none() | names,
+        pressure_snapshot=st.none() | snapshots,
+        diagnostics=facts,
+    )
+)
+def test_request_events_come_back_equal(event: RequestAdmissionEvent) -> None:
+    line = event_line(event)
+    assert line.count("\n") == 1
+    assert read_event(line, RequestAdmissionEvent) == event
+
+
+def test_a_line_that_is_no_event_is_refused() -> None:
+    with pytest.raises(BaseValidationError):
+        read_event('{"event_kind": "selected"}', SchedulerAdmissionEvent)
+    line = event_line(SchedulerAdmissionEvent("selected", 1.0, 1)).replace('"sequence"', '"sequenz"')
+    with pytest.raises(BaseValidationError):
+        read_event(line, SchedulerAdmissionEvent)

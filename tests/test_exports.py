@@ -1,0 +1,77 @@
+"""The two faces: complete, documented, and the only second home of any name."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+import trio_sched
+from trio_sched import lowlevel
+
+PACKAGE = Path(__file__).parent.parent / "trio_sched"
+FACES = {"__init__.py", "lowlevel.py", "testing.py", "rehearsal.py"}
+
+CONTRACT_NAMES = """
+    SchedulingMetadata SchedulingMetadataError ColumnGenerator
+    TaskSchedulingResolver ResolvedTaskScheduling TaskGroupKey TaskGroupSpec SchedulerResourceKey
+    SchedulerResourceRequest SchedulableTask stable_task_id Task SliceRef TaskTrace FrontierDelta CompletionTracker
+    FairTaskQueue QueueSelection QueueView
+    TaskAdmissionController TaskAdmissionDecision TaskAdmissionConfig TaskAdmissionLease TaskAdmissionDenied
+    TaskAdmissionView TaskAdmissionBlockSummary ReleaseResult TaskAdmissionPolicy TaskAdmissionPolicyDecision
+    PolicyStateDelta StrictFairTaskAdmissionPolicy BoundedBorrowTaskAdmissionPolicy
+    BoundedBorrowTaskAdmissionPolicyConfig AsyncTaskScheduler
+    ProviderModelKey RequestDomain RequestResourceKey RequestResourceResolver ResolvedRequestResource
+    ProviderModelStaticCap RequestGroupSpec RequestEventContext RequestAdmissionItem RequestAdmissionDecision
+    RequestAdmissionController AdaptiveRequestAdmissionController RequestAdmissionLease RequestAdmissionDenied
+    RequestAdmissionError RequestReleaseOutcome RequestFairQueue RequestWaiter RequestQueueView RequestQueueSelection
+    AdaptiveRequestLimitState RequestAdmissionConfig RequestAdmissionTuningConfig RequestAdmissionConfigSnapshot
+    RequestPressureSnapshotProvider RequestPressureSnapshot ProviderModelPressureSnapshot ModelRequestExecutor
+    CapacityValue AsyncCapacityPlan
+    SchedulerAdmissionEvent SchedulerAdmissionEventSink RequestAdmissionEvent RequestAdmissionEventSink
+    InMemoryAdmissionEventSink RuntimeCorrelation RuntimeCorrelationProvider
+""".split()
+
+
+@pytest.mark.parametrize("face", [trio_sched, lowlevel], ids=["trio_sched", "lowlevel"])
+def test_all_is_sorted_and_exists(face: object) -> None:
+    names: list[str] = face.__all__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
+    assert names == sorted(set(names))
+    assert [name for name in names if not hasattr(face, name)] == []
+
+
+@pytest.mark.parametrize("name", CONTRACT_NAMES)
+def test_contract_names_are_at_hand(name: str) -> None:
+    assert name in lowlevel.__all__
+
+
+@pytest.mark.parametrize("face", [trio_sched, lowlevel], ids=["trio_sched", "lowlevel"])
+def test_everything_public_says_what_it_is(face: object) -> None:
+    names: list[str] = face.__all__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
+    things = {name: getattr(face, name) for name in names}
+    silent = [
+        name
+        for name, thing in things.items()
+        if (inspect.isclass(thing) or inspect.isroutine(thing)) and not inspect.getdoc(thing)
+    ]
+    assert silent == []
+
+
+def test_a_module_exports_only_what_it_defines() -> None:
+    borrowed: list[str] = []
+    for path in PACKAGE.rglob("*.py"):
+        if path.name in FACES or path.parent.name == "_rehearsal":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        module = importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
+        borrowed.extend(f"{path.name}: {name}" for name in getattr(module, "__all__", []) if name in imported)
+    assert borrowed == []

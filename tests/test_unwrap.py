@@ -1,0 +1,40 @@
+"""One error leaves as itself, an interrupt wins, several stay a group."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import trio
+
+from trio_sched._unwrap import single_error
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
+
+
+async def test_a_single_error_keeps_its_cause_and_context() -> None:
+    with pytest.raises(KeyError) as caught, single_error():
+        async with trio.open_nursery(), trio.open_nursery():
+            try:
+                raise ValueError("cause")
+            except ValueError as cause:
+                raise KeyError("error") from cause
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.__context__ is caught.value.__cause__
+
+
+def test_an_interrupt_wins() -> None:
+    with pytest.raises(KeyboardInterrupt), single_error():
+        raise BaseExceptionGroup("", [ValueError(), BaseExceptionGroup("", [KeyboardInterrupt()])])
+
+
+def test_several_errors_stay_a_group() -> None:
+    with pytest.raises(ExceptionGroup) as caught, single_error():
+        raise ExceptionGroup("both", [ValueError(), KeyError()])
+    assert len(caught.value.exceptions) == 2
+
+
+def test_what_is_no_group_passes() -> None:
+    with pytest.raises(ValueError, match="plain"), single_error():
+        raise ValueError("plain")

@@ -1,0 +1,134 @@
+"""The capacity plan: every value that bounded a run, where it came from, and how much of it was ever used.
+
+The plan explains a run; it admits nothing. It is built from configuration and from frozen snapshots, never from a live
+controller. Each configured number is a `CapacityValue` that says its source, and a value that is missing says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Generic, Literal, TypeVar, cast
+
+import attrs
+
+from trio_sched._events.json_value import JsonValue
+from trio_sched._request.config import RequestAdmissionConfigSnapshot
+from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestDomain, RequestResourceKey
+from trio_sched._resources.task import SchedulerResourceKey
+
+__all__ = [
+    "AsyncCapacityConfigured",
+    "AsyncCapacityObservedMaxima",
+    "AsyncCapacityPlan",
+    "AsyncCapacityRuntimeSnapshot",
+    "CapacityValue",
+    "CapacityValueSource",
+    "RowGroupAdmissionPlan",
+    "plain",
+]
+
+T = TypeVar("T")
+
+CapacityValueSource = Literal[
+    "default",
+    "run_config",
+    "dataset_builder",
+    "model_metadata",
+    "engine_internal_config",
+    "adapter_config",
+    "environment",
+    "runtime_snapshot",
+    "benchmark_override",
+]
+
+
+@attrs.frozen
+class CapacityValue(Generic[T]):
+    """A number that bounds a run, and its source. `value` is None only together with `missing_reason`."""
+
+    value: T | None
+    source: CapacityValueSource
+    fallback_from: str | None = None
+    missing_reason: str | None = None
+
+
+@attrs.frozen
+class RowGroupAdmissionPlan:
+    """How many row groups may be in flight. `observed_in_flight` is the most there ever were."""
+
+    mode: Literal["fixed", "adaptive"]
+    concurrency: CapacityValue[int]
+    target: int | None = None
+    observed_in_flight: int | None = None
+    observed_target: int | None = None
+    max_admitted_rows: int | None = None
+    blocked_reasons: Mapping[str, int] = attrs.field(factory=dict[str, int])
+
+
+@attrs.frozen
+class AsyncCapacityConfigured:
+    """What was in force from the start."""
+
+    buffer_size: CapacityValue[int]
+    row_group_admission: RowGroupAdmissionPlan
+    submission_capacity: CapacityValue[int]
+    task_resource_limits: CapacityValue[Mapping[SchedulerResourceKey, int]]
+    request_resources: CapacityValue[tuple[RequestResourceKey, ...]]
+    provider_model_static_caps: CapacityValue[Mapping[ProviderModelKey, ProviderModelStaticCap]]
+    request_domain_initial_limits: CapacityValue[Mapping[RequestResourceKey, int]]
+    request_admission_config: CapacityValue[RequestAdmissionConfigSnapshot]
+    transport_pool_limits: CapacityValue[Mapping[ProviderModelKey, int]]
+
+
+@attrs.frozen
+class AsyncCapacityRuntimeSnapshot:
+    """What was in force at one instant; None where the run has not begun."""
+
+    request_domain_current_limits: Mapping[RequestResourceKey, int] | None = None
+    request_domain_effective_max: Mapping[RequestResourceKey, int] | None = None
+    request_domain_blocked_until: Mapping[RequestResourceKey, float | None] | None = None
+    provider_model_aggregate_in_flight: Mapping[ProviderModelKey, int] | None = None
+
+
+@attrs.frozen
+class AsyncCapacityObservedMaxima:
+    """The most of each that was ever in use at once."""
+
+    row_groups_in_flight: int = 0
+    queued_tasks_by_group: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    task_leases_by_resource: Mapping[SchedulerResourceKey, int] = attrs.field(factory=dict[SchedulerResourceKey, int])
+    request_waiters_by_resource: Mapping[RequestResourceKey, int] = attrs.field(factory=dict[RequestResourceKey, int])
+    request_in_flight_by_resource: Mapping[RequestResourceKey, int] = attrs.field(
+        factory=dict[RequestResourceKey, int]
+    )
+    provider_model_aggregate_in_flight: Mapping[ProviderModelKey, int] = attrs.field(
+        factory=dict[ProviderModelKey, int]
+    )
+    request_domain_current_limits: Mapping[RequestResourceKey, int] = attrs.field(
+        factory=dict[RequestResourceKey, int]
+    )
+    transport_pool_utilization: Mapping[ProviderModelKey, int] | None = None
+
+
+@attrs.frozen
+class AsyncCapacityPlan:
+    """Configured values, a snapshot of the running ones, and the observed maxima."""
+
+    configured: AsyncCapacityConfigured
+    runtime_snapshot: AsyncCapacityRuntimeSnapshot
+    observed_maxima: AsyncCapacityObservedMaxima
+
+
+def plain(value: object) -> JsonValue:
+    """A plan, or any part of it, as JSON: keys of resources and endpoints become their names."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value.value if isinstance(value, RequestDomain) else value
+    if isinstance(value, ProviderModelKey | RequestResourceKey):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in cast("Sequence[object]", value)]
+    if attrs.has(type(value)):
+        return {field.name: plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
+    raise TypeError(f"{value!r} has no place in a capacity plan")

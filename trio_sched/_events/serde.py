@@ -1,0 +1,52 @@
+"""Events as JSON lines, there and back: an event that is written reads back to an equal one."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from trio_sched._events.json_value import JsonValue
+from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._events.scheduler import SchedulerAdmissionEvent
+
+if TYPE_CHECKING:
+    from cattrs.preconf.json import JsonConverter
+
+__all__ = ["event_line", "read_event"]
+
+E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def event_line(event: SchedulerAdmissionEvent | RequestAdmissionEvent) -> str:
+    """The event as one line of JSON, with its newline."""
+    return _encode(attrs.asdict(event)) + "\n"
+
+
+def read_event(line: str, kind: type[E]) -> E:
+    """The event that `line` was written from. Raises what cattrs raises for a line that is none."""
+    return _converter().loads(line, kind)
+
+
+@cache
+def _converter() -> JsonConverter:
+    from cattrs.gen import make_dict_structure_fn, override
+    from cattrs.preconf.json import make_converter
+
+    converter = make_converter(forbid_extra_keys=True)
+    for kind in (SchedulerAdmissionEvent, RequestAdmissionEvent):
+        plain = {
+            field.name: override(struct_hook=_as_it_is)
+            for field in attrs.fields(kind)
+            if field.name in {"snapshot", "diagnostics"}
+        }
+        converter.register_structure_hook(kind, make_dict_structure_fn(kind, converter, **plain))
+    return converter
+
+
+def _as_it_is(value: JsonValue, _kind: object) -> JsonValue:
+    return value

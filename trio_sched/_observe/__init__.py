@@ -1,0 +1,1 @@
+"""Presentations of a run, made from its events and snapshots alone."""

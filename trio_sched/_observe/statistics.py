@@ -1,0 +1,79 @@
+"""Counts what went out to each request resource, from the request events as they pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._resources.identity import RequestResourceKey
+
+__all__ = ["RequestStatistics", "RequestStatisticsSink"]
+
+_KINDS = frozenset(
+    {"request_lease_acquired", "request_lease_released", "request_limit_decreased", "request_limit_increased"}
+)
+
+
+@attrs.define(eq=False)
+class RequestStatistics:
+    """One request resource over a run. Seconds are of the run's clock.
+
+    attempts: leases granted. outcomes: released leases by outcome. success_seconds: time held by leases that succeeded.
+    lowest_limit, last_limit: of the adaptive limit, None while it never changed.
+    """
+
+    attempts: int = 0
+    outcomes: dict[str, int] = attrs.field(factory=dict[str, int])
+    success_seconds: float = 0.0
+    in_flight: int = 0
+    max_in_flight: int = 0
+    lowest_limit: int | None = None
+    last_limit: int | None = None
+
+    @property
+    def refused_share(self) -> float:
+        """Share of the attempts that the provider refused with a rate limit, from 0 to 1."""
+        return self.outcomes.get("rate_limited", 0) / self.attempts if self.attempts else 0.0
+
+
+class RequestStatisticsSink:
+    """A request event sink that keeps `RequestStatistics` per resource."""
+
+    def __init__(self) -> None:
+        self._by_resource: dict[RequestResourceKey, RequestStatistics] = {}
+        self._acquired_at: dict[int, float] = {}
+
+    @property
+    def by_resource(self) -> Mapping[RequestResourceKey, RequestStatistics]:
+        """What was counted so far, live."""
+        return self._by_resource
+
+    def accepts_request_event(self, kind: str) -> bool:
+        """Only the kinds that are counted."""
+        return kind in _KINDS
+
+    def emit_request_event(self, event: RequestAdmissionEvent) -> None:
+        """Count one event."""
+        resource, lease_id = event.request_resource_key, event.request_lease_id
+        if resource is None:
+            return
+        statistics = self._by_resource.setdefault(resource, RequestStatistics())
+        if event.event_kind == "request_lease_acquired" and lease_id is not None:
+            statistics.attempts += 1
+            statistics.in_flight += 1
+            statistics.max_in_flight = max(statistics.max_in_flight, statistics.in_flight)
+            self._acquired_at[lease_id] = event.captured_at_monotonic
+        elif event.event_kind == "request_lease_released" and lease_id in self._acquired_at:
+            outcome = event.reason_or_outcome or "unknown"
+            held = event.captured_at_monotonic - self._acquired_at.pop(lease_id)
+            statistics.in_flight -= 1
+            statistics.outcomes[outcome] = statistics.outcomes.get(outcome, 0) + 1
+            if outcome == "success":
+                statistics.success_seconds += held
+        elif event.pressure_snapshot is not None:
+            limit = event.pressure_snapshot.current_limit
+            statistics.last_limit = limit
+            if statistics.lowest_limit is None or limit < statistics.lowest_limit:
+                statistics.lowest_limit = limit

@@ -1,0 +1,107 @@
+"""Binds a pipeline's declarations for one run: names to models, models to endpoints, columns to the graph.
+
+Everything that can be wrong with a pipeline is found here, before a folder is made or a request goes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+
+from trio_sched._errors import PipelineError, UnknownNameError
+from trio_sched._generator import ColumnGenerator
+from trio_sched._pipeline.columns import CellColumn, Column, FromScratchColumn
+from trio_sched._pipeline.models import Model
+from trio_sched._pipeline.sources import RowReader
+from trio_sched._request.resolver import RequestResourceResolver
+from trio_sched._task.graph import ExecutionGraph, GraphNode
+from trio_sched.metadata import SchedulingMetadata
+
+__all__ = ["BoundColumn", "BoundPipeline", "bind_pipeline"]
+
+
+@attrs.define(eq=False)
+class BoundColumn(ColumnGenerator):
+    """One node of the graph with the models it calls in this run."""
+
+    node: GraphNode
+    maker: Column | RowReader
+    models: tuple[Model, ...]
+    aliases: tuple[str, ...]
+    resolver: RequestResourceResolver
+
+    def get_scheduling_metadata(self) -> SchedulingMetadata:
+        """Local work without models; else the endpoint's, or one of its own for several endpoints."""
+        if not self.models:
+            return SchedulingMetadata.local()
+        return self.resolver.scheduling_metadata(self.aliases, self.models[0].domain.value)
+
+
+@attrs.frozen(eq=False)
+class BoundPipeline:
+    """A pipeline that is ready to run. aliases: the name under which each model is registered."""
+
+    graph: ExecutionGraph
+    columns: Mapping[str, BoundColumn]
+    aliases: Mapping[Model, str]
+    resolver: RequestResourceResolver
+
+
+def bind_pipeline(
+    columns: Sequence[Column], reader: RowReader | None, models: Mapping[str, Model]
+) -> BoundPipeline:
+    """Check and bind. Raises a `PipelineError` that names the value and the remedy."""
+    for made in columns:
+        if not isinstance(made, CellColumn | FromScratchColumn):
+            raise PipelineError(
+                f"columns must be made with @column or @from_scratch_column, got {made!r}"
+            )
+    used = {made.name: tuple(_model(made, model, models) for model in _declared(made)) for made in columns}
+    aliases = _aliases(model for each in used.values() for model in each)
+    resolver = RequestResourceResolver()
+    for model, alias in aliases.items():
+        resolver.register(
+            provider_name=model.provider,
+            model_id=model.model_id,
+            alias=alias,
+            max_parallel_requests=model.max_parallel_requests,
+        )
+    makers: list[tuple[GraphNode, Column | RowReader]] = [(made.node(), made) for made in columns]
+    if reader is not None:
+        makers.insert(0, (GraphNode(reader.columns[0], "from_scratch", (), reader.columns), reader))
+    bound = {
+        node.column: BoundColumn(
+            node=node,
+            maker=maker,
+            models=used.get(node.column, ()),
+            aliases=tuple(aliases[model] for model in used.get(node.column, ())),
+            resolver=resolver,
+        )
+        for node, maker in makers
+    }
+    return BoundPipeline(ExecutionGraph(node for node, _ in makers), bound, aliases, resolver)
+
+
+def _declared(made: Column) -> tuple[Model | str, ...]:
+    return made.models if isinstance(made, CellColumn) else ()
+
+
+def _model(made: Column, model: Model | str, models: Mapping[str, Model]) -> Model:
+    if isinstance(model, Model):
+        return model
+    if model not in models:
+        raise UnknownNameError("model", model, used_by=f"column {made.name!r}", known=models)
+    return models[model]
+
+
+def _aliases(models: Iterable[Model]) -> dict[Model, str]:
+    """A name of its own for every model, so that the caps of two models of one endpoint are both kept."""
+    aliases: dict[Model, str] = {}
+    taken: dict[str, int] = {}
+    for model in models:
+        if model not in aliases:
+            name = f"{model.provider}/{model.model_id}"
+            taken[name] = taken.get(name, 0) + 1
+            aliases[model] = name if taken[name] == 1 else f"{name}#{taken[name]}"
+    return aliases

@@ -1,0 +1,36 @@
+"""Rows in the making: the cells of the row groups that are open, column by column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from trio_sched._events.json_value import JsonValue
+from trio_sched._pipeline.cells import Cell, cell_text, read_cell
+
+__all__ = ["RowGroupBuffer"]
+
+
+class RowGroupBuffer:
+    """The cells of one row group. Who reads a row gets copies, who writes a cell does so once."""
+
+    __slots__ = ("_columns", "size")
+
+    def __init__(self, columns: Iterable[str], size: int) -> None:
+        self.size = size
+        self._columns: dict[str, list[Cell]] = {column: [None] * size for column in columns}
+
+    def put(self, column: str, row_index: int, cell: Cell) -> None:
+        """Keep one cell."""
+        self._columns[column][row_index] = cell
+
+    def row(self, row_index: int, columns: Iterable[str]) -> dict[str, JsonValue]:
+        """The named cells of one row."""
+        return {column: read_cell(self._columns[column][row_index]) for column in columns}
+
+    def lines(self, living_rows: Sequence[int]) -> str:
+        """The living rows as JSON lines, columns in the graph's order."""
+        keyed = [(json.dumps(column, ensure_ascii=False), cells) for column, cells in self._columns.items()]
+        return "".join(
+            "{" + ", ".join(f"{key}: {cell_text(cells[row])}" for key, cells in keyed) + "}\n" for row in living_rows
+        )

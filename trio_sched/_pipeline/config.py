@@ -1,0 +1,32 @@
+"""What a user may set for a run, and the default of each."""
+
+from __future__ import annotations
+
+import attrs
+
+from trio_sched import _validation as check
+from trio_sched._request.config import RequestAdmissionTuningConfig
+
+__all__ = ["RunConfig"]
+
+
+@attrs.frozen(kw_only=True)
+class RunConfig:
+    """Settings of one run. Any of them may change how fast a run is; only `seed` and what rows say change its data.
+
+    buffer_size: rows per row group, the unit that becomes durable together.
+    max_concurrent_row_groups: row groups in flight at once.
+    submission_capacity: tasks running at once.
+    max_attempts: outbound attempts per model call, beyond which its row waits or is dropped; see the failures how-to.
+    seed: handed to from-scratch columns, and of the jitter between attempts.
+    request_admission: how the limit of each endpoint and domain adapts.
+    write_events: whether both event streams are written to `events/`.
+    """
+
+    buffer_size: int = attrs.field(default=100, validator=check.positive_int)
+    max_concurrent_row_groups: int = attrs.field(default=4, validator=check.positive_int)
+    submission_capacity: int = attrs.field(default=1024, validator=check.positive_int)
+    max_attempts: int = attrs.field(default=5, validator=check.positive_int)
+    seed: int = attrs.field(default=0, validator=check.non_negative_int)
+    request_admission: RequestAdmissionTuningConfig = attrs.field(factory=RequestAdmissionTuningConfig)
+    write_events: bool = True

@@ -1,0 +1,45 @@
+"""Models as users name them, and the handle that a column calls them through.
+
+A `Model` is a declaration: which endpoint, which request domain, how many calls at once. It holds no connection and may
+be shared by any number of columns and runs. Two models may name one endpoint, for instance one per domain; they share
+the endpoint's static cap, which is the smallest that any of them asks for.
+
+Inside a run a column receives a handle for each of its models; see `model_calls.py`.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from trio_sched import _validation as check
+from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+
+__all__ = ["Model"]
+
+
+@attrs.frozen(eq=False)
+class Model:
+    """An endpoint to call. max_parallel_requests: the most calls in flight at once, over all its domains.
+
+    provider, model_id: canonical names, shown in events and reports. client: the SDK client whose methods `call` will be
+    given; its own hidden retries are switched off. domain: `chat`, `embedding`, `image` or `healthcheck`.
+    """
+
+    provider: str = attrs.field(validator=check.text)
+    model_id: str = attrs.field(validator=check.text)
+    client: object | None = attrs.field(default=None, kw_only=True, repr=False)
+    max_parallel_requests: int = attrs.field(default=64, kw_only=True, validator=check.positive_int)
+    domain: RequestDomain = attrs.field(default=RequestDomain.CHAT, kw_only=True, converter=RequestDomain)
+
+    def __str__(self) -> str:
+        return str(self.resource)
+
+    @property
+    def endpoint(self) -> ProviderModelKey:
+        """The endpoint, whose static cap all its domains share."""
+        return ProviderModelKey(self.provider, self.model_id)
+
+    @property
+    def resource(self) -> RequestResourceKey:
+        """The request domain of the endpoint that calls go to."""
+        return RequestResourceKey(self.provider, self.model_id, self.domain)

@@ -1,0 +1,99 @@
+"""What a run came to, for the program and for the reader."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import attrs
+
+from trio_sched._events.json_value import JsonValue
+from trio_sched._observe.statistics import RequestStatistics
+from trio_sched._pipeline.store import RunFolder
+from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
+from trio_sched._scheduler.scheduler import SchedulerResult
+
+__all__ = ["RunResult"]
+
+
+@attrs.frozen(eq=False)
+class RunResult:
+    """A finished run.
+
+    path: its output folder. wall_seconds: from the first to the last step. leaks: task and request leases still held,
+    which is always empty unless there is a bug; each entry names the holder.
+    """
+
+    path: Path
+    run_id: str
+    scheduler: SchedulerResult
+    requests: Mapping[RequestResourceKey, RequestStatistics]
+    static_caps: Mapping[ProviderModelKey, int]
+    wall_seconds: float
+    leaks: tuple[str, ...]
+
+    @property
+    def records(self) -> int:
+        """Rows that are durable."""
+        return self.scheduler.rows
+
+    @property
+    def dropped(self) -> int:
+        """Rows that were given up."""
+        return self.scheduler.dropped_rows
+
+    def rows(self) -> Iterator[dict[str, JsonValue]]:
+        """The durable rows in order, read from disk one at a time."""
+        return RunFolder(self.path).rows()
+
+    def data_hash(self) -> str:
+        """SHA-256 over the durable rows in order: equal data, equal hash, however they were made."""
+        digest = hashlib.sha256()
+        for part in RunFolder(self.path).parts():
+            digest.update(part.read_bytes())
+        return digest.hexdigest()
+
+    def utilisation(self, resource: RequestResourceKey) -> float:
+        """Seconds of successful calls, over what the endpoint's static cap could have carried, from 0 to 1."""
+        capacity = self.static_caps[resource.provider_model_key] * self.wall_seconds
+        return self.requests[resource].success_seconds / capacity if capacity else 0.0
+
+    def summary(self) -> str:
+        """A page of plain text for people."""
+        outcomes: dict[str, int] = {}
+        for statistics in self.requests.values():
+            for kind, count in statistics.outcomes.items():
+                outcomes[kind] = outcomes.get(kind, 0) + count
+        attempts = sum(statistics.attempts for statistics in self.requests.values())
+        lines = [
+            f"rows         {self.records:,} written, {self.dropped:,} dropped"
+            + (" (stopped before the end)" if self.scheduler.cancelled else ""),
+            f"row groups   {self.scheduler.row_groups:,} in {self.path / 'data'}",
+            f"requests     {attempts:,} attempts: " + (_counts(outcomes) or "none"),
+            f"wall time    {self.wall_seconds:.1f} s",
+            f"leases       {len(self.leaks)} leaked",
+        ]
+        lines += [f"             {leak}" for leak in self.leaks]
+        if self.requests:
+            width = max(len(str(resource)) for resource in self.requests)
+            lines += ["", f"{'endpoint':<{width}}  attempts  rate limited  cap  most  limit low/last  utilisation"]
+        for resource, statistics in sorted(self.requests.items()):
+            limits = (
+                f"{statistics.lowest_limit}/{statistics.last_limit}" if statistics.lowest_limit is not None else "steady"
+            )
+            lines.append(
+                f"{resource!s:<{width}}  {statistics.attempts:>8,}  "
+                f"{statistics.outcomes.get('rate_limited', 0):>5,} {statistics.refused_share:>6.1%}  "
+                f"{self.static_caps[resource.provider_model_key]:>3}  {statistics.max_in_flight:>4}  "
+                f"{limits:>14}  {self.utilisation(resource):>11.1%}"
+            )
+        for cause in self.scheduler.drop_causes:
+            lines.append(
+                f"dropped {cause.rows:,} rows: column {cause.column!r}, {cause.error_type}: {cause.first_error}"
+            )
+        return "\n".join(lines)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in sorted(counts.items()))

@@ -1,0 +1,112 @@
+"""From ready task to running worker: frontier, enqueue, select, acquire, commit, spawn.
+
+`offer_ready` takes the tracker's frontier to the queue and acknowledges what the queue accepted. `dispatch` then starts
+workers until no queued task is eligible. There is no checkpoint between select and commit, nor anywhere else here, so
+nothing can change under a selection but by this code's own doing. If a commit is stale all the same, or if a worker
+cannot be spawned, the lease goes back before anything else happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.task import SchedulableTask, Task
+from trio_sched._scheduler.events import SchedulerEvents
+from trio_sched._task.completion import CompletionTracker
+from trio_sched._task.controller import TaskAdmissionController
+from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
+from trio_sched._task.queue import FairTaskQueue
+from trio_sched._task.resolver import TaskSchedulingResolver
+
+__all__ = ["Dispatcher", "Spawn"]
+
+
+class Spawn(Protocol):
+    """Starts the worker of an admitted task. May raise, and then has not started it."""
+
+    def __call__(self, task: Task, attempt: int, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
+        """Start the worker; it owns `lease` from then on."""
+        ...
+
+
+class Dispatcher:
+    """Moves tasks from the tracker through queue and admission to workers. Synchronous; belongs to one task."""
+
+    def __init__(
+        self,
+        tracker: CompletionTracker,
+        resolver: TaskSchedulingResolver,
+        admission: TaskAdmissionController,
+        events: SchedulerEvents,
+        *,
+        attempt: Callable[[str], int],
+        spawn: Spawn,
+    ) -> None:
+        self._tracker = tracker
+        self._resolver = resolver
+        self._admission = admission
+        self._events = events
+        self._attempt = attempt
+        self._spawn = spawn
+        self._queue = FairTaskQueue()
+        self._tasks: dict[str, Task] = {}
+
+    @property
+    def queue(self) -> FairTaskQueue:
+        """The ready tasks that are not running."""
+        return self._queue
+
+    def offer_ready(self) -> None:
+        """Enqueue the frontier. A task that could never be admitted is refused here, with an error."""
+        frontier = self._tracker.ready_frontier()
+        if not frontier:
+            return
+        items: dict[str, SchedulableTask] = {}
+        for task in frontier:
+            item = self._resolver.schedulable(task)
+            self._admission.validate(item)
+            self._events.queued("dependency_ready", item, task)
+            self._tasks[item.task_id] = task
+            items[item.task_id] = item
+        accepted = self._queue.enqueue(items.values())
+        self._tracker.mark_enqueued(accepted)
+        for task_id in accepted:
+            self._events.queued("ready_enqueued", items[task_id], self._tasks[task_id])
+
+    def withdraw(self, task_id: str) -> None:
+        """Take a task out of the queue if it is there."""
+        self._queue.discard(task_id)
+        self._tasks.pop(task_id, None)
+
+    def dispatch(self) -> int:
+        """Start workers until nothing queued is eligible; how many were started."""
+        started = 0
+        queue, admission = self._queue, self._admission
+        while (selection := queue.select_next(admission.is_eligible)) is not None:
+            task = self._tasks[selection.item.task_id]
+            self._events.queued("selected", selection.item, task)
+            decision = admission.try_acquire(selection.item, selection.queue_view)
+            if isinstance(decision, TaskAdmissionDenied):
+                self._events.admission_denied(selection.item, decision.reason)
+                break
+            attempt = self._attempt(selection.item.task_id)
+            correlation = self._events.correlation(
+                task, selection.item.group.key, f"{selection.item.task_id}@{attempt}"
+            )
+            self._events.task_lease("task_lease_acquired", decision, correlation)
+            if queue.commit(selection) is None:
+                admission.release(decision)
+                self._events.task_lease("stale_selection", decision, correlation)
+                continue
+            del self._tasks[selection.item.task_id]
+            try:
+                self._spawn(task, attempt, decision, correlation)
+            except BaseException:
+                admission.release(decision)
+                self._events.task_lease("worker_spawn_failed", decision, correlation)
+                raise
+            self._events.task_lease("worker_spawned", decision, correlation)
+            started += 1
+        return started

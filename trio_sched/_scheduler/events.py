@@ -1,0 +1,182 @@
+"""Tells the scheduler's event stream what happened; one method per transition, free where nobody listens.
+
+Owners call these after their state change is complete. Each method first asks whether its kind is wanted, so building
+an event, and everything that is needed to build it, is paid only by runs that asked for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import trio
+
+from trio_sched._events.json_value import JsonValue
+from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerAdmissionEventKind
+from trio_sched._events.sinks import EventStream
+from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.task import SUBMISSION, SchedulableTask, Task, TaskGroupKey
+
+if TYPE_CHECKING:
+    from trio_sched._task.leases import TaskAdmissionLease
+
+__all__ = ["SchedulerEvents"]
+
+
+class SchedulerEvents:
+    """The scheduler's voice on its event stream."""
+
+    def __init__(self, stream: EventStream[SchedulerAdmissionEvent], run_id: str) -> None:
+        self._stream = stream
+        self._run_id = run_id
+        self._wanted = stream.wanted
+        self._group_hashes: dict[TaskGroupKey, str] = {}
+
+    def correlation(self, task: Task, group: TaskGroupKey, task_execution_id: str | None) -> RuntimeCorrelation:
+        """The correlation of one task, or with an execution id of one execution of it."""
+        return RuntimeCorrelation(
+            self._run_id,
+            task.row_group,
+            task.column,
+            task.task_type,
+            group.kind,
+            self._identity_hash(group),
+            task_execution_id,
+        )
+
+    def job(
+        self, kind: SchedulerAdmissionEventKind, result: str | None, snapshot: dict[str, JsonValue] | None = None
+    ) -> None:
+        """The run began, ended, or gives a sign of its health."""
+        if kind in self._wanted:
+            self._emit(kind, reason_or_result=result, snapshot=snapshot)
+
+    def row_group(self, kind: SchedulerAdmissionEventKind, row_group: int, **diagnostics: JsonValue) -> None:
+        """A row group was admitted, or is durable."""
+        if kind in self._wanted:
+            self._emit(
+                kind,
+                correlation=RuntimeCorrelation(self._run_id, row_group, None, None, None, None, None),
+                diagnostics=diagnostics,
+            )
+
+    def queued(self, kind: SchedulerAdmissionEventKind, item: SchedulableTask, task: Task) -> None:
+        """A task became ready, was enqueued, or was selected."""
+        if kind in self._wanted:
+            self._emit(
+                kind,
+                task_id=item.task_id,
+                correlation=self.correlation(task, item.group.key, None),
+                scheduler_resource_key=resource_label(item),
+            )
+
+    def queue_state(
+        self, kind: SchedulerAdmissionEventKind, reasons: Mapping[str, int] | None = None, *, queued: int = 0
+    ) -> None:
+        """The queue ran empty or drained, or what is queued cannot be admitted now."""
+        if kind in self._wanted:
+            reason = max(reasons, key=lambda name: reasons[name]) if reasons else None
+            self._emit(kind, reason_or_result=reason, diagnostics={**(reasons or {}), "queued": queued})
+
+    def admission_denied(self, item: SchedulableTask, reason: str) -> None:
+        """A selected task was refused."""
+        if "admission_denied" in self._wanted:
+            self._emit(
+                "admission_denied",
+                task_id=item.task_id,
+                reason_or_result=reason,
+                scheduler_resource_key=resource_label(item),
+            )
+
+    def task_lease(
+        self,
+        kind: SchedulerAdmissionEventKind,
+        lease: TaskAdmissionLease,
+        correlation: RuntimeCorrelation,
+        result: str | None = None,
+        diagnostics: dict[str, JsonValue] | None = None,
+    ) -> None:
+        """Something happened to a task that holds, or has just held, a lease."""
+        if kind in self._wanted:
+            self._emit(
+                kind,
+                task_id=lease.item.task_id,
+                correlation=correlation,
+                task_lease_id=lease.lease_id,
+                scheduler_resource_key=resource_label(lease.item),
+                reason_or_result=result,
+                diagnostics=diagnostics,
+            )
+
+    def task_completed(
+        self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation, error: Exception | None
+    ) -> None:
+        """A worker's generator returned or raised; only the error's type is told."""
+        if "task_completed" in self._wanted:
+            diagnostics: dict[str, JsonValue] | None = None if error is None else {"error": type(error).__name__}
+            self.task_lease("task_completed", lease, correlation, "failed" if error else "success", diagnostics)
+
+    def cancelled(self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
+        """A worker was cancelled."""
+        self.task_lease("cancelled", lease, correlation, "cancelled")
+
+    def task_lease_released(self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
+        """A worker left its lease."""
+        self.task_lease("task_lease_released", lease, correlation, "released")
+
+    def failure(self, kind: SchedulerAdmissionEventKind, task: Task, task_id: str, reason: str, error: str) -> None:
+        """A task was deferred or given up because of `reason`; `error` is the error's type."""
+        if kind in self._wanted:
+            self._emit(
+                kind,
+                task_id=task_id,
+                correlation=RuntimeCorrelation(
+                    self._run_id, task.row_group, task.column, task.task_type, None, None, None
+                ),
+                reason_or_result=reason,
+                diagnostics={"error": error},
+            )
+
+    def _emit(
+        self,
+        kind: SchedulerAdmissionEventKind,
+        *,
+        task_id: str | None = None,
+        correlation: RuntimeCorrelation | None = None,
+        task_lease_id: int | None = None,
+        scheduler_resource_key: str | None = None,
+        reason_or_result: str | None = None,
+        snapshot: dict[str, JsonValue] | None = None,
+        diagnostics: dict[str, JsonValue] | None = None,
+    ) -> None:
+        self._stream.deliver(
+            SchedulerAdmissionEvent(
+                kind,
+                trio.current_time(),
+                self._stream.next_sequence(),
+                correlation,
+                task_id,
+                correlation.task_execution_id if correlation is not None else None,
+                task_lease_id,
+                scheduler_resource_key,
+                reason_or_result,
+                snapshot,
+                diagnostics if diagnostics is not None else {},
+            )
+        )
+
+    def _identity_hash(self, group: TaskGroupKey) -> str:
+        known = self._group_hashes.get(group)
+        if known is None:
+            text = "\0".join((group.kind, *group.identity))
+            known = self._group_hashes[group] = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return known
+
+
+def resource_label(item: SchedulableTask) -> str:
+    """The most specific stage resource that a task asks for."""
+    for resource in item.resource_request.amounts:
+        if resource != SUBMISSION:
+            return resource
+    return SUBMISSION

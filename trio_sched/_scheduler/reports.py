@@ -1,0 +1,56 @@
+"""What the dispatcher is told: every fact that may let it go on, over one channel, in the order it happened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import attrs
+import trio
+
+from trio_sched._resources.task import Task
+from trio_sched._scheduler.row_groups import RowGroup
+
+__all__ = ["PlanExhausted", "Report", "RowFailure", "RowGroupDurable", "RowGroupOpened", "WorkerDone"]
+
+
+@attrs.frozen
+class RowFailure:
+    """One row that a task could not make, and why."""
+
+    row_index: int
+    error: Exception
+
+
+@attrs.define(eq=False)
+class WorkerDone:
+    """A worker has given its lease back. `error` failed the whole task; `row_failures` failed single rows of it."""
+
+    task: Task
+    attempt: int
+    row_failures: Sequence[RowFailure]
+    error: Exception | None
+
+
+@attrs.frozen(eq=False)
+class RowGroupOpened:
+    """A row group was admitted; `nursery` owns its workers, and setting `complete` lets it be written."""
+
+    row_group: RowGroup
+    nursery: trio.Nursery
+    complete: trio.Event
+
+
+@attrs.frozen
+class RowGroupDurable:
+    """A row group is on disk and all its workers are gone."""
+
+    row_group: RowGroup
+
+
+@attrs.frozen
+class PlanExhausted:
+    """No row group will be admitted any more."""
+
+
+Report: TypeAlias = WorkerDone | RowGroupOpened | RowGroupDurable | PlanExhausted

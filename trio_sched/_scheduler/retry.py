@@ -1,0 +1,112 @@
+"""What becomes of a task that failed: it waits and runs again, or its rows are given up.
+
+A *preserved* failure (a rate limit, a local queue timeout) says nothing about the row, so it is deferred however often
+it happens. A *retryable* failure is deferred for a bounded number of salvage rounds. Any other failure gives the rows
+up at once. A deferred task waits for the hint that came with its failure, or else for a delay that doubles with every
+failure of that task, up to a maximum; then it re-enters through the tracker.
+
+The scheduler only learns which of the three a failure is. What a rate limit or a provider is, it does not know.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import attrs
+
+from trio_sched import _validation as check
+from trio_sched._resources.task import Task, stable_task_id
+
+__all__ = ["Deferral", "Failure", "FailureClassifier", "RetryBook", "RetryConfig"]
+
+
+@attrs.frozen
+class Failure:
+    """What a failure means for the task. reason: a stable word for events; retry_after_seconds: a hint, or None."""
+
+    kind: Literal["preserved", "retryable", "non_retryable"]
+    reason: str
+    retry_after_seconds: float | None = None
+
+
+FailureClassifier: TypeAlias = Callable[[Exception], Failure]
+
+
+@attrs.frozen
+class RetryConfig:
+    """max_salvage_rounds: runs after the first for a retryable failure. Delays in seconds, doubling from the first."""
+
+    max_salvage_rounds: int = attrs.field(default=2, validator=check.non_negative_int)
+    first_delay_seconds: float = attrs.field(default=1.0, validator=check.positive_finite)
+    max_delay_seconds: float = attrs.field(default=30.0, validator=check.positive_finite)
+
+
+@attrs.frozen
+class Deferral:
+    """A task that will run again at `due` on the run's clock."""
+
+    task: Task
+    due: float
+    reason: str
+
+
+@attrs.define(eq=False)
+class _History:
+    attempts: int = 1
+    salvage_rounds: int = 0
+
+
+class RetryBook:
+    """Keeps the failed tasks of a run that will run again, and remembers nothing of those that never failed."""
+
+    def __init__(self, config: RetryConfig) -> None:
+        self._config = config
+        self._histories: dict[str, _History] = {}
+        self._deferred: list[tuple[float, int, Deferral]] = []
+        self._order = 0
+
+    def attempt(self, task_id: str) -> int:
+        """Which run of the task comes next, from 1."""
+        history = self._histories.get(task_id)
+        return 1 if history is None else history.attempts
+
+    def defer(self, task: Task, failure: Failure, now: float) -> Deferral | None:
+        """Note a failure; the deferral, or None when the task is to be given up."""
+        task_id = stable_task_id(task)
+        history = self._histories.setdefault(task_id, _History())
+        if failure.kind == "non_retryable" or (
+            failure.kind == "retryable" and history.salvage_rounds >= self._config.max_salvage_rounds
+        ):
+            del self._histories[task_id]
+            return None
+        if failure.kind == "retryable":
+            history.salvage_rounds += 1
+        delay = failure.retry_after_seconds
+        if delay is None:
+            doublings = min(history.attempts - 1, 64)
+            delay = min(self._config.max_delay_seconds, self._config.first_delay_seconds * 2**doublings)
+        history.attempts += 1
+        deferral = Deferral(task, now + delay, failure.reason)
+        self._order += 1
+        heapq.heappush(self._deferred, (deferral.due, self._order, deferral))
+        return deferral
+
+    def forget(self, task: Task) -> None:
+        """The task succeeded."""
+        self._histories.pop(stable_task_id(task), None)
+
+    def next_due(self) -> float | None:
+        """When the next deferred task is due."""
+        return self._deferred[0][0] if self._deferred else None
+
+    def take_due(self, now: float) -> list[Deferral]:
+        """Remove and return the deferrals that are due."""
+        due: list[Deferral] = []
+        while self._deferred and self._deferred[0][0] <= now:
+            due.append(heapq.heappop(self._deferred)[2])
+        return due
+
+    def __len__(self) -> int:
+        return len(self._deferred)

@@ -1,0 +1,70 @@
+"""Admits row groups under a hard cap and carries each from its opening to its place on disk.
+
+Each admitted row group is a task of the run's nursery, with a nursery of its own for its workers. It waits until the
+dispatcher says that it is complete, lets its last workers leave, has it written, and only then reports it durable and
+frees its slot. The dispatcher therefore hears of every worker of a row group before it hears that the group is durable.
+Cancelling a row group is cancelling its task: its workers end, and nothing of it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from trio_sched import _validation as check
+from trio_sched._scheduler.reports import PlanExhausted, Report, RowGroupDurable, RowGroupOpened
+from trio_sched._scheduler.row_groups import RowGroup, RowGroupPlan, RowGroupStore
+
+__all__ = ["RowGroupAdmission"]
+
+
+class RowGroupAdmission:
+    """Runs the plan's row groups, at most `max_concurrent_row_groups` at once."""
+
+    def __init__(
+        self,
+        plan: RowGroupPlan,
+        store: RowGroupStore,
+        *,
+        max_concurrent_row_groups: int,
+        report: Callable[[Report], None],
+        living_rows: Callable[[int], Sequence[int]],
+    ) -> None:
+        self._plan = plan
+        self._store = store
+        self._report = report
+        self._living_rows = living_rows
+        self._slots = trio.CapacityLimiter(
+            check.check_int("max_concurrent_row_groups", max_concurrent_row_groups, minimum=1)
+        )
+        self.max_in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Row groups admitted and not yet durable."""
+        return self._slots.borrowed_tokens
+
+    async def run(self) -> None:
+        """Admit row groups until the plan is exhausted, then wait for the last to be durable."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                slot = object()
+                await self._slots.acquire_on_behalf_of(slot)
+                row_group = await self._plan.next_row_group()
+                if row_group is None:
+                    self._slots.release_on_behalf_of(slot)
+                    self._report(PlanExhausted())
+                    return
+                self.max_in_flight = max(self.max_in_flight, self.in_flight)
+                nursery.start_soon(self._run_row_group, row_group, slot, name=f"row group {row_group.index}")
+
+    async def _run_row_group(self, row_group: RowGroup, slot: object) -> None:
+        complete = trio.Event()
+        self._store.open(row_group)
+        async with trio.open_nursery() as nursery:
+            self._report(RowGroupOpened(row_group, nursery, complete))
+            await complete.wait()
+        await self._store.write(row_group, self._living_rows(row_group.index))
+        self._slots.release_on_behalf_of(slot)
+        self._report(RowGroupDurable(row_group))

@@ -1,0 +1,253 @@
+"""The run: one loop that is told everything and decides everything.
+
+The scheduler owns control flow and nothing else. Row groups are opened and closed by `RowGroupAdmission`, workers run
+by themselves, and both only report. The loop below is the single reader of those reports and the only code that touches
+tracker, queue and task admission. It sleeps only in one place, waiting for the next report or the next deferred task,
+and before it sleeps it has offered every ready task and started every eligible one; so it can never sleep while an
+eligible task and free capacity exist.
+
+A run ends when the plan is exhausted and every row group is durable. It ends early when it is cancelled (from any
+thread, `request_cancel`), or with the error of whatever broke: the plan, the store, or the scheduler itself. A
+generator that raises breaks nothing; see `retry.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from trio_sched._errors import TrioSchedError
+from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.sinks import EventStream
+from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.task import Task, stable_task_id
+from trio_sched._scheduler.dispatch import Dispatcher
+from trio_sched._scheduler.events import SchedulerEvents
+from trio_sched._scheduler.reports import PlanExhausted, Report, RowGroupDurable, RowGroupOpened, WorkerDone
+from trio_sched._scheduler.retry import FailureClassifier, RetryBook, RetryConfig
+from trio_sched._scheduler.row_group_admission import RowGroupAdmission
+from trio_sched._scheduler.row_groups import RowGroupPlan, RowGroupStore
+from trio_sched._scheduler.snapshot import scheduler_snapshot
+from trio_sched._scheduler.worker import TaskRunner, run_worker
+from trio_sched._task.completion import CompletionTracker
+from trio_sched._task.controller import TaskAdmissionController
+from trio_sched._task.graph import ExecutionGraph
+from trio_sched._task.resolver import TaskSchedulingResolver
+
+__all__ = ["AsyncTaskScheduler", "DropCause", "SchedulerResult", "SchedulerStalledError"]
+
+
+class SchedulerStalledError(TrioSchedError):
+    """Tasks are queued, none is eligible, and nothing that could change that is under way."""
+
+    def __init__(self, queued: int, reasons: dict[str, int]) -> None:
+        self.queued = queued
+        self.reasons = reasons
+        super().__init__(queued, reasons)
+
+    def __str__(self) -> str:
+        why = ", ".join(f"{reason} ({count})" for reason, count in self.reasons.items())
+        return (
+            f"{self.queued} queued tasks can never run: {why}; look at the task admission policy and the resource limits"
+        )
+
+
+@attrs.define(eq=False)
+class DropCause:
+    """Why rows were given up: one per column and error type, with how many rows, and the first error itself."""
+
+    column: str
+    error_type: str
+    rows: int
+    first_error: Exception
+
+
+@attrs.frozen(eq=False)
+class SchedulerResult:
+    """What a run came to. `cancelled`: it was stopped by `request_cancel`; what is durable is complete."""
+
+    row_groups: int
+    rows: int
+    dropped_rows: int
+    drop_causes: tuple[DropCause, ...]
+    first_non_retryable_error: Exception | None
+    cancelled: bool
+    max_row_groups_in_flight: int
+    max_queued: int
+
+
+class AsyncTaskScheduler:
+    """Runs every task of an `ExecutionGraph` over the row groups of a plan. One object, one run."""
+
+    def __init__(
+        self,
+        graph: ExecutionGraph,
+        resolver: TaskSchedulingResolver,
+        runner: TaskRunner,
+        plan: RowGroupPlan,
+        store: RowGroupStore,
+        *,
+        admission: TaskAdmissionController,
+        classify: FailureClassifier,
+        max_concurrent_row_groups: int = 3,
+        retry: RetryConfig | None = None,
+        events: EventStream[SchedulerAdmissionEvent] | None = None,
+        run_id: str = "run",
+    ) -> None:
+        self._runner = runner
+        self._admission = admission
+        self._classify = classify
+        self._tracker = CompletionTracker(graph)
+        self._events = SchedulerEvents(events if events is not None else EventStream(None, ()), run_id)
+        self._retries = RetryBook(retry if retry is not None else RetryConfig())
+        self._send, self._receive = trio.open_memory_channel[Report](math.inf)
+        self._dispatcher = Dispatcher(
+            self._tracker, resolver, admission, self._events, attempt=self._retries.attempt, spawn=self._spawn
+        )
+        self._row_groups = RowGroupAdmission(
+            plan,
+            store,
+            max_concurrent_row_groups=max_concurrent_row_groups,
+            report=self._send.send_nowait,
+            living_rows=self._tracker.living_rows,
+        )
+        self._open: dict[int, RowGroupOpened] = {}
+        self._plan_exhausted = False
+        self._cancel_scope = trio.CancelScope()
+        self._cancel: Callable[[], None] = self._cancel_scope.cancel
+        self._durable_groups = 0
+        self._durable_rows = 0
+        self._dropped_rows = 0
+        self._max_queued = 0
+        self._drop_causes: dict[tuple[str, str], DropCause] = {}
+        self._first_non_retryable_error: Exception | None = None
+
+    def request_cancel(self) -> None:
+        """Stop the run soon. May be called from any thread, at any time, any number of times."""
+        self._cancel()
+
+    async def run(self) -> SchedulerResult:
+        """Run to the end and say what came of it."""
+        token = trio.lowlevel.current_trio_token()
+        self._cancel = lambda: token.run_sync_soon(self._cancel_scope.cancel, idempotent=True)
+        self._events.job("scheduler_job_started", None)
+        result = "failed"
+        try:
+            with self._cancel_scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._row_groups.run, name="row group admission")
+                    await self._loop()
+            result = "cancelled" if self._cancel_scope.cancelled_caught else "completed"
+        finally:
+            self._cancel = self._cancel_scope.cancel
+            self._admission.shutdown()
+            snapshot = scheduler_snapshot(self._dispatcher.queue.view(), self._admission.view())
+            self._events.job("scheduler_job_completed", result, snapshot)
+        return SchedulerResult(
+            row_groups=self._durable_groups,
+            rows=self._durable_rows,
+            dropped_rows=self._dropped_rows,
+            drop_causes=tuple(self._drop_causes.values()),
+            first_non_retryable_error=self._first_non_retryable_error,
+            cancelled=self._cancel_scope.cancelled_caught,
+            max_row_groups_in_flight=self._row_groups.max_in_flight,
+            max_queued=self._max_queued,
+        )
+
+    async def _loop(self) -> None:
+        while not (self._plan_exhausted and not self._open):
+            await self._wait_for_report()
+            for deferral in self._retries.take_due(trio.current_time()):
+                self._tracker.reopen(deferral.task)
+                self._events.failure(
+                    "salvage_redispatched", deferral.task, stable_task_id(deferral.task), deferral.reason, ""
+                )
+            self._dispatcher.offer_ready()
+            self._max_queued = max(self._max_queued, len(self._dispatcher.queue))
+            self._dispatcher.dispatch()
+            self._look_for_stall()
+
+    async def _wait_for_report(self) -> None:
+        """Wait for a report or the next deferred task, then take in every report there is."""
+        due = self._retries.next_due()
+        with trio.move_on_at(math.inf if due is None else due):
+            self._take(await self._receive.receive())
+        while True:
+            try:
+                self._take(self._receive.receive_nowait())
+            except trio.WouldBlock:
+                return
+
+    def _take(self, report: Report) -> None:
+        match report:
+            case WorkerDone():
+                self._take_worker(report)
+            case RowGroupOpened():
+                row_group = report.row_group
+                self._open[row_group.index] = report
+                self._tracker.open_row_group(row_group.index, row_group.size)
+                self._events.row_group("row_group_admitted", row_group.index, size=row_group.size)
+            case RowGroupDurable():
+                index = report.row_group.index
+                living = len(self._tracker.living_rows(index))
+                self._tracker.mark_durable(index)
+                del self._open[index]
+                self._durable_groups += 1
+                self._durable_rows += living
+                self._events.row_group("row_group_checkpointed", index, rows=living)
+            case PlanExhausted():
+                self._plan_exhausted = True
+
+    def _take_worker(self, done: WorkerDone) -> None:
+        task = done.task
+        for failure in done.row_failures:
+            self._drop_row(task, failure.row_index, failure.error)
+        if done.error is None:
+            self._retries.forget(task)
+            self._tracker.mark_complete(task)
+        else:
+            self._take_failure(task, done.error)
+        if self._tracker.is_complete(task.row_group):
+            self._open[task.row_group].complete.set()
+
+    def _take_failure(self, task: Task, error: Exception) -> None:
+        failure = self._classify(error)
+        task_id = stable_task_id(task)
+        if self._retries.defer(task, failure, trio.current_time()) is not None:
+            self._events.failure("retry_deferred", task, task_id, failure.reason, type(error).__name__)
+            return
+        if failure.kind == "non_retryable" and self._first_non_retryable_error is None:
+            self._first_non_retryable_error = error
+        self._events.failure("non_retryable_dropped", task, task_id, failure.reason, type(error).__name__)
+        rows = self._tracker.living_rows(task.row_group) if task.row_index is None else (task.row_index,)
+        for row in rows:
+            self._drop_row(task, row, error)
+
+    def _drop_row(self, task: Task, row_index: int, error: Exception) -> None:
+        if self._tracker.is_dropped(task.row_group, row_index):
+            return
+        for removed in self._tracker.drop_row(task.row_group, row_index).removed:
+            self._dispatcher.withdraw(stable_task_id(removed))
+        self._dropped_rows += 1
+        key = (task.column, type(error).__name__)
+        cause = self._drop_causes.get(key)
+        if cause is None:
+            self._drop_causes[key] = DropCause(task.column, type(error).__name__, 1, error)
+        else:
+            cause.rows += 1
+
+    def _spawn(self, task: Task, attempt: int, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
+        self._open[task.row_group].nursery.start_soon(
+            run_worker, self._runner, task, attempt, lease, correlation, self._events, self._send.send_nowait
+        )
+
+    def _look_for_stall(self) -> None:
+        queue = self._dispatcher.queue
+        if not len(queue) or self._admission.view().leased_resources or len(self._retries):
+            return
+        summary = self._admission.explain_blocked(queue.view())
+        if summary.available_after is None:
+            raise SchedulerStalledError(len(queue), dict(summary.dominant_denial_reasons))

@@ -1,0 +1,34 @@
+"""The scheduler's state as plain JSON, for events and artifacts: group keys become their text form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trio_sched._events.json_value import JsonValue
+from trio_sched._resources.task import SchedulerResourceKey, TaskGroupKey
+from trio_sched._task.leases import TaskAdmissionView
+from trio_sched._task.queue_view import QueueView
+
+__all__ = ["scheduler_snapshot"]
+
+
+def scheduler_snapshot(queue: QueueView, admission: TaskAdmissionView) -> dict[str, JsonValue]:
+    """Queue and ledger at one instant; zero entries are absent, except in limits and availability."""
+    return {
+        "queued_total": queue.queued_total,
+        "queued_by_group": {str(group): count for group, count in queue.queued_by_group.items()},
+        "queued_resource_demand_by_group": _nested(queue.queued_resource_demand_by_group),
+        "running_by_group": {str(group): count for group, count in admission.running_counts_by_group.items()},
+        "resource_limits": dict(admission.resource_limits),
+        "resources_available": dict(admission.resources_available),
+        "leased_resources": dict(admission.leased_resources),
+        "leased_resources_by_group": _nested(admission.leased_resources_by_group),
+        "policy_debt": {
+            f"{group}|{resource}": debt
+            for (group, resource), debt in admission.policy_debt_by_group_resource.items()
+        },
+    }
+
+
+def _nested(by_group: Mapping[TaskGroupKey, Mapping[SchedulerResourceKey, int]]) -> dict[str, JsonValue]:
+    return {str(group): dict(amounts) for group, amounts in by_group.items()}

@@ -1,0 +1,43 @@
+"""Gives the user one error instead of a group that holds one.
+
+A nursery wraps what leaves it in an exception group, even a single error. Where a user would meet that, `single_error`
+takes the wrapping off: one leaf is raised as itself, with its own cause and context; Ctrl-C wins over whatever else
+went wrong while the run came down; more than one error stays a group.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+__all__ = ["single_error"]
+
+
+@contextmanager
+def single_error() -> Iterator[None]:
+    """Unwrap what the block raises, as far as it is a single error or an interrupt."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        leaves = list(_leaves(group))
+        interrupt = next((leaf for leaf in leaves if isinstance(leaf, KeyboardInterrupt)), None)
+        error = interrupt if interrupt is not None else leaves[0]
+        if interrupt is None and len(leaves) > 1:
+            raise
+        context = error.__context__
+        try:
+            raise error
+        finally:
+            error.__context__ = context
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
