@@ -1,0 +1,442 @@
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import cast
+
+import httpx
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_sched._classify import ErrorVerdict, classify_exception, judge_exception
+from trio_sched._resources.request import OUTCOME_KINDS, RequestReleaseOutcome
+
+URL = "https://provider.test/v1/chat/completions"
+
+
+def http_error(
+    status: int, headers: Mapping[str, str] | None = None, json: object = None, *, read: bool = True
+) -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", URL)
+    if read:
+        response = httpx.Response(status, headers=headers, json=json, request=request)
+    else:
+        response = httpx.Response(status, headers=headers, stream=httpx.ByteStream(b"{}"), request=request)
+    return httpx.HTTPStatusError(f"status {status}", request=request, response=response)
+
+
+def brief(exc: BaseException) -> tuple[str, bool, float | None, int | None]:
+    verdict = judge_exception(exc)
+    assert classify_exception(exc) == verdict.outcome
+    return (
+        verdict.outcome.kind,
+        verdict.retryable,
+        verdict.outcome.retry_after_seconds,
+        verdict.outcome.provider_status,
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kind", "retryable", "hint"),
+    [
+        (429, {}, "rate_limited", True, None),
+        (429, {"retry-after": "2"}, "rate_limited", True, 2.0),
+        (429, {"retry-after": "0"}, "rate_limited", True, None),
+        (429, {"x-should-retry": "false"}, "rate_limited", True, None),
+        (529, {}, "rate_limited", True, None),
+        (503, {"retry-after-ms": "250"}, "rate_limited", True, 0.25),
+        (503, {}, "provider_failure", True, None),
+        (503, {"retry-after": "0"}, "provider_failure", True, None),
+        (500, {"retry-after": "2"}, "provider_failure", True, 2.0),
+        (500, {"x-should-retry": "false"}, "provider_failure", False, None),
+        (500, {"x-should-retry": "perhaps"}, "provider_failure", True, None),
+        (502, {}, "provider_failure", True, None),
+        (504, {}, "provider_failure", True, None),
+        (501, {}, "provider_failure", False, None),
+        (505, {}, "provider_failure", False, None),
+        (408, {}, "provider_failure", True, None),
+        (409, {}, "provider_failure", True, None),
+        (400, {}, "provider_failure", False, None),
+        (400, {"x-should-retry": "true"}, "provider_failure", True, None),
+        (401, {}, "provider_failure", False, None),
+        (403, {}, "provider_failure", False, None),
+        (404, {}, "provider_failure", False, None),
+        (413, {}, "provider_failure", False, None),
+        (422, {}, "provider_failure", False, None),
+        (302, {}, "provider_failure", False, None),
+    ],
+)
+def test_an_http_status(status: int, headers: dict[str, str], kind: str, retryable: bool, hint: float | None) -> None:
+    assert brief(http_error(status, headers)) == (kind, retryable, hint, status)
+
+
+def request_error(name: str) -> httpx.RequestError:
+    return cast("type[httpx.RequestError]", getattr(httpx, name))("no luck", request=httpx.Request("POST", URL))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "retryable"),
+    [
+        ("ConnectTimeout", "provider_timeout", True),
+        ("ReadTimeout", "provider_timeout", True),
+        ("WriteTimeout", "provider_timeout", True),
+        ("PoolTimeout", "local_timeout", True),
+        ("ConnectError", "provider_failure", True),
+        ("ReadError", "provider_failure", True),
+        ("WriteError", "provider_failure", True),
+        ("CloseError", "provider_failure", True),
+        ("ProxyError", "provider_failure", True),
+        ("RemoteProtocolError", "provider_failure", True),
+        ("DecodingError", "provider_failure", True),
+        ("LocalProtocolError", "unexpected_exception", False),
+        ("UnsupportedProtocol", "unexpected_exception", False),
+        ("TooManyRedirects", "unexpected_exception", False),
+    ],
+)
+def test_an_httpx_transport_error(name: str, kind: str, retryable: bool) -> None:
+    assert brief(request_error(name)) == (kind, retryable, None, None)
+    # The property `request` of an httpx error raises when there is none; that must not come through.
+    without_request = cast("type[httpx.RequestError]", getattr(httpx, name))("no luck")
+    assert brief(without_request) == (kind, retryable, None, None)
+
+
+@pytest.mark.parametrize(
+    ("exc", "kind", "retryable"),
+    [
+        (trio.TooSlowError(), "local_timeout", True),
+        (TimeoutError(), "provider_timeout", True),
+        (ConnectionResetError(), "provider_failure", True),
+        (ConnectionRefusedError(), "provider_failure", True),
+        (trio.BrokenResourceError(), "provider_failure", True),
+        (trio.ClosedResourceError(), "unexpected_exception", False),
+        (FileNotFoundError(), "unexpected_exception", False),
+        (httpx.InvalidURL("no"), "unexpected_exception", False),
+        (ValueError("prompt"), "unexpected_exception", False),
+        (AssertionError(), "unexpected_exception", False),
+        (KeyboardInterrupt(), "local_cancelled", False),
+        (SystemExit(), "local_cancelled", False),
+        (GeneratorExit(), "local_cancelled", False),
+    ],
+)
+def test_other_exceptions(exc: BaseException, kind: str, retryable: bool) -> None:
+    assert brief(exc) == (kind, retryable, None, None)
+
+
+async def test_cancelled() -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(trio.Cancelled) as caught:
+            await trio.lowlevel.checkpoint()
+        assert brief(caught.value) == ("local_cancelled", False, None, None)
+
+
+class Status(Exception):
+    """An error that says its status in one of the ways that are about."""
+
+    def __init__(self, **attributes: object) -> None:
+        super().__init__()
+        self.__dict__.update(attributes)
+
+
+class Answer:
+    def __init__(self, **attributes: object) -> None:
+        self.__dict__.update(attributes)
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        Status(status_code=429),
+        Status(status=429),
+        Status(http_status=429),
+        Status(code=429),
+        Status(response=Answer(status_code=429)),
+        Status(response=Answer(status=429)),
+        Status(status="RESOURCE_EXHAUSTED", code=429),
+    ],
+)
+def test_a_status_wherever_it_stands(exc: BaseException) -> None:
+    assert brief(exc) == ("rate_limited", True, None, 429)
+
+
+@pytest.mark.parametrize("value", ["429", True, 42.9, 0, 99, 600, -429, None, []])
+def test_what_is_no_status(value: object) -> None:
+    assert brief(Status(status_code=value, code=value)) == ("unexpected_exception", False, None, None)
+
+
+def test_a_hint_from_the_headers_of_the_error_itself() -> None:
+    assert brief(Status(status=503, headers={"Retry-After": "4"})) == ("rate_limited", True, 4.0, 503)
+
+
+RETRY_INFO = {"error": {"code": 429, "details": [{"@type": "x/google.rpc.RetryInfo", "retryDelay": "12.5s"}]}}
+
+
+def test_a_hint_from_the_body() -> None:
+    assert brief(http_error(429, json=RETRY_INFO)) == ("rate_limited", True, 12.5, 429)
+    assert brief(http_error(503, json=RETRY_INFO)) == ("rate_limited", True, 12.5, 503)
+    assert brief(Status(code=429, details=RETRY_INFO)) == ("rate_limited", True, 12.5, 429)
+    assert brief(Status(code=429, body='{"retryDelay": "3s"}')) == ("rate_limited", True, 3.0, 429)
+
+
+def test_a_body_that_was_not_read_is_not_read_here() -> None:
+    assert brief(http_error(429, {"retry-after": "1"}, read=False)) == ("rate_limited", True, 1.0, 429)
+
+
+def test_the_hint_is_capped_and_uses_the_wall_time_given() -> None:
+    long = http_error(429, {"retry-after": "86400"})
+    assert classify_exception(long).retry_after_seconds == 300.0
+    assert classify_exception(long, hint_cap_seconds=10).retry_after_seconds == 10.0
+    dated = http_error(429, {"retry-after": "Wed, 21 Oct 2015 12:00:30 GMT"})
+    assert classify_exception(dated, wall_now=lambda: 1445428800.0).retry_after_seconds == 30.0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (429, {"error": {"type": "insufficient_quota", "code": "insufficient_quota"}}, "insufficient_quota"),
+        (
+            429,
+            {"error": {"type": "insufficient_quota", "code": "project_spend_limit_exceeded"}},
+            "project_spend_limit_exceeded",
+        ),
+        (429, {"error": {"type": "x", "code": "credit_balance_exhausted"}}, "credit_balance_exhausted"),
+        (400, {"error": {"code": "billing_hard_limit_reached"}}, "billing_hard_limit_reached"),
+        (402, {"type": "error", "error": {"type": "billing_error"}}, "billing_error"),
+        (402, None, "payment_required"),
+        (
+            429,
+            {"error": {"type": "rate_limit_error", "details": {"error_code": "enforced_spend_limit_reached"}}},
+            "enforced_spend_limit_reached",
+        ),
+        (
+            429,
+            [{"error": {"details": [{"violations": [{"quotaId": "TokensPerMinute"}, {"quotaId": "CallsPerDay"}]}]}}],
+            "daily_quota",
+        ),
+    ],
+)  # fmt: skip
+def test_a_quota_that_is_used_up(status: int, body: object, code: str) -> None:
+    verdict = judge_exception(http_error(status, json=body))
+    assert (verdict.retryable, verdict.exhausted) == (False, code)
+    assert verdict.outcome.kind == ("rate_limited" if status == 429 else "provider_failure")
+    assert verdict.outcome.diagnostics["quota_code"] == code
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        http_error(429, json={"error": {"type": "requests", "code": "rate_limit_exceeded"}}),
+        http_error(429, json={"error": {"details": {"error_code": "ramp_limit_exceeded"}}}),
+        http_error(429, json={"error": {"details": [{"violations": [{"quotaId": "PerMinute"}, {"quotaId": 5}]}]}}),
+        http_error(429, json={"error": {"message": "insufficient_quota"}}),
+        Status(code="insufficient_quota"),
+        Status(type="billing_error", body={"error": {"type": "billing_error"}}),
+    ],
+)  # fmt: skip
+def test_a_quota_that_is_not_used_up(exc: BaseException) -> None:
+    assert judge_exception(exc).exhausted is None
+
+
+def test_diagnostics_hold_plain_facts_only() -> None:
+    secret = "sk-secret and a prompt"
+    body = {"error": {"message": secret, "code": "insufficient_quota", "type": secret, "param": secret}}
+    outcome = classify_exception(http_error(429, {"retry-after": "1", "x-secret": secret}, body))
+    assert dict(outcome.diagnostics) == {
+        "error_type": "httpx.HTTPStatusError",
+        "hint_source": "retry-after",
+        "quota_code": "insufficient_quota",
+    }
+    assert dict(classify_exception(ValueError(secret)).diagnostics) == {"error_type": "builtins.ValueError"}
+
+
+def group(*errors: BaseException) -> BaseException:
+    home = importlib.import_module("builtins" if sys.version_info >= (3, 11) else "exceptiongroup")
+    return cast("BaseException", home.BaseExceptionGroup("several", errors))
+
+
+def test_a_group_with_one_leaf_is_that_leaf() -> None:
+    leaf = http_error(429, {"retry-after": "2"})
+    assert judge_exception(group(group(leaf))) == judge_exception(leaf)
+    assert judge_exception(group(KeyboardInterrupt())) == judge_exception(KeyboardInterrupt())
+
+
+def test_in_a_group_cancelled_leaves_are_set_aside() -> None:
+    leaf = TimeoutError()
+    assert judge_exception(group(KeyboardInterrupt(), leaf)) == judge_exception(leaf)
+    assert judge_exception(group(KeyboardInterrupt(), SystemExit())).outcome.kind == "local_cancelled"
+
+
+@pytest.mark.parametrize(
+    ("errors", "kind", "retryable", "hint"),
+    [
+        ([TimeoutError(), http_error(429, {"retry-after": "2"})], "rate_limited", True, 2.0),
+        ([http_error(429, {"retry-after": "2"}), http_error(429, {"retry-after": "5"})], "rate_limited", True, 5.0),
+        ([http_error(429), ValueError()], "rate_limited", False, None),
+        ([http_error(500), ValueError()], "unexpected_exception", False, None),
+        ([TimeoutError(), http_error(500)], "provider_failure", True, None),
+        ([trio.TooSlowError(), TimeoutError()], "provider_timeout", True, None),
+    ],
+)
+def test_the_worst_of_a_group(errors: list[BaseException], kind: str, retryable: bool, hint: float | None) -> None:
+    for order in (errors, errors[::-1]):
+        verdict = judge_exception(group(*order))
+        assert (verdict.outcome.kind, verdict.retryable, verdict.outcome.retry_after_seconds) == (kind, retryable, hint)
+        assert verdict.outcome.diagnostics["errors_in_group"] == 2
+
+
+def test_a_used_up_quota_within_a_group_is_seen() -> None:
+    used_up = http_error(429, json={"error": {"code": "insufficient_quota"}})
+    assert judge_exception(group(TimeoutError(), used_up)).exhausted == "insufficient_quota"
+
+
+class APIConnectionError(Exception):
+    """Named as in the SDKs."""
+
+
+class OwnError(Exception):
+    """An author's error."""
+
+
+def caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+def test_only_sdk_wrappers_are_looked_behind() -> None:
+    assert brief(caused(APIConnectionError(), request_error("ReadError")))[:2] == ("provider_failure", True)
+    assert brief(caused(APIConnectionError(), request_error("PoolTimeout")))[:2] == ("local_timeout", True)
+    assert brief(caused(APIConnectionError(), request_error("UnsupportedProtocol")))[:2] == (
+        "unexpected_exception",
+        False,
+    )
+    assert brief(caused(OwnError(), http_error(429)))[:2] == ("unexpected_exception", False)
+
+
+class Hostile(Exception):
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError(name)
+
+
+class HostileHeaders:
+    def get(self, name: str) -> object:
+        raise RuntimeError(name)
+
+
+def test_foreign_errors_cannot_raise() -> None:
+    assert brief(Hostile()) == ("unexpected_exception", False, None, None)
+    assert brief(Status(status=500, headers=HostileHeaders())) == ("provider_failure", True, None, 500)
+    assert brief(Status(status=500, headers={"x-should-retry": []})) == ("provider_failure", True, None, 500)
+
+
+def answer(status: object, content: object) -> Answer:
+    return Answer(status_code=status, headers=content, content=content, is_closed=True)
+
+
+fields = st.sampled_from(["error", "details", "code", "type", "retryDelay", "retry-after", "violations", "quotaId"])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+    | st.sampled_from([429, 503, 200, "insufficient_quota"]),
+    lambda inner: st.lists(inner) | st.dictionaries(fields, inner) | st.builds(answer, inner, inner),
+    max_leaves=10,
+)  # fmt: skip
+attributes = st.dictionaries(
+    st.sampled_from(["status_code", "status", "code", "type", "body", "details", "headers", "response", "exceptions"]),
+    values,
+)
+
+
+@given(attributes)
+def test_any_error_gets_a_verdict(attributes: dict[str, object]) -> None:
+    verdict = judge_exception(Status(**attributes))
+    assert isinstance(verdict, ErrorVerdict)
+    assert verdict.outcome.kind in OUTCOME_KINDS
+    assert "invalid_retry_after_seconds" not in verdict.outcome.diagnostics
+    assert verdict.exhausted is None or not verdict.retryable
+
+
+def sdk_http(sdk: ModuleType) -> ModuleType:
+    """The HTTP library that an installed SDK speaks: newer ones moved to its successor."""
+    base = sys.modules[f"{sdk.__name__}._base_client"]
+    return cast("ModuleType", getattr(base, "httpx2", httpx))
+
+
+Raised = Callable[[int, Mapping[str, str], object], Exception]
+
+
+@pytest.fixture(params=["openai", "anthropic"])
+def raised(request: pytest.FixtureRequest) -> Raised:
+    """Makes the error that the SDK itself makes of a response."""
+    sdk = pytest.importorskip(request.param)
+    http = sdk_http(sdk)
+
+    def make(status: int, headers: Mapping[str, str], body: object) -> Exception:
+        response = http.Response(status, headers=headers, json=body, request=http.Request("POST", URL))
+        client = (sdk.AsyncOpenAI if request.param == "openai" else sdk.AsyncAnthropic)(api_key="none")
+        return cast("Exception", client._make_status_error_from_response(response))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kind", "retryable", "hint"),
+    [
+        (400, {}, "provider_failure", False, None),
+        (401, {}, "provider_failure", False, None),
+        (403, {}, "provider_failure", False, None),
+        (404, {}, "provider_failure", False, None),
+        (409, {}, "provider_failure", True, None),
+        (422, {}, "provider_failure", False, None),
+        (429, {"retry-after": "2"}, "rate_limited", True, 2.0),
+        (500, {}, "provider_failure", True, None),
+        (503, {"retry-after-ms": "1500"}, "rate_limited", True, 1.5),
+        (529, {}, "rate_limited", True, None),
+    ],
+)
+def test_a_status_error_of_an_sdk(
+    raised: Raised, status: int, headers: dict[str, str], kind: str, retryable: bool, hint: float | None
+) -> None:
+    error = raised(status, headers, {"error": {"type": "some_error", "message": "no"}})
+    assert brief(error) == (kind, retryable, hint, status)
+
+
+def test_a_used_up_quota_of_an_sdk(raised: Raised) -> None:
+    verdict = judge_exception(raised(429, {}, {"error": {"type": "insufficient_quota", "code": "insufficient_quota"}}))
+    assert (verdict.exhausted, verdict.retryable) == ("insufficient_quota", False)
+    spent = {"error": {"type": "rate_limit_error", "details": {"error_code": "contract_spend_limit_reached"}}}
+    assert judge_exception(raised(429, {}, spent)).exhausted == "contract_spend_limit_reached"
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_the_connection_errors_of_an_sdk(name: str) -> None:
+    sdk = pytest.importorskip(name)
+    http = sdk_http(sdk)
+    request = http.Request("POST", URL)
+    assert brief(sdk.APITimeoutError(request)) == ("provider_timeout", True, None, None)
+    assert brief(sdk.APIConnectionError(request=request)) == ("provider_failure", True, None, None)
+    pool = caused(sdk.APITimeoutError(request), http.PoolTimeout("full"))
+    assert brief(pool)[:2] == ("local_timeout", True)
+    read = caused(sdk.APITimeoutError(request), http.ReadTimeout("slow"))
+    assert brief(read)[:2] == ("provider_timeout", True)
+    bad = caused(sdk.APIConnectionError(request=request), http.UnsupportedProtocol("ftp"))
+    assert brief(bad)[:2] == ("unexpected_exception", False)
+    answer = http.Response(200, text="<html>", request=request)
+    assert brief(sdk.APIResponseValidationError(answer, body=None))[:2] == ("provider_failure", True)
+
+
+def test_errors_inside_a_stream_of_an_sdk(raised: Raised) -> None:
+    openai = pytest.importorskip("openai")
+    request = sdk_http(openai).Request("POST", URL)
+    limited = openai.APIError("no", request, body={"code": "rate_limit_exceeded", "type": "requests"})
+    assert brief(limited)[:2] == ("rate_limited", True)
+    broken = openai.APIError("no", request, body={"type": "server_error"})
+    assert brief(broken)[:2] == ("provider_failure", True)
+    overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "no"}}
+    assert brief(raised(200, {}, overloaded)) == ("rate_limited", True, None, 200)
+
+
+def test_the_outcome_is_a_release_outcome() -> None:
+    assert type(classify_exception(ValueError())) is RequestReleaseOutcome
