@@ -80,6 +80,7 @@ def test_a_json_response_format_makes_a_judge() -> None:
 def test_words_alone_make_no_judge() -> None:
     assert not ask("The json module encodes objects.").startswith("{")
     assert not ask("The score of a game.").startswith("{")
+    assert not ask("The json module has names with underscores.").startswith("{")
 
 
 @pytest.mark.parametrize("text", ["", "a", "\ud800", "word " * 5000])

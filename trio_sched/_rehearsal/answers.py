@@ -26,6 +26,8 @@ from collections.abc import Iterator, Sequence
 __all__ = ["chat_answer", "embedding"]
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]{3,}")
+_JSON = re.compile(r"\bjson\b", re.IGNORECASE)
+_SCORE = re.compile(r"\bscores?\b", re.IGNORECASE)
 _ASKS_FOR_A_QUESTION = re.compile(r"\b(?:write|ask|pose|generate)\b[^.\n]{0,60}\bquestion", re.IGNORECASE)
 _DULL_WORDS = """
 about above after again also always another answer because been before being below between both cannot could
@@ -69,8 +71,7 @@ def chat_answer(
     asked = next((text for role, text in reversed(messages) if role == "user"), "")
     instructions = "\n".join((*(text for role, text in messages if role in ("system", "developer")), asked))
     words = _words(asked, dice)
-    lowered = instructions.lower()
-    if wants_json or ("json" in lowered and "score" in lowered):
+    if wants_json or (_JSON.search(instructions) and _SCORE.search(instructions)):
         reason = dice.choice(_REASONS).format(next(words), next(words))
         return json.dumps({"score": dice.randint(1, 5), "reason": reason})
     if _ASKS_FOR_A_QUESTION.search(instructions):

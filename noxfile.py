@@ -1,0 +1,162 @@
+"""Everything that is run on this project, by name: `nox -s demo`, `nox -s test`, `nox -s lint typecheck`.
+
+Where nox is not installed, `python3 noxfile.py demo` does the same: it makes a private environment in `.nox/bootstrap`,
+installs nox there and hands over. So a machine needs git and Python, and nothing outside this folder is changed, with
+one exception that says so: Debian's Python may come without what it takes to make an environment.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+NOX = "nox>=2025.2.9,<2027"
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+
+
+# Bootstrap: written so that a Python as old as 3.8 can read it and say that it is too old.
+
+
+def hand_over_to_nox(arguments: list[str]) -> None:
+    """Become `nox -s NAMES -- ARGUMENTS`. Without names, list them."""
+    if sys.version_info < (3, 10):  # noqa: UP036
+        version = ".".join(map(str, sys.version_info[:3]))
+        sys.exit(f"trio_sched needs Python 3.10 or later, and this is {version}: run noxfile.py with a later one.")
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    sessions = ["-s", *arguments[:split]] if split else ["--list"]
+    python = sys.executable if starts_nox(sys.executable) else environment_with_nox(HERE / ".nox" / "bootstrap")
+    os.execv(python, [python, "-m", "nox", "-f", str(HERE / "noxfile.py"), *sessions, *arguments[split:]])
+
+
+def environment_with_nox(folder: Path) -> str:
+    """The Python of a private environment that has nox, made unless it is there."""
+    python = str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+    if starts_nox(python):
+        return python
+    shutil.rmtree(folder, ignore_errors=True)
+    if succeeds(sys.executable, "-c", "import ensurepip, venv"):
+        run(sys.executable, "-m", "venv", str(folder))
+        run(python, "-m", "pip", "install", "--quiet", NOX)
+    elif succeeds(sys.executable, "-m", "pip", "--python", sys.executable, "--version"):
+        # The system's pip may not install into the system, but it may install into an environment.
+        run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+        run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", NOX)
+    else:
+        install_venv()
+        return environment_with_nox(folder)
+    return python
+
+
+def install_venv() -> None:
+    """Install what Debian leaves out of its Python, if that is what is missing here and we may."""
+    package = "python{}.{}-venv".format(*sys.version_info)
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        sys.exit(
+            f"{sys.executable} has neither ensurepip nor pip, so it cannot make the environment that nox runs in.\n"
+            f"On Debian and Ubuntu run: sudo apt-get install {package}"
+        )
+    run("apt-get", "update", "--quiet")
+    run("apt-get", "install", "--quiet", "--yes", "--no-install-recommends", package, DEBIAN_FRONTEND="noninteractive")
+    if not succeeds(sys.executable, "-c", "import ensurepip, venv"):
+        sys.exit(
+            f"{package} is installed, and {sys.executable} still has no ensurepip: run noxfile.py with another one."
+        )
+
+
+def starts_nox(python: str) -> bool:
+    """Whether there is such a Python, and it has nox."""
+    return Path(python).exists() and succeeds(python, "-c", "import nox")
+
+
+def succeeds(*command: str) -> bool:
+    """Whether a command exits with 0. What it prints is lost."""
+    nothing = subprocess.DEVNULL
+    return subprocess.run(command, stdin=nothing, stdout=nothing, stderr=nothing, check=False).returncode == 0
+
+
+def run(*command: str, **environment: str) -> None:
+    """Print a command and run it, or exit."""
+    print("+", *command, flush=True)
+    returncode = subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
+    if returncode:
+        sys.exit(f"{command[0]} failed with exit code {returncode}.")
+
+
+if __name__ == "__main__":
+    hand_over_to_nox(sys.argv[1:])
+
+
+# Sessions.
+
+import nox  # noqa: E402
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["test", "lint", "typecheck"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_external_run = True
+
+PROJECT = nox.project.load_toml(HERE / "pyproject.toml")
+
+
+def group(name: str) -> tuple[str, ...]:
+    """The requirements of a dependency group."""
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job: real text in, a finished dataset out. OPENAI_BASE_URL and OPENAI_API_KEY choose a real endpoint."""
+    session.install("-e", ".[openai,rehearsal]")
+    session.run("python", "docs/examples/demo.py", *session.posargs)
+
+
+def run_tests(session: nox.Session) -> None:
+    """The tests, on this one Python."""
+    session.install("-e", ".[openai,rehearsal]", *group("test"))
+    arguments = [argument for argument in session.posargs if argument != "--coverage"]
+    if arguments == session.posargs:
+        session.run("pytest", *arguments)
+    else:
+        session.run("coverage", "run", "-m", "pytest", *arguments)
+        session.run("coverage", "report")
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """The tests, on the Python that runs nox. Arguments go to pytest, except for `--coverage`."""
+    run_tests(session)
+
+
+def skip(session: nox.Session) -> None:
+    """Skipped: this Python is not installed here, or does not start."""
+    session.skip("this Python is not installed here, or does not start")
+
+
+for version in PYTHONS:
+    python = shutil.which(f"python{version}")
+    # Being found is not enough: pyenv has a shim for each of its versions, and only those switched on start.
+    if python and succeeds(python, "-c", ""):
+        nox.session(name=f"test-{version}", python=version)(run_tests)
+    else:
+        nox.session(name=f"test-{version}", python=False)(skip)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Mypy and pyright, both strict, on the package and its tests."""
+    session.install("-e", ".[all]", *group("typecheck"))
+    session.run("mypy", "trio_sched", "tests")
+    session.run("pyright")
