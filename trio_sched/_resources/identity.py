@@ -7,7 +7,7 @@ alias never appears in them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Literal
 
@@ -58,6 +58,14 @@ class RequestResourceKey:
         return f"{self.provider_name}/{self.model_id}/{self.domain.value}"
 
 
+def _names(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(value)
+
+
+def _caps(value: Mapping[str, int]) -> Mapping[str, int]:
+    return check.frozen_mapping(value)
+
+
 @attrs.frozen
 class ProviderModelStaticCap:
     """The most concurrent calls an endpoint may carry, over all domains, and where that number came from.
@@ -67,6 +75,6 @@ class ProviderModelStaticCap:
     """
 
     cap: int = attrs.field(validator=check.positive_int)
-    aliases: tuple[str, ...] = attrs.field(converter=tuple)
-    raw_caps: Mapping[str, int] = attrs.field(converter=check.frozen_mapping)
+    aliases: tuple[str, ...] = attrs.field(converter=_names)
+    raw_caps: Mapping[str, int] = attrs.field(converter=_caps)
     merge_rule: Literal["min_same_endpoint"] = "min_same_endpoint"

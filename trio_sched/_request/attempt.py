@@ -1,0 +1,75 @@
+"""One outbound attempt as a block: admitted on entry, classified and released on exit.
+
+An attempt is admitted once. A context variable remembers the attempt that the current code works in, tasks it starts
+included; asking for another lease there raises instead of waiting, because an attempt that waits for itself at a limit
+of one waits forever. The memory ends with the block, also for tasks that outlive it.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Final
+
+import trio
+
+from trio_sched._classify import classify_exception
+from trio_sched._errors import TrioSchedError
+from trio_sched._request.leases import RequestAdmissionLease
+from trio_sched._request.protocol import RequestAdmissionController
+from trio_sched._resources.request import RequestAdmissionItem, RequestReleaseOutcome
+
+__all__ = ["AdmittedAttempt", "RequestAdmissionUsageError", "refuse_nested_admission"]
+
+_SUCCESS: Final = RequestReleaseOutcome("success")
+_UNCLASSIFIED: Final = RequestReleaseOutcome("unexpected_exception")
+
+
+class RequestAdmissionUsageError(TrioSchedError, RuntimeError):
+    """A controller was called in a way that cannot work; the message says what to call instead."""
+
+
+class AdmittedAttempt:
+    """`async with` block around one outbound attempt; gives its lease."""
+
+    __slots__ = ("_controller", "_item", "lease")
+
+    def __init__(self, controller: RequestAdmissionController, item: RequestAdmissionItem) -> None:
+        self._controller = controller
+        self._item = item
+        self.lease: RequestAdmissionLease | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> RequestAdmissionLease:
+        lease = await self._controller.acquire_async(self._item)
+        self.lease = lease
+        _current_attempt.set(self)
+        return lease
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Release. Does not checkpoint: nothing may come between the end of the call and the release."""
+        lease = self.lease
+        assert lease is not None
+        self.lease = None
+        _current_attempt.set(None)
+        outcome = _UNCLASSIFIED
+        try:
+            outcome = _SUCCESS if exc is None else classify_exception(exc)
+        finally:
+            self._controller.release(lease, outcome)
+
+
+_current_attempt: ContextVar[AdmittedAttempt | None] = ContextVar("trio_sched_request_attempt", default=None)
+
+
+def refuse_nested_admission() -> None:
+    """Raise where the current code already works inside an admitted attempt."""
+    attempt = _current_attempt.get()
+    if attempt is not None and attempt.lease is not None:
+        raise RequestAdmissionUsageError(
+            f"this code runs inside an attempt on {attempt.lease.item.resource} that already holds lease "
+            f"{attempt.lease.lease_id}; an outbound attempt is admitted once, so leave that block first"
+        )

@@ -1,0 +1,384 @@
+"""Request admission for Trio programs: a thin shell of waiting and cancelling around the synchronous core.
+
+Asking checks for cancellation first, acts without waiting, and ends with a shielded checkpoint, so that a lease that
+was booked is always returned. `Cancelled` means that nothing happened.
+
+Inside `async with`, a supervisor task judges rate limits and growth, and keeps time. A controller that was never opened
+spawns nothing: it judges where it is called, time passes when it is asked, and only waiting is impossible. Its clock is
+Trio's inside a run and `time.perf_counter` outside one; a controller is used in one or the other.
+
+Leaving the block refuses whoever waits, with `shutdown`. Leases still held stay releasable; `leak_report` names them.
+An error of the block leaves it as itself, not inside an exception group.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Final, TypeVar
+
+import trio
+from typing_extensions import Self
+
+from trio_sched._errors import InvalidValueError
+from trio_sched._events.correlation import runtime_correlation
+from trio_sched._events.sinks import RequestAdmissionEventSink, request_event_stream
+from trio_sched._request.adaptation import Ring
+from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError, refuse_nested_admission
+from trio_sched._request.config import RequestAdmissionConfig
+from trio_sched._request.core import RequestAdmissionCore
+from trio_sched._request.leases import (
+    LeakedRequestLease,
+    RequestAdmissionDecision,
+    RequestAdmissionDenied,
+    RequestAdmissionError,
+    RequestAdmissionLease,
+    RequestDenialReason,
+)
+from trio_sched._request.parking import park, wake
+from trio_sched._request.pressure import RequestPressure
+from trio_sched._request.queue import RequestWaiter
+from trio_sched._request.resolver import RequestResourceResolver
+from trio_sched._request.supervisor import supervise
+from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.identity import ProviderModelKey
+from trio_sched._resources.release import ReleaseResult
+from trio_sched._resources.request import RequestAdmissionItem, RequestReleaseOutcome
+from trio_sched._unwrap import single_error
+
+__all__ = ["AdaptiveRequestAdmissionController"]
+
+logger = logging.getLogger("trio_sched.request")
+
+C = TypeVar("C", bound="AdaptiveRequestAdmissionController")
+
+_generations: Final = itertools.count(1)
+_ABANDONED: Final = RequestReleaseOutcome("local_cancelled")
+
+
+class AdaptiveRequestAdmissionController:
+    """Leases for outbound model calls, under static caps and adaptive limits.
+
+    All methods belong to the Trio thread, except `acquire_sync`. With a `resolver`, what it has registered is adopted;
+    later registrations go through the controller.
+    """
+
+    def __init__(
+        self,
+        config: RequestAdmissionConfig | None = None,
+        *,
+        event_sink: RequestAdmissionEventSink | None = None,
+        resolver: RequestResourceResolver | None = None,
+    ) -> None:
+        self._config = RequestAdmissionConfig() if config is None else config
+        self._resolver = RequestResourceResolver() if resolver is None else resolver
+        self._stream = request_event_stream(event_sink)
+        self._core = RequestAdmissionCore(self._config, self._stream, next(_generations))
+        ledger = self._core.ledger
+        self._pressure = RequestPressure(ledger.endpoints, ledger.domains, self._core.queue.queued_in, _run_clock)
+        self._delivering = False
+        self._nursery_manager: AbstractAsyncContextManager[trio.Nursery, bool | None] | None = None
+        self._nursery: trio.Nursery | None = None
+        self._reports: trio.MemorySendChannel[Ring | None] | None = None
+        self._unread: trio.MemoryReceiveChannel[Ring | None] | None = None
+        self._armed = math.inf
+        for endpoint, static_cap in self._resolver.static_caps().items():
+            for alias in static_cap.aliases:
+                self._core.register(endpoint, static_cap, alias, _run_clock())
+        self._flush()
+
+    def __repr__(self) -> str:
+        state = "open" if self._reports is not None else "new" if self._nursery_manager is None else "closed"
+        held, waiting = len(self._core.ledger.leases), self._core.queue.view().queued_total
+        return f"<AdaptiveRequestAdmissionController {state}, {held} leases, {waiting} waiting>"
+
+    # Opening and closing
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Self:
+        if self._nursery_manager is not None:
+            raise RequestAdmissionUsageError("a controller is opened once; make another one")
+        self._nursery_manager = trio.open_nursery()
+        self._nursery = await self._nursery_manager.__aenter__()
+        self._reports, self._unread = trio.open_memory_channel[Ring | None](math.inf)
+        self._nursery.start_soon(
+            supervise, self._unread, self._arm, self._judge, self._advance, name="trio_sched request supervisor"
+        )
+        return self
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._nursery_manager is not None
+        assert self._nursery is not None
+        assert self._unread is not None
+        self._reports = None
+        self._core.shutdown(_run_clock())
+        self._nursery.cancel_scope.shield = True
+        self._nursery.cancel_scope.cancel()
+        # The nursery never sees the error of the block, so it has nothing to wrap; what it raises is its own.
+        with single_error():
+            await self._nursery_manager.__aexit__(None, None, None)
+        self._nursery = None
+        now = _run_clock()
+        while self._unread.statistics().current_buffer_used:
+            ring = self._unread.receive_nowait()
+            if ring is not None:
+                self._core.judge(ring, now)
+        self._flush()
+        leaks = self.leak_report()
+        if leaks:
+            logger.warning(
+                "Request admission was left with %d leases held: %s", len(leaks), "; ".join(str(leak) for leak in leaks)
+            )
+
+    # Endpoints
+
+    @trio.lowlevel.enable_ki_protection
+    def register(self, *, provider_name: str, model_id: str, alias: str, max_parallel_requests: int) -> None:
+        """Make an endpoint known under `alias` with a cap, or replace that alias's cap; also while running."""
+        static_cap = self._resolver.register(
+            provider_name=provider_name, model_id=model_id, alias=alias, max_parallel_requests=max_parallel_requests
+        )
+        self._core.register(self._resolver.canonical(provider_name, model_id), static_cap, alias, _run_clock())
+        self._flush()
+
+    @trio.lowlevel.enable_ki_protection
+    def close_endpoint(self, provider_model: ProviderModelKey, reason: str) -> None:
+        """Admit nothing more at an endpoint, for good: whoever waits or comes is refused with `hard_policy_denial`."""
+        if provider_model not in self._core.ledger.endpoints:
+            raise InvalidValueError("provider_model", str(provider_model), "a registered endpoint")
+        self._core.close_endpoint(provider_model, reason, _run_clock())
+        self._flush()
+
+    @property
+    def resolver(self) -> RequestResourceResolver:
+        """Names and caps as registered; for reading."""
+        return self._resolver
+
+    @property
+    def config(self) -> RequestAdmissionConfig:
+        """The configuration in force."""
+        return self._config
+
+    # Leases
+
+    @trio.lowlevel.enable_ki_protection
+    def try_acquire(self, item: RequestAdmissionItem) -> RequestAdmissionDecision:
+        """A lease if one is free and nobody waits for it, else a denial that says why."""
+        now = _run_clock()
+        correlation = _correlation(item)
+        answer = self._core.try_lease(item, now, _holder(), correlation)
+        if isinstance(answer, RequestAdmissionLease):
+            self._flush_or_abandon(answer)
+            return answer
+        denied = self._core.deny(item, answer, now, correlation)
+        self._flush()
+        return denied
+
+    @trio.lowlevel.enable_ki_protection
+    async def acquire_async(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
+        """Wait for a lease. Raises `RequestAdmissionError` where none will be given."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        refuse_nested_admission()
+        now = trio.current_time()
+        holder = trio.lowlevel.current_task().name
+        correlation = _correlation(item)
+        answer = self._core.try_lease(item, now, holder, correlation)
+        if isinstance(answer, RequestAdmissionLease):
+            self._flush_or_abandon(answer)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return answer
+        timeout = item.queue_wait_timeout_seconds
+        if timeout is None:
+            timeout = self._config.default_queue_wait_timeout_seconds
+        if answer in _FINAL or timeout == 0:
+            denied = self._core.deny(item, answer if answer in _FINAL else "queue_timeout", now, correlation)
+            self._flush()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            raise RequestAdmissionError(denied)
+        if self._reports is None:
+            raise RequestAdmissionUsageError(
+                f"{item.resource} has no free capacity, and only an open controller can wait for it: "
+                "use `async with controller:` around acquire_async, or call try_acquire"
+            )
+        deadline = math.inf if timeout is None else now + timeout
+        return await self._wait(item, now, deadline, holder, correlation)
+
+    def acquire_sync(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
+        """Wait for a lease in a worker thread started by `trio.to_thread`; raises what `acquire_async` raises.
+
+        The lease is released on the Trio thread: `trio.from_thread.run_sync(controller.release, lease, outcome)`.
+        """
+        if trio.lowlevel.in_trio_run():
+            raise RequestAdmissionUsageError(
+                "acquire_sync would block the Trio thread; await acquire_async there, or call it from a worker thread"
+            )
+        try:
+            trio.from_thread.check_cancelled()
+        except RuntimeError:
+            raise RequestAdmissionUsageError(
+                "acquire_sync works in threads started by trio.to_thread.run_sync; this is none, so call try_acquire"
+            ) from None
+        return trio.from_thread.run(self.acquire_async, item)
+
+    @trio.lowlevel.enable_ki_protection
+    def release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> ReleaseResult:
+        """Give a lease back, with how its attempt ended. Never waits and never raises."""
+        result = self._core.release(lease, outcome, _run_clock())
+        self._flush()
+        return result
+
+    def admit(self, item: RequestAdmissionItem) -> AdmittedAttempt:
+        """`async with controller.admit(item) as lease:` admits one attempt, classifies how it ended, and releases."""
+        return AdmittedAttempt(self, item)
+
+    # Reading and recording
+
+    @property
+    def pressure(self) -> RequestPressure:
+        """Read-only pictures of limits, leases and waiters."""
+        return self._pressure
+
+    def leak_report(self) -> tuple[LeakedRequestLease, ...]:
+        """The leases that are held now, and by whom. Empty when everything was given back."""
+        return tuple(LeakedRequestLease.of(lease) for lease in self._core.ledger.leases.values())
+
+    def model_request_started(self, lease: RequestAdmissionLease) -> None:
+        """Record that the call admitted by `lease` goes out."""
+        self._core.record_model_request("model_request_started", lease, None, _run_clock())
+        self._flush()
+
+    def model_request_completed(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> None:
+        """Record that the call admitted by `lease` is over."""
+        self._core.record_model_request("model_request_completed", lease, outcome, _run_clock())
+        self._flush()
+
+    # Parts
+
+    async def _wait(
+        self,
+        item: RequestAdmissionItem,
+        now: float,
+        deadline: float,
+        holder: str,
+        correlation: RuntimeCorrelation | None,
+    ) -> RequestAdmissionLease:
+        waiter = self._core.enqueue(item, now, deadline=deadline, holder=holder, correlation=correlation)
+        try:
+            self._flush()
+        except BaseException:
+            self._forget(waiter)
+            raise
+        try:
+            if deadline == math.inf:
+                await self._sleep(waiter)
+            else:
+                with trio.move_on_at(deadline):
+                    await self._sleep(waiter)
+        except BaseException:
+            self._core.record_withdrawal(waiter, "cancellation", trio.current_time())
+            self._flush()
+            raise
+        decision = waiter.decision
+        if decision is None:
+            decision = self._core.record_withdrawal(waiter, "queue_timeout", trio.current_time())
+            self._flush()
+        if isinstance(decision, RequestAdmissionDenied):
+            raise RequestAdmissionError(decision)
+        return decision
+
+    async def _sleep(self, waiter: RequestWaiter) -> None:
+        if waiter.decision is None:
+            await park(waiter, self._abandon)
+        else:
+            # A sink released capacity while the wait was announced.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _abandon(self, waiter: RequestWaiter) -> None:
+        self._core.withdraw(waiter, trio.current_time())
+
+    def _forget(self, waiter: RequestWaiter) -> None:
+        if waiter.decision is None:
+            self._core.withdraw(waiter, trio.current_time())
+        elif isinstance(waiter.decision, RequestAdmissionLease):
+            self.release(waiter.decision, _ABANDONED)
+
+    def _arm(self) -> float:
+        self._armed = self._core.next_deadline()
+        return self._armed
+
+    def _judge(self, ring: Ring, now: float) -> None:
+        self._armed = -math.inf
+        self._core.judge(ring, now)
+        self._flush()
+
+    def _advance(self, now: float) -> None:
+        self._armed = -math.inf
+        self._core.advance(now)
+        self._flush()
+
+    def _flush_or_abandon(self, lease: RequestAdmissionLease) -> None:
+        try:
+            self._flush()
+        except BaseException:
+            self.release(lease, _ABANDONED)
+            raise
+
+    def _flush(self) -> None:
+        """Carry out what the core left to do."""
+        core, reports = self._core, self._reports
+        while core.rings:
+            ring = core.rings.popleft()
+            if reports is None:
+                core.judge(ring, _run_clock())
+            else:
+                reports.send_nowait(ring)
+        if core.woken:
+            woken, core.woken = core.woken, []
+            for waiter in woken:
+                wake(waiter)
+        if reports is not None and core.next_deadline() < self._armed:
+            reports.send_nowait(None)
+        if core.journal.pending and not self._delivering:
+            self._deliver()
+
+    @trio.lowlevel.disable_ki_protection
+    def _deliver(self) -> None:
+        """Hand events to the sink, in order even if the sink causes more of them."""
+        pending = self._core.journal.pending
+        self._delivering = True
+        try:
+            while pending:
+                self._stream.deliver(pending.popleft())
+        finally:
+            self._delivering = False
+
+
+_FINAL: Final[frozenset[RequestDenialReason]] = frozenset({"shutdown", "hard_policy_denial"})
+
+
+def _run_clock() -> float:
+    try:
+        return trio.current_time()
+    except RuntimeError:
+        return time.perf_counter()
+
+
+def _holder() -> str | None:
+    try:
+        return trio.lowlevel.current_task().name
+    except RuntimeError:
+        return None
+
+
+def _correlation(item: RequestAdmissionItem) -> RuntimeCorrelation | None:
+    context = item.event_context
+    if context is not None and context.captured_correlation is not None:
+        return context.captured_correlation
+    return runtime_correlation.current()

@@ -1,0 +1,333 @@
+"""The whole of request admission as synchronous code, with the time passed in.
+
+Every operation has the same shape: let time pass, change the ledger, note the endpoints whose waiters may be affected,
+and `settle`. `settle` is the only code that grants to waiters. It runs after every change and goes on until no waiter
+that could be admitted is left, so between two operations there never is one: that is why a newcomer may be served at
+once wherever there is room, without passing anybody who could have been served.
+
+What an operation leaves for its caller to carry out is in `woken` (waiters that left the queue with a `decision`),
+`rings` (reports for `judge`) and `journal.pending` (events). The caller takes them out when the operation is over.
+
+        try_lease ------ room ------------------------------> lease --- release ---> gone, once
+            |  full                                             ^
+            v                                                   | settle, in fair order
+         enqueue --> queued --- room ---------------------------+
+                        |--- withdraw (cancelled, timed out) ---> gone
+                        +--- shutdown, close_endpoint ----------> denied
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from types import MappingProxyType
+from typing import Final, Literal
+
+from trio_sched._events.json_value import JsonValue
+from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._events.sinks import EventStream
+from trio_sched._request.adaptation import LimitKeeper, Ring
+from trio_sched._request.config import RequestAdmissionConfig
+from trio_sched._request.journal import RequestJournal
+from trio_sched._request.leases import RequestAdmissionDenied, RequestAdmissionLease, RequestDenialReason
+from trio_sched._request.ledger import RequestLedger
+from trio_sched._request.policy import RequestAdmissionPolicy
+from trio_sched._request.pressure import domain_snapshot
+from trio_sched._request.queue import RequestFairQueue, RequestQueueView, RequestWaiter
+from trio_sched._request.state import DomainState, EndpointState
+from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap
+from trio_sched._resources.pressure import RequestPressureSnapshot
+from trio_sched._resources.release import ReleaseResult
+from trio_sched._resources.request import RequestAdmissionItem, RequestReleaseOutcome
+
+__all__ = ["RequestAdmissionCore"]
+
+_RELEASED: Final = ReleaseResult(released=True, reason="released", diagnostics=MappingProxyType({}))
+
+
+class RequestAdmissionCore:
+    """Ledger, queue and adaptive limits of one controller, settled after every change."""
+
+    __slots__ = ("_keeper", "_policy", "_shut", "_waiters_made", "journal", "ledger", "queue", "woken")
+
+    def __init__(
+        self, config: RequestAdmissionConfig, stream: EventStream[RequestAdmissionEvent], generation: int
+    ) -> None:
+        self.ledger = RequestLedger(config, generation)
+        self.queue = RequestFairQueue()
+        self.journal = RequestJournal(stream, self._snapshot)
+        self.woken: list[RequestWaiter] = []
+        self._keeper = LimitKeeper(self.journal)
+        self._policy = RequestAdmissionPolicy()
+        self._shut = False
+        self._waiters_made = 0
+
+    # Asking
+
+    def try_lease(
+        self,
+        item: RequestAdmissionItem,
+        now: float,
+        holder: str | None = None,
+        correlation: RuntimeCorrelation | None = None,
+    ) -> RequestAdmissionLease | RequestDenialReason:
+        """A lease if one is free, else why not. A refusal is not on record until `deny` or `enqueue`."""
+        if now >= self._keeper.next_due:
+            self.advance(now)
+        domain = self.ledger.domains.get(item.resource)
+        if domain is None:
+            domain = self.ledger.open_domain(item.resource, now)
+            if domain is None:
+                return "shutdown" if self._shut else "hard_policy_denial"
+            self._keeper.watch(domain)
+        if self._shut:
+            return "shutdown"
+        if domain.endpoint.closed is not None or not self._policy.admits(domain):
+            return self._policy.refusal(domain, waiters_ahead=self._waiters_ahead(domain))
+        if not self.journal.silent:
+            self.journal.of_item("request_wait_started", item, domain, now, correlation)
+        return self._grant(item, domain, now, holder, correlation, waited=0.0)
+
+    def deny(
+        self,
+        item: RequestAdmissionItem,
+        reason: RequestDenialReason,
+        now: float,
+        correlation: RuntimeCorrelation | None = None,
+    ) -> RequestAdmissionDenied:
+        """Put a refusal into words, and on record."""
+        domain = self.ledger.domains.get(item.resource)
+        if reason == "queue_timeout":
+            self.journal.of_item("request_wait_started", item, domain, now, correlation)
+            self.journal.of_item(
+                "request_wait_timeout", item, domain, now, correlation, reason, {"waited_seconds": 0.0}
+            )
+        else:
+            self.journal.of_item("request_acquire_denied", item, domain, now, correlation, reason)
+        return self._denied(item, reason, now)
+
+    def enqueue(
+        self,
+        item: RequestAdmissionItem,
+        now: float,
+        *,
+        deadline: float | None = None,
+        holder: str | None = None,
+        correlation: RuntimeCorrelation | None = None,
+    ) -> RequestWaiter:
+        """Queue a request that `try_lease` refused for want of capacity."""
+        domain = self.ledger.domains[item.resource]
+        self._waiters_made += 1
+        waiter = RequestWaiter(self._waiters_made, item, now, deadline, holder, correlation)
+        self.queue.enqueue((waiter,))
+        domain.sequence += 1
+        waiting = self.queue.queued_in(item.resource)
+        if waiting > domain.peak_waiters:
+            domain.peak_waiters = waiting
+        if not self.journal.silent:
+            if waiting == 1:
+                self.journal.of_domain("request_queue_formed", domain, now)
+            self.journal.of_item("request_wait_started", item, domain, now, correlation)
+        self._touch(domain.endpoint)
+        self.settle(now)
+        return waiter
+
+    def withdraw(self, waiter: RequestWaiter, now: float) -> None:
+        """A waiter gave up before it was served."""
+        removed = self.queue.remove(waiter.waiter_id)
+        assert removed is waiter, "only a queued waiter can be withdrawn"
+        domain = self.ledger.domains[waiter.item.resource]
+        self._left_queue(domain, now)
+        self._touch(domain.endpoint)
+        self.settle(now)
+
+    def record_withdrawal(
+        self, waiter: RequestWaiter, reason: Literal["cancellation", "queue_timeout"], now: float
+    ) -> RequestAdmissionDenied:
+        """Put a withdrawal into words, and on record."""
+        self.journal.of_item(
+            "request_wait_timeout" if reason == "queue_timeout" else "request_wait_cancelled",
+            waiter.item,
+            self.ledger.domains[waiter.item.resource],
+            now,
+            waiter.correlation,
+            reason,
+            {"waited_seconds": now - waiter.enqueued_at},
+        )
+        return self._denied(waiter.item, reason, now)
+
+    # Giving back
+
+    def release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome, now: float) -> ReleaseResult:
+        """Take a lease back, once. Never raises and never adds capacity twice."""
+        if now >= self._keeper.next_due:
+            self.advance(now)
+        reason = self.ledger.take_back(lease)
+        domain = self.ledger.domains.get(lease.item.resource)
+        if domain is None or reason != "released":
+            if domain is not None:
+                domain.release_diagnostics[reason] = domain.release_diagnostics.get(reason, 0) + 1
+                domain.sequence += 1
+            self.journal.of_lease("request_release_diagnostic", lease, domain, now, reason)
+            return ReleaseResult(released=False, reason=reason)
+        domain.last_outcome = outcome.kind
+        self._keeper.report(domain, lease, outcome, now)
+        if not self.journal.silent:
+            facts: dict[str, JsonValue] = {"held_seconds": now - lease.acquired_at}
+            if outcome.provider_status is not None:
+                facts["provider_status"] = outcome.provider_status
+            self.journal.of_lease("request_lease_released", lease, domain, now, outcome.kind, facts)
+        self._touch(domain.endpoint)
+        self.settle(now)
+        return _RELEASED
+
+    def record_model_request(
+        self,
+        kind: Literal["model_request_started", "model_request_completed"],
+        lease: RequestAdmissionLease,
+        outcome: RequestReleaseOutcome | None,
+        now: float,
+    ) -> None:
+        """Put a provider call on record."""
+        domain = self.ledger.domains.get(lease.item.resource)
+        self.journal.of_lease(kind, lease, domain, now, None if outcome is None else outcome.kind)
+
+    # Rules and time
+
+    @property
+    def rings(self) -> deque[Ring]:
+        """Reports that await `judge`, oldest first."""
+        return self._keeper.rings
+
+    def judge(self, ring: Ring, now: float) -> None:
+        """Apply the adaptive rule to one report."""
+        self._keeper.judge(ring, now)
+        self.settle(now)
+
+    def next_deadline(self) -> float:
+        """When `advance` next has something to do; infinite while nothing is due."""
+        return self._keeper.next_due
+
+    def advance(self, now: float) -> None:
+        """Let time pass until `now`."""
+        self._keeper.advance(now)
+        self.settle(now)
+
+    def register(self, key: ProviderModelKey, static_cap: ProviderModelStaticCap, alias: str, now: float) -> None:
+        """An endpoint is known from now on, or known under another cap."""
+        endpoint = self.ledger.endpoints.get(key)
+        previous = None if endpoint is None else endpoint.static_cap.cap
+        if endpoint is None:
+            endpoint = self.ledger.endpoints[key] = EndpointState(key, static_cap)
+        else:
+            self.advance(now)
+            endpoint.set_static_cap(static_cap)
+        self.journal.of_endpoint(
+            "request_resource_registered",
+            key,
+            now,
+            {"alias": alias, "max_parallel_requests": static_cap.raw_caps[alias], "static_cap": static_cap.cap},
+        )
+        if previous is None or previous == static_cap.cap:
+            return
+        self.journal.of_endpoint(
+            "request_effective_cap_changed", key, now, {"previous": previous, "current": static_cap.cap}
+        )
+        for domain in endpoint.domains.values():
+            self._keeper.cap_changed(domain, self.ledger.config.effective_max(domain.key, static_cap.cap), now)
+        self._touch(endpoint)
+        self.settle(now)
+
+    def close_endpoint(self, key: ProviderModelKey, explanation: str, now: float) -> None:
+        """Refuse whoever waits for an endpoint, and whoever comes. Its leases stay releasable."""
+        endpoint = self.ledger.endpoints[key]
+        endpoint.closed = explanation
+        endpoint.sequence += 1
+        self._refuse(self.queue.waiters(key), "hard_policy_denial", now)
+
+    def shutdown(self, now: float) -> None:
+        """Refuse whoever waits, and whoever comes. Leases stay releasable."""
+        self._shut = True
+        self._refuse([waiter for key in self.ledger.endpoints for waiter in self.queue.waiters(key)], "shutdown", now)
+
+    def settle(self, now: float) -> None:
+        """Grant what can be granted at the endpoints that changed, in fair order."""
+        touched = self._keeper.touched
+        while touched:
+            endpoint = touched.pop()
+            while self.queue.waiting_at(endpoint.key) and endpoint.has_room:
+                selection = self.queue.select_next(self._eligible, endpoint=endpoint.key)
+                if selection is None:
+                    break
+                waiter = self.queue.commit(selection)
+                assert waiter is not None, "nothing comes between select and commit"
+                domain = self.ledger.domains[waiter.item.resource]
+                waiter.decision = self._grant(
+                    waiter.item, domain, now, waiter.holder, waiter.correlation, waited=now - waiter.enqueued_at
+                )
+                self.woken.append(waiter)
+                self._left_queue(domain, now)
+
+    # Parts
+
+    def _touch(self, endpoint: EndpointState) -> None:
+        if self.queue.waiting_at(endpoint.key):
+            self._keeper.touched.append(endpoint)
+
+    def _eligible(self, waiter: RequestWaiter, view: RequestQueueView) -> bool:
+        return self._policy.admits(self.ledger.domains[waiter.item.resource])
+
+    def _waiters_ahead(self, domain: DomainState) -> bool:
+        """Whether somebody waits for this domain, or would be admitted if only the endpoint had room."""
+        return any(
+            self.queue.queued_in(other.key) and (other is domain or other.has_own_room)
+            for other in domain.endpoint.domains.values()
+        )
+
+    def _grant(
+        self,
+        item: RequestAdmissionItem,
+        domain: DomainState,
+        now: float,
+        holder: str | None,
+        correlation: RuntimeCorrelation | None,
+        waited: float,
+    ) -> RequestAdmissionLease:
+        lease = self.ledger.issue(item, domain, now, holder, correlation)
+        if not self.journal.silent:
+            self.journal.of_lease("request_wait_completed", lease, domain, now, facts={"waited_seconds": waited})
+            self.journal.of_lease("request_lease_acquired", lease, domain, now)
+        return lease
+
+    def _left_queue(self, domain: DomainState, now: float) -> None:
+        domain.sequence += 1
+        if not self.journal.silent and not self.queue.queued_in(domain.key):
+            self.journal.of_domain("request_queue_drained", domain, now)
+
+    def _refuse(self, waiters: Iterable[RequestWaiter], reason: RequestDenialReason, now: float) -> None:
+        for waiter in waiters:
+            self.queue.remove(waiter.waiter_id)
+            self._left_queue(self.ledger.domains[waiter.item.resource], now)
+            waiter.decision = self.deny(waiter.item, reason, now, waiter.correlation)
+            self.woken.append(waiter)
+
+    def _denied(self, item: RequestAdmissionItem, reason: RequestDenialReason, now: float) -> RequestAdmissionDenied:
+        domain = self.ledger.domains.get(item.resource)
+        if domain is None:
+            explanation = f"{item.resource.provider_model_key} is not registered; call register() for it first"
+            facts = {} if reason == "shutdown" else {"explanation": explanation}
+            return RequestAdmissionDenied(item, reason, diagnostics=facts)
+        until = domain.blocked_until if reason in ("cooldown", "queue_timeout") else None
+        closed = domain.endpoint.closed if reason == "hard_policy_denial" else None
+        return RequestAdmissionDenied(
+            item,
+            reason,
+            retry_after_seconds=None if until is None else max(0.0, until - now),
+            available_after_monotonic=until,
+            snapshot=self._snapshot(domain, now),
+            diagnostics={} if closed is None else {"explanation": closed},
+        )
+
+    def _snapshot(self, domain: DomainState, now: float) -> RequestPressureSnapshot:
+        return domain_snapshot(domain, waiters=self.queue.queued_in(domain.key), now=now)

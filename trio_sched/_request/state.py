@@ -1,0 +1,121 @@
+"""The live ledger of request admission: one record per endpoint, one per request domain within it.
+
+Each record owns a `trio.CapacityLimiter`, and the limiter is the count: what is in flight is what is borrowed, one
+token per lease under the lease's own id. An endpoint's total is its static cap. A domain's total is its adaptive limit,
+or 0 while it is cooling down or while a rate limit awaits its verdict; `publish_limit` is the one place that says so.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from trio_sched._request.limits import AdaptiveRequestLimitState
+from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestDomain, RequestResourceKey
+
+__all__ = ["DomainState", "EndpointState"]
+
+
+class EndpointState:
+    """One registered endpoint. `closed` says why it admits nothing more, or is None."""
+
+    __slots__ = ("closed", "domains", "key", "limiter", "peak_in_flight", "sequence", "static_cap")
+
+    def __init__(self, key: ProviderModelKey, static_cap: ProviderModelStaticCap) -> None:
+        self.key = key
+        self.static_cap = static_cap
+        self.limiter = trio.CapacityLimiter(static_cap.cap)
+        self.domains: dict[RequestDomain, DomainState] = {}
+        self.closed: str | None = None
+        self.sequence = 0
+        self.peak_in_flight = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more call fits under the static cap."""
+        return self.limiter.borrowed_tokens < self.limiter.total_tokens
+
+    def set_static_cap(self, static_cap: ProviderModelStaticCap) -> None:
+        """Enforce another cap from now on; what is in flight stays."""
+        self.static_cap = static_cap
+        self.limiter.total_tokens = static_cap.cap
+        self.sequence += 1
+
+
+class DomainState:
+    """One request resource. pending: rate limits that await their verdict. pending_until: when their cooldown ends."""
+
+    __slots__ = (
+        "endpoint",
+        "key",
+        "last_outcome",
+        "limiter",
+        "limits",
+        "peak_in_flight",
+        "peak_limit",
+        "peak_waiters",
+        "pending",
+        "pending_until",
+        "release_diagnostics",
+        "sequence",
+    )
+
+    def __init__(self, key: RequestResourceKey, endpoint: EndpointState, limits: AdaptiveRequestLimitState) -> None:
+        self.key = key
+        self.endpoint = endpoint
+        self.limits = limits
+        self.limiter = trio.CapacityLimiter(limits.current_limit)
+        self.pending = 0
+        self.pending_until: float | None = None
+        self.last_outcome: str | None = None
+        self.release_diagnostics: dict[str, int] = {}
+        self.sequence = 0
+        self.peak_in_flight = 0
+        self.peak_limit = limits.current_limit
+        self.peak_waiters = 0
+
+    @property
+    def has_own_room(self) -> bool:
+        """Whether one more call fits under the domain's limit, whatever the endpoint's."""
+        return self.limiter.borrowed_tokens < self.limiter.total_tokens
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more call fits under both limits."""
+        return self.limiter.borrowed_tokens < self.limiter.total_tokens and self.endpoint.has_room
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the domain is cooling down, or about to."""
+        return self.pending > 0 or self.limits.cooling
+
+    @property
+    def blocked_until(self) -> float | None:
+        """When the present or imminent cooldown ends."""
+        return self.pending_until if self.pending else self.limits.blocked_until
+
+    def borrow(self, lease_id: int) -> None:
+        """Count one lease, at domain and endpoint; the limiters refuse what would exceed a limit."""
+        endpoint = self.endpoint
+        self.limiter.acquire_on_behalf_of_nowait(lease_id)
+        endpoint.limiter.acquire_on_behalf_of_nowait(lease_id)
+        self.sequence += 1
+        endpoint.sequence += 1
+        in_flight = self.limiter.borrowed_tokens
+        if in_flight > self.peak_in_flight:
+            self.peak_in_flight = in_flight
+        in_flight = endpoint.limiter.borrowed_tokens
+        if in_flight > endpoint.peak_in_flight:
+            endpoint.peak_in_flight = in_flight
+
+    def give_back(self, lease_id: int) -> None:
+        """Uncount one lease, at domain and endpoint."""
+        self.limiter.release_on_behalf_of(lease_id)
+        self.endpoint.limiter.release_on_behalf_of(lease_id)
+        self.sequence += 1
+        self.endpoint.sequence += 1
+
+    def publish_limit(self) -> None:
+        """Let the limiter carry what the adaptive rule says now."""
+        self.limiter.total_tokens = 0 if self.blocked else self.limits.current_limit
+        self.peak_limit = max(self.peak_limit, self.limits.current_limit)
+        self.sequence += 1
