@@ -119,6 +119,7 @@ class AdaptiveRequestAdmissionController:
         assert self._unread is not None
         self._reports = None
         self._core.shutdown(_run_clock())
+        self._flush()
         self._nursery.cancel_scope.shield = True
         self._nursery.cancel_scope.cancel()
         # The nursery never sees the error of the block, so it has nothing to wrap; what it raises is its own.
@@ -344,6 +345,7 @@ class AdaptiveRequestAdmissionController:
             for waiter in woken:
                 wake(waiter)
         if reports is not None and core.next_deadline() < self._armed:
+            self._armed = core.next_deadline()
             reports.send_nowait(None)
         if core.journal.pending and not self._delivering:
             self._deliver()

@@ -256,7 +256,7 @@ class RequestAdmissionCore:
         touched = self._keeper.touched
         while touched:
             endpoint = touched.pop()
-            while self.queue.waiting_at(endpoint.key) and endpoint.has_room:
+            while endpoint.has_room and self.queue.queued_at(endpoint.key):
                 selection = self.queue.select_next(self._eligible, endpoint=endpoint.key)
                 if selection is None:
                     break
@@ -272,7 +272,7 @@ class RequestAdmissionCore:
     # Parts
 
     def _touch(self, endpoint: EndpointState) -> None:
-        if self.queue.waiting_at(endpoint.key):
+        if self.queue.queued_at(endpoint.key):
             self._keeper.touched.append(endpoint)
 
     def _eligible(self, waiter: RequestWaiter, view: RequestQueueView) -> bool:

@@ -3,21 +3,24 @@
 Requests wait in lines, one per request resource, first come first served. The resources of an endpoint compete for its
 static cap, so each endpoint has a fair order over its lines; endpoints have nothing to share and no order between them.
 
+Weighted fair comes first; between lines that stand equal, the older head.
+
 Selecting changes nothing. Committing is the only removal by selection, and what moves the fair order on: a line is
 charged one over the weight of the item that was served. A selection is stale when its waiter no longer heads its line.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import attrs
 import trio
 
+from trio_sched._fair import FairOrder
 from trio_sched._request.leases import RequestAdmissionDecision
-from trio_sched._request.turns import FairOrder
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._resources.request import RequestAdmissionItem
@@ -51,7 +54,8 @@ class RequestQueueSnapshot:
 
     queued_total: int
     queued_by_group: Mapping[RequestResourceKey, int]
-    queued_by_endpoint: Mapping[ProviderModelKey, int]
+    queued_demand_by_resource: Mapping[RequestResourceKey, int]
+    aggregate_provider_model_waiters: Mapping[ProviderModelKey, int]
     first_candidate_by_group: Mapping[RequestResourceKey, RequestAdmissionItem]
 
 
@@ -64,31 +68,45 @@ class RequestQueueSelection:
     sequence_version: int
 
 
-_Line = OrderedDict[int, RequestWaiter]
+class _Line:
+    """Who waits for one request resource, oldest first."""
+
+    __slots__ = ("endpoint", "resource", "waiters")
+
+    def __init__(self, resource: RequestResourceKey, endpoint: _Endpoint) -> None:
+        self.resource = resource
+        self.endpoint = endpoint
+        self.waiters: OrderedDict[int, RequestWaiter] = OrderedDict()
+
+    def head(self) -> RequestWaiter:
+        return next(iter(self.waiters.values()))
 
 
-def _head(line: _Line) -> RequestWaiter:
-    return next(iter(line.values()))
+class _Endpoint:
+    """The fair order over the lines of one endpoint that have somebody in them, and how many wait in all of them."""
 
-
-class _Lines:
-    """The lines of one endpoint, none of them empty, and the fair order over them."""
-
-    __slots__ = ("by_resource", "order")
+    __slots__ = ("lines", "order", "waiting")
 
     def __init__(self) -> None:
-        self.by_resource: dict[RequestResourceKey, _Line] = {}
-        self.order = FairOrder[RequestResourceKey]()
+        self.lines: list[_Line] = []
+        self.order = FairOrder[_Line]()
+        self.waiting = 0
 
 
 class RequestQueueView:
     """Facts about the queue as it stands, read when asked for. No eligibility."""
 
-    __slots__ = ("_lines", "_waiters")
+    __slots__ = ("_endpoints", "_lines", "_waiters")
 
-    def __init__(self, lines: Mapping[ProviderModelKey, _Lines], waiters: Mapping[int, RequestWaiter]) -> None:
-        self._lines = lines
+    def __init__(
+        self,
+        waiters: Mapping[int, RequestWaiter],
+        lines: Mapping[RequestResourceKey, _Line],
+        endpoints: Mapping[ProviderModelKey, _Endpoint],
+    ) -> None:
         self._waiters = waiters
+        self._lines = lines
+        self._endpoints = endpoints
 
     @property
     def queued_total(self) -> int:
@@ -98,40 +116,46 @@ class RequestQueueView:
     @property
     def queued_by_group(self) -> Mapping[RequestResourceKey, int]:
         """Waiters by request resource."""
-        return MappingProxyType({key: len(line) for key, line in self._all()})
+        return MappingProxyType({key: len(line.waiters) for key, line in self._lines.items() if line.waiters})
 
     @property
-    def queued_by_endpoint(self) -> Mapping[ProviderModelKey, int]:
+    def queued_demand_by_resource(self) -> Mapping[RequestResourceKey, int]:
+        """Leases asked for by request resource: one per waiter, and each resource is a group of its own."""
+        return self.queued_by_group
+
+    @property
+    def aggregate_provider_model_waiters(self) -> Mapping[ProviderModelKey, int]:
         """Waiters by endpoint."""
         return MappingProxyType(
-            {endpoint: sum(map(len, lines.by_resource.values())) for endpoint, lines in self._lines.items()}
+            {key: endpoint.waiting for key, endpoint in self._endpoints.items() if endpoint.waiting}
         )
 
     @property
     def first_candidate_by_group(self) -> Mapping[RequestResourceKey, RequestAdmissionItem]:
         """What heads each line."""
-        return MappingProxyType({key: _head(line).item for key, line in self._all()})
+        return MappingProxyType({key: line.head().item for key, line in self._lines.items() if line.waiters})
 
     def snapshot(self) -> RequestQueueSnapshot:
         """Freeze it."""
         return RequestQueueSnapshot(
-            self.queued_total, self.queued_by_group, self.queued_by_endpoint, self.first_candidate_by_group
+            self.queued_total,
+            self.queued_by_group,
+            self.queued_demand_by_resource,
+            self.aggregate_provider_model_waiters,
+            self.first_candidate_by_group,
         )
-
-    def _all(self) -> Iterator[tuple[RequestResourceKey, _Line]]:
-        for lines in self._lines.values():
-            yield from lines.by_resource.items()
 
 
 class RequestFairQueue:
-    """Waiters in fair order."""
+    """Waiters in fair order. A line that empties is kept: there are no more than request resources that had to wait."""
 
-    __slots__ = ("_lines", "_version", "_view", "_waiters")
+    __slots__ = ("_endpoints", "_lines", "_version", "_view", "_waiters")
 
     def __init__(self) -> None:
         self._waiters: dict[int, RequestWaiter] = {}
-        self._lines: dict[ProviderModelKey, _Lines] = {}
-        self._view = RequestQueueView(self._lines, self._waiters)
+        self._lines: dict[RequestResourceKey, _Line] = {}
+        self._endpoints: dict[ProviderModelKey, _Endpoint] = {}
+        self._view = RequestQueueView(self._waiters, self._lines, self._endpoints)
         self._version = 0
 
     def enqueue(self, waiters: Iterable[RequestWaiter]) -> tuple[int, ...]:
@@ -140,17 +164,15 @@ class RequestFairQueue:
         for waiter in waiters:
             if waiter.waiter_id in self._waiters:
                 continue
-            resource = waiter.item.resource
-            lines = self._lines.get(resource.provider_model_key)
-            if lines is None:
-                lines = self._lines[resource.provider_model_key] = _Lines()
-            line = lines.by_resource.get(resource)
+            line = self._lines.get(waiter.item.resource)
             if line is None:
-                line = lines.by_resource[resource] = OrderedDict()
-                lines.order.activate(resource)
-            line[waiter.waiter_id] = self._waiters[waiter.waiter_id] = waiter
+                line = self._new_line(waiter.item.resource)
+            if not line.waiters:
+                line.endpoint.order.activate(line)
+            line.waiters[waiter.waiter_id] = self._waiters[waiter.waiter_id] = waiter
+            line.endpoint.waiting += 1
             accepted.append(waiter.waiter_id)
-        self._version += bool(accepted)
+        self._version += len(accepted)
         return tuple(accepted)
 
     def select_next(
@@ -160,37 +182,31 @@ class RequestFairQueue:
         endpoint: ProviderModelKey | None = None,
     ) -> RequestQueueSelection | None:
         """The eligible waiter that is next, at `endpoint` or at the first that has one. Changes nothing."""
-        for lines in self._lines.values() if endpoint is None else self._lines_at(endpoint):
-            for resource in lines.order.ranked():
-                waiter = _head(lines.by_resource[resource])
-                if is_eligible(waiter, self._view):
+        if endpoint is None:
+            for each in self._endpoints.values():
+                waiter = self._first(each, is_eligible)
+                if waiter is not None:
                     return RequestQueueSelection(waiter, self._view, self._version)
-        return None
+            return None
+        only = self._endpoints.get(endpoint)
+        waiter = None if only is None else self._first(only, is_eligible)
+        return None if waiter is None else RequestQueueSelection(waiter, self._view, self._version)
 
     def commit(self, selection: RequestQueueSelection) -> RequestWaiter | None:
         """Remove the selected waiter and charge its line; None if it no longer heads its line."""
         waiter = selection.item
-        resource = waiter.item.resource
-        lines = self._lines.get(resource.provider_model_key)
-        line = None if lines is None else lines.by_resource.get(resource)
-        if lines is None or line is None or _head(line) is not waiter:
+        line = self._lines.get(waiter.item.resource)
+        if line is None or not line.waiters or line.head() is not waiter:
             return None
-        lines.order.serve(resource, waiter.item.group.weight)
-        return self.remove(waiter.waiter_id)
+        line.endpoint.order.serve(line, waiter.item.group.weight)
+        self._take_out(line, waiter.waiter_id)
+        return waiter
 
     def remove(self, waiter_id: int) -> RequestWaiter | None:
         """Take a waiter out, wherever it stands; None if it is not queued."""
-        waiter = self._waiters.pop(waiter_id, None)
-        if waiter is None:
-            return None
-        resource = waiter.item.resource
-        lines = self._lines[resource.provider_model_key]
-        line = lines.by_resource[resource]
-        del line[waiter_id]
-        if not line:
-            del lines.by_resource[resource]
-            lines.order.deactivate(resource)
-        self._version += 1
+        waiter = self._waiters.get(waiter_id)
+        if waiter is not None:
+            self._take_out(self._lines[waiter.item.resource], waiter_id)
         return waiter
 
     def view(self) -> RequestQueueView:
@@ -199,19 +215,47 @@ class RequestFairQueue:
 
     def queued_in(self, resource: RequestResourceKey) -> int:
         """How many wait for one request resource."""
-        lines = self._lines.get(resource.provider_model_key)
-        return 0 if lines is None else len(lines.by_resource.get(resource, ()))
+        line = self._lines.get(resource)
+        return 0 if line is None else len(line.waiters)
 
-    def waiting_at(self, endpoint: ProviderModelKey) -> bool:
-        """Whether anybody waits for an endpoint."""
-        lines = self._lines.get(endpoint)
-        return lines is not None and bool(lines.by_resource)
+    def queued_at(self, endpoint: ProviderModelKey) -> int:
+        """How many wait for an endpoint."""
+        known = self._endpoints.get(endpoint)
+        return 0 if known is None else known.waiting
 
     def waiters(self, endpoint: ProviderModelKey) -> tuple[RequestWaiter, ...]:
         """Who waits for an endpoint, line by line."""
-        lines = self._lines.get(endpoint)
-        return () if lines is None else tuple(waiter for line in lines.by_resource.values() for waiter in line.values())
+        known = self._endpoints.get(endpoint)
+        return () if known is None else tuple(waiter for line in known.lines for waiter in line.waiters.values())
 
-    def _lines_at(self, endpoint: ProviderModelKey) -> tuple[_Lines, ...]:
-        lines = self._lines.get(endpoint)
-        return () if lines is None else (lines,)
+    def _new_line(self, resource: RequestResourceKey) -> _Line:
+        key = resource.provider_model_key
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            endpoint = self._endpoints[key] = _Endpoint()
+        line = self._lines[resource] = _Line(resource, endpoint)
+        endpoint.lines.append(line)
+        return line
+
+    def _first(
+        self, endpoint: _Endpoint, is_eligible: Callable[[RequestWaiter, RequestQueueView], bool]
+    ) -> RequestWaiter | None:
+        order = endpoint.order
+        found: RequestWaiter | None = None
+        found_tag = math.inf
+        for line in order.ranked():
+            tag, _ = order.rank(line)
+            if found is not None and tag > found_tag:
+                break
+            waiter = line.head()
+            if is_eligible(waiter, self._view) and (found is None or waiter.enqueued_at < found.enqueued_at):
+                found, found_tag = waiter, tag
+        return found
+
+    def _take_out(self, line: _Line, waiter_id: int) -> None:
+        del line.waiters[waiter_id]
+        del self._waiters[waiter_id]
+        line.endpoint.waiting -= 1
+        if not line.waiters:
+            line.endpoint.order.deactivate(line)
+        self._version += 1
