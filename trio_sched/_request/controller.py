@@ -16,7 +16,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import time
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Final, TypeVar
@@ -25,10 +24,10 @@ import trio
 from typing_extensions import Self
 
 from trio_sched._errors import InvalidValueError
-from trio_sched._events.correlation import runtime_correlation
 from trio_sched._events.sinks import RequestAdmissionEventSink, request_event_stream
 from trio_sched._request.adaptation import Ring
 from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError, refuse_nested_admission
+from trio_sched._request.caller import correlation_of, current_holder, run_clock, wait_in_thread
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.core import RequestAdmissionCore
 from trio_sched._request.leases import (
@@ -79,7 +78,7 @@ class AdaptiveRequestAdmissionController:
         self._stream = request_event_stream(event_sink)
         self._core = RequestAdmissionCore(self._config, self._stream, next(_generations))
         ledger = self._core.ledger
-        self._pressure = RequestPressure(ledger.endpoints, ledger.domains, self._core.queue.queued_in, _run_clock)
+        self._pressure = RequestPressure(ledger.endpoints, ledger.domains, self._core.queue.queued_in, run_clock)
         self._delivering = False
         self._nursery_manager: AbstractAsyncContextManager[trio.Nursery, bool | None] | None = None
         self._nursery: trio.Nursery | None = None
@@ -88,7 +87,7 @@ class AdaptiveRequestAdmissionController:
         self._armed = math.inf
         for endpoint, static_cap in self._resolver.static_caps().items():
             for alias in static_cap.aliases:
-                self._core.register(endpoint, static_cap, alias, _run_clock())
+                self._core.register(endpoint, static_cap, alias, run_clock())
         self._flush()
 
     def __repr__(self) -> str:
@@ -118,7 +117,7 @@ class AdaptiveRequestAdmissionController:
         assert self._nursery is not None
         assert self._unread is not None
         self._reports = None
-        self._core.shutdown(_run_clock())
+        self._core.shutdown(run_clock())
         self._flush()
         self._nursery.cancel_scope.shield = True
         self._nursery.cancel_scope.cancel()
@@ -126,7 +125,7 @@ class AdaptiveRequestAdmissionController:
         with single_error():
             await self._nursery_manager.__aexit__(None, None, None)
         self._nursery = None
-        now = _run_clock()
+        now = run_clock()
         while self._unread.statistics().current_buffer_used:
             ring = self._unread.receive_nowait()
             if ring is not None:
@@ -146,7 +145,7 @@ class AdaptiveRequestAdmissionController:
         static_cap = self._resolver.register(
             provider_name=provider_name, model_id=model_id, alias=alias, max_parallel_requests=max_parallel_requests
         )
-        self._core.register(self._resolver.canonical(provider_name, model_id), static_cap, alias, _run_clock())
+        self._core.register(self._resolver.canonical(provider_name, model_id), static_cap, alias, run_clock())
         self._flush()
 
     @trio.lowlevel.enable_ki_protection
@@ -154,7 +153,7 @@ class AdaptiveRequestAdmissionController:
         """Admit nothing more at an endpoint, for good: whoever waits or comes is refused with `hard_policy_denial`."""
         if provider_model not in self._core.ledger.endpoints:
             raise InvalidValueError("provider_model", str(provider_model), "a registered endpoint")
-        self._core.close_endpoint(provider_model, reason, _run_clock())
+        self._core.close_endpoint(provider_model, reason, run_clock())
         self._flush()
 
     @property
@@ -172,9 +171,9 @@ class AdaptiveRequestAdmissionController:
     @trio.lowlevel.enable_ki_protection
     def try_acquire(self, item: RequestAdmissionItem) -> RequestAdmissionDecision:
         """A lease if one is free and nobody waits for it, else a denial that says why."""
-        now = _run_clock()
-        correlation = _correlation(item)
-        answer = self._core.try_lease(item, now, _holder(), correlation)
+        now = run_clock()
+        correlation = correlation_of(item)
+        answer = self._core.try_lease(item, now, current_holder(), correlation)
         if isinstance(answer, RequestAdmissionLease):
             self._flush_or_abandon(answer)
             return answer
@@ -189,7 +188,7 @@ class AdaptiveRequestAdmissionController:
         refuse_nested_admission()
         now = trio.current_time()
         holder = trio.lowlevel.current_task().name
-        correlation = _correlation(item)
+        correlation = correlation_of(item)
         answer = self._core.try_lease(item, now, holder, correlation)
         if isinstance(answer, RequestAdmissionLease):
             self._flush_or_abandon(answer)
@@ -216,22 +215,12 @@ class AdaptiveRequestAdmissionController:
 
         The lease is released on the Trio thread: `trio.from_thread.run_sync(controller.release, lease, outcome)`.
         """
-        if trio.lowlevel.in_trio_run():
-            raise RequestAdmissionUsageError(
-                "acquire_sync would block the Trio thread; await acquire_async there, or call it from a worker thread"
-            )
-        try:
-            trio.from_thread.check_cancelled()
-        except RuntimeError:
-            raise RequestAdmissionUsageError(
-                "acquire_sync works in threads started by trio.to_thread.run_sync; this is none, so call try_acquire"
-            ) from None
-        return trio.from_thread.run(self.acquire_async, item)
+        return wait_in_thread(self.acquire_async, item)
 
     @trio.lowlevel.enable_ki_protection
     def release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> ReleaseResult:
         """Give a lease back, with how its attempt ended. Never waits and never raises."""
-        result = self._core.release(lease, outcome, _run_clock())
+        result = self._core.release(lease, outcome, run_clock())
         self._flush()
         return result
 
@@ -252,12 +241,12 @@ class AdaptiveRequestAdmissionController:
 
     def model_request_started(self, lease: RequestAdmissionLease) -> None:
         """Record that the call admitted by `lease` goes out."""
-        self._core.record_model_request("model_request_started", lease, None, _run_clock())
+        self._core.record_model_request("model_request_started", lease, None, run_clock())
         self._flush()
 
     def model_request_completed(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> None:
         """Record that the call admitted by `lease` is over."""
-        self._core.record_model_request("model_request_completed", lease, outcome, _run_clock())
+        self._core.record_model_request("model_request_completed", lease, outcome, run_clock())
         self._flush()
 
     # Parts
@@ -337,7 +326,7 @@ class AdaptiveRequestAdmissionController:
         while core.rings:
             ring = core.rings.popleft()
             if reports is None:
-                core.judge(ring, _run_clock())
+                core.judge(ring, run_clock())
             else:
                 reports.send_nowait(ring)
         if core.woken:
@@ -363,24 +352,3 @@ class AdaptiveRequestAdmissionController:
 
 
 _FINAL: Final[frozenset[RequestDenialReason]] = frozenset({"shutdown", "hard_policy_denial"})
-
-
-def _run_clock() -> float:
-    try:
-        return trio.current_time()
-    except RuntimeError:
-        return time.perf_counter()
-
-
-def _holder() -> str | None:
-    try:
-        return trio.lowlevel.current_task().name
-    except RuntimeError:
-        return None
-
-
-def _correlation(item: RequestAdmissionItem) -> RuntimeCorrelation | None:
-    context = item.event_context
-    if context is not None and context.captured_correlation is not None:
-        return context.captured_correlation
-    return runtime_correlation.current()
