@@ -1,250 +1,272 @@
-"""Weighted fair order between groups: start-time fair queueing with one task, or one request, as the unit of service.
+"""Weighted fair order of groups: start-time fair queueing, one unit of service per serve.
 
-*Tags.* Every group with backlog has a tag, the virtual time at which its next unit of service may start. The group with
-the smallest tag is first; among equal tags, the one that has waited longest since it last came to its tag. Serving a
-group moves virtual time to the start of that service and its tag on by 1/weight:
+Every active group has a *tag*, the virtual time at which its next unit of service is due. Virtual time is the start of
+the latest service. Serving a group of weight w:
 
-    start = max(tag, virtual time);  virtual time = start;  tag = start + 1/weight
+    start = max(tag, virtual time);  virtual time = start;  tag = start + 1/w
 
-While two groups both have backlog and are both eligible, neither can be served while the other's tag is smaller, so
-their services, each divided by its weight, never differ by more than 1/w_a + 1/w_b (Goyal, Vin and Cheng, *Start-time
-Fair Queueing*, SIGCOMM 1996, theorem 1, with packets of length one).
+The order of groups is (tag, turn), where `turn` numbers activations and services, so equals take turns, first come
+first. Whoever serves only the first *eligible* group in this order keeps every eligible group's due time, max(tag,
+virtual time), within [virtual time, virtual time + 1/w]: for any two groups over any stretch in which both stay active
+and eligible, service divided by weight differs by at most 1/w_a + 1/w_b.
 
-*No credit.* A group that is passed over keeps its tag while virtual time moves on, and `max` lifts it when it is
-served: it comes back as an equal, with one turn owed and not a burst. The order does not need the lift any earlier,
-because whoever was passed over is before all others already.
+Nothing earns credit. A group that is skipped keeps its place in front, but its tag counts as no less than virtual time
+when it is served, so it returns as an equal. A group that goes idle keeps its tag while that lies ahead of virtual time
+(else it would gain a unit by coming back), and is forgotten afterwards; when nobody is active all is forgotten. At most
+about two idle groups per active one are remembered, the nearest tags being forgotten first. After such an early
+forgetting a group that is not remembered enters as if it had just been served, but no later than the latest tag
+forgotten: so a crowd of groups that come and go cannot starve one that stays.
 
-*Memory.* A group that runs out of backlog is remembered only while its tag lies ahead of virtual time; forgetting it
-sooner would let a group that always has exactly one item be first every time. The remembered are never more than the
-groups with backlog and a constant: beyond that those nearest to virtual time, who could gain least, are forgotten.
-When no group has backlog, everything is.
+Groups stand in *lanes*, each with a first of its own, so that groups which share a fate can be passed over together.
+Lanes are heaps of (tag, turn, group) with lazy deletion: an entry counts only while it is its group's own, the top of a
+heap always counts, and a heap is rebuilt when more than half of it does not.
 
-*Precision.* A tag is kept as base + n/weight, so adding up does not add up rounding. When virtual time has become large
-all tags are moved down by it, so that groups with tiny weights do not take the precision away from the others.
-
-*Lanes.* A group stands in one lane at a time, any hashable; each lane is a heap with lazy deletion. Lanes let an owner
-look only at groups that can matter to it. Tags and turns are comparable across lanes.
+Floats stay exact enough for any weights side by side: a tag is base + services/weight rather than a running sum, and
+when virtual time has grown so large beside 1/w that a unit would be lost in it, virtual time is subtracted from all
+tags. With weights within a factor of 2**32 of each other that happens once in billions of services.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Hashable, Iterator
-from typing import Generic, TypeAlias, TypeVar
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import Final, Generic, TypeVar
 
-__all__ = ["FairOrder", "Rank"]
+import attrs
+
+__all__ = ["FairOrder", "FairOrderStatistics"]
 
 K = TypeVar("K", bound=Hashable)
 
-Rank: TypeAlias = tuple[float, int]
+_UNIT_RESOLUTION: Final = 2.0**32
+_LARGEST_START: Final = 2.0**900
+_SPARE_IDLE: Final = 16
+_SPARE_STALE: Final = 8
 
-_IDLE_ALLOWANCE = 64
-_REBASE_ABOVE = float(2**32)
+
+@attrs.frozen
+class FairOrderStatistics:
+    """Size of a `FairOrder`. `entries` counts heap entries, those that no longer count included."""
+
+    active: int
+    idle: int
+    lanes: int
+    entries: int
+    virtual_time: float
 
 
 class _Group(Generic[K]):
-    """Invariant: tag == base + served / weight. `entry` is the one live entry in a lane, None without backlog."""
+    """tag = base + services / weight. The tag stands in `entry`, in whose place any other entry is out of date."""
 
-    __slots__ = ("base", "entry", "key", "lane", "served", "tag", "weight")
+    __slots__ = ("base", "entry", "key", "lane", "services", "weight")
+
+    entry: tuple[float, int, _Group[K]]
+    lane: _Lane[K]
 
     def __init__(self, key: K, tag: float) -> None:
         self.key = key
-        self.tag = tag
-        self.base = tag
-        self.served = 0
+        self.set_base(tag)
         self.weight = 1.0
-        self.entry: tuple[float, int, _Group[K]] | None = None
-        self.lane: Hashable = None
+
+    def set_base(self, tag: float) -> None:
+        self.base = tag
+        self.services = 0
 
 
 class _Lane(Generic[K]):
-    """Invariant: `live` counts the entries of `heap` that are their group's entry."""
+    """A heap of entries of which `live` count; the top always does."""
 
-    __slots__ = ("heap", "live")
+    __slots__ = ("heap", "live", "name")
 
-    def __init__(self) -> None:
-        self.heap: list[tuple[float, int, _Group[K]]] = []
+    def __init__(self, name: Hashable) -> None:
+        self.name = name
         self.live = 0
+        self.heap: list[tuple[float, int, _Group[K]]] = []
 
-    def add(self, entry: tuple[float, int, _Group[K]]) -> None:
-        heapq.heappush(self.heap, entry)
+    def add(self, group: _Group[K], tag: float, turn: int) -> None:
+        group.lane = self
+        group.entry = (tag, turn, group)
+        heappush(self.heap, group.entry)
         self.live += 1
 
-    def drop_one(self) -> None:
-        """An entry has gone stale; sweep when most have."""
+    def remove(self, group: _Group[K]) -> None:
+        tag, turn, _ = entry = group.entry
+        group.entry = (tag, turn, group)
         self.live -= 1
-        if len(self.heap) > 2 * self.live + 16:
-            self.heap = [entry for entry in self.heap if entry[2].entry is entry]
-            heapq.heapify(self.heap)
+        if self.heap[0] is entry:
+            heappop(self.heap)
+        self.settle()
 
-    def first(self) -> tuple[float, int, _Group[K]] | None:
-        heap = self.heap
-        while heap:
-            entry = heap[0]
-            if entry[2].entry is entry:
-                return entry
-            heapq.heappop(heap)
-        return None
+    def replace(self, group: _Group[K], tag: float, turn: int) -> None:
+        entry = group.entry
+        group.entry = (tag, turn, group)
+        if self.heap[0] is entry:
+            heapreplace(self.heap, group.entry)
+        else:
+            heappush(self.heap, group.entry)
+        self.settle()
 
-    def walk(self) -> Iterator[tuple[float, int, _Group[K]]]:
-        """The live entries in order, without changing the heap: its parents come before their children."""
+    def settle(self) -> None:
         heap = self.heap
-        if not heap:
-            return
-        frontier = [(heap[0][0], heap[0][1], 0)]
-        while frontier:
-            _, _, index = heapq.heappop(frontier)
-            entry = heap[index]
-            for child in (2 * index + 1, 2 * index + 2):
-                if child < len(heap):
-                    heapq.heappush(frontier, (heap[child][0], heap[child][1], child))
-            if entry[2].entry is entry:
-                yield entry
+        if len(heap) > 2 * self.live + _SPARE_STALE:
+            heap[:] = self.entries()
+            heapify(heap)
+        while heap and heap[0][2].entry is not heap[0]:
+            heappop(heap)
+
+    def entries(self) -> list[tuple[float, int, _Group[K]]]:
+        return [entry for entry in self.heap if entry[2].entry is entry]
+
+    def subtract(self, start: float) -> None:
+        """Shift every tag by `start`; those below come to 0, where virtual time will be."""
+        entries = self.entries()
+        self.heap.clear()
+        for tag, turn, group in entries:
+            group.set_base(max(tag - start, 0.0))
+            group.entry = (group.base, turn, group)
+            self.heap.append(group.entry)
+        heapify(self.heap)
 
 
 class FairOrder(Generic[K]):
-    """Who is next among groups. It knows no items and no eligibility; it is told who has backlog and who was served."""
+    """Orders the groups that have backlog. It knows keys and weights, never the items."""
+
+    __slots__ = ("_active", "_forgotten", "_idle", "_idle_lane", "_lanes", "_turn", "_virtual_time")
 
     def __init__(self) -> None:
-        self._groups: dict[K, _Group[K]] = {}
-        self._idle: dict[K, _Group[K]] = {}
+        self._active: dict[K, _Group[K]] = {}
         self._lanes: dict[Hashable, _Lane[K]] = {}
         self._turn = 0
+        self._reset()
+
+    def _reset(self) -> None:
         self._virtual_time = 0.0
-        self._served_since_rebase = 0
+        self._forgotten = 0.0
+        self._idle: dict[K, _Group[K]] = {}
+        self._idle_lane: _Lane[K] = _Lane(None)
 
     def __len__(self) -> int:
-        return len(self._groups)
+        return len(self._active)
 
     def __contains__(self, key: K) -> bool:
-        return key in self._groups
+        return key in self._active
 
-    @property
-    def virtual_time(self) -> float:
-        """The start of the last service, on a scale that may be moved."""
-        return self._virtual_time
-
-    @property
-    def remembered(self) -> int:
-        """How many groups without backlog are remembered."""
-        return len(self._idle)
-
-    def activate(self, key: K, lane: Hashable = None) -> None:
-        """The group has backlog now. Does nothing if it had some."""
-        if key in self._groups:
-            return
+    def activate(self, key: K, lane: Hashable = None, *, weight: float = 1.0) -> None:
+        """`key` has backlog from now on. `weight` is what it will be served with first, as far as is known."""
+        assert key not in self._active
+        now = self._virtual_time
         group = self._idle.pop(key, None)
-        if group is None or group.tag < self._virtual_time:
-            group = _Group(key, self._virtual_time)
-        self._groups[key] = group
-        self._enter(group, lane)
+        if group is not None:
+            self._idle_lane.remove(group)
+            tag = group.entry[0]
+            if tag < now:
+                tag = now
+                group.set_base(now)
+        else:
+            tag = now if self._forgotten <= now else min(self._forgotten, now + 1 / weight)
+            group = _Group(key, tag)
+        self._active[key] = group
+        self._turn += 1
+        self._lane(lane).add(group, tag, self._turn)
 
     def deactivate(self, key: K) -> None:
-        """The group has no backlog any more."""
-        group = self._groups.pop(key)
-        self._leave(group)
-        if not self._groups:
-            self._idle.clear()
-            self._lanes.clear()
-            self._virtual_time = 0.0
+        """`key` has no backlog any more."""
+        group = self._active.pop(key)
+        self._leave_lane(group)
+        if not self._active:
+            self._reset()
             return
-        if group.tag > self._virtual_time:
+        tag, turn, _ = group.entry
+        if tag > self._virtual_time:
             self._idle[key] = group
-            self._bound_memory()
+            self._idle_lane.add(group, tag, turn)
+        self._trim_idle()
 
     def move(self, key: K, lane: Hashable) -> None:
-        """Put the group into another lane, with the tag and the turn it has."""
-        group = self._groups[key]
-        if group.lane == lane:
-            return
-        assert group.entry is not None
-        _, turn, _ = group.entry
-        self._leave(group)
-        self._enter(group, lane, turn)
-
-    def lane(self, key: K) -> Hashable:
-        """The lane of a group with backlog."""
-        return self._groups[key].lane
+        """Stand in `lane` from now on, in the same place of the order."""
+        group = self._active[key]
+        if group.lane.name != lane:
+            self._leave_lane(group)
+            tag, turn, _ = group.entry
+            self._lane(lane).add(group, tag, turn)
 
     def serve(self, key: K, weight: float) -> None:
-        """Charge the group one unit of service at `weight`, a positive number with a finite reciprocal."""
-        group = self._groups[key]
-        start = group.tag
-        if start < self._virtual_time or weight != group.weight:
-            start = max(start, self._virtual_time)
-            group.base = start
-            group.served = 0
-            group.weight = weight
-        group.served += 1
-        group.tag = group.base + group.served / weight
+        """Charge `key` one unit of service at `weight`."""
+        group = self._active[key]
+        start = group.entry[0]
+        if start < self._virtual_time:
+            start = self._virtual_time
+            group.set_base(start)
+        elif weight != group.weight:
+            group.set_base(start)
+        if start > _LARGEST_START or start * weight > _UNIT_RESOLUTION:
+            self._subtract(start)
+            start = 0.0
         self._virtual_time = start
-        lane = group.lane
-        self._leave(group)
-        self._enter(group, lane)
-        self._served_since_rebase += 1
-        if start > _REBASE_ABOVE and self._served_since_rebase > len(self._groups) + len(self._idle):
-            self._rebase()
+        group.weight = weight
+        group.services += 1
+        self._turn += 1
+        group.lane.replace(group, group.base + group.services / weight, self._turn)
 
     def head(self, lane: Hashable = None) -> K | None:
-        """The first group of a lane."""
-        standing = self._lanes.get(lane)
-        entry = None if standing is None else standing.first()
-        return None if entry is None else entry[2].key
+        """First of a lane, or None if nobody stands there."""
+        found = self._lanes.get(lane)
+        return None if found is None else found.heap[0][2].key
 
-    def rank(self, key: K) -> Rank:
-        """Where a group with backlog stands; smaller is earlier, across lanes."""
-        entry = self._groups[key].entry
-        assert entry is not None
-        return entry[0], entry[1]
+    def rank(self, key: K) -> tuple[float, int]:
+        """Place of an active group in the order; comparable across lanes, valid until the next change."""
+        tag, turn, _ = self._active[key].entry
+        return tag, turn
 
     def ranked(self, *lanes: Hashable) -> Iterator[K]:
-        """The groups of these lanes, or of all, in fair order; computed as far as it is read, and changing nothing."""
-        walks = [self._lanes[lane].walk() for lane in (lanes or tuple(self._lanes)) if lane in self._lanes]
-        for entry in walks[0] if len(walks) == 1 else heapq.merge(*walks, key=_rank_of):
-            yield entry[2].key
+        """The groups of these lanes, or of all, in fair order; lazily, changing nothing."""
+        chosen = [self._lanes[name] for name in lanes if name in self._lanes] if lanes else self._lanes.values()
+        front = [(lane.heap[0], number, lane.heap, 0) for number, lane in enumerate(chosen)]
+        heapify(front)
+        number = len(front)
+        while front:
+            entry, _, heap, index = heappop(front)
+            if entry[2].entry is entry:
+                yield entry[2].key
+            for child in (2 * index + 1, 2 * index + 2):
+                if child < len(heap):
+                    number += 1
+                    heappush(front, (heap[child], number, heap, child))
 
-    def _enter(self, group: _Group[K], lane: Hashable, turn: int | None = None) -> None:
-        if turn is None:
-            self._turn += 1
-            turn = self._turn
-        standing = self._lanes.get(lane)
-        if standing is None:
-            standing = self._lanes[lane] = _Lane()
-        group.lane = lane
-        group.entry = (group.tag, turn, group)
-        standing.add(group.entry)
+    def statistics(self) -> FairOrderStatistics:
+        """How much is remembered."""
+        entries = sum(len(lane.heap) for lane in (*self._lanes.values(), self._idle_lane))
+        return FairOrderStatistics(
+            active=len(self._active),
+            idle=len(self._idle),
+            lanes=len(self._lanes),
+            entries=entries,
+            virtual_time=self._virtual_time,
+        )
 
-    def _leave(self, group: _Group[K]) -> None:
-        group.entry = None
-        standing = self._lanes[group.lane]
-        standing.drop_one()
-        if not standing.live:
-            del self._lanes[group.lane]
+    def _lane(self, name: Hashable) -> _Lane[K]:
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = _Lane(name)
+        return lane
 
-    def _bound_memory(self) -> None:
-        allowed = len(self._groups) + _IDLE_ALLOWANCE
-        if len(self._idle) <= allowed:
-            return
-        ahead = [group for group in self._idle.values() if group.tag > self._virtual_time]
-        ahead.sort(key=lambda group: group.tag, reverse=True)
-        self._idle = {group.key: group for group in ahead[: allowed // 2]}
+    def _leave_lane(self, group: _Group[K]) -> None:
+        lane = group.lane
+        lane.remove(group)
+        if not lane.live:
+            del self._lanes[lane.name]
 
-    def _rebase(self) -> None:
-        offset, self._virtual_time, self._served_since_rebase = self._virtual_time, 0.0, 0
-        for group in (*self._groups.values(), *self._idle.values()):
-            group.tag -= offset
-            group.base = group.tag
-            group.served = 0
-        for standing in self._lanes.values():
-            renewed: list[tuple[float, int, _Group[K]]] = []
-            for entry in standing.heap:
-                group = entry[2]
-                if group.entry is entry:
-                    group.entry = (group.tag, entry[1], group)
-                    renewed.append(group.entry)
-            standing.heap = renewed
-            heapq.heapify(renewed)
+    def _trim_idle(self) -> None:
+        lane = self._idle_lane
+        room = 2 * len(self._active) + _SPARE_IDLE
+        while lane.live and (lane.heap[0][0] <= self._virtual_time or lane.live > room):
+            tag, _, group = lane.heap[0]
+            lane.remove(group)
+            del self._idle[group.key]
+            self._forgotten = max(self._forgotten, tag)
 
-
-def _rank_of(entry: tuple[float, int, object]) -> Rank:
-    return entry[0], entry[1]
+    def _subtract(self, start: float) -> None:
+        """Let virtual time be 0 where it would be `start`. Costs a rebuild of every heap."""
+        for lane in (*self._lanes.values(), self._idle_lane):
+            lane.subtract(start)
+        self._forgotten = max(self._forgotten - start, 0.0)
