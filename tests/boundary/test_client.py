@@ -49,7 +49,7 @@ class Provider:
 
 @pytest.fixture
 def openai() -> ModuleType:
-    return pytest.importorskip("openai")
+    return cast("ModuleType", pytest.importorskip("openai"))
 
 
 def test_a_client_with_retries_is_copied_once_without_them(openai: ModuleType) -> None:
