@@ -1,14 +1,66 @@
 """Task and request admission for Trio pipelines that call models by the thousand."""
 
-from trio_sched._errors import InvalidTypeError, InvalidValueError, TrioSchedError
+from trio_sched._capacity import AsyncCapacityPlan, CapacityValue
+from trio_sched._client import HiddenRetriesError
+from trio_sched._errors import (
+    CycleError,
+    DuplicateColumnError,
+    InvalidTypeError,
+    InvalidValueError,
+    PipelineError,
+    TrioSchedError,
+    UnknownNameError,
+)
+from trio_sched._executor import QuotaExhaustedError
+from trio_sched._generator import ColumnGenerator
+from trio_sched._pipeline.admission import RequestAdmission, open_admission
+from trio_sched._pipeline.cells import MalformedOutputError
+from trio_sched._pipeline.columns import CellColumn, Column, FromScratchColumn, RowSpan, column, from_scratch_column
+from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.model_calls import ModelHandle
+from trio_sched._pipeline.models import Model
+from trio_sched._pipeline.result import RunResult
+from trio_sched._pipeline.run import run
+from trio_sched._pipeline.sources import InputRowError
+from trio_sched._pipeline.store import OutputExistsError, OutputNotWritableError
+from trio_sched._request.config import RequestAdmissionTuningConfig
+from trio_sched._request.leases import RequestAdmissionError
 from trio_sched._version import __version__
 from trio_sched.metadata import SchedulingMetadata, SchedulingMetadataError
 
 __all__ = [
+    "AsyncCapacityPlan",
+    "CapacityValue",
+    "CellColumn",
+    "Column",
+    "ColumnGenerator",
+    "CycleError",
+    "DuplicateColumnError",
+    "FromScratchColumn",
+    "HiddenRetriesError",
+    "InputRowError",
     "InvalidTypeError",
     "InvalidValueError",
+    "MalformedOutputError",
+    "Model",
+    "ModelHandle",
+    "OutputExistsError",
+    "OutputNotWritableError",
+    "PipelineError",
+    "QuotaExhaustedError",
+    "RequestAdmission",
+    "RequestAdmissionError",
+    "RequestAdmissionTuningConfig",
+    "RowSpan",
+    "RunConfig",
+    "RunResult",
     "SchedulingMetadata",
     "SchedulingMetadataError",
     "TrioSchedError",
+    "UnknownNameError",
     "__version__",
+    "column",
+    "from_scratch_column",
+    "open_admission",
+    "run",
 ]

@@ -1,8 +1,8 @@
 """Questions, answers, judgements, revisions and embeddings for the documentation topics that ship with Python.
 
-Two providers serve the models over real HTTP. By default they are the rehearsal provider that trio_sched ships: provider
-A can take 24 calls at once, 8 in the middle third of its calls, and 24 again, and it answers 429 above that. With
-OPENAI_BASE_URL and OPENAI_API_KEY set, the same pipeline runs against that endpoint.
+Two providers serve the models over real HTTP. By default they are the rehearsal provider that trio_sched ships:
+provider A can take 24 calls at once, 8 in the middle third of its calls, and 24 again, and it answers 429 above that.
+With OPENAI_BASE_URL and OPENAI_API_KEY set, the same pipeline runs against that endpoint.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ from pathlib import Path
 
 import attrs
 import trio
-from openai import AsyncOpenAI
+from demo_evidence import read_evidence
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 import trio_sched as ts
 from trio_sched.rehearsal import Latency, Phase, RehearsalScript, rehearsal_process
 
 STATIC_CAP_A = 32
 STATIC_CAP_B = 48
-EXPECTED_CALLS_A = 2_000
+EXPECTED_CALLS_A = 2_400
 
 
 @attrs.frozen
 class Providers:
     """Where the two providers are, and which models they serve."""
 
-    url_a: str | None
-    url_b: str | None
+    url_a: str
+    url_b: str
     chat_a: str
     chat_b: str
     embedding_b: str
+    api_key: str
+    rehearsed: bool
 
 
 def passages(minimum: int = 600) -> list[dict[str, str]]:
@@ -56,10 +59,16 @@ def passages(minimum: int = 600) -> list[dict[str, str]]:
     return found
 
 
+def open_client(providers: Providers, url: str) -> AsyncOpenAI:
+    """The SDK's client; on loopback it takes no proxy from the environment."""
+    http_client = DefaultAsyncHttpxClient(trust_env=not providers.rehearsed)
+    return AsyncOpenAI(base_url=url, api_key=providers.api_key, http_client=http_client)
+
+
 def pipeline(texts: list[dict[str, str]], providers: Providers) -> list[ts.Column]:
     """The columns of the dataset."""
-    client_a = AsyncOpenAI(base_url=providers.url_a, api_key=os.environ.get("OPENAI_API_KEY", "rehearsal"))
-    client_b = AsyncOpenAI(base_url=providers.url_b, api_key=os.environ.get("OPENAI_API_KEY", "rehearsal"))
+    client_a = open_client(providers, providers.url_a)
+    client_b = open_client(providers, providers.url_b)
     writer = ts.Model("a", providers.chat_a, client=client_a, max_parallel_requests=STATIC_CAP_A)
     judge = ts.Model("b", providers.chat_b, client=client_b, max_parallel_requests=STATIC_CAP_B)
     embedder = ts.Model(
@@ -116,9 +125,10 @@ def pipeline(texts: list[dict[str, str]], providers: Providers) -> list[ts.Colum
 async def open_providers() -> AsyncIterator[Providers]:
     """The endpoint that the environment names, or else the rehearsal provider in a process of its own."""
     url = os.environ.get("OPENAI_BASE_URL")
-    if url:
+    if url is not None:
         chat = os.environ.get("DEMO_CHAT_MODEL", "gpt-5-mini")
-        yield Providers(url, url, chat, chat, os.environ.get("DEMO_EMBEDDING_MODEL", "text-embedding-3-small"))
+        embedding = os.environ.get("DEMO_EMBEDDING_MODEL", "text-embedding-3-small")
+        yield Providers(url, url, chat, chat, embedding, os.environ["OPENAI_API_KEY"], rehearsed=False)
         return
     latency = Latency(mean=0.15, sigma=0.3, minimum=0.03)
     third = EXPECTED_CALLS_A // 3
@@ -127,13 +137,16 @@ async def open_providers() -> AsyncIterator[Providers]:
             phases=(
                 Phase(name="before", latency=latency, max_in_flight=24, retry_after_seconds=0.25),
                 Phase(name="low", latency=latency, max_in_flight=8, retry_after_seconds=0.25, after_accepted=third),
-                Phase(name="after", latency=latency, max_in_flight=24, retry_after_seconds=0.25, after_accepted=2 * third),
+                Phase(
+                    name="after", latency=latency, max_in_flight=24, retry_after_seconds=0.25, after_accepted=2 * third
+                ),
             )
         ),
         "b": RehearsalScript(phases=(Phase(latency=latency, max_in_flight=64),)),
     }
     async with rehearsal_process(scripts) as server:
-        yield Providers(server.base_url("a"), server.base_url("b"), "writer", "judge", "judge")
+        url_a, url_b = server.base_url("a"), server.base_url("b")
+        yield Providers(url_a, url_b, "writer", "judge", "judge", "rehearsal", rehearsed=True)
 
 
 async def main(output: Path, seed: int, buffer_size: int, row_groups: int) -> ts.RunResult:
@@ -153,13 +166,21 @@ async def main(output: Path, seed: int, buffer_size: int, row_groups: int) -> ts
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder of the run (default: %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("out/demo"), help="folder of the run (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--buffer-size", type=int, default=100)
     parser.add_argument("--row-groups", type=int, default=3)
     options = parser.parse_args()
     try:
-        print(trio.run(main, options.output, options.seed, options.buffer_size, options.row_groups).summary())
+        result = trio.run(main, options.output, options.seed, options.buffer_size, options.row_groups)
+        print(result.summary())
+        print(f"data hash    {result.data_hash()}")
+        if "OPENAI_BASE_URL" not in os.environ:
+            evidence = read_evidence(options.output)
+            print(f"\n{evidence.lines()}")
+            sys.exit(0 if evidence.holds() else 1)
     except ts.TrioSchedError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:

@@ -57,7 +57,8 @@ def test_data_are_those_of_a_sequential_run(tmp_path: Path, buffer_size: int, ro
         assert result.data_hash() == await run_sequentially(PLAIN, records=103, seed=5)
         assert len(list(result.rows())) == 103
         assert result.leaks == ()
-        assert result.scheduler.max_row_groups_in_flight <= row_groups
+        plan = json.loads((tmp_path / "out" / "capacity_plan.json").read_text())
+        assert plan["observed_maxima"]["row_groups_in_flight"] <= row_groups
 
     mocked(main)
 
@@ -104,9 +105,7 @@ def test_a_generator_that_raises_drops_its_row_and_the_run_goes_on(tmp_path: Pat
         return row["picky"]
 
     async def main() -> None:
-        result = await execute(
-            [number, picky, after], records=100, output=tmp_path / "out", blocking=inline
-        )
+        result = await execute([number, picky, after], records=100, output=tmp_path / "out", blocking=inline)
         numbers = await number(ts.RowSpan(0, 100, 0))
         kept = [n for n in numbers if isinstance(n, int) and n % 5]
         assert [row["after"] for row in result.rows()] == kept
@@ -122,12 +121,19 @@ def test_a_generator_that_raises_drops_its_row_and_the_run_goes_on(tmp_path: Pat
 def test_what_is_not_json_is_malformed_and_says_so(tmp_path: Path) -> None:
     @ts.column(needs=["number"])
     async def odd(row: dict[str, int]) -> object:
-        return {1, 2} if row["number"] == 0 else float("nan")
+        return {1, 2}
+
+    @ts.column(needs=["number"])
+    async def endless(row: dict[str, int]) -> object:
+        return float("nan")
 
     async def main() -> None:
-        result = await execute([number, odd], records=3, output=tmp_path / "out", blocking=inline)
-        assert result.records == 0
-        assert "column 'odd' returned a set that is not JSON" in result.summary()
+        for column, problem in ((odd, "returned a set that is not JSON"), (endless, "Out of range float values")):
+            output = tmp_path / column.name
+            result = await execute([number, column], records=3, output=output, blocking=inline)
+            assert (result.records, result.dropped) == (0, 3)
+            assert f"dropped 3 rows: column {column.name!r}, MalformedOutputError" in result.summary()
+            assert problem in result.summary()
 
     mocked(main)
 
@@ -190,9 +196,7 @@ def test_no_row_is_lost_to_rate_limits(tmp_path: Path) -> None:
 
     async def main() -> None:
         sink = InMemoryAdmissionEventSink()
-        result = await execute(
-            [number, called], records=300, output=tmp_path / "out", blocking=inline, event_sink=sink
-        )
+        result = await execute([number, called], records=300, output=tmp_path / "out", blocking=inline, event_sink=sink)
         assert (result.records, result.dropped, result.leaks) == (300, 0, ())
         statistics = result.requests[model.resource]
         assert statistics.attempts == calls
@@ -237,7 +241,7 @@ async def run_never(row: dict[str, object]) -> int:
         (lambda: [number, ts.column(needs=["nummer"])(run_never)], "did you mean 'number'"),
         (lambda: [number, number], "column 'number' is made twice"),
         (lambda: [number, ts.column(needs=["number"], model="wrter", name="x")(with_model)], "did you mean 'writer'"),
-        (lambda: [], "at least one column"),
+        (list, "at least one column"),
         (lambda: [run_never], "must be made with @column"),
     ],
 )
@@ -282,7 +286,7 @@ async def test_bad_inputs_are_refused_before_anything(tmp_path: Path) -> None:
         await ts.run([double], rows=[], output=out)
     with pytest.raises(ts.PipelineError, match="rows or records"):
         await ts.run([number], output=out)
-    with pytest.raises(ts.InvalidValueError, match="^records must be an int of at least 0, got -3$"):
+    with pytest.raises(ts.InvalidValueError, match=r"^records must be an int of at least 0, got -3$"):
         await ts.run([number], records=-3, output=out)
     assert not out.exists()
 
@@ -324,9 +328,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
         return await handle.call(reply, row["number"])
 
     async def main() -> None:
-        await execute(
-            [number, called], records=25, output=out, config=ts.RunConfig(buffer_size=10), blocking=inline
-        )
+        await execute([number, called], records=25, output=out, config=ts.RunConfig(buffer_size=10), blocking=inline)
 
     mocked(main)
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [

@@ -9,7 +9,7 @@ whoever fills it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import TextIO
@@ -67,10 +67,8 @@ class JsonlEventSink:
         if len(self._scheduler) + len(self._request) >= self._max_buffered:
             self.flush()
             return
-        try:
+        with suppress(trio.WouldBlock):
             self._bell.send_nowait(None)
-        except trio.WouldBlock:
-            pass
 
 
 @asynccontextmanager

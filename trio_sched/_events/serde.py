@@ -19,7 +19,8 @@ __all__ = ["event_line", "read_event"]
 
 E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+# dict: snapshots hold read-only mappings, which JSON does not know.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=dict).encode
 
 
 def event_line(event: SchedulerAdmissionEvent | RequestAdmissionEvent) -> str:

@@ -5,14 +5,14 @@ Everything that can be wrong with a pipeline is found here, before a folder is m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
 from trio_sched._errors import PipelineError, UnknownNameError
 from trio_sched._generator import ColumnGenerator
 from trio_sched._pipeline.columns import CellColumn, Column, FromScratchColumn
-from trio_sched._pipeline.models import Model
+from trio_sched._pipeline.models import Model, alias_models
 from trio_sched._pipeline.sources import RowReader
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._task.graph import ExecutionGraph, GraphNode
@@ -48,17 +48,13 @@ class BoundPipeline:
     resolver: RequestResourceResolver
 
 
-def bind_pipeline(
-    columns: Sequence[Column], reader: RowReader | None, models: Mapping[str, Model]
-) -> BoundPipeline:
+def bind_pipeline(columns: Sequence[Column], reader: RowReader | None, models: Mapping[str, Model]) -> BoundPipeline:
     """Check and bind. Raises a `PipelineError` that names the value and the remedy."""
     for made in columns:
         if not isinstance(made, CellColumn | FromScratchColumn):
-            raise PipelineError(
-                f"columns must be made with @column or @from_scratch_column, got {made!r}"
-            )
+            raise PipelineError(f"columns must be made with @column or @from_scratch_column, got {made!r}")
     used = {made.name: tuple(_model(made, model, models) for model in _declared(made)) for made in columns}
-    aliases = _aliases(model for each in used.values() for model in each)
+    aliases = alias_models(model for each in used.values() for model in each)
     resolver = RequestResourceResolver()
     for model, alias in aliases.items():
         resolver.register(
@@ -93,15 +89,3 @@ def _model(made: Column, model: Model | str, models: Mapping[str, Model]) -> Mod
     if model not in models:
         raise UnknownNameError("model", model, used_by=f"column {made.name!r}", known=models)
     return models[model]
-
-
-def _aliases(models: Iterable[Model]) -> dict[Model, str]:
-    """A name of its own for every model, so that the caps of two models of one endpoint are both kept."""
-    aliases: dict[Model, str] = {}
-    taken: dict[str, int] = {}
-    for model in models:
-        if model not in aliases:
-            name = f"{model.provider}/{model.model_id}"
-            taken[name] = taken.get(name, 0) + 1
-            aliases[model] = name if taken[name] == 1 else f"{name}#{taken[name]}"
-    return aliases

@@ -50,9 +50,7 @@ def capacity_plan(
                 "model_metadata",
                 fallback_from="request_admission_config.initial_limits",
             ),
-            request_admission_config=CapacityValue(
-                requests.snapshot(), _source(config, "request_admission")
-            ),
+            request_admission_config=CapacityValue(requests.snapshot(), _source(config, "request_admission")),
             transport_pool_limits=CapacityValue(
                 None, "adapter_config", missing_reason="connections are pooled by the caller's own client"
             ),

@@ -1,4 +1,4 @@
-"""What a failed model call means for the row that needed it: the words of the model-call boundary, in the scheduler's."""
+"""What a failed model call means for the row that needed it, in the words of the scheduler."""
 
 from __future__ import annotations
 

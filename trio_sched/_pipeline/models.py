@@ -9,20 +9,22 @@ Inside a run a column receives a handle for each of its models; see `model_calls
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import attrs
 
 from trio_sched import _validation as check
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 
-__all__ = ["Model"]
+__all__ = ["Model", "alias_models"]
 
 
 @attrs.frozen(eq=False)
 class Model:
     """An endpoint to call. max_parallel_requests: the most calls in flight at once, over all its domains.
 
-    provider, model_id: canonical names, shown in events and reports. client: the SDK client whose methods `call` will be
-    given; its own hidden retries are switched off. domain: `chat`, `embedding`, `image` or `healthcheck`.
+    provider, model_id: canonical names, shown in events and reports. client: the SDK client whose methods `call` will
+    be given; its own hidden retries are switched off. domain: `chat`, `embedding`, `image` or `healthcheck`.
     """
 
     provider: str = attrs.field(validator=check.text)
@@ -43,3 +45,15 @@ class Model:
     def resource(self) -> RequestResourceKey:
         """The request domain of the endpoint that calls go to."""
         return RequestResourceKey(self.provider, self.model_id, self.domain)
+
+
+def alias_models(models: Iterable[Model]) -> dict[Model, str]:
+    """A name of its own for every model, so that the caps of two models of one endpoint are both kept."""
+    aliases: dict[Model, str] = {}
+    taken: dict[str, int] = {}
+    for model in models:
+        if model not in aliases:
+            name = str(model.endpoint)
+            taken[name] = taken.get(name, 0) + 1
+            aliases[model] = name if taken[name] == 1 else f"{name}#{taken[name]}"
+    return aliases

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 
+from trio_sched._capacity import AsyncCapacityPlan
 from trio_sched._events.json_value import JsonValue
 from trio_sched._observe.statistics import RequestStatistics
 from trio_sched._pipeline.store import RunFolder
@@ -21,7 +22,8 @@ __all__ = ["RunResult"]
 class RunResult:
     """A finished run.
 
-    path: its output folder. wall_seconds: from the first to the last step. leaks: task and request leases still held,
+    path: its output folder. capacity_plan: what bounded it and what was used, as in `capacity_plan.json`.
+    wall_seconds: from the first to the last step. leaks: task and request leases still held,
     which is always empty unless there is a bug; each entry names the holder.
     """
 
@@ -30,6 +32,7 @@ class RunResult:
     scheduler: SchedulerResult
     requests: Mapping[RequestResourceKey, RequestStatistics]
     static_caps: Mapping[ProviderModelKey, int]
+    capacity_plan: AsyncCapacityPlan
     wall_seconds: float
     leaks: tuple[str, ...]
 
@@ -79,9 +82,8 @@ class RunResult:
             width = max(len(str(resource)) for resource in self.requests)
             lines += ["", f"{'endpoint':<{width}}  attempts  rate limited  cap  most  limit low/last  utilisation"]
         for resource, statistics in sorted(self.requests.items()):
-            limits = (
-                f"{statistics.lowest_limit}/{statistics.last_limit}" if statistics.lowest_limit is not None else "steady"
-            )
+            moved = statistics.lowest_limit is not None
+            limits = f"{statistics.lowest_limit}/{statistics.last_limit}" if moved else "steady"
             lines.append(
                 f"{resource!s:<{width}}  {statistics.attempts:>8,}  "
                 f"{statistics.outcomes.get('rate_limited', 0):>5,} {statistics.refused_share:>6.1%}  "

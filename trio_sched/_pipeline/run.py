@@ -9,17 +9,18 @@ from __future__ import annotations
 import platform
 import random
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 import trio
 
 from trio_sched import _validation as check
 from trio_sched._blocking import Blocking, in_threads
-from trio_sched._capacity import AsyncCapacityObservedMaxima, plain
+from trio_sched._capacity import AsyncCapacityPlan, plain
+from trio_sched._client import RetryFreeClients
 from trio_sched._errors import PipelineError
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.jsonl import open_jsonl_sink
@@ -29,22 +30,25 @@ from trio_sched._events.sinks import (
     SchedulerAdmissionEventSink,
     scheduler_event_stream,
 )
+from trio_sched._executor import ModelRequestExecutor, RequestRetryConfig
 from trio_sched._observe.statistics import RequestStatisticsSink
+from trio_sched._pipeline.admission import register_models
 from trio_sched._pipeline.binding import BoundPipeline, bind_pipeline
 from trio_sched._pipeline.capacity import capacity_plan
 from trio_sched._pipeline.columns import Column
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.failures import classify_failure
 from trio_sched._pipeline.fingerprint import fingerprint
-from trio_sched._pipeline.model_calls import ModelCalls
+from trio_sched._pipeline.model_calls import ModelHandle, retry_free_clients
 from trio_sched._pipeline.models import Model
 from trio_sched._pipeline.result import RunResult
 from trio_sched._pipeline.runner import PipelineRunner
 from trio_sched._pipeline.sources import Row, open_rows
 from trio_sched._pipeline.store import PartStore, RunFolder
+from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
-from trio_sched._scheduler.row_groups import FixedRowGroupPlan
-from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerResult
+from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroupPlan
+from trio_sched._scheduler.scheduler import AsyncTaskScheduler
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.resolver import TaskSchedulingResolver
@@ -52,6 +56,8 @@ from trio_sched._unwrap import single_error
 from trio_sched._version import __version__
 
 __all__ = ["execute", "run"]
+
+AnySink: TypeAlias = SchedulerAdmissionEventSink | RequestAdmissionEventSink
 
 _MAX_BLOCKING_THREADS = 8
 """Enough for every row group in flight to be written at once beside the event writer; more only wait for one disk."""
@@ -65,7 +71,7 @@ async def run(
     records: int | None = None,
     models: Mapping[str, Model] | None = None,
     config: RunConfig | None = None,
-    event_sink: SchedulerAdmissionEventSink | RequestAdmissionEventSink | None = None,
+    event_sink: AnySink | None = None,
 ) -> RunResult:
     """Make a dataset and put it into the folder `output`.
 
@@ -97,7 +103,7 @@ async def execute(
     records: int | None = None,
     models: Mapping[str, Model] | None = None,
     config: RunConfig | None = None,
-    event_sink: SchedulerAdmissionEventSink | RequestAdmissionEventSink | None = None,
+    event_sink: AnySink | None = None,
     blocking: Blocking,
 ) -> RunResult:
     """`run`, with a say in where blocking work goes."""
@@ -113,70 +119,133 @@ async def execute(
         plan = FixedRowGroupPlan(check.check_int("records", records, minimum=0), config.buffer_size)
     resolver = TaskSchedulingResolver(pipeline.columns)
     tasks = TaskAdmissionConfig(config.submission_capacity, resolver.resource_limits)
+    clients = retry_free_clients(pipeline.aliases)
     folder = RunFolder(Path(output))
     folder.create()
 
-    run_id = secrets.token_hex(8)
-    document: dict[str, JsonValue] = {
-        "schema_version": 1,
-        "run_id": run_id,
-        "status": "running",
-        "fingerprint": fingerprint(pipeline, config, reader.source if reader is not None else None, records),
-        "versions": {"trio_sched": __version__, "trio": trio.__version__, "python": platform.python_version()},
-        "config": plain(attrs.asdict(config)),
-        "columns": list(pipeline.graph.columns),
-    }
-    folder.write_json(folder.run_file, document)
-    statistics = RequestStatisticsSink()
-    requests = config.request_admission.with_limits()
-    started_at = trio.current_time()
-    status = "failed"
-    store = PartStore(folder, pipeline.graph.columns, blocking=blocking)
-    outcome: SchedulerResult | None = None
-    try:
-        with single_error():
-            async with _open_sinks(folder, config, event_sink, statistics, blocking) as sink:
-                admission = AdaptiveRequestAdmissionController(requests, event_sink=sink)
-                calls = ModelCalls(pipeline, admission, config, random.Random(config.seed))
-                scheduler = AsyncTaskScheduler(
-                    pipeline.graph,
-                    resolver,
-                    PipelineRunner(pipeline.columns, calls.handles, store, seed=config.seed),
-                    plan,
-                    store,
-                    admission=TaskAdmissionController(tasks),
-                    classify=classify_failure,
-                    max_concurrent_row_groups=config.max_concurrent_row_groups,
-                    events=scheduler_event_stream(sink),
-                    run_id=run_id,
-                )
-
-                def write_plan() -> None:
-                    maxima = _maxima(scheduler, admission)
-                    current = capacity_plan(pipeline, config, tasks, requests, admission.pressure, maxima)
-                    folder.write_json(folder.capacity_file, plain_document(current))
-
-                write_plan()
-                try:
-                    async with admission:
-                        outcome = await scheduler.run()
-                finally:
-                    write_plan()
-        status = "cancelled" if outcome.cancelled else "completed"
-    except KeyboardInterrupt:
-        status = "interrupted"
-        raise
-    finally:
-        document["status"] = status
-        if outcome is not None:
-            document |= {"rows": outcome.rows, "dropped_rows": outcome.dropped_rows}
-        folder.write_json(folder.run_file, document)
-    return RunResult(
-        path=folder.path,
-        run_id=run_id,
-        scheduler=outcome,
-        requests=statistics.by_resource,
-        static_caps={endpoint: cap.cap for endpoint, cap in pipeline.resolver.static_caps().items()},
-        wall_seconds=trio.current_time() - started_at,
-        leaks=tuple(map(str, (*scheduler.leak_report(), *admission.leak_report()))),
+    return await _Run(pipeline, plan, resolver, tasks, clients, folder, config, blocking).run(
+        event_sink, fingerprint(pipeline, config, reader.source if reader is not None else None, records)
     )
+
+
+class _Run:
+    """A pipeline that was accepted, from its first document to its result."""
+
+    def __init__(
+        self,
+        pipeline: BoundPipeline,
+        plan: RowGroupPlan,
+        resolver: TaskSchedulingResolver,
+        tasks: TaskAdmissionConfig,
+        clients: RetryFreeClients,
+        folder: RunFolder,
+        config: RunConfig,
+        blocking: Blocking,
+    ) -> None:
+        self.pipeline = pipeline
+        self.plan = plan
+        self.resolver = resolver
+        self.tasks = tasks
+        self.clients = clients
+        self.folder = folder
+        self.config = config
+        self.blocking = blocking
+        self.run_id = secrets.token_hex(8)
+        self.statistics = RequestStatisticsSink()
+
+    async def run(self, event_sink: AnySink | None, run_fingerprint: str) -> RunResult:
+        """Run it; the folder's documents say how it stands, also when it fails."""
+        document: dict[str, JsonValue] = {
+            "schema_version": 1,
+            "run_id": self.run_id,
+            "status": "running",
+            "fingerprint": run_fingerprint,
+            "versions": {"trio_sched": __version__, "trio": trio.__version__, "python": platform.python_version()},
+            "config": plain(self.config),
+            "columns": list(self.pipeline.graph.columns),
+        }
+        self.folder.write_json(self.folder.run_file, document)
+        document["status"] = "failed"
+        try:
+            with single_error():
+                result = await self._run_with_sinks(event_sink)
+            document["status"] = "cancelled" if result.scheduler.cancelled else "completed"
+            document["rows"] = result.records
+            document["dropped_rows"] = result.dropped
+            return result
+        except KeyboardInterrupt:
+            document["status"] = "interrupted"
+            raise
+        finally:
+            self.folder.write_json(self.folder.run_file, document)
+
+    async def _run_with_sinks(self, event_sink: AnySink | None) -> RunResult:
+        sinks: list[AnySink] = [self.statistics]
+        if event_sink is not None:
+            sinks.append(event_sink)
+        if not self.config.write_events:
+            return await self._run_admitted(FanOutEventSink(*sinks))
+        async with open_jsonl_sink(self.folder.events, blocking=self.blocking) as files:
+            return await self._run_admitted(FanOutEventSink(files, *sinks))
+
+    async def _run_admitted(self, sink: FanOutEventSink) -> RunResult:
+        requests = self.config.request_admission.with_limits()
+        admission = AdaptiveRequestAdmissionController(requests, event_sink=sink)
+        register_models(admission, self.pipeline.aliases)
+        executor = ModelRequestExecutor(
+            admission,
+            retry=RequestRetryConfig(max_attempts=self.config.max_attempts),
+            rng=random.Random(self.config.seed),
+        )
+        handles = {model: ModelHandle(model, executor, self.clients) for model in self.pipeline.aliases}
+        store = PartStore(self.folder, self.pipeline.graph.columns, blocking=self.blocking)
+        task_admission = TaskAdmissionController(self.tasks)
+        scheduler = AsyncTaskScheduler(
+            self.pipeline.graph,
+            self.resolver,
+            PipelineRunner(self.pipeline.columns, handles, store, seed=self.config.seed),
+            self.plan,
+            store,
+            admission=task_admission,
+            classify=classify_failure,
+            max_concurrent_row_groups=self.config.max_concurrent_row_groups,
+            events=scheduler_event_stream(sink),
+            run_id=self.run_id,
+        )
+        started_at = trio.current_time()
+        self._write_plan(requests, admission, scheduler)
+        try:
+            async with admission:
+                outcome = await scheduler.run()
+        finally:
+            plan = self._write_plan(requests, admission, scheduler)
+        return RunResult(
+            path=self.folder.path,
+            run_id=self.run_id,
+            scheduler=outcome,
+            requests=self.statistics.by_resource,
+            static_caps={endpoint: each.cap for endpoint, each in self.pipeline.resolver.static_caps().items()},
+            capacity_plan=plan,
+            wall_seconds=trio.current_time() - started_at,
+            leaks=tuple(map(str, (*task_admission.leak_report(), *admission.leak_report()))),
+        )
+
+    def _write_plan(
+        self,
+        requests: RequestAdmissionConfig,
+        admission: AdaptiveRequestAdmissionController,
+        scheduler: AsyncTaskScheduler,
+    ) -> AsyncCapacityPlan:
+        seen = admission.pressure.maxima()
+        maxima = attrs.evolve(
+            scheduler.observed_maxima(),
+            request_waiters_by_resource=seen.waiters_by_resource,
+            request_in_flight_by_resource=seen.in_flight_by_resource,
+            provider_model_aggregate_in_flight=seen.in_flight_by_endpoint,
+            request_domain_current_limits=seen.current_limit_by_resource,
+        )
+        plan = capacity_plan(self.pipeline, self.config, self.tasks, requests, admission.pressure, maxima)
+        document = plain(plan)
+        assert isinstance(document, dict)
+        self.folder.write_json(self.folder.capacity_file, document)
+        return plan

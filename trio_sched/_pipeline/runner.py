@@ -30,9 +30,7 @@ class PipelineRunner:
         seed: int,
     ) -> None:
         self._makers = {name: column.maker for name, column in columns.items()}
-        self._handles = {
-            name: tuple(handles[model] for model in column.models) for name, column in columns.items()
-        }
+        self._handles = {name: tuple(handles[model] for model in column.models) for name, column in columns.items()}
         self._store = store
         self._seed = seed
 

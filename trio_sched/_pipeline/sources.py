@@ -91,9 +91,7 @@ class RowReader:
             yield row
 
 
-def open_rows(
-    rows: Iterable[Row] | str | PathLike[str], *, buffer_size: int, blocking: Blocking
-) -> RowReader:
+def open_rows(rows: Iterable[Row] | str | PathLike[str], *, buffer_size: int, blocking: Blocking) -> RowReader:
     """A reader over an iterable of mappings, or over a `.jsonl` or `.csv` file (UTF-8, with a header row)."""
     if not isinstance(rows, str | PathLike):
         return RowReader("the rows given", rows, buffer_size=buffer_size, blocking=blocking)

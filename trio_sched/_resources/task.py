@@ -85,12 +85,23 @@ def _amounts(value: Mapping[SchedulerResourceKey, int]) -> Mapping[SchedulerReso
 
 @attrs.frozen
 class SchedulerResourceRequest:
-    """Units of stage resources that a task holds while it runs, taken all or nothing. Amounts are positive ints."""
+    """Units of stage resources that a task holds while it runs, taken all or nothing. Amounts are positive ints.
+
+    competed_for: the resources over which fairness between groups is judged, which are those it names beside
+    `submission`, or `submission` where it names nothing more specific.
+    """
 
     amounts: Mapping[SchedulerResourceKey, int] = attrs.field(factory=lambda: {SUBMISSION: 1}, converter=_amounts)
+    competed_for: tuple[SchedulerResourceKey, ...] = attrs.field(init=False, eq=False, repr=False)
+    _hash: int = attrs.field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        specific = tuple(resource for resource in self.amounts if resource != SUBMISSION)
+        object.__setattr__(self, "competed_for", specific or tuple(self.amounts))
+        object.__setattr__(self, "_hash", hash(frozenset(self.amounts.items())))
 
     def __hash__(self) -> int:
-        return hash(frozenset(self.amounts.items()))
+        return self._hash
 
 
 @attrs.frozen(cache_hash=True)

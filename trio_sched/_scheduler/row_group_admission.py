@@ -45,19 +45,22 @@ class RowGroupAdmission:
         """Row groups admitted and not yet durable."""
         return self._slots.borrowed_tokens
 
-    async def run(self) -> None:
-        """Admit row groups until the plan is exhausted, then wait for the last to be durable."""
-        async with trio.open_nursery() as nursery:
-            while True:
-                slot = object()
-                await self._slots.acquire_on_behalf_of(slot)
-                row_group = await self._plan.next_row_group()
-                if row_group is None:
-                    self._slots.release_on_behalf_of(slot)
-                    self._report(PlanExhausted())
-                    return
-                self.max_in_flight = max(self.max_in_flight, self.in_flight)
-                nursery.start_soon(self._run_row_group, row_group, slot, name=f"row group {row_group.index}")
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Start row groups in `nursery`, the run's, until the plan is exhausted.
+
+        They live there and not in a nursery of this task, so that an error of the plan brings down the whole run in one
+        step, and the dispatcher never meets a row group that is already gone.
+        """
+        while True:
+            slot = object()
+            await self._slots.acquire_on_behalf_of(slot)
+            row_group = await self._plan.next_row_group()
+            if row_group is None:
+                self._slots.release_on_behalf_of(slot)
+                self._report(PlanExhausted())
+                return
+            self.max_in_flight = max(self.max_in_flight, self.in_flight)
+            nursery.start_soon(self._run_row_group, row_group, slot, name=f"row group {row_group.index}")
 
     async def _run_row_group(self, row_group: RowGroup, slot: object) -> None:
         complete = trio.Event()

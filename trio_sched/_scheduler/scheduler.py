@@ -14,16 +14,19 @@ generator that raises breaks nothing; see `retry.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
+from typing import TypeVar
 
 import attrs
 import trio
 
+from trio_sched._capacity import AsyncCapacityObservedMaxima
 from trio_sched._errors import TrioSchedError
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._events.sinks import EventStream
 from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.task import Task, stable_task_id
+from trio_sched._resources.task import SchedulerResourceKey, Task, TaskGroupKey, stable_task_id
 from trio_sched._scheduler.dispatch import Dispatcher
 from trio_sched._scheduler.events import SchedulerEvents
 from trio_sched._scheduler.reports import PlanExhausted, Report, RowGroupDurable, RowGroupOpened, WorkerDone
@@ -35,7 +38,10 @@ from trio_sched._scheduler.worker import TaskRunner, run_worker
 from trio_sched._task.completion import CompletionTracker
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.graph import ExecutionGraph
+from trio_sched._task.leases import TaskAdmissionLease
 from trio_sched._task.resolver import TaskSchedulingResolver
+
+K = TypeVar("K", bound=Hashable)
 
 __all__ = ["AsyncTaskScheduler", "DropCause", "SchedulerResult", "SchedulerStalledError"]
 
@@ -50,9 +56,7 @@ class SchedulerStalledError(TrioSchedError):
 
     def __str__(self) -> str:
         why = ", ".join(f"{reason} ({count})" for reason, count in self.reasons.items())
-        return (
-            f"{self.queued} queued tasks can never run: {why}; look at the task admission policy and the resource limits"
-        )
+        return f"{self.queued} queued tasks can never run: {why}; look at the admission policy and the resource limits"
 
 
 @attrs.define(eq=False)
@@ -75,8 +79,6 @@ class SchedulerResult:
     drop_causes: tuple[DropCause, ...]
     first_non_retryable_error: Exception | None
     cancelled: bool
-    max_row_groups_in_flight: int
-    max_queued: int
 
 
 class AsyncTaskScheduler:
@@ -121,7 +123,8 @@ class AsyncTaskScheduler:
         self._durable_groups = 0
         self._durable_rows = 0
         self._dropped_rows = 0
-        self._max_queued = 0
+        self._max_queued: dict[TaskGroupKey, int] = {}
+        self._max_leased: dict[SchedulerResourceKey, int] = {}
         self._drop_causes: dict[tuple[str, str], DropCause] = {}
         self._first_non_retryable_error: Exception | None = None
 
@@ -138,7 +141,7 @@ class AsyncTaskScheduler:
         try:
             with self._cancel_scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._row_groups.run, name="row group admission")
+                    nursery.start_soon(self._row_groups.run, nursery, name="row group admission")
                     await self._loop()
             result = "cancelled" if self._cancel_scope.cancelled_caught else "completed"
         finally:
@@ -153,21 +156,30 @@ class AsyncTaskScheduler:
             drop_causes=tuple(self._drop_causes.values()),
             first_non_retryable_error=self._first_non_retryable_error,
             cancelled=self._cancel_scope.cancelled_caught,
-            max_row_groups_in_flight=self._row_groups.max_in_flight,
-            max_queued=self._max_queued,
+        )
+
+    def observed_maxima(self) -> AsyncCapacityObservedMaxima:
+        """The most of each of the scheduler's own capacities that was ever in use at once; the rest is left empty."""
+        return AsyncCapacityObservedMaxima(
+            row_groups_in_flight=self._row_groups.max_in_flight,
+            queued_tasks_by_group={str(group): count for group, count in self._max_queued.items()},
+            task_leases_by_resource=dict(self._max_leased),
         )
 
     async def _loop(self) -> None:
         while not (self._plan_exhausted and not self._open):
             await self._wait_for_report()
+            # A run that is coming down has closed its row groups' nurseries: nothing may be started any more.
+            await trio.lowlevel.checkpoint_if_cancelled()
             for deferral in self._retries.take_due(trio.current_time()):
                 self._tracker.reopen(deferral.task)
                 self._events.failure(
                     "salvage_redispatched", deferral.task, stable_task_id(deferral.task), deferral.reason, ""
                 )
             self._dispatcher.offer_ready()
-            self._max_queued = max(self._max_queued, len(self._dispatcher.queue))
+            _keep_maxima(self._max_queued, self._dispatcher.queue.view().queued_by_group)
             self._dispatcher.dispatch()
+            _keep_maxima(self._max_leased, self._admission.view().leased_resources)
             self._look_for_stall()
 
     async def _wait_for_report(self) -> None:
@@ -175,11 +187,9 @@ class AsyncTaskScheduler:
         due = self._retries.next_due()
         with trio.move_on_at(math.inf if due is None else due):
             self._take(await self._receive.receive())
-        while True:
-            try:
+        with suppress(trio.WouldBlock):
+            while True:
                 self._take(self._receive.receive_nowait())
-            except trio.WouldBlock:
-                return
 
     def _take(self, report: Report) -> None:
         match report:
@@ -251,3 +261,9 @@ class AsyncTaskScheduler:
         summary = self._admission.explain_blocked(queue.view())
         if summary.available_after is None:
             raise SchedulerStalledError(len(queue), dict(summary.dominant_denial_reasons))
+
+
+def _keep_maxima(maxima: dict[K, int], counts: Mapping[K, int]) -> None:
+    for key, count in counts.items():
+        if count > maxima.get(key, 0):
+            maxima[key] = count

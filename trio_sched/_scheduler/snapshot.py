@@ -24,8 +24,7 @@ def scheduler_snapshot(queue: QueueView, admission: TaskAdmissionView) -> dict[s
         "leased_resources": dict(admission.leased_resources),
         "leased_resources_by_group": _nested(admission.leased_resources_by_group),
         "policy_debt": {
-            f"{group}|{resource}": debt
-            for (group, resource), debt in admission.policy_debt_by_group_resource.items()
+            f"{group}|{resource}": debt for (group, resource), debt in admission.policy_debt_by_group_resource.items()
         },
     }
 

@@ -1,0 +1,347 @@
+"""The scheduler over a graph of one's own, without the pipeline on top."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+import trio
+import trio.testing
+
+from trio_sched.lowlevel import (
+    AsyncTaskScheduler,
+    ColumnGenerator,
+    ExecutionGraph,
+    FairTaskQueue,
+    Failure,
+    FixedRowGroupPlan,
+    GraphNode,
+    InMemoryAdmissionEventSink,
+    RowFailure,
+    RowGroup,
+    SchedulerAdmissionEvent,
+    SchedulerResult,
+    Task,
+    TaskAdmissionConfig,
+    TaskAdmissionController,
+    TaskAdmissionLease,
+    TaskSchedulingResolver,
+    scheduler_event_stream,
+)
+
+NODES = [GraphNode("a", "from_scratch"), GraphNode("b", "cell", ("a",)), GraphNode("c", "cell", ("b",))]
+Work = Callable[[Task], Awaitable[Sequence[RowFailure]]]
+
+
+class Runner:
+    def __init__(self, work: Work) -> None:
+        self.run = work
+
+
+class Store:
+    def __init__(self) -> None:
+        self.written: list[tuple[int, tuple[int, ...]]] = []
+
+    def open(self, row_group: RowGroup) -> None:
+        pass
+
+    async def write(self, row_group: RowGroup, living_rows: Sequence[int]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.written.append((row_group.index, tuple(living_rows)))
+
+
+class Setup:
+    """A scheduler with everything it needs, made anew for every test."""
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        records: int = 20,
+        buffer_size: int = 5,
+        row_groups: int = 2,
+        submission_capacity: int = 1024,
+        classify: Callable[[Exception], Failure] = lambda _: Failure("non_retryable", "unexpected_exception"),
+        sink: InMemoryAdmissionEventSink | None = None,
+    ) -> None:
+        graph = ExecutionGraph(NODES)
+        self.sink = sink if sink is not None else InMemoryAdmissionEventSink()
+        self.admission = TaskAdmissionController(TaskAdmissionConfig(submission_capacity))
+        self.store = Store()
+        self.scheduler = AsyncTaskScheduler(
+            graph,
+            TaskSchedulingResolver({node.column: ColumnGenerator() for node in NODES}),
+            Runner(work),
+            FixedRowGroupPlan(records, buffer_size),
+            self.store,
+            admission=self.admission,
+            classify=classify,
+            max_concurrent_row_groups=row_groups,
+            events=scheduler_event_stream(self.sink),
+        )
+
+    def kinds(self) -> Counter[str]:
+        return Counter(event.event_kind for event in self.sink.scheduler_events)
+
+    def assert_nothing_held(self) -> None:
+        assert self.admission.leak_report() == ()
+        kinds = self.kinds()
+        assert kinds["task_lease_acquired"] == kinds["task_lease_released"]
+
+
+async def nothing(task: Task) -> Sequence[RowFailure]:
+    return ()
+
+
+def simulate(main: Callable[[], Awaitable[None]]) -> None:
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_every_task_runs_once_and_every_row_group_is_written() -> None:
+    ran: Counter[Task] = Counter()
+
+    async def work(task: Task) -> Sequence[RowFailure]:
+        ran[task] += 1
+        await trio.lowlevel.checkpoint()
+        return ()
+
+    setup = Setup(work)
+    result = await setup.scheduler.run()
+    assert set(ran.values()) == {1}
+    assert len(ran) == 4 + 20 + 20
+    assert (result.row_groups, result.rows, result.dropped_rows, result.cancelled) == (4, 20, 0, False)
+    assert sorted(setup.store.written) == [(index, (0, 1, 2, 3, 4)) for index in range(4)]
+    setup.assert_nothing_held()
+
+
+def test_row_groups_stay_under_their_hard_cap_and_end_out_of_order() -> None:
+    open_groups: set[int] = set()
+    most = 0
+
+    async def work(task: Task) -> Sequence[RowFailure]:
+        nonlocal most
+        open_groups.add(task.row_group)
+        await trio.sleep(10 if task.row_group == 0 else 1)
+        most = max(most, len(open_groups))
+        return ()
+
+    async def main() -> None:
+        setup = Setup(work, row_groups=2)
+        write = setup.store.write
+
+        async def closing(row_group: RowGroup, living_rows: Sequence[int]) -> None:
+            open_groups.discard(row_group.index)
+            await write(row_group, living_rows)
+
+        setup.store.write = closing  # type: ignore[method-assign]
+        await setup.scheduler.run()
+        assert most == 2
+        assert [index for index, _ in setup.store.written] == [1, 2, 3, 0]
+
+    simulate(main)
+
+
+def test_submission_capacity_bounds_the_workers() -> None:
+    running = most = 0
+
+    async def work(task: Task) -> Sequence[RowFailure]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await trio.sleep(1)
+        running -= 1
+        return ()
+
+    async def main() -> None:
+        setup = Setup(work, submission_capacity=3, row_groups=4)
+        await setup.scheduler.run()
+        assert most == 3
+        assert setup.scheduler.observed_maxima().task_leases_by_resource == {"submission": 3}
+
+    simulate(main)
+
+
+def test_failed_rows_are_dropped_with_their_downstream_work() -> None:
+    error = LookupError("row 3 is bad")
+
+    async def work(task: Task) -> Sequence[RowFailure]:
+        if task.column == "b" and task.row_index == 3:
+            raise error
+        if task.column == "a" and task.row_group == 1:
+            return [RowFailure(0, error)]
+        return ()
+
+    async def main() -> None:
+        setup = Setup(work)
+        result = await setup.scheduler.run()
+        assert result.dropped_rows == 5
+        assert dict(setup.store.written) == {0: (0, 1, 2, 4), 1: (1, 2, 4), 2: (0, 1, 2, 4), 3: (0, 1, 2, 4)}
+        assert [(cause.column, cause.rows) for cause in result.drop_causes] == [("b", 4), ("a", 1)] or [
+            (cause.column, cause.rows) for cause in result.drop_causes
+        ] == [("a", 1), ("b", 4)]
+        assert result.first_non_retryable_error is error
+        assert setup.kinds()["non_retryable_dropped"] == 4
+        setup.assert_nothing_held()
+
+    simulate(main)
+
+
+def test_deferred_tasks_run_again_and_nothing_is_lost() -> None:
+    class Busy(Exception):
+        pass
+
+    tries: Counter[Task] = Counter()
+
+    async def work(task: Task) -> Sequence[RowFailure]:
+        tries[task] += 1
+        if task.column == "b" and tries[task] <= 6:
+            raise Busy
+        return ()
+
+    async def main() -> None:
+        setup = Setup(work, classify=lambda _: Failure("preserved", "rate_limited"))
+        result = await setup.scheduler.run()
+        assert (result.rows, result.dropped_rows) == (20, 0)
+        assert setup.kinds()["retry_deferred"] == setup.kinds()["salvage_redispatched"] == 120
+        executions = {
+            event.task_execution_id for event in setup.sink.scheduler_events if event.event_kind == "worker_spawned"
+        }
+        assert "0:0:cell:b@7" in executions
+        setup.assert_nothing_held()
+
+    simulate(main)
+
+
+def test_request_cancel_from_a_thread_keeps_what_is_complete() -> None:
+    async def main() -> None:
+        async def work(task: Task) -> Sequence[RowFailure]:
+            if task.row_group == 2:
+                await trio.to_thread.run_sync(setup.scheduler.request_cancel)
+                await trio.sleep_forever()
+            return ()
+
+        setup = Setup(work, row_groups=1)
+        result = await setup.scheduler.run()
+        assert result.cancelled
+        assert [index for index, _ in setup.store.written] == [0, 1]
+        assert setup.kinds()["cancelled"] == 1
+        setup.assert_nothing_held()
+
+    trio.run(main)
+
+
+def test_cancelling_the_caller_releases_every_lease() -> None:
+    async def work(task: Task) -> Sequence[RowFailure]:
+        await trio.sleep(1000)
+        return ()
+
+    async def main() -> None:
+        setup = Setup(work)
+        with trio.move_on_after(1) as scope:
+            await setup.scheduler.run()
+        assert scope.cancelled_caught
+        assert setup.kinds()["cancelled"] == 2
+        setup.assert_nothing_held()
+
+    simulate(main)
+
+
+def test_an_error_of_the_store_ends_the_run_with_its_cause() -> None:
+    async def main() -> None:
+        setup = Setup(nothing)
+
+        async def full(row_group: RowGroup, living_rows: Sequence[int]) -> None:
+            raise OSError(28, "No space left on device")
+
+        setup.store.write = full  # type: ignore[method-assign]
+        with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="No space left"), flatten_subgroups=True):
+            await setup.scheduler.run()
+        setup.assert_nothing_held()
+
+    simulate(main)
+
+
+def test_an_error_of_the_plan_ends_the_run_with_its_cause_alone() -> None:
+    async def work(task: Task) -> Sequence[RowFailure]:
+        await trio.sleep(1)
+        return ()
+
+    class Broken:
+        left = 3
+
+        async def next_row_group(self) -> RowGroup | None:
+            self.left -= 1
+            if not self.left:
+                raise LookupError("no more")
+            return RowGroup(2 - self.left, 0, 5)
+
+    async def main() -> None:
+        for _ in range(20):
+            setup = Setup(work)
+            setup.scheduler = AsyncTaskScheduler(
+                ExecutionGraph(NODES),
+                TaskSchedulingResolver({node.column: ColumnGenerator() for node in NODES}),
+                Runner(work),
+                Broken(),
+                setup.store,
+                admission=setup.admission,
+                classify=lambda _: Failure("non_retryable", "x"),
+                max_concurrent_row_groups=5,
+                events=scheduler_event_stream(setup.sink),
+            )
+            with pytest.RaisesGroup(pytest.RaisesExc(LookupError), flatten_subgroups=True):
+                await setup.scheduler.run()
+            setup.assert_nothing_held()
+
+    simulate(main)
+
+
+async def test_the_leak_report_is_able_to_fail() -> None:
+    setup = Setup(nothing)
+    scheduled = TaskSchedulingResolver({"b": ColumnGenerator()}).schedulable(Task("b", 7, 7, "cell"))
+    assert isinstance(setup.admission.try_acquire(scheduled, FairTaskQueue().view()), TaskAdmissionLease)
+    await setup.scheduler.run()
+    (leak,) = setup.admission.leak_report()
+    assert leak.task_id == "7:7:cell:b"
+    assert "7:7:cell:b" in str(leak)
+    final = setup.sink.scheduler_events[-1]
+    assert final.event_kind == "scheduler_job_completed"
+    assert final.snapshot is not None
+    assert final.snapshot["leased_resources"] == {"submission": 1}
+
+
+class MemorySink:
+    def __init__(self) -> None:
+        self.samples: list[int] = []
+
+    def accepts_scheduler_event(self, kind: str) -> bool:
+        return kind == "row_group_checkpointed"
+
+    def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
+        self.samples.append(tracemalloc.get_traced_memory()[0])
+
+
+async def test_ten_thousand_rows_by_three_columns_in_flat_memory() -> None:
+    setup = Setup(nothing)
+    sink = MemorySink()
+    scheduler = AsyncTaskScheduler(
+        ExecutionGraph(NODES),
+        TaskSchedulingResolver({node.column: ColumnGenerator() for node in NODES}),
+        Runner(nothing),
+        FixedRowGroupPlan(10_000, 100),
+        Store(),
+        admission=setup.admission,
+        classify=lambda _: Failure("non_retryable", "x"),
+        max_concurrent_row_groups=3,
+        events=scheduler_event_stream(sink),
+    )
+    tracemalloc.start()
+    try:
+        result: SchedulerResult = await scheduler.run()
+    finally:
+        tracemalloc.stop()
+    assert result.rows == 10_000
+    warm, rest = sink.samples[10:30], sink.samples[30:]
+    assert max(rest) < max(warm) + 200_000

@@ -1,0 +1,82 @@
+"""Request admission alone, for pipelines of one's own: no queue, item, group or outcome to be seen.
+
+    async with open_admission(writer, judge) as admission:
+        async with admission.request(writer):
+            reply = await client.chat.completions.create(...)
+
+Leaving the inner block classifies what happened in it (an answer, the exception, a cancellation) and gives the lease
+back; the adaptive limit learns from it. Make one outbound attempt per block, and switch the client's own retries off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from trio_sched._errors import UnknownNameError
+from trio_sched._events.sinks import RequestAdmissionEventSink
+from trio_sched._pipeline.models import Model, alias_models
+from trio_sched._request.attempt import AdmittedAttempt
+from trio_sched._request.config import RequestAdmissionTuningConfig
+from trio_sched._request.controller import AdaptiveRequestAdmissionController
+from trio_sched._resources.identity import RequestDomain, RequestResourceKey
+from trio_sched._resources.request import RequestAdmissionItem, RequestGroupSpec
+
+__all__ = ["RequestAdmission", "open_admission", "register_models"]
+
+
+class RequestAdmission:
+    """Admits requests to the models it was opened with. `controller` is the whole of it, for those who want more."""
+
+    def __init__(self, controller: AdaptiveRequestAdmissionController, models: frozenset[RequestResourceKey]) -> None:
+        self.controller = controller
+        self._endpoints = {resource.provider_model_key for resource in models}
+
+    def request(
+        self,
+        model: Model,
+        *,
+        domain: RequestDomain | str | None = None,
+        weight: float = 1.0,
+        queue_wait_timeout_seconds: float | None = None,
+    ) -> AdmittedAttempt:
+        """A block for one outbound attempt to `model`; entering it waits for a lease.
+
+        domain: the model's own by default. weight: share among those who wait. queue_wait_timeout_seconds: longest
+        wait, then `RequestAdmissionError`. Raises `UnknownNameError` for a model that admission was not opened with.
+        """
+        if model.endpoint not in self._endpoints:
+            raise UnknownNameError("model", str(model), used_by="admission.request", known=map(str, self._endpoints))
+        resource = RequestResourceKey(
+            model.provider, model.model_id, model.domain if domain is None else RequestDomain(domain)
+        )
+        item = RequestAdmissionItem(resource, RequestGroupSpec(resource, weight), queue_wait_timeout_seconds)
+        return self.controller.admit(item)
+
+
+def register_models(controller: AdaptiveRequestAdmissionController, aliases: Mapping[Model, str]) -> None:
+    """Make the endpoints of these models known, each under its alias."""
+    for model, alias in aliases.items():
+        controller.register(
+            provider_name=model.provider,
+            model_id=model.model_id,
+            alias=alias,
+            max_parallel_requests=model.max_parallel_requests,
+        )
+
+
+@asynccontextmanager
+async def open_admission(
+    *models: Model,
+    tuning: RequestAdmissionTuningConfig | None = None,
+    event_sink: RequestAdmissionEventSink | None = None,
+) -> AsyncIterator[RequestAdmission]:
+    """Open admission for `models`. tuning: how limits adapt. event_sink: gets the request events.
+
+    A single error of the block leaves it as itself, not in an exception group.
+    """
+    tuning = tuning if tuning is not None else RequestAdmissionTuningConfig()
+    controller = AdaptiveRequestAdmissionController(tuning.with_limits(), event_sink=event_sink)
+    register_models(controller, alias_models(models))
+    async with controller:
+        yield RequestAdmission(controller, frozenset(model.resource for model in models))

@@ -1,0 +1,81 @@
+"""The parts, one by one: for pipelines of one's own, for tests, and for whoever wants to know."""
+
+from trio_sched._capacity import (
+    AsyncCapacityConfigured,
+    AsyncCapacityObservedMaxima,
+    AsyncCapacityPlan,
+    AsyncCapacityRuntimeSnapshot,
+    CapacityValue,
+    RowGroupAdmissionPlan,
+)
+from trio_sched._classify import ErrorVerdict, classify_exception, judge_exception
+from trio_sched._client import ClientRetries, HiddenRetriesError, RetryFreeClients
+from trio_sched._events.correlation import RuntimeCorrelationProvider, runtime_correlation
+from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.serde import event_line, read_event
+from trio_sched._events.sinks import (
+    EventStream,
+    FanOutEventSink,
+    InMemoryAdmissionEventSink,
+    RequestAdmissionEventSink,
+    SchedulerAdmissionEventSink,
+    request_event_stream,
+    scheduler_event_stream,
+)
+from trio_sched._executor import ModelRequest, ModelRequestExecutor
+from trio_sched._fair import FairOrder
+from trio_sched._generator import ColumnGenerator
+from trio_sched._request.config import (
+    RequestAdmissionConfig,
+    RequestAdmissionConfigSnapshot,
+    RequestAdmissionTuningConfig,
+)
+from trio_sched._request.controller import AdaptiveRequestAdmissionController
+from trio_sched._request.leases import (
+    RequestAdmissionDecision,
+    RequestAdmissionDenied,
+    RequestAdmissionError,
+    RequestAdmissionLease,
+)
+from trio_sched._request.limits import AdaptiveRequestLimitState
+from trio_sched._request.pressure import RequestPressureSnapshotProvider
+from trio_sched._request.protocol import RequestAdmissionController
+from trio_sched._request.queue import RequestFairQueue, RequestQueueSelection, RequestQueueView, RequestWaiter
+from trio_sched._request.resolver import RequestResourceResolver, ResolvedRequestResource
+from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.identity import (
+    ProviderModelKey,
+    ProviderModelStaticCap,
+    RequestDomain,
+    RequestResourceKey,
+)
+from trio_sched._resources.pressure import ProviderModelPressureSnapshot, RequestPressureSnapshot
+from trio_sched._resources.release import ReleaseResult
+from trio_sched._resources.request import (
+    RequestAdmissionItem,
+    RequestEventContext,
+    RequestGroupSpec,
+    RequestReleaseOutcome,
+)
+from trio_sched._resources.task import (
+    FrontierDelta,
+    SchedulableTask,
+    SchedulerResourceKey,
+    SchedulerResourceRequest,
+    SliceRef,
+    Task,
+    TaskGroupKey,
+    TaskGroupSpec,
+    TaskTrace,
+    endpoint_stage_resource,
+    stable_task_id,
+)
+from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroup, RowGroupPlan, RowGroupStore
+from trio_sched._scheduler.retry import Failure, RetryConfig
+from trio_sched._scheduler.reports import RowFailure
+from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerResult
+from trio_sched._scheduler.worker import TaskRunner
+from trio_sched._task.completion import CompletionTracker
+from trio_sched._task.graph import ExecutionGraph, GraphNode
+from trio_sched.metadata import SchedulingMetadata, SchedulingMetadataError
