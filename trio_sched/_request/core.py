@@ -308,8 +308,11 @@ class RequestAdmissionCore:
     def _refuse(self, waiters: Iterable[RequestWaiter], reason: RequestDenialReason, now: float) -> None:
         for waiter in waiters:
             self.queue.remove(waiter.waiter_id)
-            self._left_queue(self.ledger.domains[waiter.item.resource], now)
-            waiter.decision = self.deny(waiter.item, reason, now, waiter.correlation)
+            domain = self.ledger.domains[waiter.item.resource]
+            self._left_queue(domain, now)
+            waited: dict[str, JsonValue] = {"waited_seconds": now - waiter.enqueued_at}
+            self.journal.of_item("request_acquire_denied", waiter.item, domain, now, waiter.correlation, reason, waited)
+            waiter.decision = self._denied(waiter.item, reason, now)
             self.woken.append(waiter)
 
     def _denied(self, item: RequestAdmissionItem, reason: RequestDenialReason, now: float) -> RequestAdmissionDenied:
@@ -319,11 +322,13 @@ class RequestAdmissionCore:
             facts = {} if reason == "shutdown" else {"explanation": explanation}
             return RequestAdmissionDenied(item, reason, diagnostics=facts)
         until = domain.blocked_until if reason in ("cooldown", "queue_timeout") else None
+        if until is not None:
+            until = max(until, now)
         closed = domain.endpoint.closed if reason == "hard_policy_denial" else None
         return RequestAdmissionDenied(
             item,
             reason,
-            retry_after_seconds=None if until is None else max(0.0, until - now),
+            retry_after_seconds=None if until is None else until - now,
             available_after_monotonic=until,
             snapshot=self._snapshot(domain, now),
             diagnostics={} if closed is None else {"explanation": closed},

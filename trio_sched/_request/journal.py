@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from trio_sched._events.correlation import runtime_correlation
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.request import RequestAdmissionEvent, RequestAdmissionEventKind
 from trio_sched._events.sinks import EventStream
@@ -117,7 +116,7 @@ class RequestJournal:
                 event_kind=kind,
                 captured_at_monotonic=now,
                 sequence=self._stream.next_sequence(),
-                captured_correlation=runtime_correlation.current() if item is None else correlation,
+                captured_correlation=correlation,
                 request_attempt_id=None if context is None else context.request_attempt_id,
                 request_lease_id=lease_id,
                 request_resource_key=resource,
