@@ -160,3 +160,23 @@ def typecheck(session: nox.Session) -> None:
     session.install("-e", ".[all]", *group("typecheck"))
     session.run("mypy", "trio_sched", "tests")
     session.run("pyright")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """What it costs, beside the peer and the floor. `smoke` counts instead of timing, and needs less than a minute."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+    if session.posargs == ["smoke"]:
+        session.run("python", "-m", "benchmarks.aimd", "--smoke")
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """State machines and long random runs, thousands of examples each; `bounded` keeps to those of a normal run."""
+    session.install("-e", ".[openai,rehearsal]", *group("test"))
+    arguments = [argument for argument in session.posargs if argument != "bounded"]
+    profile = {"TRIO_SCHED_FUZZ": "full" if arguments == session.posargs else "normal"}
+    session.run("pytest", "tests/stateful", *arguments, env=profile)
+    # Exit code 5: nothing is marked.
+    session.run("pytest", "--ignore", "tests/stateful", "-m", "fuzz", *arguments, env=profile, success_codes=[0, 5])

@@ -1,0 +1,259 @@
+"""The budget table of performance.md, as data: what each step must cost beside the peer and the floor.
+
+A line is one quantity, or the ratio of two that were measured in the same round. Ratios bind; a line in microseconds
+only orients, because absolute times move from machine to machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+import attrs
+
+from benchmarks.artifact import BudgetVerdict, Iteration
+from benchmarks.figures import judge, summarise
+from benchmarks.inputs import Value
+
+__all__ = ["BUDGETS", "COUNT_BUDGETS", "Budget", "Quantity", "judge_budgets"]
+
+Side = Literal["candidate", "peer", "floor"]
+
+
+@attrs.frozen
+class Quantity:
+    """One metric of one side at one point."""
+
+    side: Side
+    metric: str
+    point: Mapping[str, Value]
+
+
+@attrs.frozen
+class Budget:
+    """A quantity, or its ratio to `per`, against a bound. `measured_by` is the scenario whose run it is judged in."""
+
+    budget_id: str
+    measured_by: str
+    step: str
+    quantity: Quantity
+    relation: Literal["at least", "at most"]
+    bound: float
+    per: Quantity | None = None
+    unit: str = "×"
+    binding: bool = True
+
+    @property
+    def claim(self) -> str:
+        """The claim in words."""
+        return f"{self.relation} {self.bound:g} {self.unit}"
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is within the bound."""
+        return value >= self.bound if self.relation == "at least" else value <= self.bound
+
+
+def judge_budgets(
+    scenario_id: str, iterations: Sequence[Iteration], candidate: str, *, smoke: bool
+) -> tuple[BudgetVerdict, ...]:
+    """The verdicts that the iterations of one run allow; `candidate` is the one under judgement."""
+    return tuple(
+        _verdict(budget, iterations, candidate)
+        for budget in (COUNT_BUDGETS if smoke else BUDGETS)
+        if budget.measured_by == scenario_id
+    )
+
+
+def _verdict(budget: Budget, iterations: Sequence[Iteration], candidate: str) -> BudgetVerdict:
+    above = _values(budget.quantity, iterations, candidate)
+    below = _values(budget.per, iterations, candidate) if budget.per is not None else dict.fromkeys(above, 1.0)
+    missing = [
+        quantity
+        for quantity, values in ((budget.quantity, above), (budget.per, below))
+        if quantity is not None and not values
+    ]
+    values = [above[index] / below[index] for index in sorted(above.keys() & below.keys())]
+    if missing or not values:
+        note = "not in this run: " + ", ".join(f"{each.side} {_at(each.point)}" for each in missing)
+        return BudgetVerdict(
+            budget.budget_id, budget.step, budget.claim, budget.bound, None, None, budget.binding, note
+        )
+    return BudgetVerdict(
+        budget_id=budget.budget_id,
+        step=budget.step,
+        claim=budget.claim,
+        bound=budget.bound,
+        value=summarise(values).mean,
+        verdict=judge(values, budget.holds),
+        binding=budget.binding,
+    )
+
+
+def _values(quantity: Quantity | None, iterations: Sequence[Iteration], candidate: str) -> dict[int, float]:
+    """The metric by iteration."""
+    if quantity is None:
+        return {}
+    name = candidate if quantity.side == "candidate" else quantity.side
+    return {
+        each.index: each.metrics[quantity.metric]
+        for each in iterations
+        if each.candidate == name and each.point == quantity.point and quantity.metric in each.metrics
+    }
+
+
+def _at(point: Mapping[str, Value]) -> str:
+    return ", ".join(f"{axis} {value}" for axis, value in point.items())
+
+
+def _tasks(groups: int, policy: str, *, tasks: int = 1_000, resources: str = "local") -> dict[str, Value]:
+    return {"tasks": tasks, "groups": groups, "resources": resources, "policy": policy}
+
+
+# The whole cycle of ours, with the select that finds nothing, against the peer's cycle without it.
+OURS: Final = "full_cycle_and_nothing_us"
+PEERS: Final = "open_cycle_us"
+
+
+def _cycle_ahead(groups: int, policy: str, bound: float, *, resources: str = "local") -> Budget:
+    return Budget(
+        f"cycle-{policy}-{groups}-{resources}",
+        "tasks",
+        f"admission cycle, {policy}, {groups} group{'s' * (groups > 1)}, {resources}, against the peer's",
+        Quantity("peer", PEERS, _tasks(groups, policy, resources=resources)),
+        "at least",
+        bound,
+        Quantity("candidate", OURS, _tasks(groups, policy, resources=resources)),
+    )
+
+
+def _cycle_growth(policy: str, resources: str, bound: float) -> Budget:
+    return Budget(
+        f"cycle-{policy}-growth-{resources}",
+        "tasks",
+        f"admission cycle, {policy}, {resources}: 256 groups against 1",
+        Quantity("candidate", OURS, _tasks(256, policy, resources=resources)),
+        "at most",
+        bound,
+        Quantity("candidate", OURS, _tasks(1, policy, resources=resources)),
+    )
+
+
+def _cycle_backlog(policy: str, groups: int) -> Budget:
+    return Budget(
+        f"cycle-{policy}-backlog-{groups}",
+        "tasks",
+        f"admission cycle, {policy}, {groups} group{'s' * (groups > 1)}: 100,000 queued against 1,000",
+        Quantity("candidate", OURS, _tasks(groups, policy, tasks=100_000)),
+        "at most",
+        1.3,
+        Quantity("candidate", OURS, _tasks(groups, policy)),
+    )
+
+
+def _orients(budget_id: str, step: str, quantity: Quantity, bound: float) -> Budget:
+    return Budget(budget_id, _scenario_of(quantity), step, quantity, "at most", bound, unit="µs", binding=False)
+
+
+def _scenario_of(quantity: Quantity) -> str:
+    return "requests" if "callers" in quantity.point else "tasks"
+
+
+BUDGETS: Final[tuple[Budget, ...]] = (
+    Budget(
+        "enqueue",
+        "tasks",
+        "enqueue, against the peer's (3.4 against 2.5 µs)",
+        Quantity("peer", "enqueue_us", _tasks(8, "strict")),
+        "at least",
+        1.36,
+        Quantity("candidate", "enqueue_us", _tasks(8, "strict")),
+    ),
+    _orients("enqueue-time", "enqueue, per task", Quantity("candidate", "enqueue_us", _tasks(8, "strict")), 2.5),
+    _cycle_ahead(1, "strict", 2.8),
+    _cycle_ahead(256, "strict", 37),
+    _cycle_ahead(256, "strict", 37, resources="exclusive"),
+    _cycle_growth("strict", "local", 1.3),
+    _cycle_growth("strict", "exclusive", 1.3),
+    _cycle_backlog("strict", 1),
+    _cycle_backlog("strict", 256),
+    _orients(
+        "cycle-strict-time", "admission cycle, strict, 1 group", Quantity("candidate", OURS, _tasks(1, "strict")), 12
+    ),
+    _cycle_ahead(256, "borrow", 80),
+    _cycle_ahead(256, "borrow", 80, resources="exclusive"),
+    _cycle_growth("borrow", "local", 1.3),
+    _cycle_growth("borrow", "exclusive", 1.3),
+    _cycle_backlog("borrow", 1),
+    _cycle_backlog("borrow", 256),
+    _orients(
+        "cycle-borrow-time", "admission cycle, borrow, 1 group", Quantity("candidate", OURS, _tasks(1, "borrow")), 15
+    ),
+    Budget(
+        "request-alone",
+        "requests",
+        "request acquire and release, nobody waiting, against the peer's",
+        Quantity("peer", "acquire_release_us", {"callers": 1}),
+        "at least",
+        13,
+        Quantity("candidate", "acquire_release_us", {"callers": 1}),
+    ),
+    _orients(
+        "request-alone-time",
+        "request acquire and release, nobody waiting",
+        Quantity("candidate", "acquire_release_us", {"callers": 1}),
+        12,
+    ),
+    Budget(
+        "request-2000",
+        "requests",
+        "request through 64 permits, 2,000 callers, against the peer's",
+        Quantity("peer", "request_us", {"callers": 2_000}),
+        "at least",
+        700,
+        Quantity("candidate", "request_us", {"callers": 2_000}),
+    ),
+    _orients(
+        "request-2000-time",
+        "request through 64 permits, 2,000 callers",
+        Quantity("candidate", "request_us", {"callers": 2_000}),
+        45,
+    ),
+    Budget(
+        "request-100000",
+        "requests",
+        "request through 64 permits: 100,000 callers against 2,000",
+        Quantity("candidate", "request_us", {"callers": 100_000}),
+        "at most",
+        2,
+        Quantity("candidate", "request_us", {"callers": 2_000}),
+    ),
+    Budget(
+        "import",
+        "imports",
+        "import, against import trio",
+        Quantity("candidate", "import_us", {"face": "trio_sched"}),
+        "at most",
+        1.3,
+        Quantity("floor", "import_us", {"face": "trio_sched"}),
+    ),
+)
+
+
+def _calls(part: str, groups: int, resources: str, policy: str) -> Budget:
+    return Budget(
+        f"calls-{part}-{policy}-{groups}-{resources}",
+        "tasks",
+        f"heads looked at in a cycle, {part}, {policy}, {groups} groups, {resources}",
+        Quantity("candidate", f"{part}_eligibility_calls", _tasks(groups, policy, resources=resources)),
+        "at most",
+        4,
+        unit="calls",
+    )
+
+
+COUNT_BUDGETS: Final[tuple[Budget, ...]] = tuple(
+    _calls(part, 256, resources, policy)
+    for policy in ("strict", "borrow")
+    for part, resources in (("open", "local"), ("full", "local"), ("full", "exclusive"), ("capped", "local"))
+)
+"""What stands for cost where counts must repeat: how many heads are looked at, whatever the machine."""

@@ -1,0 +1,80 @@
+"""Where candidates run: copies of their code, and the peer's own virtual environment.
+
+Everything lies in `.nox/bench` of this checkout. A candidate of this project runs on a copy of its package taken when
+the run starts, next to a copy of the harness of this checkout, so editing during a run changes nothing and an old
+commit is measured by the harness of today. The peer's environment is kept between runs; what is in it is written
+down in it, and when that is not what is wanted it is made again.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from benchmarks.errors import BenchmarkError, UsageError
+
+__all__ = ["PEER_REQUIREMENTS", "ROOT", "checkout_sha", "copy_of", "peer_python", "ref_sha"]
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKSPACE = ROOT / ".nox" / "bench"
+PEER_REQUIREMENTS = ("data-designer-engine==0.9.7", "data-designer-config==0.9.7")
+"""Installed without their dependencies: queue, admission and request admission need the standard library alone."""
+
+
+def copy_of(folder: Path, *, package: Path | None = None, ref: str | None = None) -> Path:
+    """Fill `folder` with the harness of this checkout, and with the package of a checkout or of a commit."""
+    ignore = shutil.ignore_patterns("__pycache__", "results", "aimd")
+    shutil.copytree(ROOT / "benchmarks", folder / "benchmarks", ignore=ignore)
+    if package is not None:
+        shutil.copytree(package / "trio_sched", folder / "trio_sched", ignore=shutil.ignore_patterns("__pycache__"))
+    if ref is not None:
+        archive = _git(ROOT, "archive", "--format=tar", ref, "trio_sched")
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            for member in tar.getmembers():
+                tar.extract(member, folder)
+    return folder
+
+
+def checkout_sha(checkout: Path) -> str:
+    """The commit of a checkout, with `-dirty` where the package or the harness differ from it."""
+    sha = _git(checkout, "rev-parse", "HEAD").decode().strip()
+    changes = _git(checkout, "status", "--porcelain", "--", "trio_sched", "benchmarks").strip()
+    return f"{sha}-dirty" if changes else sha
+
+
+def ref_sha(ref: str) -> str:
+    """The commit that `ref` names."""
+    try:
+        return _git(ROOT, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}").decode().strip()
+    except BenchmarkError:
+        raise UsageError(f"there is no commit called {ref!r} in this repository") from None
+
+
+def peer_python() -> str:
+    """The Python of the peer's environment, made unless it is there."""
+    folder = WORKSPACE / "peer-{}.{}".format(*sys.version_info)
+    python, contents = folder / "bin" / "python", folder / "contents.txt"
+    wanted = "\n".join(PEER_REQUIREMENTS)
+    if contents.exists() and contents.read_text(encoding="utf-8") == wanted:
+        return str(python)
+    shutil.rmtree(folder, ignore_errors=True)
+    _run("make the peer's environment", sys.executable, "-m", "venv", str(folder))
+    _run("install the peer", str(python), "-m", "pip", "install", "--quiet", "--no-deps", *PEER_REQUIREMENTS)
+    contents.write_text(wanted, encoding="utf-8")
+    return str(python)
+
+
+def _git(checkout: Path, *arguments: str) -> bytes:
+    return _run(f"git {arguments[0]}", "git", "-C", str(checkout), *arguments)
+
+
+def _run(what: str, *command: str) -> bytes:
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        output = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+        raise BenchmarkError(f"could not {what}:\n" + "\n".join(output[-15:]))
+    return done.stdout

@@ -1,0 +1,126 @@
+"""The run itself: candidates in processes of their own, taking turns iteration by iteration.
+
+Points of one block run together. In each round every candidate runs every point of the block once; candidates of one
+point run directly after each other, so that the two sides of a ratio meet the same machine, and who begins is drawn
+anew each time. Only one process works at any moment.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import attrs
+
+from benchmarks.artifact import Iteration, JsonObject, Skipped, TimelineEntry, converter
+from benchmarks.candidates import Candidate
+from benchmarks.inputs import Inputs
+from benchmarks.processes import RefusedByWorkerError, WorkerProcess
+from benchmarks.scenarios.scenario import Point, Scenario
+
+__all__ = ["Measurements", "measure"]
+
+
+@attrs.define
+class Measurements:
+    """What a run brought back."""
+
+    iterations: list[Iteration] = attrs.field(factory=list[Iteration])
+    skipped: list[Skipped] = attrs.field(factory=list[Skipped])
+    runtimes: dict[str, JsonObject] = attrs.field(factory=dict[str, JsonObject])
+    capacity_plan: JsonObject | None = None
+
+
+def measure(
+    scenario: Scenario,
+    points: Sequence[Point],
+    candidates: Sequence[Candidate],
+    inputs: Inputs,
+    *,
+    smoke: bool,
+    progress: Callable[[str], None],
+) -> Measurements:
+    """Run every point at every candidate; the first candidate is the one under judgement."""
+    found = Measurements()
+    rng = random.Random(inputs.seed)
+    for block, members in itertools.groupby(
+        sorted(points, key=lambda point: str(scenario.block(point))), scenario.block
+    ):
+        of_block = tuple(members)
+        progress(f"{scenario.scenario_id}: {block if block is not None else 'all points'}, {len(of_block)} points")
+        with ExitStack() as stack:
+            teams = [
+                (point, workers)
+                for point in of_block
+                if (workers := _team(scenario, point, candidates, inputs, smoke, stack, found))
+            ]
+            for _ in range(inputs.warm_ups):
+                for _, workers in teams:
+                    for worker in workers:
+                        worker.iterate(warm_up=True)
+            for index in range(inputs.iterations):
+                for point, workers in teams:
+                    for worker in rng.sample(workers, len(workers)):
+                        answer = worker.iterate(warm_up=False)
+                        found.iterations.append(
+                            _iteration(worker.candidate.name, point, index, len(found.iterations), answer)
+                        )
+                        if worker.candidate is candidates[0]:
+                            found.capacity_plan = answer["outcome"]["capacity_plan"]
+                progress(f"  iteration {index + 1} of {inputs.iterations}")
+    return found
+
+
+def _team(
+    scenario: Scenario,
+    point: Point,
+    candidates: Sequence[Candidate],
+    inputs: Inputs,
+    smoke: bool,
+    stack: ExitStack,
+    found: Measurements,
+) -> list[WorkerProcess]:
+    """A prepared worker for every candidate that runs this point."""
+    workers: list[WorkerProcess] = []
+    for candidate in candidates:
+        reason = scenario.skips(candidate.kind, point)
+        workload = scenario.workloads.get(candidate.kind)
+        if workload is None:
+            reason = f"{candidate.name} has no workload for this scenario"
+        if reason is None and workload is not None:
+            worker = stack.enter_context(WorkerProcess(candidate))
+            try:
+                runtime = worker.prepare(workload, scenario.params(inputs, point, smoke))
+            except RefusedByWorkerError as refusal:
+                if candidate is candidates[0]:
+                    raise
+                reason = str(refusal)
+            else:
+                found.runtimes[candidate.name] = JsonObject(runtime)
+                workers.append(worker)
+        if reason is not None:
+            found.skipped.append(Skipped(candidate.name, JsonObject(dict(point)), reason))
+    return workers
+
+
+def _iteration(candidate: str, point: Point, index: int, order: int, answer: dict[str, Any]) -> Iteration:
+    outcome = answer["outcome"]
+    return Iteration(
+        candidate=candidate,
+        point=JsonObject(dict(point)),
+        index=index,
+        order=order,
+        wall_time_seconds=outcome["wall_time_seconds"],
+        cpu_time_seconds=answer["cpu_time_seconds"],
+        peak_memory_bytes=answer["peak_memory_bytes"],
+        calibration_seconds=answer["calibration_seconds"],
+        metrics=outcome["metrics"],
+        counts=outcome["counts"],
+        timeline=tuple(converter().structure(entry, TimelineEntry) for entry in outcome["timeline"]),
+        final_task_snapshot=outcome["final_task_snapshot"],
+        final_request_snapshot=outcome["final_request_snapshot"],
+        output_hashes=outcome["output_hashes"],
+    )

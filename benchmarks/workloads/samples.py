@@ -1,0 +1,54 @@
+"""Durations of single steps, in nanoseconds, and what is reported of them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+__all__ = ["Steps", "clock", "digest", "quantile", "since"]
+
+clock: Final = time.perf_counter_ns
+
+
+def since(start: int) -> float:
+    """Seconds since `clock()` gave `start`."""
+    return (clock() - start) / 1e9
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The value below which `share` of an ordered, non-empty sequence lies, interpolated between neighbours."""
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+class Steps:
+    """Samples of the steps of one cycle, by name."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, list[int]] = {}
+
+    def of(self, step: str) -> list[int]:
+        """The list to which the samples of `step` are appended."""
+        return self._samples.setdefault(step, [])
+
+    def metrics(self) -> dict[str, float]:
+        """The median and the 95th percentile of every step that has samples, in microseconds."""
+        found: dict[str, float] = {}
+        for step, samples in self._samples.items():
+            if samples:
+                ordered = sorted(samples)
+                found[f"{step}_us"] = quantile(ordered, 0.5) / 1e3
+                found[f"{step}_p95_us"] = quantile(ordered, 0.95) / 1e3
+        return found
+
+
+def digest(parts: Iterable[object]) -> str:
+    """A hash of a sequence of values by their text."""
+    seen = hashlib.sha256()
+    for part in parts:
+        seen.update(f"{part}\n".encode())
+    return seen.hexdigest()[:16]
