@@ -1,0 +1,218 @@
+"""Bounded borrowing: what a group's peers leave unused it may use, and gives back before it gets more.
+
+Of each resource that a task competes for, its group has a strict share:
+
+    limit x weight / weights of the groups that compete for it now
+
+rounded, at least 1, at most the group's `admitted_limit`. A group that competes with nobody is measured against one
+imagined equal peer. What a grant takes above the share is borrowed, and the group owes it; while it owes, or would go
+above its share, it is not entitled. An entitled peer that competes for the resource therefore gets the next unit, and
+the group gets no more of it until what it finishes has repaid the debt.
+
+While no entitled peer competes a group may borrow, debt or no debt, and up to a bound:
+
+- by a ceiling, if there is one: what it owes then is at most the ceiling;
+- else all of the resource but the reserve. This bounds what the group *holds*, as limit - share - reserve would bound
+  what it owes if its share had always been the same. Debt may date from a time of more peers and smaller shares, and
+  must not hold a group back that is now alone.
+
+Debt never exceeds what the group holds of the resource, so it is always repaid when the group's tasks end.
+
+Shares are computed from sums of exact weights: no rounding error decides who is within its share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest, TaskGroupKey
+from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig
+from trio_sched._task.heads import exact_weight
+from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.policies import (
+    ALLOWED,
+    NO_CHANGE,
+    Competition,
+    PeerPolicy,
+    PolicyStateDelta,
+    TaskAdmissionPolicyDecision,
+)
+from trio_sched._task.queue_view import QueueView
+
+__all__ = ["BorrowStanding", "BoundedBorrowTaskAdmissionPolicy", "ResourceStanding"]
+
+_NOTHING: Final[Mapping[SchedulerResourceKey, int]] = MappingProxyType({})
+
+
+class ResourceStanding(NamedTuple):
+    """How a group would stand with one resource if its head were granted: what it would hold, and what it owes now."""
+
+    resource: SchedulerResourceKey
+    amount: int
+    projected: int
+    debt: int
+    weight: float
+    admitted_limit: int | None
+    ceiling: int | None
+
+
+BorrowStanding: TypeAlias = Literal["always entitled", "never entitled"] | tuple[ResourceStanding, ...]
+
+
+class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
+    """A group may go above its strict share while no entitled peer competes, and owes what it borrowed."""
+
+    def __init__(self, config: BoundedBorrowTaskAdmissionPolicyConfig | None = None) -> None:
+        self._config = config = BoundedBorrowTaskAdmissionPolicyConfig() if config is None else config
+        self._borrows_freely = (
+            config.default_borrow_ceiling is None
+            and not config.borrow_ceiling_by_group_resource
+            and not config.dynamic_borrow_reserve_fraction
+        )
+
+    @property
+    def config(self) -> BoundedBorrowTaskAdmissionPolicyConfig:
+        """The terms."""
+        return self._config
+
+    def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> BorrowStanding:
+        """How the group stands with all that its head competes for, or as little of it as decides every answer.
+
+        Who owes nothing and would hold one unit is within any share. Who owes something, or would hold more than its
+        admitted limit, is entitled to nothing; where neither ceiling nor reserve bounds borrowing, and only one
+        resource is competed for, nothing else about it matters.
+        """
+        parts = self._parts(item, admission_view)
+        if all(part.projected == 1 and not part.debt for part in parts):
+            return "always entitled"
+        if len(parts) == 1 and self._borrows_freely:
+            (part,) = parts
+            if part.debt or (part.admitted_limit is not None and part.projected > part.admitted_limit):
+                return "never entitled"
+        return parts
+
+    def is_entitled(
+        self,
+        request: SchedulerResourceRequest,
+        standing: BorrowStanding,
+        competition: Competition[BorrowStanding],
+        admission_view: TaskAdmissionView,
+    ) -> bool:
+        """Whoever owes nothing and would stay within its share of everything it competes for."""
+        if isinstance(standing, str):
+            return standing == "always entitled"
+        return all(
+            not part.debt and part.projected <= self._strict_share(part, competition, admission_view)
+            for part in standing
+        )
+
+    def evaluate(
+        self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+    ) -> TaskAdmissionPolicyDecision:
+        """Refuse with `group_cap` who would go above its share, with `borrow_debt` who owes or would owe too much."""
+        parts = self._parts(item, admission_view)
+        if all(part.projected == 1 and not part.debt for part in parts):
+            return ALLOWED
+        competition = self.competition(item, queue_view, admission_view)
+        shares = [self._strict_share(part, competition, admission_view) for part in parts]
+        if all(not part.debt and part.projected <= share for part, share in zip(parts, shares, strict=True)):
+            return ALLOWED
+        contested = competition.contested()
+        borrowed: dict[SchedulerResourceKey, int] = {}
+        for part, share in zip(parts, shares, strict=True):
+            above = part.projected - share
+            if part.resource in contested:
+                if part.debt:
+                    return _refusal("borrow_debt", part, share, "an entitled peer competes")
+                if above > 0:
+                    return _refusal("group_cap", part, share, "an entitled peer competes")
+            elif above > 0:
+                units = min(part.amount, above)
+                if self._exceeds_bound(part, units, admission_view):
+                    return _refusal("borrow_debt", part, share, "borrowing is bounded")
+                borrowed[part.resource] = units
+        return TaskAdmissionPolicyDecision(allowed=True, borrowed=MappingProxyType(borrowed))
+
+    def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
+        """Owe what was borrowed."""
+        if not decision.borrowed:
+            return NO_CHANGE
+        group = lease.item.group.key
+        return PolicyStateDelta(
+            {(group, resource): units for resource, units in decision.borrowed.items()},
+            {"borrowed_units": sum(decision.borrowed.values())},
+        )
+
+    def on_release(self, lease: TaskAdmissionLease) -> PolicyStateDelta:
+        """Repay with what the lease held, or only what it borrowed itself if the terms say so."""
+        repaid = lease.resources if self._config.repay_on_withheld_peer_pressure else lease.borrowed
+        group = lease.item.group.key
+        return PolicyStateDelta({(group, resource): -units for resource, units in repaid.items()}, {})
+
+    def _parts(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> tuple[ResourceStanding, ...]:
+        spec = item.group
+        group = spec.key
+        held = admission_view.leased_resources_by_group.get(group, _NOTHING)
+        debts = admission_view.policy_debt_by_group_resource
+        amounts = item.resource_request.amounts
+        return tuple(
+            [
+                ResourceStanding(
+                    resource,
+                    amounts[resource],
+                    held.get(resource, 0) + amounts[resource],
+                    debts.get((group, resource), 0) if debts else 0,
+                    spec.weight,
+                    spec.admitted_limit,
+                    self._ceiling(group, resource),
+                )
+                for resource in item.resource_request.competed_for
+            ]
+        )
+
+    def _strict_share(
+        self, part: ResourceStanding, competition: Competition[BorrowStanding], admission_view: TaskAdmissionView
+    ) -> int:
+        weight = exact_weight(part.weight)
+        alone = competition.groups[part.resource] == 1
+        numerator = admission_view.resource_limits[part.resource] * weight
+        denominator = 2 * weight if alone else competition.weights[part.resource]
+        if self._config.strict_share_rounding == "ceil":
+            share = -(-numerator // denominator)
+        else:
+            share = max(1, numerator // denominator)
+        return share if part.admitted_limit is None else min(share, part.admitted_limit)
+
+    def _ceiling(self, group: TaskGroupKey, resource: SchedulerResourceKey) -> int | None:
+        config = self._config
+        if config.borrow_ceiling_by_group_resource:
+            return config.borrow_ceiling_by_group_resource.get((group, resource), config.default_borrow_ceiling)
+        return config.default_borrow_ceiling
+
+    def _exceeds_bound(self, part: ResourceStanding, units: int, admission_view: TaskAdmissionView) -> bool:
+        if part.ceiling is not None:
+            return part.debt + units > part.ceiling
+        limit = admission_view.resource_limits[part.resource]
+        # Rounded first: 0.07 of 100 is 7, though 0.07 * 100 lies just above.
+        reserve = math.ceil(round(limit * self._config.dynamic_borrow_reserve_fraction, 9))
+        return part.projected > limit - min(reserve, self._config.dynamic_borrow_max_reserved_slots)
+
+
+def _refusal(
+    reason: TaskAdmissionDenyReason, part: ResourceStanding, share: int, why: str
+) -> TaskAdmissionPolicyDecision:
+    return TaskAdmissionPolicyDecision(
+        allowed=False,
+        reason=reason,
+        diagnostics={
+            "resource": part.resource,
+            "held": part.projected - part.amount,
+            "requested": part.amount,
+            "strict_share": share,
+            "debt": part.debt,
+            "because": why,
+        },
+    )

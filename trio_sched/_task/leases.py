@@ -1,0 +1,166 @@
+"""What task admission answers: a lease or a denial, what is held now, and why nothing moves.
+
+A lease is the right to run one task, and the borrower of every unit it holds: of each resource's limiter it borrows
+the first unit itself and each further unit through a `LeaseUnit`. It is a context manager whose exit gives all back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, TracebackType
+from typing import Literal, Protocol, TypeAlias
+
+import attrs
+import trio
+
+from trio_sched._resources.release import ReleaseResult
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
+
+__all__ = [
+    "LeakedTaskLease",
+    "LeaseUnit",
+    "TaskAdmissionBlockSummary",
+    "TaskAdmissionDecision",
+    "TaskAdmissionDenied",
+    "TaskAdmissionDenyReason",
+    "TaskAdmissionLease",
+    "TaskAdmissionView",
+    "TaskReservation",
+]
+
+TaskAdmissionDenyReason = Literal["no_capacity", "group_cap", "borrow_debt", "shutdown", "policy_denial"]
+
+_NOTHING: Mapping[SchedulerResourceKey, int] = MappingProxyType({})
+
+
+class LeaseIssuer(Protocol):
+    """Whoever granted a lease and takes it back."""
+
+    def release(self, lease: TaskAdmissionLease) -> ReleaseResult:
+        """Take `lease` back; never raises."""
+        ...
+
+
+@attrs.frozen(eq=False)
+class TaskAdmissionLease:
+    """The right to run `item`, which holds `resources` until it is released. Leaving its `with` block releases it.
+
+    lease_id is unique within a controller, controller_generation among the controllers of a process. borrowed: the part
+    of `resources` that lies above the group's share.
+    """
+
+    lease_id: int
+    item: SchedulableTask
+    resources: Mapping[SchedulerResourceKey, int]
+    acquired_at: float
+    controller_generation: int
+    borrowed: Mapping[SchedulerResourceKey, int] = _NOTHING
+    issuer: LeaseIssuer | None = attrs.field(default=None, repr=False)
+
+    @trio.lowlevel.enable_ki_protection
+    def __enter__(self) -> TaskAdmissionLease:  # noqa: PYI034 - `Self` needs Python 3.11, and nobody subclasses a lease
+        if self.issuer is None:
+            raise RuntimeError("a lease that no controller granted cannot be entered")
+        return self
+
+    @trio.lowlevel.enable_ki_protection
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self.issuer is not None
+        self.issuer.release(self)
+
+
+@attrs.frozen
+class LeaseUnit:
+    """Borrower of a lease's second and further units of one resource; a limiter lends one unit to each borrower."""
+
+    lease: TaskAdmissionLease
+    number: int
+
+
+@attrs.frozen(eq=False)
+class TaskReservation:
+    """All units that `item` asks for wait for it, as it has been passed over too often; nobody else is given them."""
+
+    item: SchedulableTask
+
+
+@attrs.frozen
+class TaskAdmissionView:
+    """What is held and what is free. Of each resource, held + free = limit; free is negative after a limit shrank.
+
+    `reservations` are in force while their item heads its group, the oldest first; reserved units count as free here.
+    A view that a controller hands out is live and read-only; `snapshot()` freezes it. `source` is the controller of a
+    live view.
+    """
+
+    resource_limits: Mapping[SchedulerResourceKey, int]
+    resources_available: Mapping[SchedulerResourceKey, int]
+    leased_resources: Mapping[SchedulerResourceKey, int]
+    leased_resources_by_group: Mapping[TaskGroupKey, Mapping[SchedulerResourceKey, int]]
+    running_counts_by_group: Mapping[TaskGroupKey, int]
+    policy_debt_by_group_resource: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int]
+    reservations: Sequence[TaskReservation] = ()
+    source: object | None = attrs.field(default=None, eq=False, repr=False)
+
+    def snapshot(self) -> TaskAdmissionView:
+        """This view at this instant; later changes do not show in it."""
+        return TaskAdmissionView(
+            MappingProxyType(dict(self.resource_limits)),
+            MappingProxyType(dict(self.resources_available)),
+            MappingProxyType(dict(self.leased_resources)),
+            MappingProxyType(
+                {group: MappingProxyType(dict(amounts)) for group, amounts in self.leased_resources_by_group.items()}
+            ),
+            MappingProxyType(dict(self.running_counts_by_group)),
+            MappingProxyType(dict(self.policy_debt_by_group_resource)),
+            tuple(self.reservations),
+        )
+
+
+@attrs.frozen
+class TaskAdmissionDenied:
+    """Why `item` may not run now. diagnostics: the facts that decided.
+
+    available_after: when waiting alone may change the answer, on the controller's clock, where the policy knows. The
+    controller leaves `snapshot` None, as its view costs nothing to ask for and much to copy.
+    """
+
+    item: SchedulableTask
+    reason: TaskAdmissionDenyReason
+    available_after: float | None = None
+    snapshot: TaskAdmissionView | None = None
+    diagnostics: Mapping[str, object] = attrs.field(factory=dict[str, object])
+
+
+TaskAdmissionDecision: TypeAlias = TaskAdmissionLease | TaskAdmissionDenied
+
+
+@attrs.frozen
+class TaskAdmissionBlockSummary:
+    """Why the queued heads cannot run: how many groups' heads are refused for each reason.
+
+    available_after: the earliest time at which waiting alone may change an answer. diagnostics: by reason, the groups
+    concerned, at most eight of each.
+    """
+
+    queued_count: int
+    dominant_denial_reasons: Mapping[TaskAdmissionDenyReason, int]
+    available_after: float | None = None
+    diagnostics: Mapping[str, object] = attrs.field(factory=dict[str, object])
+
+
+@attrs.frozen
+class LeakedTaskLease:
+    """A task lease that is still held, and by which task."""
+
+    lease_id: int
+    task_id: str
+    group: TaskGroupKey
+    resources: Mapping[SchedulerResourceKey, int]
+    held_since: float
+
+    def __str__(self) -> str:
+        held = ", ".join(f"{amount} of {resource}" for resource, amount in self.resources.items())
+        return f"task lease {self.lease_id} of task {self.task_id!r} (group {self.group}) holds {held}"

@@ -1,0 +1,201 @@
+"""The ready queue: which ready task is next, fairly.
+
+Tasks wait in their groups, first in, first out; `FairOrder` says which group is next. Selecting changes nothing.
+Committing is the only removal by selection, and what charges the group: one unit of service at the weight of the task
+served. A group passed over as ineligible keeps its place but earns no credit. A selection is stale when its task is no
+longer the head of its group, and only then. What is remembered is bounded by the groups that have backlog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+
+import trio
+
+from trio_sched._fair import FairOrder
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
+from trio_sched._task.eligibility import LaneEligibility
+from trio_sched._task.heads import HeadIndex, QueuedGroup
+from trio_sched._task.live import LiveMapping
+from trio_sched._task.queue_view import QueueSelection, QueueView
+
+__all__ = ["FairTaskQueue"]
+
+
+class _DemandByResource(Mapping[SchedulerResourceKey, int]):
+    """What all queued tasks together ask for, summed when it is looked at."""
+
+    __slots__ = ("_groups",)
+
+    def __init__(self, groups: Mapping[TaskGroupKey, QueuedGroup]) -> None:
+        self._groups = groups
+
+    def _sums(self) -> dict[SchedulerResourceKey, int]:
+        sums: dict[SchedulerResourceKey, int] = {}
+        for group in self._groups.values():
+            for resource, amount in group.demand.items():
+                sums[resource] = sums.get(resource, 0) + amount
+        return sums
+
+    def __getitem__(self, key: SchedulerResourceKey) -> int:
+        return self._sums()[key]
+
+    def __iter__(self) -> Iterator[SchedulerResourceKey]:
+        return iter(self._sums())
+
+    def __len__(self) -> int:
+        return len(self._sums())
+
+    def __repr__(self) -> str:
+        return repr(self._sums())
+
+
+class FairTaskQueue:
+    """Ready tasks in weighted fair order over their groups. Synchronous; belongs to one task."""
+
+    __slots__ = ("_group_of", "_groups", "_heads", "_order", "_owner", "_version", "_view")
+
+    def __init__(self) -> None:
+        self._groups: dict[TaskGroupKey, QueuedGroup] = {}
+        self._group_of: dict[str, QueuedGroup] = {}
+        self._order: FairOrder[TaskGroupKey] = FairOrder()
+        self._owner: LaneEligibility | None = None
+        self._version = 0
+        groups = self._groups
+        heads = LiveMapping(groups, lambda group: group.head)
+        self._heads = HeadIndex(groups, heads, self._order)
+        self._view = QueueView(
+            queued_total=0,
+            queued_by_group=LiveMapping(groups, lambda group: len(group.items)),
+            queued_resource_demand_by_group=LiveMapping(groups, lambda group: MappingProxyType(group.demand)),
+            first_candidate_resources_by_group=LiveMapping(groups, lambda group: group.head.resource_request.amounts),
+            first_candidate_tasks_by_group=heads,
+            first_candidate_group_specs_by_group=LiveMapping(groups, lambda group: group.head.group),
+            queued_peer_demand_by_resource=_DemandByResource(groups),
+            heads=self._heads,
+        )
+
+    def __len__(self) -> int:
+        return len(self._group_of)
+
+    def __repr__(self) -> str:
+        return f"<FairTaskQueue: {len(self._group_of)} tasks in {len(self._groups)} groups>"
+
+    @trio.lowlevel.enable_ki_protection
+    def enqueue(self, items: Iterable[SchedulableTask]) -> tuple[str, ...]:
+        """Queue those items whose ids are not queued; return their ids."""
+        accepted: list[str] = []
+        groups, group_of = self._groups, self._group_of
+        for item in tuple(items):
+            task_id = item.task_id
+            if task_id in group_of:
+                continue
+            key = item.group.key
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = QueuedGroup(item)
+                self._order.activate(key, weight=item.group.weight)
+                self._heads.head_changed(group)
+            group.items[task_id] = item
+            group_of[task_id] = group
+            demand = group.demand
+            for resource, amount in item.resource_request.amounts.items():
+                demand[resource] = demand.get(resource, 0) + amount
+            accepted.append(task_id)
+        if accepted:
+            self._changed()
+        return tuple(accepted)
+
+    def select_next(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> QueueSelection | None:
+        """The first item in fair order that is eligible, or None. Changes nothing."""
+        if not self._groups:
+            return None
+        item = self._first_by_class(is_eligible) if self._is_classed(is_eligible) else self._first(is_eligible)
+        return None if item is None else QueueSelection(item, self._view, self._version)
+
+    @trio.lowlevel.enable_ki_protection
+    def commit(self, selection: QueueSelection) -> SchedulableTask | None:
+        """Take the selected item out and charge its group; None if it is no longer its group's head."""
+        item = selection.item
+        group = self._groups.get(item.group.key)
+        if group is None or group.head is not item:
+            return None
+        self._order.serve(group.key, item.group.weight)
+        self._remove(group, item)
+        return item
+
+    @trio.lowlevel.enable_ki_protection
+    def discard(self, task_id: str) -> bool:
+        """Take the item out without charging its group; whether it was queued."""
+        group = self._group_of.get(task_id)
+        if group is None:
+            return False
+        self._remove(group, group.items[task_id])
+        return True
+
+    def discard_where(self, predicate: Callable[[SchedulableTask], bool]) -> tuple[str, ...]:
+        """Discard every item that `predicate` holds for; return their ids."""
+        chosen = tuple(task_id for task_id, group in self._group_of.items() if predicate(group.items[task_id]))
+        return tuple(task_id for task_id in chosen if self.discard(task_id))
+
+    def view(self) -> QueueView:
+        """The live view: always the same object, always the present state."""
+        return self._view
+
+    def _is_classed(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> bool:
+        """Whether answers are shared within classes of heads; if so the classes are kept for who answers."""
+        owner = getattr(is_eligible, "__self__", None)
+        if owner is not self._owner:
+            if not isinstance(owner, LaneEligibility) or is_eligible != owner.is_eligible or owner.standings is None:
+                return False
+            self._heads.bind(owner.standings, owner.aspect)
+            self._owner = owner
+        return owner is not None and is_eligible == owner.is_eligible
+
+    def _first_by_class(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> SchedulableTask | None:
+        order, view = self._order, self._view
+        keys = [
+            key
+            for bucket in self._heads.fitting()
+            for each in bucket.classes.values()
+            if (key := order.head(each)) is not None
+        ]
+        if len(keys) > 1:
+            keys.sort(key=order.rank)
+        for key in keys:
+            item = self._groups[key].head
+            if is_eligible(item, view):
+                return item
+        return None
+
+    def _first(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> SchedulableTask | None:
+        for key in self._order.ranked():
+            item = self._groups[key].head
+            if is_eligible(item, self._view):
+                return item
+        return None
+
+    def _remove(self, group: QueuedGroup, item: SchedulableTask) -> None:
+        del self._group_of[item.task_id]
+        del group.items[item.task_id]
+        if not group.items:
+            self._heads.remove(group)
+            self._order.deactivate(group.key)
+            del self._groups[group.key]
+        else:
+            demand = group.demand
+            for resource, amount in item.resource_request.amounts.items():
+                rest = demand[resource] - amount
+                if rest:
+                    demand[resource] = rest
+                else:
+                    del demand[resource]
+            if item is group.head:
+                group.head = next(iter(group.items.values()))
+                self._heads.head_changed(group)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._version += 1
+        object.__setattr__(self._view, "queued_total", len(self._group_of))

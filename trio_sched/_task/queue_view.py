@@ -1,0 +1,58 @@
+"""What the ready queue looks like: facts without judgement, for policies, events and people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import attrs
+
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
+from trio_sched._task.heads import HeadIndex
+
+__all__ = ["QueueSelection", "QueueView"]
+
+
+@attrs.frozen
+class QueueView:
+    """Who is queued, by group, and what each group's head asks for.
+
+    A view that a queue hands out is live and read-only: it costs nothing and shows every later change. `snapshot()`
+    freezes it. `heads` is the live queue's index of its heads, through which a policy sums over few classes instead of
+    many groups; a view made by hand or frozen has none.
+    """
+
+    queued_total: int
+    queued_by_group: Mapping[TaskGroupKey, int]
+    queued_resource_demand_by_group: Mapping[TaskGroupKey, Mapping[SchedulerResourceKey, int]]
+    first_candidate_resources_by_group: Mapping[TaskGroupKey, Mapping[SchedulerResourceKey, int]]
+    first_candidate_tasks_by_group: Mapping[TaskGroupKey, SchedulableTask]
+    first_candidate_group_specs_by_group: Mapping[TaskGroupKey, TaskGroupSpec]
+    queued_peer_demand_by_resource: Mapping[SchedulerResourceKey, int]
+    heads: HeadIndex | None = attrs.field(default=None, eq=False, repr=False)
+
+    def snapshot(self) -> QueueView:
+        """This view at this instant; later changes do not show in it."""
+        return QueueView(
+            self.queued_total,
+            MappingProxyType(dict(self.queued_by_group)),
+            MappingProxyType(
+                {
+                    group: MappingProxyType(dict(demand))
+                    for group, demand in self.queued_resource_demand_by_group.items()
+                }
+            ),
+            MappingProxyType(dict(self.first_candidate_resources_by_group)),
+            MappingProxyType(dict(self.first_candidate_tasks_by_group)),
+            MappingProxyType(dict(self.first_candidate_group_specs_by_group)),
+            MappingProxyType(dict(self.queued_peer_demand_by_resource)),
+        )
+
+
+@attrs.frozen
+class QueueSelection:
+    """The item that is next, at the queue's `sequence_version`. It stays good while the item is its group's head."""
+
+    item: SchedulableTask
+    queue_view: QueueView
+    sequence_version: int

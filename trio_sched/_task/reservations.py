@@ -1,0 +1,203 @@
+"""Keeps a head that asks for more than one unit from starving behind smaller ones.
+
+Such a head may wait for ever although nothing is wrong: whenever some of its units come free, a smaller task behind it
+takes them. So its being passed over is counted. A grant *passes over* a head of another group if
+
+- the head asks for more than one unit in all, is before the granted task in fair order, and is the first of those that
+  ask for the same;
+- the units it asks for were not all free before the grant, and of a resource that the granted task takes, fewer are
+  left after it than the head needs.
+
+When that has happened `bound` times to the same head, all its units are *reserved*: what is free of them counts as
+taken for everybody else, so they gather until the head can run. Several reservations are served in the order in which
+they were made; an older one goes first. A reservation ends when its item is granted or no longer heads its group, and
+is suspended while the policy would refuse the item even if no other group were queued, as no gathering helps then.
+
+The count is taken in the one step that changes the ledger in somebody's favour, the grant; asking changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import overload
+
+from trio_sched._resources.task import (
+    SchedulableTask,
+    SchedulerResourceKey,
+    SchedulerResourceRequest,
+    TaskGroupKey,
+)
+from trio_sched._task.leases import TaskAdmissionView, TaskReservation
+from trio_sched._task.ledger import TaskLedger
+from trio_sched._task.queue_view import QueueView
+
+__all__ = ["Reservations", "has_room_in", "reserved_before"]
+
+Heads = Mapping[TaskGroupKey, SchedulableTask]
+
+_NOTHING: Mapping[SchedulerResourceKey, int] = MappingProxyType({})
+
+
+def reserved_before(
+    reservations: Sequence[TaskReservation], claim: object, heads: Heads
+) -> Mapping[SchedulerResourceKey, int]:
+    """What older reservations than `claim`, or without a claim all of them, keep for one of `heads`."""
+    reserved: dict[SchedulerResourceKey, int] = {}
+    for reservation in reservations:
+        if reservation is claim:
+            break
+        item = reservation.item
+        head = heads.get(item.group.key)
+        if head is not None and head.task_id == item.task_id:
+            for resource, amount in item.resource_request.amounts.items():
+                reserved[resource] = reserved.get(resource, 0) + amount
+    return reserved
+
+
+def has_room_in(view: TaskAdmissionView, head: SchedulableTask, heads: Heads) -> bool:
+    """Whether `view` shows the units of `head` free to it."""
+    reserved = _NOTHING
+    if view.reservations:
+        claim = next((each for each in view.reservations if each.item.task_id == head.task_id), None)
+        reserved = reserved_before(view.reservations, claim, heads)
+    available = view.resources_available
+    for resource, amount in head.resource_request.amounts.items():
+        if available.get(resource, 0) - reserved.get(resource, 0) < amount:
+            return False
+    return True
+
+
+class Reservations(Sequence[TaskReservation]):
+    """Who waits for units to gather. As a sequence: the reservations in force, the oldest first."""
+
+    __slots__ = ("_bound", "_in_force", "_is_refused_alone", "_ledger", "_made", "_passed_over")
+
+    def __init__(self, bound: int, ledger: TaskLedger, is_refused_alone: Callable[[SchedulableTask], bool]) -> None:
+        self._bound = bound
+        self._ledger = ledger
+        self._is_refused_alone = is_refused_alone
+        self._made: dict[TaskGroupKey, TaskReservation] = {}
+        self._in_force: tuple[TaskReservation, ...] | None = ()
+        self._passed_over: dict[SchedulerResourceRequest, tuple[str, int]] = {}
+
+    @overload
+    def __getitem__(self, index: int) -> TaskReservation: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[TaskReservation, ...]: ...
+    def __getitem__(self, index: int | slice) -> TaskReservation | tuple[TaskReservation, ...]:
+        return self._all_in_force()[index]
+
+    def __len__(self) -> int:
+        return len(self._all_in_force())
+
+    def __repr__(self) -> str:
+        return repr(self._all_in_force())
+
+    @property
+    def none_made(self) -> bool:
+        """Whether there is no reservation at all."""
+        return not self._made
+
+    def claim(self, head: SchedulableTask) -> TaskReservation | None:
+        """The reservation made for `head`."""
+        made = self._made.get(head.group.key)
+        return made if made is not None and made.item.task_id == head.task_id else None
+
+    def reserved_before(self, claim: object, heads: Heads) -> Mapping[SchedulerResourceKey, int]:
+        """What those in force keep from whoever has `claim`."""
+        return reserved_before(self._all_in_force(), claim, heads)
+
+    def ledger_changed(self) -> None:
+        """Look again who is suspended, when that is next asked."""
+        self._in_force = None
+
+    def granted(self, item: SchedulableTask, queue_view: QueueView) -> list[TaskGroupKey]:
+        """`item` was granted, and its units are booked; return the groups whose claims changed by it."""
+        changed = self._end_stale(item, queue_view.first_candidate_tasks_by_group) if self._made else []
+        counts: dict[SchedulerResourceRequest, tuple[str, int]] = {}
+        for head in self._waiting_behind(item, queue_view):
+            request = head.resource_request
+            task_id, count = self._passed_over.get(request, ("", 0))
+            if task_id != head.task_id:
+                count = 0
+            if self._is_passed_over(head, item, queue_view):
+                count += 1
+            if count >= self._bound:
+                self._made[head.group.key] = TaskReservation(head)
+                changed.append(head.group.key)
+            elif count:
+                counts[request] = (head.task_id, count)
+        self._passed_over = counts
+        return changed
+
+    def _all_in_force(self) -> tuple[TaskReservation, ...]:
+        in_force = self._in_force
+        if in_force is None:
+            in_force = tuple(made for made in self._made.values() if not self._is_refused_alone(made.item))
+            self._in_force = in_force
+        return in_force
+
+    def _end_stale(self, granted: SchedulableTask, heads: Heads) -> list[TaskGroupKey]:
+        ended: list[TaskGroupKey] = []
+        for group, made in self._made.items():
+            head = heads.get(group)
+            if head is None or head.task_id != made.item.task_id or made.item.task_id == granted.task_id:
+                ended.append(group)
+        for group in ended:
+            del self._made[group]
+        return ended
+
+    def _waiting_behind(self, granted: SchedulableTask, queue_view: QueueView) -> Iterator[SchedulableTask]:
+        """Of each request for more than one unit the first head in fair order that has no reservation."""
+        index = queue_view.heads
+        if index is not None and index.source is not None and index.source.claims is self:
+            for bucket in index.buckets():
+                request = bucket.request
+                if bucket.claim is None and (
+                    request in self._passed_over or self._was_short(request.amounts, granted.resource_request.amounts)
+                ):
+                    head = index.first(bucket)
+                    if head.group.key != granted.group.key:
+                        yield head
+            return
+        first: dict[SchedulerResourceRequest, SchedulableTask] = {}
+        for head in queue_view.first_candidate_tasks_by_group.values():
+            known = first.get(head.resource_request)
+            if self.claim(head) is None and (
+                known is None or (index is not None and index.precedes(head.group.key, known.group.key))
+            ):
+                first[head.resource_request] = head
+        for head in first.values():
+            if head.group.key != granted.group.key:
+                yield head
+
+    def _was_short(
+        self, amounts: Mapping[SchedulerResourceKey, int], granted: Mapping[SchedulerResourceKey, int]
+    ) -> bool:
+        """Whether more than one unit is asked for, and not all were free before `granted` was booked."""
+        if sum(amounts.values()) == 1:
+            return False
+        limiters = self._ledger.limiters
+        for resource, amount in amounts.items():
+            limiter = limiters.get(resource)
+            if limiter is None:
+                return False
+            if limiter.borrowed_tokens - granted.get(resource, 0) + amount > limiter.total_tokens:
+                return True
+        return False
+
+    def _is_passed_over(self, head: SchedulableTask, granted: SchedulableTask, queue_view: QueueView) -> bool:
+        wanted = head.resource_request.amounts
+        taken = granted.resource_request.amounts
+        if not self._was_short(wanted, taken):
+            return False
+        limiters = self._ledger.limiters
+        if not any(
+            resource in wanted
+            and limiters[resource].borrowed_tokens + wanted[resource] > limiters[resource].total_tokens
+            for resource in taken
+        ):
+            return False
+        index = queue_view.heads
+        return index is None or index.precedes(head.group.key, granted.group.key)
