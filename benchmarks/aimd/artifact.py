@@ -29,7 +29,8 @@ distance to a line, as a share of what that line leaves.
 """
 GRID_LEGEND: Final = """\
 A cell reads: utilisation at K = 16 / 128 in percent, the larger share of refused calls in percent, the longer time to
-settle in seconds, the time to climb again in seconds, letters of the lines missed. Bold keeps the control line.
+settle in seconds, the time to climb again in seconds (– where it was not over when the run ended), letters of the lines
+missed. Bold keeps the control line.
 """
 
 
@@ -45,6 +46,14 @@ class Run:
     points: list[Point] = field(default_factory=list[Point])
     slices: dict[str, list[Point]] = field(default_factory=dict[str, list[Point]])
 
+    def measured_everywhere(self) -> dict[str, list[Result]]:
+        """The candidates that were put through every scenario."""
+        return {
+            name: results
+            for name, results in self.candidates.items()
+            if {result.scenario for result in results} == set(SCENARIOS)
+        }
+
     def control_lines(self) -> dict[str, ControlLine]:
         """The control line of every candidate."""
         return {name: ControlLine.of(results) for name, results in self.candidates.items()}
@@ -53,7 +62,7 @@ class Run:
 def write(run: Run, folder: Path) -> None:
     """Write `aimd.json`, `summary.md` and, where a sweep was made, `sweep.md`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "aimd.json").write_text(json.dumps(as_json(run), indent=1) + "\n", encoding="utf-8")
+    (folder / "aimd.json").write_text(json.dumps(as_json(run), separators=(",", ":")) + "\n", encoding="utf-8")
     (folder / "summary.md").write_text(summary(run), encoding="utf-8")
     if run.points:
         (folder / "sweep.md").write_text(sweep_report(run), encoding="utf-8")
@@ -111,7 +120,7 @@ def summary(run: Run) -> str:
         LEGEND,
         "## Every scripted provider\n",
         "Mean over the seeds, and the worst seed where it differs.\n",
-        scenario_table(run.candidates),
+        scenario_table(run.measured_everywhere()),
         "## The scripts\n",
         scripts,
     ]

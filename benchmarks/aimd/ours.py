@@ -15,12 +15,17 @@ import trio
 
 from benchmarks.aimd.scenarios import ClientFactory
 from benchmarks.aimd.simulator import Answer, Client
-from trio_sched._request.config import RequestAdmissionTuningConfig
-from trio_sched._request.controller import AdaptiveRequestAdmissionController
-from trio_sched._request.leases import RequestAdmissionLease
-from trio_sched._request.limits import AdaptiveRequestLimitState
-from trio_sched._resources.identity import RequestDomain, RequestResourceKey
-from trio_sched._resources.request import RequestAdmissionItem, RequestGroupSpec, RequestReleaseOutcome
+from trio_sched.lowlevel import (
+    AdaptiveRequestAdmissionController,
+    AdaptiveRequestLimitState,
+    RequestAdmissionItem,
+    RequestAdmissionLease,
+    RequestAdmissionTuningConfig,
+    RequestDomain,
+    RequestGroupSpec,
+    RequestReleaseOutcome,
+    RequestResourceKey,
+)
 
 __all__ = ["ControllerClient", "RuleClient", "Tuning", "controllers", "in_simulated_time", "rules"]
 

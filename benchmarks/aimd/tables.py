@@ -85,8 +85,7 @@ def scenario_table(candidates: Mapping[str, Sequence[Result]]) -> str:
     rows: list[list[str]] = []
     for scenario in SCENARIOS.values():
         ran = [[result for result in results if result.scenario == scenario.name] for results in candidates.values()]
-        measures = next((found[0].measures for found in ran if found), {})
-        for measure in measures:
+        for measure in next((list(found[0].measures) for found in ran if found), list[str]()):
             title = TITLES[measure]
             rows.append([scenario.name, title, *(_mean_and_worst(found, scenario.name, measure) for found in ran)])
     return table(["provider", "measure", *candidates], rows)
