@@ -14,12 +14,15 @@ if sys.version_info < (3, 11):
 
 
 async def test_a_single_error_keeps_its_cause_and_context() -> None:
+    async def fail() -> None:
+        try:
+            raise ValueError("cause")
+        except ValueError as cause:
+            raise KeyError("error") from cause
+
     with pytest.raises(KeyError) as caught, single_error():
-        async with trio.open_nursery(), trio.open_nursery():
-            try:
-                raise ValueError("cause")
-            except ValueError as cause:
-                raise KeyError("error") from cause
+        async with trio.open_nursery() as outer, trio.open_nursery():
+            outer.start_soon(fail)
     assert isinstance(caught.value.__cause__, ValueError)
     assert caught.value.__context__ is caught.value.__cause__
 

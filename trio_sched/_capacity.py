@@ -11,6 +11,7 @@ from typing import Generic, Literal, TypeVar, cast
 
 import attrs
 
+from trio_sched._client import ClientRetries
 from trio_sched._events.json_value import JsonValue
 from trio_sched._request.config import RequestAdmissionConfigSnapshot
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestDomain, RequestResourceKey
@@ -78,6 +79,7 @@ class AsyncCapacityConfigured:
     request_domain_initial_limits: CapacityValue[Mapping[RequestResourceKey, int]]
     request_admission_config: CapacityValue[RequestAdmissionConfigSnapshot]
     transport_pool_limits: CapacityValue[Mapping[ProviderModelKey, int]]
+    client_retries: CapacityValue[tuple[ClientRetries, ...]] = CapacityValue((), "default")
 
 
 @attrs.frozen
@@ -98,15 +100,11 @@ class AsyncCapacityObservedMaxima:
     queued_tasks_by_group: Mapping[str, int] = attrs.field(factory=dict[str, int])
     task_leases_by_resource: Mapping[SchedulerResourceKey, int] = attrs.field(factory=dict[SchedulerResourceKey, int])
     request_waiters_by_resource: Mapping[RequestResourceKey, int] = attrs.field(factory=dict[RequestResourceKey, int])
-    request_in_flight_by_resource: Mapping[RequestResourceKey, int] = attrs.field(
-        factory=dict[RequestResourceKey, int]
-    )
+    request_in_flight_by_resource: Mapping[RequestResourceKey, int] = attrs.field(factory=dict[RequestResourceKey, int])
     provider_model_aggregate_in_flight: Mapping[ProviderModelKey, int] = attrs.field(
         factory=dict[ProviderModelKey, int]
     )
-    request_domain_current_limits: Mapping[RequestResourceKey, int] = attrs.field(
-        factory=dict[RequestResourceKey, int]
-    )
+    request_domain_current_limits: Mapping[RequestResourceKey, int] = attrs.field(factory=dict[RequestResourceKey, int])
     transport_pool_utilization: Mapping[ProviderModelKey, int] | None = None
 
 
@@ -129,6 +127,7 @@ def plain(value: object) -> JsonValue:
         return {str(key): plain(item) for key, item in cast("Mapping[object, object]", value).items()}
     if isinstance(value, tuple | list):
         return [plain(item) for item in cast("Sequence[object]", value)]
-    if attrs.has(type(value)):
-        return {field.name: plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
+    kind = type(value)
+    if attrs.has(kind):
+        return {field.name: plain(getattr(value, field.name)) for field in attrs.fields(kind)}
     raise TypeError(f"{value!r} has no place in a capacity plan")

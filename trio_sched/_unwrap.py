@@ -8,8 +8,9 @@ went wrong while the run came down; more than one error stays a group.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -18,7 +19,7 @@ __all__ = ["single_error"]
 
 
 @contextmanager
-def single_error() -> Iterator[None]:
+def single_error() -> Generator[None, None, None]:
     """Unwrap what the block raises, as far as it is a single error or an interrupt."""
     try:
         yield
@@ -38,6 +39,6 @@ def single_error() -> Iterator[None]:
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
+            yield from _leaves(cast("BaseExceptionGroup[BaseException]", error))
         else:
             yield error

@@ -13,7 +13,7 @@ import os
 import pydoc_data.topics
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -122,7 +122,7 @@ def pipeline(texts: list[dict[str, str]], providers: Providers) -> list[ts.Colum
 
 
 @asynccontextmanager
-async def open_providers() -> AsyncIterator[Providers]:
+async def open_providers() -> AsyncGenerator[Providers, None]:
     """The endpoint that the environment names, or else the rehearsal provider in a process of its own."""
     url = os.environ.get("OPENAI_BASE_URL")
     if url is not None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import ParamSpec, TypeVar
 
-from trio_sched._pipeline.columns import CellColumn, Column, RowSpan
+from trio_sched._pipeline.columns import CellColumn, Column, FromScratchColumn, RowSpan
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +41,7 @@ async def run_sequentially(
             for row in made:
                 handles = [PlainHandle(str(getattr(model, "model_id", model))) for model in column.models]
                 row[column.name] = await column(json.loads(json.dumps({n: row[n] for n in column.needs})), *handles)
-        else:
+        elif isinstance(column, FromScratchColumn):
             for row, value in zip(made, await column(RowSpan(0, len(made), seed)), strict=True):
                 row[column.name] = value
     lines = [json.dumps({name: row[name] for name in names}, ensure_ascii=False) + "\n" for row in made]

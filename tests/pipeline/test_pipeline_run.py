@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -25,8 +25,8 @@ class ServerError(Exception):
     status_code = 503
 
 
-def mocked(main: Callable[[], object]) -> object:
-    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+def mocked(main: Callable[[], Awaitable[None]]) -> None:
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 @ts.from_scratch_column()
@@ -64,13 +64,14 @@ def test_data_are_those_of_a_sequential_run(tmp_path: Path, buffer_size: int, ro
 
 
 def test_rows_from_an_iterable_and_from_files(tmp_path: Path) -> None:
-    rows = [{"number": n, "text": f'"{n}" é\n'} for n in range(25)]
+    rows: list[dict[str, object]] = [{"number": n, "text": f'"{n}" é\n'} for n in range(25)]
     jsonl = tmp_path / "rows.jsonl"
     jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     async def main() -> None:
         expected = await run_sequentially([double, pair], records=0, rows=rows)
-        for index, source in enumerate([iter(rows), jsonl, str(jsonl)]):
+        sources: list[Iterable[dict[str, object]] | Path | str] = [iter(rows), jsonl, str(jsonl)]
+        for index, source in enumerate(sources):
             out = tmp_path / str(index)
             result = await execute([double, pair], rows=source, output=out, blocking=inline)
             assert result.data_hash() == expected
@@ -259,7 +260,7 @@ async def with_model(row: dict[str, object], handle: ts.ModelHandle) -> int:
 
 def test_bad_declarations_are_refused_where_they_stand() -> None:
     with pytest.raises(ts.PipelineError, match="must be made by an async function"):
-        ts.column(needs=["a"])(lambda row: row)  # type: ignore[arg-type]
+        ts.column(needs=["a"])(lambda row: row)
     with pytest.raises(ts.PipelineError, match=r"calls its function with 2 arguments \(row, model p/m/chat\)"):
         ts.column(needs=["a"], model=ts.Model("p", "m"))(run_never)
     with pytest.raises(ts.PipelineError, match=r"write \['a'\]"):

@@ -42,7 +42,7 @@ def test_the_three_kinds() -> None:
 )
 def test_what_is_refused(kind: str, identity: object, weight: object, code: str, message: str) -> None:
     with pytest.raises(SchedulingMetadataError, match=f"^SchedulingMetadata.{message}") as caught:
-        SchedulingMetadata(kind, identity, weight)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        SchedulingMetadata(kind, identity, weight)  # type: ignore[arg-type]
     assert caught.value.code == code
     assert caught.value.fallback is None
     assert str(caught.value).endswith(f"[{code}]")

@@ -59,7 +59,7 @@ def test_a_request_cannot_be_changed_behind_its_back() -> None:
     amounts["submission"] = 5
     assert request.amounts == {"submission": 1}
     with pytest.raises(TypeError):
-        request.amounts["submission"] = 2  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+        request.amounts["submission"] = 2  # type: ignore[index]
     assert request == SchedulerResourceRequest()
     assert hash(request) == hash(SchedulerResourceRequest())
 
@@ -77,12 +77,12 @@ def test_task_ids_are_the_same_in_every_process() -> None:
 
 
 def test_identities() -> None:
-    assert RequestResourceKey("p", "m", "chat") == RESOURCE  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert RequestResourceKey("p", "m", "chat") == RESOURCE
     assert str(RESOURCE) == "p/m/chat"
     assert RESOURCE.provider_model_key == ProviderModelKey("p", "m")
     assert endpoint_stage_resource(RESOURCE.provider_model_key) == "endpoint:p/m"
     with pytest.raises(ValueError, match="'chatter' is not a valid RequestDomain"):
-        RequestResourceKey("p", "m", "chatter")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        RequestResourceKey("p", "m", "chatter")
     with pytest.raises(InvalidValueError, match=r"^ProviderModelKey.provider_name must be a non-empty string, got ''$"):
         ProviderModelKey("", "m")
     with pytest.raises(InvalidValueError, match=r"^ProviderModelStaticCap.cap must be a positive int, got 0$"):
@@ -97,7 +97,7 @@ def test_bad_queue_wait_timeouts(timeout: float) -> None:
 
 @given(st.sampled_from(sorted(OUTCOME_KINDS)) | st.text(), st.none() | st.floats() | st.text() | st.booleans())
 def test_building_an_outcome_never_raises(kind: str, hint: float | None) -> None:
-    outcome = RequestReleaseOutcome(kind, hint)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    outcome = RequestReleaseOutcome(kind, hint)  # type: ignore[arg-type]
     assert outcome.kind in OUTCOME_KINDS
     assert outcome.retry_after_seconds is None or 0 <= outcome.retry_after_seconds < math.inf
     assert ("invalid_kind" in outcome.diagnostics) == (kind not in OUTCOME_KINDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trio_sched._resources.task import Task, stable_task_id
+from trio_sched._resources.task import Task, TaskType, stable_task_id
 from trio_sched._task.completion import CompletionTracker
 from trio_sched._task.graph import ExecutionGraph, GraphNode
 
@@ -20,7 +20,7 @@ NODES = [
 ]
 OWNER = {output: node.column for node in NODES for output in node.outputs}
 NEEDS = {node.column: {OWNER[need] for need in node.needs} for node in NODES}
-TYPES = {node.column: node.task_type for node in NODES}
+TYPES: dict[str, TaskType] = {node.column: node.task_type for node in NODES}
 
 
 class ModelGroup:

@@ -33,7 +33,7 @@ def test_opening_twice_and_touching_what_is_not_open() -> None:
         tracker.drop_row(1, 0)
     with pytest.raises(TrackerError, match="row group 0 still has 1 open rows"):
         tracker.mark_durable(0)
-    with pytest.raises(ValueError, match="^size must be a positive int, got 0$"):
+    with pytest.raises(ValueError, match=r"^size must be a positive int, got 0$"):
         tracker.open_row_group(1, 0)
 
 

@@ -74,4 +74,4 @@ def test_a_pipeline_without_columns() -> None:
 
 def test_wrong_task_type() -> None:
     with pytest.raises(ValueError, match=r"^GraphNode.task_type must be one of"):
-        GraphNode("a", "row")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        GraphNode("a", "row")  # type: ignore[arg-type]

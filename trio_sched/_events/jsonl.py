@@ -8,7 +8,7 @@ whoever fills it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -74,7 +74,7 @@ class JsonlEventSink:
 @asynccontextmanager
 async def open_jsonl_sink(
     folder: Path, *, blocking: Blocking, interval: float = 0.25, max_buffered: int = 50_000
-) -> AsyncIterator[JsonlEventSink]:
+) -> AsyncGenerator[JsonlEventSink, None]:
     """A sink that writes `scheduler.jsonl` and `request.jsonl` in `folder` while the block runs, and to its end."""
     with (
         (folder / "scheduler.jsonl").open("w", encoding="utf-8") as scheduler_file,

@@ -39,13 +39,14 @@ def _converter() -> JsonConverter:
     from cattrs.preconf.json import make_converter
 
     converter = make_converter(forbid_extra_keys=True)
-    for kind in (SchedulerAdmissionEvent, RequestAdmissionEvent):
-        plain = {
-            field.name: override(struct_hook=_as_it_is)
-            for field in attrs.fields(kind)
-            if field.name in {"snapshot", "diagnostics"}
-        }
-        converter.register_structure_hook(kind, make_dict_structure_fn(kind, converter, **plain))
+    plain = override(struct_hook=_as_it_is)
+    converter.register_structure_hook(
+        SchedulerAdmissionEvent,
+        make_dict_structure_fn(SchedulerAdmissionEvent, converter, snapshot=plain, diagnostics=plain),
+    )
+    converter.register_structure_hook(
+        RequestAdmissionEvent, make_dict_structure_fn(RequestAdmissionEvent, converter, diagnostics=plain)
+    )
     return converter
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from trio_sched._events.request import REQUEST_EVENT_KINDS, RequestAdmissionEvent
 from trio_sched._events.scheduler import SCHEDULER_EVENT_KINDS, SchedulerAdmissionEvent
@@ -33,6 +33,7 @@ logger = logging.getLogger("trio_sched.events")
 E = TypeVar("E")
 
 
+@runtime_checkable
 class SchedulerAdmissionEventSink(Protocol):
     """Receives scheduler events, synchronously and in order."""
 
@@ -41,6 +42,7 @@ class SchedulerAdmissionEventSink(Protocol):
         ...
 
 
+@runtime_checkable
 class RequestAdmissionEventSink(Protocol):
     """Receives request events, synchronously and in order."""
 
@@ -100,8 +102,10 @@ class FanOutEventSink:
     """Both streams to several sinks, each with its own interest and its own failures."""
 
     def __init__(self, *sinks: SchedulerAdmissionEventSink | RequestAdmissionEventSink) -> None:
-        self._scheduler = [scheduler_event_stream(sink) for sink in sinks if hasattr(sink, "emit_scheduler_event")]
-        self._request = [request_event_stream(sink) for sink in sinks if hasattr(sink, "emit_request_event")]
+        self._scheduler = [
+            scheduler_event_stream(sink) for sink in sinks if isinstance(sink, SchedulerAdmissionEventSink)
+        ]
+        self._request = [request_event_stream(sink) for sink in sinks if isinstance(sink, RequestAdmissionEventSink)]
 
     def accepts_scheduler_event(self, kind: str) -> bool:
         """Whether any of the sinks wants the kind."""

@@ -10,7 +10,7 @@ back; the adaptive limit learns from it. Make one outbound attempt per block, an
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 from trio_sched._errors import UnknownNameError
@@ -70,7 +70,7 @@ async def open_admission(
     *models: Model,
     tuning: RequestAdmissionTuningConfig | None = None,
     event_sink: RequestAdmissionEventSink | None = None,
-) -> AsyncIterator[RequestAdmission]:
+) -> AsyncGenerator[RequestAdmission, None]:
     """Open admission for `models`. tuning: how limits adapt. event_sink: gets the request events.
 
     A single error of the block leaves it as itself, not in an exception group.

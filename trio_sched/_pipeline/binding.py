@@ -26,7 +26,7 @@ class BoundColumn(ColumnGenerator):
     """One node of the graph with the models it calls in this run."""
 
     node: GraphNode
-    maker: Column | RowReader
+    maker: CellColumn | FromScratchColumn | RowReader
     models: tuple[Model, ...]
     aliases: tuple[str, ...]
     resolver: RequestResourceResolver
@@ -50,10 +50,8 @@ class BoundPipeline:
 
 def bind_pipeline(columns: Sequence[Column], reader: RowReader | None, models: Mapping[str, Model]) -> BoundPipeline:
     """Check and bind. Raises a `PipelineError` that names the value and the remedy."""
-    for made in columns:
-        if not isinstance(made, CellColumn | FromScratchColumn):
-            raise PipelineError(f"columns must be made with @column or @from_scratch_column, got {made!r}")
-    used = {made.name: tuple(_model(made, model, models) for model in _declared(made)) for made in columns}
+    checked = [_checked(made) for made in columns]
+    used = {made.name: tuple(_model(made, model, models) for model in _declared(made)) for made in checked}
     aliases = alias_models(model for each in used.values() for model in each)
     resolver = RequestResourceResolver()
     for model, alias in aliases.items():
@@ -63,7 +61,9 @@ def bind_pipeline(columns: Sequence[Column], reader: RowReader | None, models: M
             alias=alias,
             max_parallel_requests=model.max_parallel_requests,
         )
-    makers: list[tuple[GraphNode, Column | RowReader]] = [(made.node(), made) for made in columns]
+    makers: list[tuple[GraphNode, CellColumn | FromScratchColumn | RowReader]] = [
+        (made.node(), made) for made in checked
+    ]
     if reader is not None:
         makers.insert(0, (GraphNode(reader.columns[0], "from_scratch", (), reader.columns), reader))
     bound = {
@@ -77,6 +77,12 @@ def bind_pipeline(columns: Sequence[Column], reader: RowReader | None, models: M
         for node, maker in makers
     }
     return BoundPipeline(ExecutionGraph(node for node, _ in makers), bound, aliases, resolver)
+
+
+def _checked(made: object) -> CellColumn | FromScratchColumn:
+    if not isinstance(made, CellColumn | FromScratchColumn):
+        raise PipelineError(f"columns must be made with @column or @from_scratch_column, got {made!r}")
+    return made
 
 
 def _declared(made: Column) -> tuple[Model | str, ...]:

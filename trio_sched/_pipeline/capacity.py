@@ -11,6 +11,7 @@ from trio_sched._capacity import (
     CapacityValueSource,
     RowGroupAdmissionPlan,
 )
+from trio_sched._client import ClientRetries
 from trio_sched._pipeline.binding import BoundPipeline
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._request.config import RequestAdmissionConfig
@@ -28,6 +29,7 @@ def capacity_plan(
     requests: RequestAdmissionConfig,
     pressure: RequestPressureSnapshotProvider,
     maxima: AsyncCapacityObservedMaxima,
+    client_retries: tuple[ClientRetries, ...],
 ) -> AsyncCapacityPlan:
     """The plan as it stands now: configured values with their sources, a snapshot of the limits, maxima so far."""
     caps = pipeline.resolver.static_caps()
@@ -54,6 +56,7 @@ def capacity_plan(
             transport_pool_limits=CapacityValue(
                 None, "adapter_config", missing_reason="connections are pooled by the caller's own client"
             ),
+            client_retries=CapacityValue(client_retries, "adapter_config"),
         ),
         runtime_snapshot=AsyncCapacityRuntimeSnapshot(
             request_domain_current_limits={resource: each.current_limit for resource, each in snapshots.items()},

@@ -37,10 +37,20 @@ class RowSpan:
 
 
 @attrs.define(eq=False)
-class CellColumn(ColumnGenerator):
-    """A column made cell by cell."""
+class Column(ColumnGenerator):
+    """A column of a pipeline: made by one of the decorators of this module."""
 
     name: str = attrs.field(validator=check.text)
+
+    def node(self) -> GraphNode:
+        """The column's place in the graph."""
+        raise NotImplementedError(f"{type(self).__name__} is not made with @column or @from_scratch_column")
+
+
+@attrs.define(eq=False)
+class CellColumn(Column):
+    """A column made cell by cell."""
+
     function: CellFunction
     needs: tuple[str, ...]
     models: tuple[Model | str, ...]
@@ -55,10 +65,9 @@ class CellColumn(ColumnGenerator):
 
 
 @attrs.define(eq=False)
-class FromScratchColumn(ColumnGenerator):
+class FromScratchColumn(Column):
     """A column made without input, a span of rows at a time."""
 
-    name: str = attrs.field(validator=check.text)
     function: FromScratchFunction
 
     def node(self) -> GraphNode:
@@ -68,9 +77,6 @@ class FromScratchColumn(ColumnGenerator):
     async def __call__(self, span: RowSpan) -> Sequence[object]:
         """Call the function as it is."""
         return await self.function(span)
-
-
-Column: TypeAlias = CellColumn | FromScratchColumn
 
 
 def column(

@@ -78,8 +78,8 @@ class RunResult:
             f"leases       {len(self.leaks)} leaked",
         ]
         lines += [f"             {leak}" for leak in self.leaks]
+        width = max((len(str(resource)) for resource in self.requests), default=0)
         if self.requests:
-            width = max(len(str(resource)) for resource in self.requests)
             lines += ["", f"{'endpoint':<{width}}  attempts  rate limited  cap  most  limit low/last  utilisation"]
         for resource, statistics in sorted(self.requests.items()):
             moved = statistics.lowest_limit is not None

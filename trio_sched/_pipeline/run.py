@@ -114,8 +114,10 @@ async def execute(
     if rows is not None:
         reader = open_rows(rows, buffer_size=config.buffer_size, blocking=blocking)
     pipeline = bind_pipeline(columns, reader, models or {})
-    plan = reader
-    if plan is None:
+    plan: RowGroupPlan
+    if reader is not None:
+        plan = reader
+    else:
         plan = FixedRowGroupPlan(check.check_int("records", records, minimum=0), config.buffer_size)
     resolver = TaskSchedulingResolver(pipeline.columns)
     tasks = TaskAdmissionConfig(config.submission_capacity, resolver.resource_limits)
@@ -244,7 +246,9 @@ class _Run:
             provider_model_aggregate_in_flight=seen.in_flight_by_endpoint,
             request_domain_current_limits=seen.current_limit_by_resource,
         )
-        plan = capacity_plan(self.pipeline, self.config, self.tasks, requests, admission.pressure, maxima)
+        plan = capacity_plan(
+            self.pipeline, self.config, self.tasks, requests, admission.pressure, maxima, self.clients.records
+        )
         document = plain(plan)
         assert isinstance(document, dict)
         self.folder.write_json(self.folder.capacity_file, document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from trio_sched._pipeline.binding import BoundColumn
 from trio_sched._pipeline.buffers import RowGroupBuffer
@@ -54,13 +55,13 @@ class PipelineRunner:
         self, column: FromScratchColumn, task: Task, buffer: RowGroupBuffer
     ) -> Sequence[RowFailure]:
         row_group = self._store.row_group(task.row_group)
-        values = await column.function(RowSpan(row_group.start, row_group.size, self._seed))
-        if isinstance(values, str) or not isinstance(values, Sequence):
-            raise MalformedOutputError(column.name, f"a {type(values).__name__} instead of a sequence")
-        if len(values) != row_group.size:
-            raise MalformedOutputError(column.name, f"{len(values)} values for a span of {row_group.size} rows")
+        made = await column.function(RowSpan(row_group.start, row_group.size, self._seed))
+        if isinstance(made, str) or not isinstance(cast("object", made), Sequence):
+            raise MalformedOutputError(column.name, f"a {type(made).__name__} instead of a sequence")
+        if len(made) != row_group.size:
+            raise MalformedOutputError(column.name, f"{len(made)} values for a span of {row_group.size} rows")
         failures: list[RowFailure] = []
-        for row_index, value in enumerate(values):
+        for row_index, value in enumerate(made):
             try:
                 buffer.put(column.name, row_index, keep_cell(column.name, value))
             except MalformedOutputError as error:

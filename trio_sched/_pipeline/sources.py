@@ -80,7 +80,7 @@ class RowReader:
                 self.columns = tuple(row)
                 if not self.columns or not all(isinstance(cast("object", name), str) for name in self.columns):
                     raise InputRowError(self.source, self._number, f"columns must be strings, got {self.columns!r}")
-            elif row.keys() != set(self.columns):
+            elif set(row) != set(self.columns):
                 missing = [name for name in self.columns if name not in row]
                 extra = [name for name in row if name not in self.columns]
                 raise InputRowError(

@@ -38,8 +38,9 @@ from trio_sched._scheduler.worker import TaskRunner, run_worker
 from trio_sched._task.completion import CompletionTracker
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.graph import ExecutionGraph
-from trio_sched._task.leases import TaskAdmissionLease
+from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease
 from trio_sched._task.resolver import TaskSchedulingResolver
+from trio_sched._unwrap import single_error
 
 K = TypeVar("K", bound=Hashable)
 
@@ -49,7 +50,7 @@ __all__ = ["AsyncTaskScheduler", "DropCause", "SchedulerResult", "SchedulerStall
 class SchedulerStalledError(TrioSchedError):
     """Tasks are queued, none is eligible, and nothing that could change that is under way."""
 
-    def __init__(self, queued: int, reasons: dict[str, int]) -> None:
+    def __init__(self, queued: int, reasons: Mapping[TaskAdmissionDenyReason, int]) -> None:
         self.queued = queued
         self.reasons = reasons
         super().__init__(queued, reasons)
@@ -133,13 +134,13 @@ class AsyncTaskScheduler:
         self._cancel()
 
     async def run(self) -> SchedulerResult:
-        """Run to the end and say what came of it."""
+        """Run to the end and say what came of it. A single error leaves as itself, not in an exception group."""
         token = trio.lowlevel.current_trio_token()
         self._cancel = lambda: token.run_sync_soon(self._cancel_scope.cancel, idempotent=True)
         self._events.job("scheduler_job_started", None)
         result = "failed"
         try:
-            with self._cancel_scope:
+            with single_error(), self._cancel_scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._row_groups.run, nursery, name="row group admission")
                     await self._loop()
@@ -260,7 +261,7 @@ class AsyncTaskScheduler:
             return
         summary = self._admission.explain_blocked(queue.view())
         if summary.available_after is None:
-            raise SchedulerStalledError(len(queue), dict(summary.dominant_denial_reasons))
+            raise SchedulerStalledError(len(queue), summary.dominant_denial_reasons)
 
 
 def _keep_maxima(maxima: dict[K, int], counts: Mapping[K, int]) -> None:
