@@ -155,7 +155,7 @@ def _orients(budget_id: str, step: str, quantity: Quantity, bound: float) -> Bud
 
 
 def _scenario_of(quantity: Quantity) -> str:
-    return "requests" if "callers" in quantity.point else "tasks"
+    return {"callers": "requests", "events": "pipeline"}.get(next(iter(quantity.point)), "tasks")
 
 
 BUDGETS: Final[tuple[Budget, ...]] = (
@@ -227,6 +227,28 @@ BUDGETS: Final[tuple[Budget, ...]] = (
         2,
         Quantity("candidate", "request_us", {"callers": 2_000}),
     ),
+    Budget(
+        "pipeline-floor",
+        "pipeline",
+        "whole pipeline, events off, per task, against the floor's",
+        Quantity("candidate", "task_us", {"events": "off"}),
+        "at most",
+        2.5,
+        Quantity("floor", "task_us", {"events": "off"}),
+    ),
+    Budget(
+        "pipeline-peer",
+        "pipeline",
+        "whole pipeline, events off, per task, against the peer's",
+        Quantity("peer", "task_us", {"events": "off"}),
+        "at least",
+        2.5,
+        Quantity("candidate", "task_us", {"events": "off"}),
+    ),
+    _orients(
+        "pipeline-time", "whole pipeline, events off, per task", Quantity("candidate", "task_us", {"events": "off"}), 50
+    ),
+    _orients("event-time", "an event to JSONL", Quantity("candidate", "event_us", {"events": "jsonl"}), 3),
     Budget(
         "import",
         "imports",

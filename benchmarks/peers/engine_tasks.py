@@ -5,7 +5,7 @@ It is installed only in the environment that the harness makes for it, hence the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from data_designer.engine.dataset_builders.scheduling.queue import FairTaskQueue  # type: ignore[import-not-found]
@@ -53,6 +53,14 @@ class EngineTaskStage:
 
     def denied(self, decision: object) -> bool:
         return isinstance(decision, TaskAdmissionDenied)
+
+    def counted(self, controller: Any, note: Callable[[], None]) -> Callable[[Any, Any], bool]:
+        def is_eligible(item: Any, queue_view: Any) -> bool:
+            note()
+            eligible: bool = controller.is_eligible(item, queue_view)
+            return eligible
+
+        return is_eligible
 
 
 def prepare(params: Params) -> Run:

@@ -1,10 +1,11 @@
 """The scenario families: each module declares one, and `ALL` names them."""
 
 from benchmarks.scenarios.imports import IMPORTS
+from benchmarks.scenarios.pipeline import PIPELINE
 from benchmarks.scenarios.requests import REQUESTS
 from benchmarks.scenarios.scenario import Scenario
 from benchmarks.scenarios.tasks import TASKS
 
 __all__ = ["ALL", "Scenario"]
 
-ALL: dict[str, Scenario] = {scenario.scenario_id: scenario for scenario in (TASKS, REQUESTS, IMPORTS)}
+ALL: dict[str, Scenario] = {scenario.scenario_id: scenario for scenario in (TASKS, REQUESTS, PIPELINE, IMPORTS)}

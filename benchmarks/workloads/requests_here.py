@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import trio
 
-from benchmarks.workloads.faces import (
+from benchmarks.workloads.outcome import Json, Outcome, Params, Run
+from benchmarks.workloads.request_turns import MODEL, PROVIDER, Flight, Turns
+from benchmarks.workloads.samples import Steps, clock, since
+from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
     RequestAdmissionItem,
     RequestDomain,
@@ -12,9 +15,6 @@ from benchmarks.workloads.faces import (
     RequestReleaseOutcome,
     RequestResourceKey,
 )
-from benchmarks.workloads.outcome import Json, Outcome, Params, Run
-from benchmarks.workloads.request_turns import MODEL, PROVIDER, Flight, Turns
-from benchmarks.workloads.samples import Steps, clock, since
 
 __all__ = ["prepare"]
 

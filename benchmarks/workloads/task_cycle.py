@@ -52,7 +52,7 @@ class ReadyQueue(Protocol):
 
     def enqueue(self, items: Iterable[Any]) -> tuple[str, ...]: ...
     def select_next(self, is_eligible: Callable[[Any, Any], bool]) -> Selection | None: ...
-    def commit(self, selection: Any) -> object | None: ...
+    def commit(self, selection: Any) -> Any: ...
     def view(self) -> Any: ...
 
 
@@ -82,6 +82,10 @@ class TaskStage(Protocol):
 
     def denied(self, decision: object) -> bool:
         """Whether a decision is no lease."""
+        ...
+
+    def counted(self, controller: Any, note: Callable[[], None]) -> Callable[[Any, Any], bool]:
+        """The controller's eligibility, with `note` called for every question."""
         ...
 
 
@@ -305,12 +309,7 @@ class Cycles:
         if not self.count_calls:
             return controller.is_eligible
         name = f"{part}_eligibility_calls"
-
-        def counted(item: Any, queue_view: Any) -> bool:
-            counts[name] += 1
-            return controller.is_eligible(item, queue_view)
-
-        return counted
+        return self.stage.counted(controller, lambda: counts.update((name,)))
 
     def leftover(self, queue: ReadyQueue, controller: AdmissionController) -> tuple[int, int]:
         """Units still held, and tasks still queued, when a part is over."""

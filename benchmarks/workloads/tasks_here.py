@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal
 
-from benchmarks.workloads.faces import (
+from benchmarks.workloads.outcome import Params, Run
+from benchmarks.workloads.task_cycle import AdmissionController, ReadyQueue, prepare_cycles
+from trio_sched.lowlevel import (
     BoundedBorrowTaskAdmissionPolicyConfig,
     FairTaskQueue,
+    QueueView,
     SchedulableTask,
     SchedulerResourceRequest,
     Task,
@@ -17,8 +20,6 @@ from benchmarks.workloads.faces import (
     TaskGroupKey,
     TaskGroupSpec,
 )
-from benchmarks.workloads.outcome import Params, Run
-from benchmarks.workloads.task_cycle import AdmissionController, ReadyQueue, prepare_cycles
 
 __all__ = ["prepare"]
 
@@ -46,6 +47,28 @@ class ProjectTaskStage:
 
     def denied(self, decision: object) -> bool:
         return isinstance(decision, TaskAdmissionDenied)
+
+    def counted(self, controller: TaskAdmissionController, note: Callable[[], None]) -> Callable[[Any, Any], bool]:
+        return CountedEligibility(controller, note).is_eligible
+
+
+class CountedEligibility:
+    """A controller's eligibility, which notes every question. The queue keeps its heads in classes for this one too."""
+
+    def __init__(self, controller: TaskAdmissionController, note: Callable[[], None]) -> None:
+        self._controller = controller
+        self._note = note
+
+    @property
+    def standings(self) -> object:
+        return self._controller.standings
+
+    def aspect(self, head: SchedulableTask) -> Hashable:
+        return self._controller.aspect(head)
+
+    def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
+        self._note()
+        return self._controller.is_eligible(item, queue_view)
 
 
 def prepare(params: Params) -> Run:

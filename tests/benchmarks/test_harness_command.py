@@ -12,14 +12,16 @@ from benchmarks.command import main
 from benchmarks.scenarios import ALL
 from benchmarks.summary import markdown, write_csv
 
-
 RECORDS = "--records does not apply to scenario 'requests'; of the optional inputs it takes none of those"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--scenario", "nothing"], "benchmarks: there is no scenario 'nothing'; there are tasks, requests, imports\n"),
+        (
+            ["--scenario", "nothing"],
+            "benchmarks: there is no scenario 'nothing'; there are tasks, requests, pipeline, imports\n",
+        ),
         (["--scenario", "requests", "--records", "5"], f"benchmarks: {RECORDS}\n"),
         (["--axis", "groups"], "benchmarks: --axis takes NAME=VALUE,VALUE, not 'groups'\n"),
         (["--latency", "mean=slow"], "benchmarks: --latency takes KNOB=SECONDS, not 'mean=slow'\n"),

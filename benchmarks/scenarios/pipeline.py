@@ -1,0 +1,55 @@
+"""Scenario family 5, its floor: a whole run whose columns do nothing, so that everything measured is ours.
+
+One column from scratch, three columns cell by cell in a chain. A task is one cell of those three. With `events` set to
+`jsonl` both event streams are written to files, and every iteration also runs without, for the difference.
+"""
+
+from __future__ import annotations
+
+from benchmarks.inputs import Inputs
+from benchmarks.scenarios.scenario import Headline, Kind, Point, Scenario, grid
+from benchmarks.workloads.outcome import Json
+
+__all__ = ["PIPELINE"]
+
+RECORDS = 5_000
+SMOKE_RECORDS = 200
+BUFFER_SIZE = 500
+ROW_GROUPS_AT_ONCE = 4
+CAPACITY = 1_024
+
+
+def params(inputs: Inputs, point: Point, smoke: bool) -> dict[str, Json]:
+    """What a worker is told."""
+    return {
+        **point,
+        "records": inputs.records or (SMOKE_RECORDS if smoke else RECORDS),
+        "buffer_size": inputs.buffer_size or BUFFER_SIZE,
+        "row_group_concurrency": inputs.row_group_concurrency or ROW_GROUPS_AT_ONCE,
+        "task_capacity": inputs.task_capacity or CAPACITY,
+    }
+
+
+def skips(kind: Kind, point: Point) -> str | None:
+    """The floor has no events."""
+    if kind == "floor" and point["events"] != "off":
+        return "bare Trio has no events"
+    return None
+
+
+PIPELINE = Scenario(
+    scenario_id="pipeline",
+    version="1",
+    title="a whole pipeline of columns that do nothing",
+    axes={"events": ("off", "jsonl")},
+    budget_points=grid({"events": ("off", "jsonl")}),
+    smoke_points=grid({"events": ("off", "jsonl")}),
+    workloads={"project": "benchmarks.workloads.pipeline_here", "floor": "benchmarks.workloads.pipeline_floor"},
+    params=params,
+    headlines=(
+        Headline("task_us", "the run, per task"),
+        Headline("event_us", "what an event adds"),
+    ),
+    accepts=frozenset({"records", "buffer_size", "row_group_concurrency", "task_capacity"}),
+    skips=skips,
+)
