@@ -151,3 +151,13 @@ def test_a_limit_under_a_name_instead_of_a_resource_is_refused() -> None:
         match=r"^RequestAdmissionConfig\.initial_limits key must be a RequestResourceKey, got 'openai/gpt/chat'$",
     ):
         RequestAdmissionConfig(initial_limits=limits)
+
+
+def test_the_defaults_are_those_that_were_measured() -> None:
+    assert RequestAdmissionTuningConfig() == RequestAdmissionTuningConfig(
+        multiplicative_decrease_factor=0.94,
+        additive_increase_step=1,
+        successes_until_increase=75,
+        cooldown_seconds=0.25,
+        startup_ramp_seconds=0.0,
+    )

@@ -19,10 +19,10 @@ from trio_sched._resources.identity import RequestResourceKey
 
 __all__ = ["RequestAdmissionConfig", "RequestAdmissionConfigSnapshot", "RequestAdmissionTuningConfig"]
 
-DEFAULT_DECREASE_FACTOR: Final = 0.9
+DEFAULT_DECREASE_FACTOR: Final = 0.94
 DEFAULT_INCREASE_STEP: Final = 1
-DEFAULT_SUCCESSES_UNTIL_INCREASE: Final = 100
-DEFAULT_COOLDOWN_SECONDS: Final = 0.5
+DEFAULT_SUCCESSES_UNTIL_INCREASE: Final = 75
+DEFAULT_COOLDOWN_SECONDS: Final = 0.25
 DEFAULT_RAMP_SECONDS: Final = 0.0
 
 
