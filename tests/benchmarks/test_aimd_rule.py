@@ -13,6 +13,7 @@ from benchmarks.aimd.results import ControlLine
 from benchmarks.aimd.scenarios import FULL, SCENARIOS, ClientFactory, Span, reached_at, settled_at
 from benchmarks.aimd.simulator import Answer, Client, Party, simulate
 from benchmarks.aimd.sweep import CHOSEN, grid, measure, slices, sweep
+from trio_sched.lowlevel import RequestAdmissionTuningConfig
 
 SHORT = Span(30.0, 150.0)
 
@@ -129,6 +130,10 @@ def test_settling_and_reaching_are_read_off_the_limits() -> None:
     assert settled_at(party, 16, since=3.0) == 4.0
     assert reached_at(party, 16, since=3.5) == 4.0
     assert reached_at(party, 100, since=0.5) == math.inf
+
+
+def test_the_chosen_rule_is_the_default() -> None:
+    assert RequestAdmissionTuningConfig() == CHOSEN.config()
 
 
 def test_the_sweep_measures_in_full_what_comes_near() -> None:

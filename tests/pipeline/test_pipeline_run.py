@@ -254,13 +254,17 @@ async def test_bad_pipelines_are_refused_before_anything(
     assert not (tmp_path / "out").exists()
 
 
+def plain(row: dict[str, object]) -> Awaitable[object]:
+    raise AssertionError("must not run")
+
+
 async def with_model(row: dict[str, object], handle: ts.ModelHandle) -> int:
     raise AssertionError("must not run")
 
 
 def test_bad_declarations_are_refused_where_they_stand() -> None:
     with pytest.raises(ts.PipelineError, match="must be made by an async function"):
-        ts.column(needs=["a"])(lambda row: row)
+        ts.column(needs=["a"])(plain)
     with pytest.raises(ts.PipelineError, match=r"calls its function with 2 arguments \(row, model p/m/chat\)"):
         ts.column(needs=["a"], model=ts.Model("p", "m"))(run_never)
     with pytest.raises(ts.PipelineError, match=r"write \['a'\]"):

@@ -48,7 +48,7 @@ from trio_sched._pipeline.store import PartStore, RunFolder
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroupPlan
-from trio_sched._scheduler.scheduler import AsyncTaskScheduler
+from trio_sched._scheduler.scheduler import AsyncTaskScheduler, default_task_admission
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.resolver import TaskSchedulingResolver
@@ -120,7 +120,7 @@ async def execute(
     else:
         plan = FixedRowGroupPlan(check.check_int("records", records, minimum=0), config.buffer_size)
     resolver = TaskSchedulingResolver(pipeline.columns)
-    tasks = TaskAdmissionConfig(config.submission_capacity, resolver.resource_limits)
+    tasks = default_task_admission(resolver, submission_capacity=config.submission_capacity)
     clients = retry_free_clients(pipeline.aliases)
     folder = RunFolder(Path(output))
     folder.create()

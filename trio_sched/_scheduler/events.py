@@ -7,8 +7,7 @@ an event, and everything that is needed to build it, is paid only by runs that a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import trio
 
@@ -17,9 +16,8 @@ from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerAdmis
 from trio_sched._events.sinks import EventStream
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.task import SUBMISSION, SchedulableTask, Task, TaskGroupKey
-
-if TYPE_CHECKING:
-    from trio_sched._task.leases import TaskAdmissionLease
+from trio_sched._task.leases import TaskAdmissionLease
+from trio_sched._task.resolver import SchedulingMetadataDiagnostic
 
 __all__ = ["SchedulerEvents"]
 
@@ -45,12 +43,19 @@ class SchedulerEvents:
             task_execution_id,
         )
 
-    def job(
-        self, kind: SchedulerAdmissionEventKind, result: str | None, snapshot: dict[str, JsonValue] | None = None
-    ) -> None:
-        """The run began, ended, or gives a sign of its health."""
-        if kind in self._wanted:
-            self._emit(kind, reason_or_result=result, snapshot=snapshot)
+    def job_started(self, fallbacks: Sequence[SchedulingMetadataDiagnostic]) -> None:
+        """The run began; `fallbacks` are the generators that it goes on with although their metadata failed."""
+        if "scheduler_job_started" in self._wanted:
+            told: list[JsonValue] = [
+                {"columns": list(each.columns), "code": each.code, "fallback": list(each.fallback.identity)}
+                for each in fallbacks
+            ]
+            self._emit("scheduler_job_started", diagnostics={"metadata_fallbacks": told} if told else None)
+
+    def job_completed(self, result: str, snapshot: dict[str, JsonValue]) -> None:
+        """The run ended, with nothing left to do or before."""
+        if "scheduler_job_completed" in self._wanted:
+            self._emit("scheduler_job_completed", reason_or_result=result, snapshot=snapshot)
 
     def row_group(self, kind: SchedulerAdmissionEventKind, row_group: int, **diagnostics: JsonValue) -> None:
         """A row group was admitted, or is durable."""

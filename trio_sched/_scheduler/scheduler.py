@@ -36,15 +36,23 @@ from trio_sched._scheduler.row_groups import RowGroupPlan, RowGroupStore
 from trio_sched._scheduler.snapshot import scheduler_snapshot
 from trio_sched._scheduler.worker import TaskRunner, run_worker
 from trio_sched._task.completion import CompletionTracker
+from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.graph import ExecutionGraph
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease
 from trio_sched._task.resolver import TaskSchedulingResolver
 from trio_sched._unwrap import single_error
 
+__all__ = ["AsyncTaskScheduler", "DropCause", "SchedulerResult", "SchedulerStalledError", "default_task_admission"]
+
 K = TypeVar("K", bound=Hashable)
 
-__all__ = ["AsyncTaskScheduler", "DropCause", "SchedulerResult", "SchedulerStalledError"]
+
+def default_task_admission(resolver: TaskSchedulingResolver, *, submission_capacity: int = 1024) -> TaskAdmissionConfig:
+    """The engine's own choice: the stage limits that the generators call for, and bounded borrow between groups."""
+    return TaskAdmissionConfig(
+        submission_capacity, resolver.resource_limits, bounded_borrow=BoundedBorrowTaskAdmissionPolicyConfig()
+    )
 
 
 class SchedulerStalledError(TrioSchedError):
@@ -93,15 +101,18 @@ class AsyncTaskScheduler:
         plan: RowGroupPlan,
         store: RowGroupStore,
         *,
-        admission: TaskAdmissionController,
+        admission: TaskAdmissionController | None = None,
         classify: FailureClassifier,
         max_concurrent_row_groups: int = 3,
         retry: RetryConfig | None = None,
         events: EventStream[SchedulerAdmissionEvent] | None = None,
         run_id: str = "run",
     ) -> None:
+        if admission is None:
+            admission = TaskAdmissionController(default_task_admission(resolver))
         self._runner = runner
         self._admission = admission
+        self._fallbacks = resolver.diagnostics
         self._classify = classify
         self._tracker = CompletionTracker(graph)
         self._events = SchedulerEvents(events if events is not None else EventStream(None, ()), run_id)
@@ -137,7 +148,7 @@ class AsyncTaskScheduler:
         """Run to the end and say what came of it. A single error leaves as itself, not in an exception group."""
         token = trio.lowlevel.current_trio_token()
         self._cancel = lambda: token.run_sync_soon(self._cancel_scope.cancel, idempotent=True)
-        self._events.job("scheduler_job_started", None)
+        self._events.job_started(self._fallbacks)
         result = "failed"
         try:
             with single_error(), self._cancel_scope:
@@ -149,7 +160,7 @@ class AsyncTaskScheduler:
             self._cancel = self._cancel_scope.cancel
             self._admission.shutdown()
             snapshot = scheduler_snapshot(self._dispatcher.queue.view(), self._admission.view())
-            self._events.job("scheduler_job_completed", result, snapshot)
+            self._events.job_completed(result, snapshot)
         return SchedulerResult(
             row_groups=self._durable_groups,
             rows=self._durable_rows,
