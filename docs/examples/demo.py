@@ -8,6 +8,7 @@ With OPENAI_BASE_URL and OPENAI_API_KEY set, the same pipeline runs against that
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import pydoc_data.topics
@@ -173,16 +174,17 @@ if __name__ == "__main__":
     parser.add_argument("--buffer-size", type=int, default=100)
     parser.add_argument("--row-groups", type=int, default=3)
     options = parser.parse_args()
+    output = options.output or next(path for n in itertools.count(1) if not (path := Path(f"out/demo-{n}")).exists())
     try:
-        result = trio.run(main, options.output, options.seed, options.buffer_size, options.row_groups)
+        result = trio.run(main, output, options.seed, options.buffer_size, options.row_groups)
         print(result.summary())
         print(f"data hash    {result.data_hash()}")
         if "OPENAI_BASE_URL" not in os.environ:
-            evidence = read_evidence(options.output)
+            evidence = read_evidence(output)
             print(f"\n{evidence.lines()}")
             sys.exit(0 if evidence.holds() else 1)
     except ts.TrioSchedError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
-        print(f"\ninterrupted; every finished row group is in {options.output}", file=sys.stderr)
+        print(f"\ninterrupted; every finished row group is in {output}", file=sys.stderr)
         sys.exit(130)
