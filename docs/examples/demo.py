@@ -22,6 +22,7 @@ import attrs
 import trio
 from demo_evidence import read_evidence
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from openai.types.chat import ChatCompletionMessageParam
 
 import trio_sched as ts
 from trio_sched.rehearsal import Latency, Phase, RehearsalScript, rehearsal_process
@@ -77,11 +78,11 @@ def pipeline(texts: list[dict[str, str]], providers: Providers) -> list[ts.Colum
     )
 
     async def chat(model: ts.ModelHandle, client: AsyncOpenAI, system: str, user: str) -> str:
-        reply = await model.call(
-            client.chat.completions.create,
-            model=model.model_id,
-            messages=[{"role": "system", "content": system}, {"role": "user", "content": user}],
-        )
+        messages: list[ChatCompletionMessageParam] = [
+            {"role": "system", "content": system},
+            {"role": "user", "content": user},
+        ]
+        reply = await model.call(client.chat.completions.create, model=model.model_id, messages=messages)
         return reply.choices[0].message.content or ""
 
     @ts.from_scratch_column()
