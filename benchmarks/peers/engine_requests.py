@@ -23,7 +23,7 @@ from data_designer.engine.models.request_admission.resources import (  # type: i
 
 from benchmarks.workloads.outcome import Json, Outcome, Params, Run
 from benchmarks.workloads.request_turns import MODEL, PROVIDER, Flight, Turns
-from benchmarks.workloads.samples import Steps, clock, since
+from benchmarks.workloads.samples import Steps, Stopwatch, clock
 
 __all__ = ["prepare"]
 
@@ -46,13 +46,13 @@ async def iterate(turns: Turns) -> Outcome:
     flight, steps = Flight(), Steps()
     controller = AdaptiveRequestAdmissionController()
     controller.register(provider_name=PROVIDER, model_id=MODEL, alias="bench", max_parallel_requests=turns.permits)
-    start = clock()
+    watch = Stopwatch()
     if turns.callers == 1:
         await alone(controller, turns, flight, steps)
     else:
         await asyncio.gather(*(one_of_many(controller, flight, caller) for caller in range(turns.callers)))
-    wall = since(start)
-    return flight.outcome(turns, wall, steps, left_behind(controller))
+    watch.stop()
+    return flight.outcome(turns, watch, steps, left_behind(controller))
 
 
 async def alone(controller: Any, turns: Turns, flight: Flight, steps: Steps) -> None:

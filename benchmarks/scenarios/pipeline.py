@@ -1,7 +1,8 @@
-"""Scenario family 5, its floor: a whole run whose columns do nothing, so that everything measured is ours.
+"""Scenario families 5 and 8 at their floor: a whole run whose columns do nothing, so all that is measured is ours.
 
-One column from scratch, three columns cell by cell in a chain. A task is one cell of those three. With `events` set to
-`jsonl` both event streams are written to files, and every iteration also runs without, for the difference.
+One column from scratch, three columns cell by cell in a chain. A task is one cell of those three. `events` says who
+gets both event streams: nobody, a sink that wants none of them, lists in memory, or files. Where it is not nobody,
+every iteration also runs without, for the difference.
 """
 
 from __future__ import annotations
@@ -41,14 +42,16 @@ PIPELINE = Scenario(
     scenario_id="pipeline",
     version="1",
     title="a whole pipeline of columns that do nothing",
-    axes={"events": ("off", "jsonl")},
-    budget_points=grid({"events": ("off", "jsonl")}),
-    smoke_points=grid({"events": ("off", "jsonl")}),
+    axes={"events": ("off", "unwanted", "memory", "jsonl")},
+    budget_points=grid({"events": ("off", "unwanted", "memory", "jsonl")}),
+    smoke_points=grid({"events": ("off", "unwanted", "memory", "jsonl")}),
     workloads={"project": "benchmarks.workloads.pipeline_here", "floor": "benchmarks.workloads.pipeline_floor"},
     params=params,
     headlines=(
         Headline("task_us", "the run, per task"),
-        Headline("event_us", "what an event adds"),
+        Headline("task_cpu_us", "the run, per task, processor time"),
+        Headline("event_cpu_us", "what an event adds, processor time"),
+        Headline("with_sink", "the run with a sink, to the run without, processor time", unit="×"),
     ),
     accepts=frozenset({"records", "buffer_size", "row_group_concurrency", "task_capacity"}),
     skips=skips,

@@ -41,6 +41,7 @@ REQUESTS = Scenario(
     headlines=(
         Headline("acquire_release_us", "acquire and release, nobody waiting (p50)"),
         Headline("request_us", f"one request through {PERMITS} permits, with its task"),
+        Headline("request_cpu_us", f"one request through {PERMITS} permits, with its task, processor time"),
     ),
     skips=skips,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from benchmarks.workloads.outcome import Outcome, Params, Run, number
-from benchmarks.workloads.samples import clock, since
+from benchmarks.workloads.samples import Stopwatch
 
 __all__ = ["prepare"]
 
@@ -18,12 +18,12 @@ def prepare(params: Params) -> Run:
 
     def run(warm_up: bool) -> Outcome:
         rows = min(records, 500) if warm_up else records
-        start = clock()
+        watch = Stopwatch()
         made = trio.run(make_rows, rows, number(params, "task_capacity"))
-        wall = since(start)
+        watch.stop()
         return Outcome(
-            wall_time_seconds=wall,
-            metrics={"task_us": wall * 1e6 / (rows * len(COLUMNS))},
+            wall_time_seconds=watch.wall,
+            metrics=watch.each("task", rows * len(COLUMNS)),
             counts={"rows": len(made)},
             final_task_snapshot={"leased": 0, "queued_total": 0},
         )

@@ -11,7 +11,8 @@ import trio
 
 import trio_sched
 from benchmarks.workloads.outcome import Outcome, Params, Run, number, word
-from benchmarks.workloads.samples import clock, since
+from benchmarks.workloads.samples import Stopwatch
+from trio_sched.lowlevel import InMemoryAdmissionEventSink
 
 __all__ = ["prepare"]
 
@@ -42,27 +43,38 @@ async def third(row: dict[str, object]) -> object:
     return row["second"]
 
 
+class Unwanted(InMemoryAdmissionEventSink):
+    """A sink that wants nothing."""
+
+    def accepts_scheduler_event(self, _kind: str) -> bool:
+        return False
+
+    def accepts_request_event(self, _kind: str) -> bool:
+        return False
+
+
 def prepare(params: Params) -> Run:
     """The workload at this project."""
-    records, with_events = number(params, "records"), word(params, "events") == "jsonl"
+    records, events = number(params, "records"), word(params, "events")
 
     def run(warm_up: bool) -> Outcome:
         rows = min(records, 500) if warm_up else records
         with tempfile.TemporaryDirectory() as scratch:
-            start = clock()
-            result = run_once(params, rows, Path(scratch) / "plain", write_events=False)
-            wall = since(start)
-            metrics, counts = {"task_us": wall * 1e6 / (rows * CELL_COLUMNS)}, {"rows": result.records}
-            if with_events:
-                start = clock()
-                result = run_once(params, rows, Path(scratch) / "events", write_events=True)
-                with_them = since(start)
-                counts["events"] = count_lines(result.path / "events")
-                metrics["task_us"] = with_them * 1e6 / (rows * CELL_COLUMNS)
-                metrics["event_us"] = max(0.0, with_them - wall) * 1e6 / counts["events"]
-                wall += with_them
+            watch = without = Stopwatch()
+            result = run_once(params, rows, Path(scratch) / "without", "off")
+            watch.stop()
+            counts, metrics = {"rows": result.records}, dict[str, float]()
+            if events != "off":
+                watch = Stopwatch()
+                result = run_once(params, rows, Path(scratch) / "with", events, counts)
+                watch.stop()
+                metrics["with_sink"] = watch.cpu / without.cpu
+                if counts["events"]:
+                    metrics["event_us"] = max(0.0, watch.wall - without.wall) * 1e6 / counts["events"]
+                    metrics["event_cpu_us"] = max(0.0, watch.cpu - without.cpu) * 1e6 / counts["events"]
+            metrics.update(watch.each("task", rows * CELL_COLUMNS))
             return Outcome(
-                wall_time_seconds=wall,
+                wall_time_seconds=watch.wall,
                 metrics=metrics,
                 counts=counts,
                 final_task_snapshot={"leased": len(result.leaks), "queued_total": 0},
@@ -73,20 +85,29 @@ def prepare(params: Params) -> Run:
     return run
 
 
-def run_once(params: Params, records: int, output: Path, *, write_events: bool) -> trio_sched.RunResult:
-    """One run into a new folder."""
+def run_once(
+    params: Params, records: int, output: Path, events: str, counts: dict[str, int] | None = None
+) -> trio_sched.RunResult:
+    """One run into a new folder; how many events there were goes to `counts`."""
     config = trio_sched.RunConfig(
         buffer_size=number(params, "buffer_size"),
         max_concurrent_row_groups=number(params, "row_group_concurrency"),
         submission_capacity=number(params, "task_capacity"),
-        write_events=write_events,
+        write_events=events == "jsonl",
     )
+    sink = {"unwanted": Unwanted(), "memory": InMemoryAdmissionEventSink()}.get(events)
 
     async def main() -> trio_sched.RunResult:
-        return await trio_sched.run([root, first, second, third], records=records, output=output, config=config)
+        columns = [root, first, second, third]
+        return await trio_sched.run(columns, records=records, output=output, config=config, event_sink=sink)
 
     result = trio.run(main)
     assert result.records == records, result.summary()
+    assert not isinstance(sink, Unwanted) or not sink.scheduler_events, "it got what it does not want"
+    if counts is not None:
+        counts["events"] = count_lines(result.path / "events") if events == "jsonl" else 0
+        if isinstance(sink, InMemoryAdmissionEventSink):
+            counts["events"] = len(sink.scheduler_events) + len(sink.request_events)
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.workloads.outcome import Json, Outcome, Params, number
-from benchmarks.workloads.samples import Steps, digest
+from benchmarks.workloads.samples import Steps, Stopwatch, digest
 
 __all__ = ["MODEL", "PROVIDER", "Flight", "Turns"]
 
@@ -52,13 +52,13 @@ class Flight:
         self.served.append(caller)
 
     def outcome(
-        self, turns: Turns, wall: float, steps: Steps, final_request_snapshot: dict[str, Json] | None
+        self, turns: Turns, watch: Stopwatch, steps: Steps, final_request_snapshot: dict[str, Json] | None
     ) -> Outcome:
         """What is reported of the iteration."""
         done = len(self.served)
-        each = {"request_us": wall * 1e6 / done} if turns.callers > 1 else {}
+        each = watch.each("request", done) if turns.callers > 1 else {}
         return Outcome(
-            wall_time_seconds=wall,
+            wall_time_seconds=watch.wall,
             metrics={**each, **steps.metrics()},
             counts={"served": done, "peak_in_flight": self.peak},
             final_request_snapshot=final_request_snapshot,

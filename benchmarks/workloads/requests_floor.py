@@ -12,7 +12,7 @@ import trio
 
 from benchmarks.workloads.outcome import Outcome, Params, Run
 from benchmarks.workloads.request_turns import Flight, Turns
-from benchmarks.workloads.samples import Steps, clock, since
+from benchmarks.workloads.samples import Steps, Stopwatch, clock
 
 __all__ = ["prepare"]
 
@@ -30,16 +30,16 @@ async def iterate(turns: Turns) -> Outcome:
     """One iteration."""
     flight, steps = Flight(), Steps()
     limiter = trio.CapacityLimiter(turns.permits)
-    start = clock()
+    watch = Stopwatch()
     if turns.callers == 1:
         await alone(turns, flight, steps)
     else:
         async with trio.open_nursery() as nursery:
             for caller in range(turns.callers):
                 nursery.start_soon(one_of_many, limiter, flight, caller)
-    wall = since(start)
+    watch.stop()
     assert limiter.borrowed_tokens == 0
-    return flight.outcome(turns, wall, steps, {"leased": 0, "waiters": limiter.statistics().tasks_waiting})
+    return flight.outcome(turns, watch, steps, {"leased": 0, "waiters": limiter.statistics().tasks_waiting})
 
 
 async def alone(turns: Turns, flight: Flight, steps: Steps) -> None:

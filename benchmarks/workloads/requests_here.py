@@ -6,7 +6,7 @@ import trio
 
 from benchmarks.workloads.outcome import Json, Outcome, Params, Run
 from benchmarks.workloads.request_turns import MODEL, PROVIDER, Flight, Turns
-from benchmarks.workloads.samples import Steps, clock, since
+from benchmarks.workloads.samples import Steps, Stopwatch, clock
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
     RequestAdmissionItem,
@@ -38,15 +38,15 @@ async def iterate(turns: Turns) -> Outcome:
     controller = AdaptiveRequestAdmissionController()
     controller.register(provider_name=PROVIDER, model_id=MODEL, alias="bench", max_parallel_requests=turns.permits)
     async with controller:
-        start = clock()
+        watch = Stopwatch()
         if turns.callers == 1:
             await alone(controller, turns, flight, steps)
         else:
             async with trio.open_nursery() as nursery:
                 for caller in range(turns.callers):
                     nursery.start_soon(one_of_many, controller, flight, caller)
-        wall = since(start)
-    return flight.outcome(turns, wall, steps, left_behind(controller))
+        watch.stop()
+    return flight.outcome(turns, watch, steps, left_behind(controller))
 
 
 async def alone(controller: AdaptiveRequestAdmissionController, turns: Turns, flight: Flight, steps: Steps) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-__all__ = ["Steps", "clock", "digest", "quantile", "since"]
+__all__ = ["Steps", "Stopwatch", "clock", "digest", "quantile", "since"]
 
 clock: Final = time.perf_counter_ns
 
@@ -15,6 +15,24 @@ clock: Final = time.perf_counter_ns
 def since(start: int) -> float:
     """Seconds since `clock()` gave `start`."""
     return (clock() - start) / 1e9
+
+
+class Stopwatch:
+    """Seconds since it was made, or until it was stopped: on the wall, and of all processors in this process."""
+
+    def __init__(self) -> None:
+        self._wall = clock()
+        self._cpu = time.process_time_ns()
+        self.wall = self.cpu = 0.0
+
+    def stop(self) -> None:
+        """Read both clocks."""
+        self.cpu = (time.process_time_ns() - self._cpu) / 1e9
+        self.wall = since(self._wall)
+
+    def each(self, name: str, parts: int) -> dict[str, float]:
+        """Both times of each of so many parts, in microseconds, as the metrics `name_us` and `name_cpu_us`."""
+        return {f"{name}_us": self.wall * 1e6 / parts, f"{name}_cpu_us": self.cpu * 1e6 / parts}
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

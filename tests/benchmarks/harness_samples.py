@@ -26,7 +26,7 @@ def iteration(
     order: int,
     microseconds: float,
     *,
-    metric: str = "request_us",
+    metric: str = "request_cpu_us",
     point: Mapping[str, str | int] = POINT,
     leased: int = 0,
     work: str = "same",

@@ -38,7 +38,7 @@ def test_it_reads_back_to_an_equal_artifact(tmp_path: Path) -> None:
 def test_numbers_are_written_to_six_digits(tmp_path: Path) -> None:
     path = tmp_path / "rounded.json"
     write_artifact(artifact(rounds(here=[10 / 3] * 5)), path)
-    assert read_artifact(path).iterations[0].metrics == {"request_us": 3.33333}
+    assert read_artifact(path).iterations[0].metrics == {"request_cpu_us": 3.33333}
 
 
 def test_the_fields_are_those_of_the_specification(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def another_hash(document: Any) -> None:
 
 
 def a_better_figure(document: Any) -> None:
-    document["iterations"][1]["metrics"]["request_us"] = 5.0
+    document["iterations"][1]["metrics"]["request_cpu_us"] = 5.0
 
 
 def a_better_verdict(document: Any) -> None:

@@ -89,7 +89,7 @@ def test_every_figure_is_in_the_csv(tmp_path: Path) -> None:
     write_csv(artifact(rounds(here=[10.0, 30.0])), path)
     rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     assert {row["metric"] for row in rows} == {
-        "request_us",
+        "request_cpu_us",
         "wall_time_seconds",
         "cpu_time_seconds",
         "peak_memory_bytes",
@@ -97,7 +97,7 @@ def test_every_figure_is_in_the_csv(tmp_path: Path) -> None:
     assert rows[0] == {
         "candidate": "here",
         "callers": "2000",
-        "metric": "request_us",
+        "metric": "request_cpu_us",
         "mean": "20",
         "p50": "20",
         "p95": "29",
