@@ -210,7 +210,7 @@ def test_a_missed_step_beyond_the_maximum_changes_nothing() -> None:
 def test_successes_during_a_cooldown_do_not_count() -> None:
     limits = state(10, successes=1)
     limits.rate_limited(0.0, epoch=0, retry_after=2.0)
-    assert not limits.success(1.0)
+    assert limits.success(1.0) is False
     assert limits.streak == 0
     assert limits.consecutive_rate_limits == 1
     limits.advance(2.0)
@@ -243,6 +243,7 @@ def test_recovery_is_told_once_past_the_ceiling_and_once_at_the_top() -> None:
     assert succeed(limits, 1, 1.0) == [increased(4, 5, 4), soft(4, 5, 4)]
     assert succeed(limits, 1, 1.0) == [increased(5, 6, 4), full(5, 6, 4)]
     assert succeed(limits, 3, 1.0) == []
+    assert limits.set_effective_max(5) == [decreased(6, 5, 4)]
 
 
 def test_one_step_may_pass_the_ceiling_and_reach_the_top() -> None:
@@ -304,6 +305,13 @@ def test_a_rate_limit_ends_the_ramp_for_good() -> None:
     assert limits.next_deadline() == 5.0
     assert limits.advance(100.0) == []
     assert limits.current_limit == 2
+
+
+def test_a_ramp_may_be_short_and_have_one_step() -> None:
+    limits = state(10, initial=2, ramp=0.5)
+    assert limits.current_limit == 1
+    assert limits.next_deadline() == 0.5
+    assert limits.advance(0.5) == [increased(1, 2)]
 
 
 def test_a_ramp_to_one_is_no_ramp() -> None:

@@ -68,20 +68,10 @@ class RequestJournal:
         correlation: RuntimeCorrelation | None,
         reason: str | None = None,
         facts: dict[str, JsonValue] | None = None,
-        lease_id: int | None = None,
     ) -> None:
         """Something happened to one request on its way to a lease."""
         if kind in self.wanted:
-            self._write(
-                kind,
-                now,
-                domain=domain,
-                item=item,
-                correlation=correlation,
-                reason=reason,
-                diagnostics=facts,
-                lease_id=lease_id,
-            )
+            self._write(kind, now, domain=domain, item=item, correlation=correlation, reason=reason, diagnostics=facts)
 
     def of_lease(
         self,
@@ -93,7 +83,17 @@ class RequestJournal:
         facts: dict[str, JsonValue] | None = None,
     ) -> None:
         """Something happened to a lease."""
-        self.of_item(kind, lease.item, domain, now, lease.captured_correlation, reason, facts, lease.lease_id)
+        if kind in self.wanted:
+            self._write(
+                kind,
+                now,
+                domain=domain,
+                item=lease.item,
+                correlation=lease.captured_correlation,
+                reason=reason,
+                diagnostics=facts,
+                lease_id=lease.lease_id,
+            )
 
     def _write(
         self,

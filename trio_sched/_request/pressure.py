@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
@@ -23,6 +23,9 @@ __all__ = [
     "domain_snapshot",
     "endpoint_snapshot",
 ]
+
+
+_NONE: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class RequestPressureSnapshotProvider(Protocol):
@@ -75,7 +78,7 @@ def domain_snapshot(domain: DomainState, *, waiters: int, now: float) -> Request
         rate_limit_ceiling=limits.ceiling,
         consecutive_rate_limits=limits.consecutive_rate_limits,
         last_outcome=domain.last_outcome,
-        leak_diagnostics=MappingProxyType(dict(domain.release_diagnostics)),
+        leak_diagnostics=MappingProxyType(dict(domain.release_diagnostics)) if domain.release_diagnostics else _NONE,
     )
 
 

@@ -71,10 +71,9 @@ class RequestQueueSelection:
 class _Line:
     """Who waits for one request resource, oldest first."""
 
-    __slots__ = ("endpoint", "resource", "waiters")
+    __slots__ = ("endpoint", "waiters")
 
-    def __init__(self, resource: RequestResourceKey, endpoint: _Endpoint) -> None:
-        self.resource = resource
+    def __init__(self, endpoint: _Endpoint) -> None:
         self.endpoint = endpoint
         self.waiters: OrderedDict[int, RequestWaiter] = OrderedDict()
 
@@ -233,7 +232,7 @@ class RequestFairQueue:
         endpoint = self._endpoints.get(key)
         if endpoint is None:
             endpoint = self._endpoints[key] = _Endpoint()
-        line = self._lines[resource] = _Line(resource, endpoint)
+        line = self._lines[resource] = _Line(endpoint)
         endpoint.lines.append(line)
         return line
 
