@@ -1,5 +1,6 @@
 """The parts, one by one: for pipelines of one's own, for tests, and for whoever wants to know."""
 
+from trio_sched._blocking import Blocking, in_threads, inline
 from trio_sched._capacity import (
     AsyncCapacityConfigured,
     AsyncCapacityObservedMaxima,
@@ -107,6 +108,7 @@ __all__ = [
     "AsyncCapacityPlan",
     "AsyncCapacityRuntimeSnapshot",
     "AsyncTaskScheduler",
+    "Blocking",
     "BoundedBorrowTaskAdmissionPolicy",
     "BoundedBorrowTaskAdmissionPolicyConfig",
     "CapacityValue",
@@ -196,6 +198,8 @@ __all__ = [
     "classify_exception",
     "endpoint_stage_resource",
     "event_line",
+    "in_threads",
+    "inline",
     "judge_exception",
     "read_event",
     "request_event_stream",

@@ -12,9 +12,7 @@ import trio.testing
 from sequential import run_sequentially
 
 import trio_sched as ts
-from trio_sched._blocking import inline
-from trio_sched._pipeline.run import execute
-from trio_sched.lowlevel import InMemoryAdmissionEventSink
+from trio_sched.lowlevel import InMemoryAdmissionEventSink, inline
 
 
 class RateLimitError(Exception):
@@ -52,7 +50,7 @@ PLAIN = [number, double, pair]
 def test_data_are_those_of_a_sequential_run(tmp_path: Path, buffer_size: int, row_groups: int) -> None:
     async def main() -> None:
         config = ts.RunConfig(buffer_size=buffer_size, max_concurrent_row_groups=row_groups, seed=5)
-        result = await execute(PLAIN, records=103, output=tmp_path / "out", config=config, blocking=inline)
+        result = await ts.run(PLAIN, records=103, output=tmp_path / "out", config=config, blocking=inline)
         assert result.records == 103
         assert result.data_hash() == await run_sequentially(PLAIN, records=103, seed=5)
         assert len(list(result.rows())) == 103
@@ -73,7 +71,7 @@ def test_rows_from_an_iterable_and_from_files(tmp_path: Path) -> None:
         sources: list[Iterable[dict[str, object]] | Path | str] = [iter(rows), jsonl, str(jsonl)]
         for index, source in enumerate(sources):
             out = tmp_path / str(index)
-            result = await execute([double, pair], rows=source, output=out, blocking=inline)
+            result = await ts.run([double, pair], rows=source, output=out, blocking=inline)
             assert result.data_hash() == expected
 
     mocked(main)
@@ -88,7 +86,7 @@ def test_rows_from_csv_are_text(tmp_path: Path) -> None:
         return row["a"] * 2
 
     async def main() -> None:
-        result = await execute([both], rows=source, output=tmp_path / "out", blocking=inline)
+        result = await ts.run([both], rows=source, output=tmp_path / "out", blocking=inline)
         assert list(result.rows()) == [{"a": "1", "b": "x", "both": "11"}, {"a": "2", "b": "y", "both": "22"}]
 
     mocked(main)
@@ -106,7 +104,7 @@ def test_a_generator_that_raises_drops_its_row_and_the_run_goes_on(tmp_path: Pat
         return row["picky"]
 
     async def main() -> None:
-        result = await execute([number, picky, after], records=100, output=tmp_path / "out", blocking=inline)
+        result = await ts.run([number, picky, after], records=100, output=tmp_path / "out", blocking=inline)
         numbers = await number(ts.RowSpan(0, 100, 0))
         kept = [n for n in numbers if isinstance(n, int) and n % 5]
         assert [row["after"] for row in result.rows()] == kept
@@ -131,7 +129,7 @@ def test_what_is_not_json_is_malformed_and_says_so(tmp_path: Path) -> None:
     async def main() -> None:
         for column, problem in ((odd, "returned a set that is not JSON"), (endless, "Out of range float values")):
             output = tmp_path / column.name
-            result = await execute([number, column], records=3, output=output, blocking=inline)
+            result = await ts.run([number, column], records=3, output=output, blocking=inline)
             assert (result.records, result.dropped) == (0, 3)
             assert f"dropped 3 rows: column {column.name!r}, MalformedOutputError" in result.summary()
             assert problem in result.summary()
@@ -146,7 +144,7 @@ def test_a_from_scratch_column_of_the_wrong_length_drops_its_row_group(tmp_path:
 
     async def main() -> None:
         config = ts.RunConfig(buffer_size=10)
-        result = await execute([short], records=20, output=tmp_path / "out", config=config, blocking=inline)
+        result = await ts.run([short], records=20, output=tmp_path / "out", config=config, blocking=inline)
         assert (result.records, result.dropped) == (10, 10)
         assert "returned 9 values for a span of 10 rows" in result.summary()
 
@@ -168,7 +166,7 @@ def test_readers_of_a_cell_cannot_change_it_for_each_other(tmp_path: Path) -> No
         return row["items"]
 
     async def main() -> None:
-        result = await execute([items, vandal, reader], records=2, output=tmp_path / "out", blocking=inline)
+        result = await ts.run([items, vandal, reader], records=2, output=tmp_path / "out", blocking=inline)
         assert list(result.rows()) == [{"items": [1], "vandal": 2, "reader": [1]}] * 2
 
     mocked(main)
@@ -197,7 +195,7 @@ def test_no_row_is_lost_to_rate_limits(tmp_path: Path) -> None:
 
     async def main() -> None:
         sink = InMemoryAdmissionEventSink()
-        result = await execute([number, called], records=300, output=tmp_path / "out", blocking=inline, event_sink=sink)
+        result = await ts.run([number, called], records=300, output=tmp_path / "out", blocking=inline, event_sink=sink)
         assert (result.records, result.dropped, result.leaks) == (300, 0, ())
         statistics = result.requests[model.resource]
         assert statistics.attempts == calls
@@ -225,7 +223,7 @@ def test_a_provider_that_keeps_failing_drops_the_row_in_the_end(tmp_path: Path) 
         return await handle.call(provider)
 
     async def main() -> None:
-        result = await execute([number, called], records=2, output=tmp_path / "out", blocking=inline)
+        result = await ts.run([number, called], records=2, output=tmp_path / "out", blocking=inline)
         assert (result.records, result.dropped, result.leaks) == (0, 2, ())
 
     mocked(main)
@@ -315,7 +313,7 @@ def test_a_row_that_breaks_the_source_ends_the_run_with_its_cause(tmp_path: Path
         rows = [{"number": n} for n in range(10)] + [{"nmber": 1}]
         config = ts.RunConfig(buffer_size=5)
         with pytest.raises(ts.InputRowError, match=r"row 11: columns differ from the first row's"):
-            await execute([double], rows=rows, output=tmp_path / "out", config=config, blocking=inline)
+            await ts.run([double], rows=rows, output=tmp_path / "out", config=config, blocking=inline)
         assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "failed"
 
     mocked(main)
@@ -333,7 +331,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
         return await handle.call(reply, row["number"])
 
     async def main() -> None:
-        await execute([number, called], records=25, output=out, config=ts.RunConfig(buffer_size=10), blocking=inline)
+        await ts.run([number, called], records=25, output=out, config=ts.RunConfig(buffer_size=10), blocking=inline)
 
     mocked(main)
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [

@@ -55,7 +55,7 @@ from trio_sched._task.resolver import TaskSchedulingResolver
 from trio_sched._unwrap import single_error
 from trio_sched._version import __version__
 
-__all__ = ["execute", "run"]
+__all__ = ["run"]
 
 AnySink: TypeAlias = SchedulerAdmissionEventSink | RequestAdmissionEventSink
 
@@ -72,42 +72,21 @@ async def run(
     models: Mapping[str, Model] | None = None,
     config: RunConfig | None = None,
     event_sink: AnySink | None = None,
+    blocking: Blocking | None = None,
 ) -> RunResult:
     """Make a dataset and put it into the folder `output`.
 
     columns: made with `@column` and `@from_scratch_column`, in any order. rows: input rows, as an iterable of mappings
     or a `.jsonl` or `.csv` file; or records: how many rows the from-scratch columns are to make. models: what columns
-    call by name. event_sink: gets either or both event streams, besides the files.
+    call by name. event_sink: gets either or both event streams, besides the files. blocking: where files are read and
+    written, worker threads by default; a simulation on a mock clock gives `trio_sched.lowlevel.inline`.
 
     Raises a `PipelineError` for a pipeline that cannot run, `InvalidValueError` for a bad number, `InputRowError` for a
     bad row, `OutputExistsError` or `OutputNotWritableError` for a bad folder. A generator that raises drops its row and
     is counted in the result. Interrupted or cancelled, it leaves every finished row group behind and nothing else.
     """
-    return await execute(
-        columns,
-        output=output,
-        rows=rows,
-        records=records,
-        models=models,
-        config=config,
-        event_sink=event_sink,
-        blocking=in_threads(_MAX_BLOCKING_THREADS),
-    )
-
-
-async def execute(
-    columns: Sequence[Column],
-    *,
-    output: str | PathLike[str],
-    rows: Iterable[Row] | str | PathLike[str] | None = None,
-    records: int | None = None,
-    models: Mapping[str, Model] | None = None,
-    config: RunConfig | None = None,
-    event_sink: AnySink | None = None,
-    blocking: Blocking,
-) -> RunResult:
-    """`run`, with a say in where blocking work goes."""
     config = config if config is not None else RunConfig()
+    blocking = blocking if blocking is not None else in_threads(_MAX_BLOCKING_THREADS)
     if (rows is None) == (records is None):
         raise PipelineError("a run needs either rows or records: input rows, or how many to make from scratch")
     reader = None
