@@ -24,11 +24,9 @@ SDK's own timeout bounds that; a function of one's own may poll `trio.from_threa
 from __future__ import annotations
 
 import itertools
-import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast
 
 import attrs
@@ -53,7 +51,6 @@ from trio_sched._retry_hints import DEFAULT_HINT_CAP_SECONDS
 
 __all__ = ["ModelCallAdmission", "ModelRequest", "ModelRequestExecutor", "QuotaExhaustedError", "RequestRetryConfig"]
 
-logger = logging.getLogger("trio_sched.executor")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -158,28 +155,15 @@ class ModelRequest(Generic[T]):
 class _Attempt(AdmittedAttempt):
     """The block of one attempt, released with the outcome that the executor found."""
 
-    __slots__ = ("_release_to", "outcome", "verdict")
+    __slots__ = ("outcome", "verdict")
 
     def __init__(self, admission: RequestAdmissionController, item: RequestAdmissionItem) -> None:
         super().__init__(admission, item)
-        self._release_to = admission
         self.outcome = _UNJUDGED
         self.verdict: ErrorVerdict | None = None
 
-    @trio.lowlevel.enable_ki_protection
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Release. Does not checkpoint: nothing may come between the end of the call and the release."""
-        lease = self.lease
-        assert lease is not None
-        self.lease = None
-        try:
-            self._release_to.release(lease, self.outcome)
-        except Exception:
-            if exc is None:
-                raise
-            logger.exception("Request admission failed to take back lease %s", lease.lease_id)
+    def _outcome_of(self, exc: BaseException | None) -> RequestReleaseOutcome:
+        return self.outcome
 
 
 class ModelRequestExecutor:

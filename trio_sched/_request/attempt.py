@@ -7,6 +7,7 @@ of one waits forever. The memory ends with the block, also for tasks that outliv
 
 from __future__ import annotations
 
+import logging
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Final
@@ -20,6 +21,8 @@ from trio_sched._request.protocol import RequestAdmissionController
 from trio_sched._resources.request import RequestAdmissionItem, RequestReleaseOutcome
 
 __all__ = ["AdmittedAttempt", "RequestAdmissionUsageError", "refuse_nested_admission"]
+
+logger = logging.getLogger("trio_sched.request")
 
 _SUCCESS: Final = RequestReleaseOutcome("success")
 _UNCLASSIFIED: Final = RequestReleaseOutcome("unexpected_exception")
@@ -57,9 +60,22 @@ class AdmittedAttempt:
         _current_attempt.set(None)
         outcome = _UNCLASSIFIED
         try:
-            outcome = _SUCCESS if exc is None else classify_exception(exc)
+            outcome = self._outcome_of(exc)
         finally:
+            self._release(lease, outcome, failed=exc is not None)
+
+    def _outcome_of(self, exc: BaseException | None) -> RequestReleaseOutcome:
+        """What became of the attempt that ended with `exc`."""
+        return _SUCCESS if exc is None else classify_exception(exc)
+
+    def _release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome, *, failed: bool) -> None:
+        """Give the lease back. A controller that fails at it does not hide the error of the attempt."""
+        try:
             self._controller.release(lease, outcome)
+        except Exception:
+            if not failed:
+                raise
+            logger.exception("Request admission failed to take back lease %s", lease.lease_id)
 
 
 _current_attempt: ContextVar[AdmittedAttempt | None] = ContextVar("trio_sched_request_attempt", default=None)
