@@ -28,11 +28,11 @@ class Candidate:
     folder: Path
 
 
-def open_candidate(spec: str, scratch: Path) -> Candidate:
+def open_candidate(spec: str, scratch: Path, *, peer_needs: tuple[str, ...] = ()) -> Candidate:
     """Make `spec` ready to run, in a new folder below `scratch`."""
     folder = scratch / f"candidate{len(list(scratch.iterdir()))}"
     if spec == "peer":
-        sha, python = environments.PEER_REQUIREMENTS[0], environments.peer_python()
+        sha, python = environments.PEER[0], environments.peer_python(peer_needs)
         return Candidate("peer", "peer", sha, python, environments.copy_of(folder))
     if spec == "floor":
         sha = f"trio=={importlib.metadata.version('trio')}"

@@ -73,7 +73,7 @@ def _measure(scenario: Scenario, profile: str, inputs: Inputs, given: Sequence[s
     environments.WORKSPACE.mkdir(parents=True, exist_ok=True)
     specs = dict.fromkeys((inputs.candidate, inputs.baseline, *inputs.beside))
     with tempfile.TemporaryDirectory(dir=environments.WORKSPACE, prefix="run-") as scratch:
-        candidates = [open_candidate(spec, Path(scratch)) for spec in specs]
+        candidates = [open_candidate(spec, Path(scratch), peer_needs=scenario.peer_needs) for spec in specs]
         before = load_average()
         found = measure(
             scenario,

@@ -1,6 +1,6 @@
 """Where candidates run: copies of their code, and the peer's own virtual environment.
 
-Everything lies in `.nox/bench` of this checkout. A candidate of this project runs on a copy of its package taken when
+Everything lies in `.nox/candidates` of this checkout. A candidate of this project runs on a copy of its package taken when
 the run starts, next to a copy of the harness of this checkout, so editing during a run changes nothing and an old
 commit is measured by the harness of today. The peer's environment is kept between runs; what is in it is written
 down in it, and when that is not what is wanted it is made again.
@@ -17,11 +17,11 @@ from pathlib import Path
 
 from benchmarks.errors import BenchmarkError, UsageError
 
-__all__ = ["PEER_REQUIREMENTS", "ROOT", "checkout_sha", "copy_of", "peer_python", "ref_sha"]
+__all__ = ["PEER", "ROOT", "checkout_sha", "copy_of", "peer_python", "ref_sha"]
 
 ROOT = Path(__file__).resolve().parent.parent
-WORKSPACE = ROOT / ".nox" / "bench"
-PEER_REQUIREMENTS = ("data-designer-engine==0.9.7", "data-designer-config==0.9.7")
+WORKSPACE = ROOT / ".nox" / "candidates"
+PEER = ("data-designer-engine==0.9.7", "data-designer-config==0.9.7")
 """Installed without their dependencies: queue, admission and request admission need the standard library alone."""
 
 
@@ -54,16 +54,19 @@ def ref_sha(ref: str) -> str:
         raise UsageError(f"there is no commit called {ref!r} in this repository") from None
 
 
-def peer_python() -> str:
-    """The Python of the peer's environment, made unless it is there."""
-    folder = WORKSPACE / "peer-{}.{}".format(*sys.version_info)
+def peer_python(needs: tuple[str, ...]) -> str:
+    """The Python of an environment with the peer and what else it needs, made unless it is there."""
+    folder = WORKSPACE / "peer{}-{}.{}".format("-with-needs" * bool(needs), *sys.version_info)
     python, contents = folder / "bin" / "python", folder / "contents.txt"
-    wanted = "\n".join(PEER_REQUIREMENTS)
+    wanted = "\n".join((*PEER, *needs))
     if contents.exists() and contents.read_text(encoding="utf-8") == wanted:
         return str(python)
     shutil.rmtree(folder, ignore_errors=True)
     _run("make the peer's environment", sys.executable, "-m", "venv", str(folder))
-    _run("install the peer", str(python), "-m", "pip", "install", "--quiet", "--no-deps", *PEER_REQUIREMENTS)
+    install = (str(python), "-m", "pip", "install", "--quiet")
+    _run("install the peer", *install, "--no-deps", *PEER)
+    if needs:
+        _run("install what the peer needs", *install, *needs)
     contents.write_text(wanted, encoding="utf-8")
     return str(python)
 

@@ -19,6 +19,22 @@ BUFFER_SIZE = 500
 ROW_GROUPS_AT_ONCE = 4
 CAPACITY = 1_024
 
+PEER_NEEDS = (
+    "asciichartpy>=1.5.25,<2",
+    "fsspec",
+    "huggingface-hub>=1.0.1,<2",
+    "jinja2>=3.1.6,<4",
+    "mcp>=1.30,<2",
+    "pandas>=2.3.3,<4",
+    "pydantic>=2.9.2,<3",
+    "python-json-logger>=3,<4",
+    "pyyaml>=6.0.1,<7",
+    "requests>=2.33,<3",
+    "rich>=13.7.1,<15",
+    "wcwidth>=0.2.13,<1",
+)
+"""What the peer's scheduler imports, within the bounds that the peer gives."""
+
 
 def params(inputs: Inputs, point: Point, smoke: bool) -> dict[str, Json]:
     """What a worker is told."""
@@ -35,6 +51,8 @@ def skips(kind: Kind, point: Point) -> str | None:
     """The floor has no events."""
     if kind == "floor" and point["events"] != "off":
         return "bare Trio has no events"
+    if kind == "peer" and point["events"] != "off":
+        return "the peer's event sinks are not measured"
     return None
 
 
@@ -45,7 +63,11 @@ PIPELINE = Scenario(
     axes={"events": ("off", "unwanted", "memory", "jsonl")},
     budget_points=grid({"events": ("off", "unwanted", "memory", "jsonl")}),
     smoke_points=grid({"events": ("off", "unwanted", "memory", "jsonl")}),
-    workloads={"project": "benchmarks.workloads.pipeline_here", "floor": "benchmarks.workloads.pipeline_floor"},
+    workloads={
+        "project": "benchmarks.workloads.pipeline_here",
+        "floor": "benchmarks.workloads.pipeline_floor",
+        "peer": "benchmarks.peers.engine_pipeline",
+    },
     params=params,
     headlines=(
         Headline("task_us", "the run, per task"),
@@ -55,4 +77,5 @@ PIPELINE = Scenario(
     ),
     accepts=frozenset({"records", "buffer_size", "row_group_concurrency", "task_capacity"}),
     skips=skips,
+    peer_needs=PEER_NEEDS,
 )
