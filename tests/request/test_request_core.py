@@ -300,6 +300,39 @@ def test_two_pending_verdicts_announce_the_later_end() -> None:
     assert bench.core.next_deadline() == 9.0
 
 
+def test_the_earliest_of_several_deadlines_comes_first_and_touches_nobody_else() -> None:
+    bench = Bench(cap=4)
+    bench.release(bench.lease(resource=CHAT), rate_limited(5.0), 0.0)
+    bench.release(bench.lease(resource=EMBEDDING), rate_limited(1.0), 0.0)
+    assert bench.core.next_deadline() == 1.0
+    before = bench.pressure(CHAT).sequence
+    bench.core.advance(1.0)
+    assert bench.pressure(CHAT, 1.0).sequence == before
+    assert bench.core.next_deadline() == 5.0
+    bench.core.advance(5.0)
+    assert bench.core.next_deadline() == math.inf
+
+
+def test_a_ramp_stands_still_under_a_pending_verdict() -> None:
+    bench = Bench(config(ramp=4.0), cap=5)
+    lease = bench.lease(0.0)
+    assert bench.core.next_deadline() == 1.0
+    bench.core.release(lease, RATE_LIMITED, 0.5)
+    assert bench.core.next_deadline() == math.inf
+    bench.core.advance(3.0)
+    assert bench.pressure(now=3.0).current_limit == 1
+    bench.judge_all(3.0)
+    assert bench.pressure(now=3.0).rate_limit_ceiling == 1
+
+
+def test_an_old_announcement_does_not_outlive_its_verdict() -> None:
+    bench = Bench(cap=8)
+    bench.release(bench.lease(), rate_limited(9.0), 0.0)
+    bench.core.advance(9.0)
+    bench.core.release(bench.lease(9.0), rate_limited(2.0), 10.0)
+    assert bench.refusal(10.0).available_after_monotonic == 12.0
+
+
 def test_a_late_verdict_counts_from_the_release() -> None:
     bench = Bench(cap=4)
     bench.core.release(bench.lease(), rate_limited(1.0), 0.0)

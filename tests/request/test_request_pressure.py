@@ -142,3 +142,22 @@ def test_pictures_cannot_be_changed() -> None:
             cast("dict[object, object]", mapping)["x"] = 1
     bench.lease()
     assert endpoint.domains == {RequestDomain.CHAT: 1}
+
+
+def test_maxima_remember_the_most_at_once() -> None:
+    bench, clock = Bench(cap=5), Clock()
+    leases = [bench.lease(resource=resource) for resource in (CHAT, CHAT, CHAT, EMBEDDING, EMBEDDING)]
+    waiters = [bench.wait(resource=CHAT) for _ in range(2)]
+    for waiter in waiters:
+        bench.core.withdraw(waiter, 0.0)
+    bench.core.withdraw(bench.wait(resource=CHAT), 0.0)
+    bench.wait(resource=EMBEDDING)
+    for lease in leases:
+        bench.release(lease, RATE_LIMITED, 0.0)
+    bench.core.advance(1.0)
+    bench.lease(1.0)
+    maxima = pressure(bench, clock).maxima()
+    assert maxima.in_flight_by_resource == {CHAT: 3, EMBEDDING: 3}
+    assert maxima.in_flight_by_endpoint == {GPT: 5}
+    assert maxima.waiters_by_resource == {CHAT: 2, EMBEDDING: 1}
+    assert maxima.current_limit_by_resource == {CHAT: 5, EMBEDDING: 5}

@@ -88,6 +88,23 @@ def test_select_changes_nothing() -> None:
     assert queue.view().queued_total == 2
 
 
+def test_the_version_moves_with_every_change() -> None:
+    queue = RequestFairQueue()
+    versions: list[int] = []
+    queue.enqueue([waiter(1), waiter(2), waiter(3)])
+    for change in (lambda: None, lambda: queue.remove(3), lambda: serve(queue), lambda: queue.enqueue([waiter(4)])):
+        change()
+        selection = queue.select_next(anyone)
+        assert selection is not None
+        versions.append(selection.sequence_version)
+    assert versions == [3, 4, 5, 6]
+
+
+def test_waiters_are_themselves_and_not_their_contents() -> None:
+    assert waiter(1) != waiter(1)
+    assert len({waiter(1), waiter(1)}) == 2
+
+
 def test_lines_of_equal_weight_take_turns() -> None:
     queue = RequestFairQueue()
     queue.enqueue([waiter(number, CHAT) for number in (1, 2, 3)])

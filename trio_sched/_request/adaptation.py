@@ -79,7 +79,7 @@ class LimitKeeper:
         elif outcome.kind == "rate_limited":
             end = domain.limits.cooldown_end(now, outcome.retry_after_seconds)
             domain.pending += 1
-            domain.pending_until = end if domain.pending_until is None else max(end, domain.pending_until)
+            domain.pending_until = max(end, domain.pending_until)
             domain.publish_limit()
             self.watch(domain)
             self.rings.append(RateLimitReported(domain, lease, now, outcome.retry_after_seconds))
@@ -92,8 +92,6 @@ class LimitKeeper:
             return
         domain.pending -= 1
         assert domain.pending >= 0, "a rate limit is judged once"
-        if not domain.pending:
-            domain.pending_until = None
         transitions = limits.rate_limited(ring.released_at, epoch=ring.lease.epoch, retry_after=ring.retry_after)
         self._changed(domain)
         self._journal.of_lease(
@@ -114,8 +112,6 @@ class LimitKeeper:
 
     def advance(self, now: float) -> None:
         """Let time pass until `now`: cooldowns end, ramps rise."""
-        if now < self.next_due:
-            return
         for domain, due in list(self._deadlines.items()):
             if due <= now:
                 self._publish(domain, domain.limits.advance(now), now)

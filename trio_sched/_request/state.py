@@ -7,6 +7,8 @@ or 0 while it is cooling down or while a rate limit awaits its verdict; `publish
 
 from __future__ import annotations
 
+import math
+
 import trio
 
 from trio_sched._request.limits import AdaptiveRequestLimitState
@@ -42,7 +44,7 @@ class EndpointState:
 
 
 class DomainState:
-    """One request resource. pending: rate limits that await their verdict. pending_until: when their cooldown ends."""
+    """One request resource. pending: rate limits that await their verdict. pending_until: when they will let it go."""
 
     __slots__ = (
         "endpoint",
@@ -65,7 +67,7 @@ class DomainState:
         self.limits = limits
         self.limiter = trio.CapacityLimiter(limits.current_limit)
         self.pending = 0
-        self.pending_until: float | None = None
+        self.pending_until = -math.inf
         self.last_outcome: str | None = None
         self.release_diagnostics: dict[str, int] = {}
         self.sequence = 0
