@@ -2,8 +2,8 @@
 
 Everything lies in `.nox/candidates` of this checkout. A candidate of this project runs on a copy of its package taken
 when the run starts, next to a copy of the harness of this checkout, so editing during a run changes nothing and an old
-commit is measured by the harness of today. The peer's environment is kept between runs; what is in it is written down in
-it, and when that is not what is wanted it is made again.
+commit is measured by the harness of today. The peer's environment is kept between runs; what is in it is written down
+in it, and when that is not what is wanted it is made again.
 """
 
 from __future__ import annotations

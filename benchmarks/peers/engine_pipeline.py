@@ -1,7 +1,7 @@
 """The pipeline of columns that do nothing, at data-designer-engine: its own scheduler, tracker, graph and buffers.
 
-Finished row groups are written as JSON lines, as this project writes them; the peer's own parquet is more work. The peer
-is installed only in the environment that the harness makes for it, hence the imports that a type checker cannot see.
+Finished row groups are written as JSON lines, as this project writes them; the peer's own parquet is more work. It is
+installed only in the environment that the harness makes for it, hence the imports that a type checker cannot see.
 """
 
 from __future__ import annotations
