@@ -21,6 +21,7 @@ __all__ = ["PointKey", "derive", "key_of"]
 
 PointKey: TypeAlias = tuple[tuple[str, object], ...]
 
+HIDDEN: Final = "hidden_scheduler_resource_waiters"
 SAME_FOR_ALL: Final = frozenset({"enqueued", "peak_in_flight", "served"})
 LIMITS: Final = (
     ("wall time within 5 % of the baseline", "wall_time_seconds", 1.05),
@@ -38,7 +39,7 @@ def derive(
 ) -> DerivedMetrics:
     """Everything that is claimed of a run with these recorded inputs."""
     candidate, baseline, smoke = str(inputs["candidate"]), str(inputs["baseline"]), inputs["profile"] == "smoke"
-    gates = [_nothing_left(iterations), _equal_hashes(iterations), _ordered(iterations)]
+    gates = [_nothing_left(iterations), _equal_hashes(iterations), _ordered(iterations), _nobody_hidden(iterations)]
     if smoke:
         gates.append(_counts_repeat(iterations))
     else:
@@ -94,7 +95,7 @@ def _comparisons(iterations: Sequence[Iteration], candidate: str) -> list[Compar
     found: list[Comparison] = []
     for (key, name, metric), theirs in series.items():
         ours = series.get((key, candidate, metric))
-        if name == candidate or ours is None or not metric.endswith(("_us", "_seconds")):
+        if name == candidate or ours is None or not metric.endswith(("_us", "_seconds")) or metric.endswith("_p95_us"):
             continue
         ratios = [theirs[index] / ours[index] for index in sorted(theirs.keys() & ours.keys()) if ours[index]]
         if ratios:
@@ -144,6 +145,12 @@ def _counts_repeat(iterations: Sequence[Iteration]) -> GateVerdict:
             seen.setdefault((key_of(each.point), each.candidate, name), set()).add(value)
     differ = [f"{name} at {dict(key)}: {sorted(values)}" for (key, _, name), values in seen.items() if len(values) > 1]
     return GateVerdict("counts repeat", not differ, "; ".join(differ[:3]))
+
+
+def _nobody_hidden(iterations: Sequence[Iteration]) -> GateVerdict:
+    """No running worker waits for a resource of the scheduler."""
+    waiting = [each.metrics[HIDDEN] for each in iterations if HIDDEN in each.metrics]
+    return GateVerdict("no hidden waiter", None if not waiting else not any(waiting))
 
 
 def _not_slower(

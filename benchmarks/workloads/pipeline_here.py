@@ -10,13 +10,15 @@ from typing import Any
 import trio
 
 import trio_sched
-from benchmarks.workloads.outcome import Outcome, Params, Run, number, word
+from benchmarks.workloads.outcome import Json, Outcome, Params, Run, number, word
 from benchmarks.workloads.samples import Stopwatch
+from benchmarks.workloads.timelines import derived, entries
 from trio_sched.lowlevel import InMemoryAdmissionEventSink
 
 __all__ = ["prepare"]
 
 CELL_COLUMNS = 3
+TIMELINE_ENTRIES = 40
 
 
 @trio_sched.from_scratch_column()
@@ -64,11 +66,17 @@ def prepare(params: Params) -> Run:
             result = run_once(params, rows, Path(scratch) / "without", "off")
             watch.stop()
             counts, metrics = {"rows": result.records}, dict[str, float]()
+            timeline: list[dict[str, Json]] = []
             if events != "off":
+                sink = {"unwanted": Unwanted(), "memory": InMemoryAdmissionEventSink()}.get(events)
                 watch = Stopwatch()
-                result = run_once(params, rows, Path(scratch) / "with", events, counts)
+                result = run_once(params, rows, Path(scratch) / "with", events, sink)
                 watch.stop()
                 metrics["with_sink"] = watch.cpu / without.cpu
+                counts["events"] = count_events(sink, result.path / "events")
+                if events == "memory" and sink is not None:
+                    timeline = entries(sink.scheduler_events, sink.request_events)
+                    metrics.update(derived(timeline, {"submission": number(params, "task_capacity")}))
                 if counts["events"]:
                     metrics["event_us"] = max(0.0, watch.wall - without.wall) * 1e6 / counts["events"]
                     metrics["event_cpu_us"] = max(0.0, watch.cpu - without.cpu) * 1e6 / counts["events"]
@@ -77,6 +85,7 @@ def prepare(params: Params) -> Run:
                 wall_time_seconds=watch.wall,
                 metrics=metrics,
                 counts=counts,
+                timeline=tuple(timeline[:TIMELINE_ENTRIES]),
                 final_task_snapshot={"leased": len(result.leaks), "queued_total": 0},
                 output_hashes={"rows": result.data_hash()},
                 capacity_plan=read_json(result.path / "capacity_plan.json"),
@@ -86,16 +95,15 @@ def prepare(params: Params) -> Run:
 
 
 def run_once(
-    params: Params, records: int, output: Path, events: str, counts: dict[str, int] | None = None
+    params: Params, records: int, output: Path, events: str, sink: InMemoryAdmissionEventSink | None = None
 ) -> trio_sched.RunResult:
-    """One run into a new folder; how many events there were goes to `counts`."""
+    """One run into a new folder."""
     config = trio_sched.RunConfig(
         buffer_size=number(params, "buffer_size"),
         max_concurrent_row_groups=number(params, "row_group_concurrency"),
         submission_capacity=number(params, "task_capacity"),
         write_events=events == "jsonl",
     )
-    sink = {"unwanted": Unwanted(), "memory": InMemoryAdmissionEventSink()}.get(events)
 
     async def main() -> trio_sched.RunResult:
         columns = [root, first, second, third]
@@ -103,16 +111,13 @@ def run_once(
 
     result = trio.run(main)
     assert result.records == records, result.summary()
-    assert not isinstance(sink, Unwanted) or not sink.scheduler_events, "it got what it does not want"
-    if counts is not None:
-        counts["events"] = count_lines(result.path / "events") if events == "jsonl" else 0
-        if isinstance(sink, InMemoryAdmissionEventSink):
-            counts["events"] = len(sink.scheduler_events) + len(sink.request_events)
     return result
 
 
-def count_lines(folder: Path) -> int:
-    """Lines of all files in a folder."""
+def count_events(sink: InMemoryAdmissionEventSink | None, folder: Path) -> int:
+    """How many events the sink got, or the files in a folder."""
+    if sink is not None:
+        return len(sink.scheduler_events) + len(sink.request_events)
     return sum(len(path.read_bytes().splitlines()) for path in folder.iterdir())
 
 
