@@ -30,11 +30,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import attrs
 
-__all__ = ["FairOrder", "FairOrderStatistics"]
+__all__ = ["FairGroup", "FairOrder", "FairOrderStatistics", "FairPlace"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -55,12 +55,12 @@ class FairOrderStatistics:
     virtual_time: float
 
 
-class _Group(Generic[K]):
-    """tag = base + services / weight. The tag stands in `entry`, in whose place any other entry is out of date."""
+class FairGroup(Generic[K]):
+    """A group that is remembered. tag = base + services / weight; `entry` holds the tag, and no other entry counts."""
 
     __slots__ = ("base", "entry", "key", "lane", "services", "weight")
 
-    entry: tuple[float, int, _Group[K]]
+    entry: FairPlace[K]
     lane: _Lane[K]
 
     def __init__(self, key: K, tag: float) -> None:
@@ -73,6 +73,10 @@ class _Group(Generic[K]):
         self.services = 0
 
 
+FairPlace: TypeAlias = tuple[float, int, FairGroup[K]]
+"""Place of an active group: tag, turn, group. Places compare as their groups do; a group that moves gets a new one."""
+
+
 class _Lane(Generic[K]):
     """A heap of entries of which `live` count; the top always does."""
 
@@ -81,15 +85,15 @@ class _Lane(Generic[K]):
     def __init__(self, name: Hashable) -> None:
         self.name = name
         self.live = 0
-        self.heap: list[tuple[float, int, _Group[K]]] = []
+        self.heap: list[FairPlace[K]] = []
 
-    def add(self, group: _Group[K], tag: float, turn: int) -> None:
+    def add(self, group: FairGroup[K], tag: float, turn: int) -> None:
         group.lane = self
         group.entry = (tag, turn, group)
         heappush(self.heap, group.entry)
         self.live += 1
 
-    def remove(self, group: _Group[K]) -> None:
+    def remove(self, group: FairGroup[K]) -> None:
         tag, turn, _ = entry = group.entry
         group.entry = (tag, turn, group)
         self.live -= 1
@@ -97,7 +101,7 @@ class _Lane(Generic[K]):
             heappop(self.heap)
         self.settle()
 
-    def replace(self, group: _Group[K], tag: float, turn: int) -> None:
+    def replace(self, group: FairGroup[K], tag: float, turn: int) -> None:
         entry = group.entry
         group.entry = (tag, turn, group)
         if self.heap[0] is entry:
@@ -114,7 +118,7 @@ class _Lane(Generic[K]):
         while heap and heap[0][2].entry is not heap[0]:
             heappop(heap)
 
-    def entries(self) -> list[tuple[float, int, _Group[K]]]:
+    def entries(self) -> list[FairPlace[K]]:
         return [entry for entry in self.heap if entry[2].entry is entry]
 
     def subtract(self, start: float) -> None:
@@ -134,7 +138,7 @@ class FairOrder(Generic[K]):
     __slots__ = ("_active", "_forgotten", "_idle", "_idle_lane", "_lanes", "_turn", "_virtual_time")
 
     def __init__(self) -> None:
-        self._active: dict[K, _Group[K]] = {}
+        self._active: dict[K, FairGroup[K]] = {}
         self._lanes: dict[Hashable, _Lane[K]] = {}
         self._turn = 0
         self._reset()
@@ -142,7 +146,7 @@ class FairOrder(Generic[K]):
     def _reset(self) -> None:
         self._virtual_time = 0.0
         self._forgotten = 0.0
-        self._idle: dict[K, _Group[K]] = {}
+        self._idle: dict[K, FairGroup[K]] = {}
         self._idle_lane: _Lane[K] = _Lane(None)
 
     def __len__(self) -> int:
@@ -164,7 +168,7 @@ class FairOrder(Generic[K]):
                 group.set_base(now)
         else:
             tag = now if self._forgotten <= now else min(self._forgotten, now + 1 / weight)
-            group = _Group(key, tag)
+            group = FairGroup(key, tag)
         self._active[key] = group
         self._turn += 1
         self._lane(lane).add(group, tag, self._turn)
@@ -213,6 +217,11 @@ class FairOrder(Generic[K]):
         found = self._lanes.get(lane)
         return None if found is None else found.heap[0][2].key
 
+    def first(self, lane: Hashable) -> FairPlace[K] | None:
+        """Place of the first of a lane, or None if nobody stands there."""
+        found = self._lanes.get(lane)
+        return None if found is None else found.heap[0]
+
     def rank(self, key: K) -> tuple[float, int]:
         """Place of an active group in the order; comparable across lanes, valid until the next change."""
         tag, turn, _ = self._active[key].entry
@@ -250,7 +259,7 @@ class FairOrder(Generic[K]):
             lane = self._lanes[name] = _Lane(name)
         return lane
 
-    def _leave_lane(self, group: _Group[K]) -> None:
+    def _leave_lane(self, group: FairGroup[K]) -> None:
         lane = group.lane
         lane.remove(group)
         if not lane.live:

@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest, TaskGroupKey
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig
 from trio_sched._task.heads import exact_weight
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
@@ -85,9 +85,9 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         admitted limit, is entitled to nothing; where neither ceiling nor reserve bounds borrowing, and only one
         resource is competed for, nothing else about it matters.
         """
-        parts = self._parts(item, admission_view)
-        if all(part.projected == 1 and not part.debt for part in parts):
+        if self._is_within_any_share(item, admission_view):
             return "always entitled"
+        parts = self._parts(item, admission_view)
         if len(parts) == 1 and self._borrows_freely:
             (part,) = parts
             if part.debt or (part.admitted_limit is not None and part.projected > part.admitted_limit):
@@ -96,7 +96,6 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
 
     def is_entitled(
         self,
-        request: SchedulerResourceRequest,
         standing: BorrowStanding,
         competition: Competition[BorrowStanding],
         admission_view: TaskAdmissionView,
@@ -113,18 +112,17 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
     ) -> TaskAdmissionPolicyDecision:
         """Refuse with `group_cap` who would go above its share, with `borrow_debt` who owes or would owe too much."""
-        parts = self._parts(item, admission_view)
-        if all(part.projected == 1 and not part.debt for part in parts):
+        if self._is_within_any_share(item, admission_view):
             return ALLOWED
         competition = self.competition(item, queue_view, admission_view)
+        parts = self._parts(item, admission_view)
         shares = [self._strict_share(part, competition, admission_view) for part in parts]
         if all(not part.debt and part.projected <= share for part, share in zip(parts, shares, strict=True)):
             return ALLOWED
-        contested = competition.contested()
         borrowed: dict[SchedulerResourceKey, int] = {}
         for part, share in zip(parts, shares, strict=True):
             above = part.projected - share
-            if part.resource in contested:
+            if competition.is_contested(part.resource):
                 if part.debt:
                     return _refusal("borrow_debt", part, share, "an entitled peer competes")
                 if above > 0:
@@ -152,6 +150,16 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         group = lease.item.group.key
         return PolicyStateDelta({(group, resource): -units for resource, units in repaid.items()}, {})
 
+    def _is_within_any_share(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
+        group = item.group.key
+        request = item.resource_request
+        held = admission_view.leased_resources_by_group.get(group, _NOTHING)
+        debts = admission_view.policy_debt_by_group_resource
+        for resource in request.competed_for:
+            if held.get(resource, 0) + request.amounts[resource] > 1 or (debts and debts.get((group, resource))):
+                return False
+        return True
+
     def _parts(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> tuple[ResourceStanding, ...]:
         spec = item.group
         group = spec.key
@@ -177,13 +185,14 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         self, part: ResourceStanding, competition: Competition[BorrowStanding], admission_view: TaskAdmissionView
     ) -> int:
         weight = exact_weight(part.weight)
-        alone = competition.groups[part.resource] == 1
+        total_weight, groups = competition.field(part.resource)
+        if groups == 1:
+            total_weight = 2 * weight
         numerator = admission_view.resource_limits[part.resource] * weight
-        denominator = 2 * weight if alone else competition.weights[part.resource]
         if self._config.strict_share_rounding == "ceil":
-            share = -(-numerator // denominator)
+            share = -(-numerator // total_weight)
         else:
-            share = max(1, numerator // denominator)
+            share = max(1, numerator // total_weight)
         return share if part.admitted_limit is None else min(share, part.admitted_limit)
 
     def _ceiling(self, group: TaskGroupKey, resource: SchedulerResourceKey) -> int | None:

@@ -102,9 +102,8 @@ class CompletionTracker:
         return self._publish(added, removed)
 
     def reopen(self, task: Task) -> FrontierDelta:
-        """Make a task that did not complete ready again, unless its row has been dropped."""
-        group = self._group(task.row_group)
-        if task.row_index is not None and task.row_index in group.dropped:
+        """Make a task that did not complete ready again, unless nothing depends on it any more."""
+        if self.is_needless(task):
             return FrontierDelta()
         return self._publish([task])
 
@@ -159,6 +158,11 @@ class CompletionTracker:
         bits = self._dropped_rows.get(row_group, b"")
         byte, bit = divmod(row_index, 8)
         return byte < len(bits) and bool(bits[byte] >> bit & 1)
+
+    def is_needless(self, task: Task) -> bool:
+        """Whether nothing depends on `task` any more: its row, or every row of its row group, was given up."""
+        group = self._group(task.row_group)
+        return len(group.dropped) == group.size if task.row_index is None else task.row_index in group.dropped
 
     def living_rows(self, row_group: int) -> tuple[int, ...]:
         """Row indices of an open row group that were not given up, ascending."""

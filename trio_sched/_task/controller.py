@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import itertools
 import time
-import weakref
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, cast
 
@@ -28,16 +27,20 @@ import trio
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError, UnknownNameError
 from trio_sched._resources.release import ReleaseReason, ReleaseResult
-from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
+from trio_sched._resources.task import (
+    SchedulableTask,
+    SchedulerResourceKey,
+    SchedulerResourceRequest,
+    TaskGroupKey,
+)
 from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import TaskAdmissionConfig
-from trio_sched._task.heads import HeadIndex, StandingSource
+from trio_sched._task.heads import StandingSource
 from trio_sched._task.leases import (
     LeakedTaskLease,
     TaskAdmissionBlockSummary,
     TaskAdmissionDecision,
     TaskAdmissionDenied,
-    TaskAdmissionDenyReason,
     TaskAdmissionLease,
     TaskAdmissionView,
 )
@@ -49,13 +52,13 @@ from trio_sched._task.policies import (
     TaskAdmissionPolicyDecision,
 )
 from trio_sched._task.queue_view import QueueView
-from trio_sched._task.reservations import Reservations, reserved_before
+from trio_sched._task.reservations import Reservations
+from trio_sched._task.watchers import StandingWatcher, Watchers
 
 __all__ = ["TaskAdmissionController"]
 
 _GENERATIONS = itertools.count(1)
 _NOTHING: Final[Mapping[SchedulerResourceKey, int]] = MappingProxyType({})
-_NAMED_GROUPS: Final = 8
 _RELEASED: Final = ReleaseResult(released=True, reason="released", diagnostics=MappingProxyType({}))
 
 
@@ -88,7 +91,8 @@ class TaskAdmissionController:
         self._clock = _run_clock if clock is None else clock
         self._generation = next(_GENERATIONS)
         self._ledger = TaskLedger(config.limits)
-        self._reservations = Reservations(config.multi_unit_skip_bound, self._ledger, self._is_refused_alone)
+        self._watchers = Watchers()
+        self._reservations = Reservations(config.multi_unit_skip_bound, self._ledger, self)
         self._view = self._ledger.view(self._reservations, self)
         self._leases: dict[int, TaskAdmissionLease] = {}
         self._last_lease_id = 0
@@ -96,7 +100,10 @@ class TaskAdmissionController:
         self._is_shut_down = False
         self._policy_error: Exception | None = None
         self._counters: dict[str, int] = {}
-        self._indexes: list[weakref.ref[HeadIndex]] = []
+        self._granted = 0
+        self._roomy_request: SchedulerResourceRequest | None = None
+        self._roomy_version = 0
+        self._answered: tuple[SchedulableTask, QueueView, int | None, int, TaskAdmissionPolicyDecision] | None = None
 
     def __repr__(self) -> str:
         return f"<TaskAdmissionController: {len(self._leases)} leases of {dict(self._view.leased_resources)}>"
@@ -119,7 +126,8 @@ class TaskAdmissionController:
 
     def diagnostics(self) -> Mapping[str, int]:
         """How often what happened: grants, denials and releases by reason, and what the policy counts."""
-        return MappingProxyType(dict(self._counters))
+        released = self._granted - len(self._leases)
+        return MappingProxyType({"granted": self._granted, "released": released, **self._counters})
 
     def limiter_statistics(self) -> Mapping[SchedulerResourceKey, trio.CapacityLimiterStatistics]:
         """The statistics of every resource's limiter; nobody ever waits there."""
@@ -127,12 +135,7 @@ class TaskAdmissionController:
 
     def leak_report(self) -> tuple[LeakedTaskLease, ...]:
         """The leases that are held now, and by which task. Empty when everything was given back."""
-        return tuple(
-            LeakedTaskLease(
-                lease.lease_id, lease.item.task_id, lease.item.group.key, lease.resources, lease.acquired_at
-            )
-            for lease in self._leases.values()
-        )
+        return tuple(LeakedTaskLease.of(lease) for lease in self._leases.values())
 
     def validate(self, item: SchedulableTask) -> None:
         """Raise if `item` could never be granted: it names a resource without a limit, or more than a limit."""
@@ -150,34 +153,17 @@ class TaskAdmissionController:
 
     def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
         """Whether `try_acquire` would grant `item` now."""
-        return (
-            not self._is_shut_down
-            and self._has_room_for(item, queue_view)
-            and self._policy.evaluate(item, queue_view, self._view).allowed
-        )
+        if self._is_shut_down or self._lacking(item, queue_view) is not None:
+            return False
+        decision = self._policy.evaluate(item, queue_view, self._view)
+        self._answered = (item, queue_view, queue_view.version, self._version, decision)
+        return decision.allowed
 
     def explain_blocked(self, queue_view: QueueView) -> TaskAdmissionBlockSummary:
         """Why the heads in `queue_view` cannot run, by reason; heads that could run now are left out."""
-        reasons: dict[TaskAdmissionDenyReason, int] = {}
-        groups: dict[TaskAdmissionDenyReason, list[str]] = {}
-        available_after: float | None = None
-        for group, head in queue_view.first_candidate_tasks_by_group.items():
-            answer = self._judge(head, queue_view)
-            if isinstance(answer, TaskAdmissionDenied):
-                reasons[answer.reason] = reasons.get(answer.reason, 0) + 1
-                named = groups.setdefault(answer.reason, [])
-                if len(named) < _NAMED_GROUPS:
-                    named.append(str(group))
-                after = answer.available_after
-                if after is not None and (available_after is None or after < available_after):
-                    available_after = after
-        by_count = sorted(reasons.items(), key=lambda counted: -counted[1])
-        return TaskAdmissionBlockSummary(
-            queue_view.queued_total,
-            MappingProxyType(dict(by_count)),
-            available_after,
-            MappingProxyType({"groups_by_reason": {reason: tuple(names) for reason, names in groups.items()}}),
-        )
+        answers = (self._judge(head, queue_view) for head in queue_view.first_candidate_tasks_by_group.values())
+        denials = [answer for answer in answers if isinstance(answer, TaskAdmissionDenied)]
+        return TaskAdmissionBlockSummary.of(queue_view.queued_total, denials)
 
     # Changing
 
@@ -202,17 +188,20 @@ class TaskAdmissionController:
             self,
         )
         self._ledger.book(lease)
+        self._ledger_changed(item.group.key)
         try:
             delta = self._tell_acquired(lease, answer)
         except BaseException:
-            self._ledger.unbook(lease)
+            self._unbook(lease)
             raise
         self._leases[lease.lease_id] = lease
+        self._granted += 1
         self._apply(delta)
-        for group in self._reservations.granted(item, queue_view):
-            self._standing_changed(group)
-        self._ledger_changed(item.group.key)
-        self._count("granted")
+        changed = self._reservations.granted(item, queue_view)
+        if changed:
+            self._version += 1
+            for group in changed:
+                self._watchers.changed(group, self._ledger.limiters)
         return lease
 
     @trio.lowlevel.enable_ki_protection
@@ -222,8 +211,7 @@ class TaskAdmissionController:
         if held is None or (held is not lease and (held.item is not lease.item or held.resources != lease.resources)):
             return self._not_released(lease, held)
         del self._leases[held.lease_id]
-        self._ledger.unbook(held)
-        self._ledger_changed(held.item.group.key)
+        self._unbook(held)
         try:
             delta = self._tell_released(held)
         except Exception as error:
@@ -232,7 +220,6 @@ class TaskAdmissionController:
                 self._policy_error = error
         else:
             self._apply(delta)
-        self._count("released")
         return _RELEASED
 
     @trio.lowlevel.enable_ki_protection
@@ -242,12 +229,13 @@ class TaskAdmissionController:
         Queued tasks that ask for more than the new limit wait until it is raised; `explain_blocked` shows them.
         """
         check.check_int(f"limit of {resource!r}", limit, minimum=1)
-        limiter = self._ledger.limiters.get(resource)
-        if limiter is None:
-            raise UnknownNameError("stage resource", resource, used_by="set_limit", known=self._ledger.limiters)
-        limiter.total_tokens = limit
+        limiters = self._ledger.limiters
+        if resource not in limiters:
+            raise UnknownNameError("stage resource", resource, used_by="set_limit", known=limiters)
+        limiters[resource].total_tokens = limit
         self._version += 1
         self._reservations.ledger_changed()
+        self._watchers.room_changed((resource,))
 
     @trio.lowlevel.enable_ki_protection
     def shutdown(self) -> None:
@@ -263,14 +251,15 @@ class TaskAdmissionController:
         return None if self._standing_of is None else self
 
     @property
-    def claims(self) -> object:
-        """The reservations."""
-        return self._reservations
+    def has_claims(self) -> bool:
+        """Whether any reservation exists."""
+        return bool(self._reservations.made)
 
     def aspect(self, head: SchedulableTask) -> Hashable:
         """Nothing but standing tells heads apart."""
         return None
 
+    @trio.lowlevel.disable_ki_protection
     def standing(self, head: SchedulableTask) -> Hashable:
         """How the head's group stands with the policy."""
         assert self._standing_of is not None
@@ -278,72 +267,90 @@ class TaskAdmissionController:
 
     def claim(self, head: SchedulableTask) -> Hashable:
         """The reservation made for `head`, or None."""
-        return self._reservations.claim(head)
-
-    def has_room(
-        self,
-        amounts: Mapping[SchedulerResourceKey, int],
-        claim: Hashable,
-        heads: Mapping[TaskGroupKey, SchedulableTask],
-    ) -> bool:
-        """Whether `amounts` are free to a head that has `claim`."""
         reservations = self._reservations
-        reserved = _NOTHING if reservations.none_made else reserved_before(reservations, claim, heads)
-        return self._ledger.has_free(amounts, reserved)
+        return reservations.claim(head) if reservations.made else None
+
+    def lacking(
+        self, request: SchedulerResourceRequest, claim: Hashable, heads: Mapping[TaskGroupKey, SchedulableTask]
+    ) -> SchedulerResourceKey | None:
+        """A resource of which too little is free for `request` to a head that has `claim`, or None."""
+        reservations = self._reservations
+        if reservations.made:
+            return self._ledger.lacking(request.amounts, reservations.reserved_before(claim, heads))
+        if request is self._roomy_request and self._version == self._roomy_version:
+            return None
+        resource = self._ledger.lacking(request.amounts, _NOTHING)
+        if resource is None:
+            # Selecting, asking and granting look at the same request one after the other.
+            self._roomy_request, self._roomy_version = request, self._version
+        return resource
+
+    def has_free(self, resource: SchedulerResourceKey) -> bool:
+        """Whether any unit of `resource` is free to anybody."""
+        return self._ledger.free(resource) > 0
 
     @trio.lowlevel.enable_ki_protection
-    def watch(self, index: HeadIndex) -> None:
-        """Tell `index` of every group that may stand differently, for as long as it lives."""
-        living = [reference for reference in self._indexes if reference() not in {None, index}]
-        self._indexes = [*living, weakref.ref(index)]
+    def watch(self, watcher: StandingWatcher) -> None:
+        """Tell `watcher` of changes for as long as it lives."""
+        self._watchers.add(watcher)
 
-    # Inside
-
-    def _judge(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | TaskAdmissionDenied:
-        if self._is_shut_down:
-            return TaskAdmissionDenied(item, "shutdown")
-        if not self._has_room_for(item, queue_view):
-            return TaskAdmissionDenied(item, "no_capacity", diagnostics=self._shortage(item, queue_view))
-        decision = self._evaluate(item, queue_view)
-        if decision.allowed:
-            return decision
-        return TaskAdmissionDenied(
-            item,
-            decision.reason or "policy_denial",
-            decision.available_after,
-            diagnostics=decision.diagnostics,
-        )
-
-    def _has_room_for(self, item: SchedulableTask, queue_view: QueueView) -> bool:
-        reservations = self._reservations
-        if reservations.none_made:
-            return self._ledger.has_free(item.resource_request.amounts, _NOTHING)
-        return self.has_room(
-            item.resource_request.amounts, reservations.claim(item), queue_view.first_candidate_tasks_by_group
-        )
-
-    def _shortage(self, item: SchedulableTask, queue_view: QueueView) -> Mapping[str, object]:
-        view = self._view
-        heads = queue_view.first_candidate_tasks_by_group
-        reserved = reserved_before(self._reservations, self._reservations.claim(item), heads)
-        missing: dict[str, object] = {}
-        for resource, amount in item.resource_request.amounts.items():
-            available = view.resources_available.get(resource, 0)
-            kept = reserved.get(resource, 0)
-            if available - kept < amount:
-                missing[resource] = {
-                    "requested": amount,
-                    "available": available,
-                    "reserved_for_others": kept,
-                    "limit": view.resource_limits.get(resource),
-                }
-        return MappingProxyType({"missing_resources": missing})
-
-    def _is_refused_alone(self, item: SchedulableTask) -> bool:
+    def is_refused_alone(self, item: SchedulableTask) -> bool:
+        """Whether the policy refuses `item` even if nobody else is queued."""
         group = item.group.key
         wanted = item.resource_request.amounts
         alone = QueueView(1, {group: 1}, {group: wanted}, {group: wanted}, {group: item}, {group: item.group}, wanted)
         return not self._evaluate(item, alone).allowed
+
+    # Inside
+
+    def _recalled(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | None:
+        """The answer just given to the same question in the same state: selecting and granting ask alike.
+
+        Only of a live view can it be known that it is in the same state, and only of a policy that has standings that
+        it is as pure as it should be.
+        """
+        answered = self._answered
+        if (
+            answered is None
+            or answered[0] is not item
+            or answered[1] is not queue_view
+            or answered[2] is None
+            or answered[2] != queue_view.version
+            or answered[3] != self._version
+            or self._standing_of is None
+        ):
+            return None
+        return answered[4]
+
+    def _judge(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | TaskAdmissionDenied:
+        if self._is_shut_down:
+            return TaskAdmissionDenied(item, "shutdown")
+        if self._lacking(item, queue_view) is not None:
+            return TaskAdmissionDenied(item, "no_capacity", diagnostics=self._shortage(item, queue_view))
+        decision = self._recalled(item, queue_view) or self._evaluate(item, queue_view)
+        if decision.allowed:
+            return decision
+        reason = decision.reason or "policy_denial"
+        return TaskAdmissionDenied(item, reason, decision.available_after, diagnostics=decision.diagnostics)
+
+    def _lacking(self, item: SchedulableTask, queue_view: QueueView) -> SchedulerResourceKey | None:
+        return self.lacking(item.resource_request, self.claim(item), queue_view.first_candidate_tasks_by_group)
+
+    def _shortage(self, item: SchedulableTask, queue_view: QueueView) -> Mapping[str, object]:
+        ledger = self._ledger
+        heads = queue_view.first_candidate_tasks_by_group
+        reserved = self._reservations.reserved_before(self.claim(item), heads)
+        missing = {
+            resource: {
+                "requested": amount,
+                "available": ledger.free(resource),
+                "reserved_for_others": reserved.get(resource, 0),
+                "limit": self._view.resource_limits.get(resource),
+            }
+            for resource, amount in item.resource_request.amounts.items()
+            if ledger.free(resource) - reserved.get(resource, 0) < amount
+        }
+        return MappingProxyType({"missing_resources": missing})
 
     def _not_released(self, lease: TaskAdmissionLease, held: TaskAdmissionLease | None) -> ReleaseResult:
         reason: ReleaseReason
@@ -362,22 +369,19 @@ class TaskAdmissionController:
 
     def _apply(self, delta: PolicyStateDelta) -> None:
         if delta.debt_changes:
-            self._ledger.change_debt(delta.debt_changes)
-            for group, _ in delta.debt_changes:
+            for group in self._ledger.change_debt(delta.debt_changes):
                 self._ledger_changed(group)
         for name, count in delta.diagnostic_counters.items():
             self._count(name, count)
 
-    def _ledger_changed(self, group: TaskGroupKey) -> None:
+    def _unbook(self, lease: TaskAdmissionLease) -> None:
+        self._ledger.unbook(lease)
+        self._ledger_changed(lease.item.group.key, lease.resources)
+
+    def _ledger_changed(self, group: TaskGroupKey, freed: Iterable[SchedulerResourceKey] = ()) -> None:
         self._version += 1
         self._reservations.ledger_changed()
-        self._standing_changed(group)
-
-    def _standing_changed(self, group: TaskGroupKey) -> None:
-        for reference in self._indexes:
-            index = reference()
-            if index is not None:
-                index.standing_changed(group)
+        self._watchers.changed(group, freed)
 
     def _count(self, name: str, count: int = 1) -> None:
         self._counters[name] = self._counters.get(name, 0) + count

@@ -6,7 +6,7 @@ the first unit itself and each further unit through a `LeaseUnit`. It is a conte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Literal, Protocol, TypeAlias
 
@@ -139,16 +139,33 @@ TaskAdmissionDecision: TypeAlias = TaskAdmissionLease | TaskAdmissionDenied
 
 @attrs.frozen
 class TaskAdmissionBlockSummary:
-    """Why the queued heads cannot run: how many groups' heads are refused for each reason.
+    """Why the queued heads cannot run: how many groups' heads are refused for each reason, the most frequent first.
 
-    available_after: the earliest time at which waiting alone may change an answer. diagnostics: by reason, the groups
-    concerned, at most eight of each.
+    available_after: the earliest time at which waiting alone may change an answer. diagnostics: `groups_by_reason`
+    names the groups concerned, at most eight for each reason.
     """
 
     queued_count: int
     dominant_denial_reasons: Mapping[TaskAdmissionDenyReason, int]
     available_after: float | None = None
     diagnostics: Mapping[str, object] = attrs.field(factory=dict[str, object])
+
+    @classmethod
+    def of(cls, queued_count: int, denials: Iterable[TaskAdmissionDenied]) -> TaskAdmissionBlockSummary:
+        """Sum up the denials of all heads."""
+        groups: dict[TaskAdmissionDenyReason, list[str]] = {}
+        times: list[float] = []
+        for denied in denials:
+            groups.setdefault(denied.reason, []).append(str(denied.item.group.key))
+            if denied.available_after is not None:
+                times.append(denied.available_after)
+        by_count = sorted(groups.items(), key=lambda refused: -len(refused[1]))
+        return cls(
+            queued_count,
+            MappingProxyType({reason: len(named) for reason, named in by_count}),
+            min(times, default=None),
+            MappingProxyType({"groups_by_reason": {reason: tuple(named[:8]) for reason, named in by_count}}),
+        )
 
 
 @attrs.frozen
@@ -160,6 +177,12 @@ class LeakedTaskLease:
     group: TaskGroupKey
     resources: Mapping[SchedulerResourceKey, int]
     held_since: float
+
+    @classmethod
+    def of(cls, lease: TaskAdmissionLease) -> LeakedTaskLease:
+        """Describe `lease`."""
+        item = lease.item
+        return cls(lease.lease_id, item.task_id, item.group.key, lease.resources, lease.acquired_at)
 
     def __str__(self) -> str:
         held = ", ".join(f"{amount} of {resource}" for resource, amount in self.resources.items())

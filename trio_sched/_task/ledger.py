@@ -8,7 +8,7 @@ would go below zero is a bug and is asserted against.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import trio
@@ -17,17 +17,7 @@ from trio_sched._resources.task import SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.leases import LeaseUnit, TaskAdmissionLease, TaskAdmissionView, TaskReservation
 from trio_sched._task.live import LiveMapping
 
-__all__ = ["GroupHoldings", "TaskLedger"]
-
-
-class GroupHoldings:
-    """What the running tasks of one group hold."""
-
-    __slots__ = ("held", "running")
-
-    def __init__(self) -> None:
-        self.running = 0
-        self.held: dict[SchedulerResourceKey, int] = {}
+__all__ = ["TaskLedger"]
 
 
 def _limit(limiter: trio.CapacityLimiter) -> int:
@@ -43,77 +33,99 @@ def _free(limiter: trio.CapacityLimiter) -> int:
 class TaskLedger:
     """Units of every resource, lent to leases."""
 
-    __slots__ = ("debt", "groups", "limiters")
+    __slots__ = ("_held_by_group", "_held_views", "debt", "limiters", "running_by_group")
 
     def __init__(self, limits: Mapping[SchedulerResourceKey, int]) -> None:
         self.limiters = {resource: trio.CapacityLimiter(limit) for resource, limit in limits.items()}
-        self.groups: dict[TaskGroupKey, GroupHoldings] = {}
+        self.running_by_group: dict[TaskGroupKey, int] = {}
         self.debt: dict[tuple[TaskGroupKey, SchedulerResourceKey], int] = {}
+        self._held_by_group: dict[TaskGroupKey, dict[SchedulerResourceKey, int]] = {}
+        self._held_views: dict[TaskGroupKey, Mapping[SchedulerResourceKey, int]] = {}
 
     def limit(self, resource: SchedulerResourceKey) -> int:
         """The limit of `resource`."""
         return _limit(self.limiters[resource])
 
-    def has_free(
+    def free(self, resource: SchedulerResourceKey) -> int:
+        """Units that nobody holds: 0 of a resource without a limit, negative after a limit shrank."""
+        limiter = self.limiters.get(resource)
+        return 0 if limiter is None else _free(limiter)
+
+    def lacking(
         self, amounts: Mapping[SchedulerResourceKey, int], reserved: Mapping[SchedulerResourceKey, int]
-    ) -> bool:
-        """Whether `amounts` are free beside what is `reserved`. Nothing is free of a resource that has no limit."""
+    ) -> SchedulerResourceKey | None:
+        """A resource of which less than in `amounts` is free beside what is `reserved`, or None."""
         limiters = self.limiters
         for resource, amount in amounts.items():
             limiter = limiters.get(resource)
             if limiter is None:
-                return False
+                return resource
             if reserved:
                 amount += reserved.get(resource, 0)
             if limiter.borrowed_tokens + amount > limiter.total_tokens:
-                return False
-        return True
+                return resource
+        return None
 
     def book(self, lease: TaskAdmissionLease) -> None:
         """Lend `lease` all its units. They are free: the caller has looked."""
         group = lease.item.group.key
-        holdings = self.groups.get(group)
-        if holdings is None:
-            holdings = self.groups[group] = GroupHoldings()
-        holdings.running += 1
-        held = holdings.held
+        running = self.running_by_group.get(group, 0)
+        self.running_by_group[group] = running + 1
+        if running:
+            held = self._held_by_group[group]
+        else:
+            held = self._held_by_group[group] = {}
+            self._held_views[group] = MappingProxyType(held)
         for resource, amount in lease.resources.items():
             limiter = self.limiters[resource]
             limiter.acquire_on_behalf_of_nowait(lease)
-            for number in range(1, amount):
-                limiter.acquire_on_behalf_of_nowait(LeaseUnit(lease, number))
+            if amount > 1:
+                for number in range(1, amount):
+                    limiter.acquire_on_behalf_of_nowait(LeaseUnit(lease, number))
             held[resource] = held.get(resource, 0) + amount
 
     def unbook(self, lease: TaskAdmissionLease) -> None:
         """Take all of the lease's units back."""
         group = lease.item.group.key
-        holdings = self.groups[group]
-        held = holdings.held
+        held = self._held_by_group[group]
         for resource, amount in lease.resources.items():
             limiter = self.limiters[resource]
             limiter.release_on_behalf_of(lease)
-            for number in range(1, amount):
-                limiter.release_on_behalf_of(LeaseUnit(lease, number))
+            if amount > 1:
+                for number in range(1, amount):
+                    limiter.release_on_behalf_of(LeaseUnit(lease, number))
             rest = held[resource] - amount
             assert rest >= 0
             if rest:
                 held[resource] = rest
             else:
                 del held[resource]
-        holdings.running -= 1
-        if not holdings.running:
+        running = self.running_by_group[group] - 1
+        if running:
+            self.running_by_group[group] = running
+        else:
             assert not held
-            del self.groups[group]
+            del self.running_by_group[group], self._held_by_group[group], self._held_views[group]
 
-    def change_debt(self, changes: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int]) -> None:
-        """Apply a policy's changes. A negative one is a repayment, and repays min(debt, units)."""
+    def change_debt(self, changes: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int]) -> Iterable[TaskGroupKey]:
+        """Apply a policy's changes and return the groups whose debt changed.
+
+        A negative change is a repayment, and repays min(debt, units).
+        """
+        debts = self.debt
+        if not debts and all(change <= 0 for change in changes.values()):
+            return ()
+        changed: list[TaskGroupKey] = []
         for key, change in changes.items():
-            debt = self.debt.get(key, 0)
-            debt += change if change > 0 else -min(debt, -change)
-            if debt:
-                self.debt[key] = debt
-            else:
-                self.debt.pop(key, None)
+            debt = debts.get(key, 0)
+            rest = debt + max(change, -debt)
+            if rest != debt:
+                changed.append(key[0])
+                if rest:
+                    debts[key] = rest
+                else:
+                    del debts[key]
+        return changed
 
     def view(self, reservations: Sequence[TaskReservation], source: object) -> TaskAdmissionView:
         """The live view of this ledger."""
@@ -121,8 +133,8 @@ class TaskLedger:
             resource_limits=LiveMapping(self.limiters, _limit),
             resources_available=LiveMapping(self.limiters, _free),
             leased_resources=LiveMapping(self.limiters, lambda limiter: limiter.borrowed_tokens, omit_zero=True),
-            leased_resources_by_group=LiveMapping(self.groups, lambda group: MappingProxyType(group.held)),
-            running_counts_by_group=LiveMapping(self.groups, lambda group: group.running),
+            leased_resources_by_group=MappingProxyType(self._held_views),
+            running_counts_by_group=MappingProxyType(self.running_by_group),
             policy_debt_by_group_resource=MappingProxyType(self.debt),
             reservations=reservations,
             source=source,

@@ -17,7 +17,8 @@ other view it is built from the heads that the view shows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar, cast
 
@@ -30,7 +31,8 @@ from trio_sched._resources.task import (
     TaskGroupKey,
     TaskGroupSpec,
 )
-from trio_sched._task.heads import HeadBucket, exact_weight
+from trio_sched._task.head_index import HeadIndex
+from trio_sched._task.heads import exact_weight
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.queue_view import QueueView
 from trio_sched._task.reservations import has_room_in
@@ -98,36 +100,51 @@ class TaskAdmissionPolicy(Protocol):
         ...
 
 
+@attrs.frozen
+class Contender(Generic[S]):
+    """One or more groups of this exact weight in all, whose heads ask for `request` and stand in one of these ways."""
+
+    request: SchedulerResourceRequest
+    exact_weight: int
+    groups: int
+    standings: Sequence[S]
+
+
 class Competition(Generic[S]):
-    """Who competes now: per resource, how many groups and of what weight; and the resources entitled peers ask for."""
+    """Who competes for which resource, at one instant."""
 
-    __slots__ = ("_policy", "_view", "contenders", "contested_resources", "groups", "weights")
+    __slots__ = ("_contenders", "_contested", "_field", "_is_entitled")
 
-    def __init__(self, policy: PeerPolicy[S], admission_view: TaskAdmissionView) -> None:
-        self._policy = policy
-        self._view = admission_view
-        self.weights: dict[SchedulerResourceKey, int] = {}
-        self.groups: dict[SchedulerResourceKey, int] = {}
-        self.contenders: list[tuple[SchedulerResourceRequest, S]] = []
-        self.contested_resources: set[SchedulerResourceKey] | None = None
+    def __init__(
+        self,
+        contenders: Callable[[SchedulerResourceKey], Iterable[Contender[S]]],
+        is_entitled: Callable[[S, Competition[S]], bool],
+    ) -> None:
+        self._contenders = contenders
+        self._is_entitled = is_entitled
+        self._field: dict[SchedulerResourceKey, tuple[int, int]] = {}
+        self._contested: dict[SchedulerResourceKey, bool] = {}
 
-    def add(self, request: SchedulerResourceRequest, weight: int, groups: int, standings: Iterable[S]) -> None:
-        """Count `groups` groups of this exact weight in all, whose heads ask for `request`."""
-        for resource in request.amounts:
-            self.weights[resource] = self.weights.get(resource, 0) + weight
-            self.groups[resource] = self.groups.get(resource, 0) + groups
-        self.contenders.extend([(request, standing) for standing in standings])
-
-    def contested(self) -> set[SchedulerResourceKey]:
-        """The resources that entitled heads ask for. A group that is not entitled itself finds its peers' here."""
-        found = self.contested_resources
+    def field(self, resource: SchedulerResourceKey) -> tuple[int, int]:
+        """Exact weight and number of the groups that compete for `resource`."""
+        found = self._field.get(resource)
         if found is None:
-            found = self.contested_resources = set()
-            for request, standing in self.contenders:
-                if not found.issuperset(request.amounts) and self._policy.is_entitled(
-                    request, standing, self, self._view
-                ):
-                    found.update(request.amounts)
+            weight = groups = 0
+            for contender in self._contenders(resource):
+                weight += contender.exact_weight
+                groups += contender.groups
+            found = self._field[resource] = (weight, groups)
+        return found
+
+    def is_contested(self, resource: SchedulerResourceKey) -> bool:
+        """Whether an entitled head asks for `resource`. To a group that is not entitled itself, that is a peer's."""
+        found = self._contested.get(resource)
+        if found is None:
+            found = self._contested[resource] = any(
+                self._is_entitled(standing, self)
+                for contender in self._contenders(resource)
+                for standing in contender.standings
+            )
         return found
 
 
@@ -139,61 +156,59 @@ class PeerPolicy(ABC, Generic[S]):
         """What entitlement and verdict depend on besides the request and the competition."""
 
     @abstractmethod
-    def is_entitled(
-        self,
-        request: SchedulerResourceRequest,
-        standing: S,
-        competition: Competition[S],
-        admission_view: TaskAdmissionView,
-    ) -> bool:
-        """Whether a head that asks for `request` and stands like that may run whoever else is queued."""
+    def is_entitled(self, standing: S, competition: Competition[S], admission_view: TaskAdmissionView) -> bool:
+        """Whether a head that stands like that may run whoever else is queued."""
 
     def competition(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
     ) -> Competition[S]:
         """Everybody who competes now, with `item` as head of its group."""
-        heads = queue_view.heads
-        if heads is not None:
-            source = heads.source
-            if source is not None and source is admission_view.source and source.policy is self:
-                own = heads.class_of(item)
-                fitting = heads.fitting()
-                if own is not None and own.bucket in fitting:
-                    if heads.memo is None:
-                        heads.memo = self._from_classes(fitting, admission_view)
-                    return cast("Competition[S]", heads.memo)
-        return self._from_heads(item, queue_view, admission_view)
+        index = queue_view.heads
+        if index is not None:
+            source = index.source
+            if (
+                source is not None
+                and source is admission_view.source
+                and source.policy is self
+                and index.class_with_room(item) is not None
+            ):
+                if index.memo is None:
+                    index.memo = Competition(
+                        partial(self._contenders_in, index),
+                        lambda standing, competition: self.is_entitled(standing, competition, admission_view),
+                    )
+                return cast("Competition[S]", index.memo)
+        contenders = self._contenders_among(item, queue_view, admission_view)
+        return Competition(
+            lambda resource: (each for each in contenders if resource in each.request.amounts),
+            lambda standing, competition: self.is_entitled(standing, competition, admission_view),
+        )
 
-    def _from_classes(self, fitting: Iterable[HeadBucket], admission_view: TaskAdmissionView) -> Competition[S]:
-        field: Competition[S] = Competition(self, admission_view)
-        for bucket in fitting:
+    def _contenders_in(self, index: HeadIndex, resource: SchedulerResourceKey) -> Iterator[Contender[S]]:
+        for bucket in index.with_room(resource):
+            # The index knows standings as hashables only. Its source's policy is this one, so they are this one's.
             standings = [cast("S", each.standing) for each in bucket.classes.values()]
-            field.add(bucket.request, bucket.exact_weight, bucket.count, standings)
-        return field
+            yield Contender(bucket.request, bucket.exact_weight, bucket.count, standings)
 
-    def _from_heads(
+    def _contenders_among(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
-    ) -> Competition[S]:
-        field: Competition[S] = Competition(self, admission_view)
+    ) -> list[Contender[S]]:
         own = item.group.key
-        field.add(item.resource_request, exact_weight(item.group.weight), 1, (self.standing(item, admission_view),))
-        specs = queue_view.first_candidate_group_specs_by_group
+        heads = [item]
         tasks = queue_view.first_candidate_tasks_by_group
+        specs = queue_view.first_candidate_group_specs_by_group
         for group, amounts in queue_view.first_candidate_resources_by_group.items():
-            if group == own:
-                continue
-            head = tasks.get(group)
-            if head is None:
-                spec = specs.get(group) or TaskGroupSpec(group)
-                head = SchedulableTask("", None, spec, SchedulerResourceRequest(amounts))
-            if has_room_in(admission_view, head, tasks):
-                field.add(
-                    head.resource_request,
-                    exact_weight(head.group.weight),
-                    1,
-                    (self.standing(head, admission_view),),
-                )
-        return field
+            if group != own:
+                head = tasks.get(group)
+                if head is None:
+                    spec = specs.get(group, TaskGroupSpec(group))
+                    head = SchedulableTask("", None, spec, SchedulerResourceRequest(amounts))
+                if has_room_in(admission_view, head, tasks):
+                    heads.append(head)
+        return [
+            Contender(head.resource_request, exact_weight(head.group.weight), 1, (self.standing(head, admission_view),))
+            for head in heads
+        ]
 
 
 class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
@@ -207,13 +222,7 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
         limit = item.group.admitted_limit
         return limit is not None and admission_view.running_counts_by_group.get(item.group.key, 0) >= limit
 
-    def is_entitled(
-        self,
-        request: SchedulerResourceRequest,
-        standing: bool,
-        competition: Competition[bool],
-        admission_view: TaskAdmissionView,
-    ) -> bool:
+    def is_entitled(self, standing: bool, competition: Competition[bool], admission_view: TaskAdmissionView) -> bool:
         """Whoever is not at its limit is entitled."""
         return not standing
 
@@ -223,8 +232,10 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
         """Refuse with `group_cap` a group at its limit that an entitled peer competes with."""
         if not self.standing(item, admission_view):
             return ALLOWED
-        contested = self.competition(item, queue_view, admission_view).contested()
-        wanted = tuple(resource for resource in item.resource_request.competed_for if resource in contested)
+        competition = self.competition(item, queue_view, admission_view)
+        wanted = tuple(
+            resource for resource in item.resource_request.competed_for if competition.is_contested(resource)
+        )
         if not wanted:
             return ALLOWED
         return TaskAdmissionPolicyDecision(

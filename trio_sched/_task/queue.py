@@ -9,6 +9,7 @@ longer the head of its group, and only then. What is remembered is bounded by th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 
 import trio
@@ -16,7 +17,8 @@ import trio
 from trio_sched._fair import FairOrder
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.eligibility import LaneEligibility
-from trio_sched._task.heads import HeadIndex, QueuedGroup
+from trio_sched._task.head_index import HeadIndex
+from trio_sched._task.heads import QueuedGroup
 from trio_sched._task.live import LiveMapping
 from trio_sched._task.queue_view import QueueSelection, QueueView
 
@@ -51,6 +53,16 @@ class _DemandByResource(Mapping[SchedulerResourceKey, int]):
         return repr(self._sums())
 
 
+@trio.lowlevel.disable_ki_protection
+def _ask(
+    is_eligible: Callable[[SchedulableTask, QueueView], bool],
+    groups: Mapping[TaskGroupKey, QueuedGroup],
+    view: QueueView,
+    key: TaskGroupKey,
+) -> bool:
+    return is_eligible(groups[key].head, view)
+
+
 class FairTaskQueue:
     """Ready tasks in weighted fair order over their groups. Synchronous; belongs to one task."""
 
@@ -74,6 +86,7 @@ class FairTaskQueue:
             first_candidate_group_specs_by_group=LiveMapping(groups, lambda group: group.head.group),
             queued_peer_demand_by_resource=_DemandByResource(groups),
             heads=self._heads,
+            version=0,
         )
 
     def __len__(self) -> int:
@@ -111,7 +124,10 @@ class FairTaskQueue:
         """The first item in fair order that is eligible, or None. Changes nothing."""
         if not self._groups:
             return None
-        item = self._first_by_class(is_eligible) if self._is_classed(is_eligible) else self._first(is_eligible)
+        if self._is_classed(is_eligible):
+            item = self._heads.first_eligible(partial(_ask, is_eligible, self._groups, self._view))
+        else:
+            item = self._first(is_eligible)
         return None if item is None else QueueSelection(item, self._view, self._version)
 
     @trio.lowlevel.enable_ki_protection
@@ -153,22 +169,6 @@ class FairTaskQueue:
             self._owner = owner
         return owner is not None and is_eligible == owner.is_eligible
 
-    def _first_by_class(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> SchedulableTask | None:
-        order, view = self._order, self._view
-        keys = [
-            key
-            for bucket in self._heads.fitting()
-            for each in bucket.classes.values()
-            if (key := order.head(each)) is not None
-        ]
-        if len(keys) > 1:
-            keys.sort(key=order.rank)
-        for key in keys:
-            item = self._groups[key].head
-            if is_eligible(item, view):
-                return item
-        return None
-
     def _first(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> SchedulableTask | None:
         for key in self._order.ranked():
             item = self._groups[key].head
@@ -199,3 +199,4 @@ class FairTaskQueue:
     def _changed(self) -> None:
         self._version += 1
         object.__setattr__(self._view, "queued_total", len(self._group_of))
+        object.__setattr__(self._view, "version", self._version)

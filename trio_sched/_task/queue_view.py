@@ -8,7 +8,7 @@ from types import MappingProxyType
 import attrs
 
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
-from trio_sched._task.heads import HeadIndex
+from trio_sched._task.head_index import HeadIndex
 
 __all__ = ["QueueSelection", "QueueView"]
 
@@ -18,8 +18,8 @@ class QueueView:
     """Who is queued, by group, and what each group's head asks for.
 
     A view that a queue hands out is live and read-only: it costs nothing and shows every later change. `snapshot()`
-    freezes it. `heads` is the live queue's index of its heads, through which a policy sums over few classes instead of
-    many groups; a view made by hand or frozen has none.
+    freezes it. Only a live view has `heads`, the queue's index through which a policy sums over few classes instead of
+    many groups, and `version`, which rises with every change of the queue.
     """
 
     queued_total: int
@@ -30,6 +30,7 @@ class QueueView:
     first_candidate_group_specs_by_group: Mapping[TaskGroupKey, TaskGroupSpec]
     queued_peer_demand_by_resource: Mapping[SchedulerResourceKey, int]
     heads: HeadIndex | None = attrs.field(default=None, eq=False, repr=False)
+    version: int | None = attrs.field(default=None, eq=False, repr=False)
 
     def snapshot(self) -> QueueView:
         """This view at this instant; later changes do not show in it."""

@@ -1,10 +1,11 @@
-"""Keeps a head that asks for more than one unit from starving behind smaller ones.
+"""Keeps a head whose units must gather from starving behind smaller ones.
 
-Such a head may wait for ever although nothing is wrong: whenever some of its units come free, a smaller task behind it
-takes them. So its being passed over is counted. A grant *passes over* a head of another group if
+A head that asks for several units of one resource, or of several resources that it competes for, may wait for ever
+although nothing is wrong: whenever some of its units come free, a smaller task behind it takes them. So its being
+passed over is counted. A grant *passes over* a head of another group if
 
-- the head asks for more than one unit in all, is before the granted task in fair order, and is the first of those that
-  ask for the same;
+- the head asks for units that must gather, is before the granted task in fair order, and is the first of those that ask
+  for the same;
 - the units it asks for were not all free before the grant, and of a resource that the granted task takes, fewer are
   left after it than the head needs.
 
@@ -14,13 +15,14 @@ they were made; an older one goes first. A reservation ends when its item is gra
 is suspended while the policy would refuse the item even if no other group were queued, as no gathering helps then.
 
 The count is taken in the one step that changes the ledger in somebody's favour, the grant; asking changes nothing.
+A view made by hand says nothing of order: there every head counts as being before the granted task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import overload
+from typing import Protocol, overload
 
 from trio_sched._resources.task import (
     SchedulableTask,
@@ -28,6 +30,7 @@ from trio_sched._resources.task import (
     SchedulerResourceRequest,
     TaskGroupKey,
 )
+from trio_sched._task.heads import StandingSource, gathers
 from trio_sched._task.leases import TaskAdmissionView, TaskReservation
 from trio_sched._task.ledger import TaskLedger
 from trio_sched._task.queue_view import QueueView
@@ -68,16 +71,24 @@ def has_room_in(view: TaskAdmissionView, head: SchedulableTask, heads: Heads) ->
     return True
 
 
+class ReservationJudge(StandingSource, Protocol):
+    """The controller, which asks its policy."""
+
+    def is_refused_alone(self, item: SchedulableTask) -> bool:
+        """Whether the policy refuses `item` even if nobody else is queued."""
+        ...
+
+
 class Reservations(Sequence[TaskReservation]):
-    """Who waits for units to gather. As a sequence: the reservations in force, the oldest first."""
+    """Who waits for units to gather. As a sequence: the reservations in force, the oldest first; `made`: all."""
 
-    __slots__ = ("_bound", "_in_force", "_is_refused_alone", "_ledger", "_made", "_passed_over")
+    __slots__ = ("_bound", "_in_force", "_judge", "_ledger", "_passed_over", "made")
 
-    def __init__(self, bound: int, ledger: TaskLedger, is_refused_alone: Callable[[SchedulableTask], bool]) -> None:
+    def __init__(self, bound: int, ledger: TaskLedger, judge: ReservationJudge) -> None:
         self._bound = bound
         self._ledger = ledger
-        self._is_refused_alone = is_refused_alone
-        self._made: dict[TaskGroupKey, TaskReservation] = {}
+        self._judge = judge
+        self.made: dict[TaskGroupKey, TaskReservation] = {}
         self._in_force: tuple[TaskReservation, ...] | None = ()
         self._passed_over: dict[SchedulerResourceRequest, tuple[str, int]] = {}
 
@@ -94,14 +105,9 @@ class Reservations(Sequence[TaskReservation]):
     def __repr__(self) -> str:
         return repr(self._all_in_force())
 
-    @property
-    def none_made(self) -> bool:
-        """Whether there is no reservation at all."""
-        return not self._made
-
     def claim(self, head: SchedulableTask) -> TaskReservation | None:
         """The reservation made for `head`."""
-        made = self._made.get(head.group.key)
+        made = self.made.get(head.group.key)
         return made if made is not None and made.item.task_id == head.task_id else None
 
     def reserved_before(self, claim: object, heads: Heads) -> Mapping[SchedulerResourceKey, int]:
@@ -114,9 +120,9 @@ class Reservations(Sequence[TaskReservation]):
 
     def granted(self, item: SchedulableTask, queue_view: QueueView) -> list[TaskGroupKey]:
         """`item` was granted, and its units are booked; return the groups whose claims changed by it."""
-        changed = self._end_stale(item, queue_view.first_candidate_tasks_by_group) if self._made else []
+        changed = self._end_stale(item, queue_view.first_candidate_tasks_by_group) if self.made else []
         counts: dict[SchedulerResourceRequest, tuple[str, int]] = {}
-        for head in self._waiting_behind(item, queue_view):
+        for head in self._waiting(item, queue_view):
             request = head.resource_request
             task_id, count = self._passed_over.get(request, ("", 0))
             if task_id != head.task_id:
@@ -124,7 +130,7 @@ class Reservations(Sequence[TaskReservation]):
             if self._is_passed_over(head, item, queue_view):
                 count += 1
             if count >= self._bound:
-                self._made[head.group.key] = TaskReservation(head)
+                self.made[head.group.key] = TaskReservation(head)
                 changed.append(head.group.key)
             elif count:
                 counts[request] = (head.task_id, count)
@@ -134,70 +140,49 @@ class Reservations(Sequence[TaskReservation]):
     def _all_in_force(self) -> tuple[TaskReservation, ...]:
         in_force = self._in_force
         if in_force is None:
-            in_force = tuple(made for made in self._made.values() if not self._is_refused_alone(made.item))
+            in_force = tuple(made for made in self.made.values() if not self._judge.is_refused_alone(made.item))
             self._in_force = in_force
         return in_force
 
     def _end_stale(self, granted: SchedulableTask, heads: Heads) -> list[TaskGroupKey]:
         ended: list[TaskGroupKey] = []
-        for group, made in self._made.items():
+        for group, made in self.made.items():
             head = heads.get(group)
             if head is None or head.task_id != made.item.task_id or made.item.task_id == granted.task_id:
                 ended.append(group)
         for group in ended:
-            del self._made[group]
+            del self.made[group]
         return ended
 
-    def _waiting_behind(self, granted: SchedulableTask, queue_view: QueueView) -> Iterator[SchedulableTask]:
-        """Of each request for more than one unit the first head in fair order that has no reservation."""
+    def _waiting(self, granted: SchedulableTask, queue_view: QueueView) -> Iterator[SchedulableTask]:
+        """Of each request whose units must gather, the first head in fair order that has no reservation."""
         index = queue_view.heads
-        if index is not None and index.source is not None and index.source.claims is self:
-            for bucket in index.buckets():
-                request = bucket.request
-                if bucket.claim is None and (
-                    request in self._passed_over or self._was_short(request.amounts, granted.resource_request.amounts)
-                ):
-                    head = index.first(bucket)
-                    if head.group.key != granted.group.key:
+        own = granted.group.key
+        if index is not None and index.source is self._judge:
+            for bucket in index.gathering():
+                if bucket.claim is None:
+                    head = index.first_of(bucket)
+                    if head.group.key != own:
                         yield head
             return
         first: dict[SchedulerResourceRequest, SchedulableTask] = {}
         for head in queue_view.first_candidate_tasks_by_group.values():
-            known = first.get(head.resource_request)
-            if self.claim(head) is None and (
-                known is None or (index is not None and index.precedes(head.group.key, known.group.key))
-            ):
-                first[head.resource_request] = head
-        for head in first.values():
-            if head.group.key != granted.group.key:
-                yield head
-
-    def _was_short(
-        self, amounts: Mapping[SchedulerResourceKey, int], granted: Mapping[SchedulerResourceKey, int]
-    ) -> bool:
-        """Whether more than one unit is asked for, and not all were free before `granted` was booked."""
-        if sum(amounts.values()) == 1:
-            return False
-        limiters = self._ledger.limiters
-        for resource, amount in amounts.items():
-            limiter = limiters.get(resource)
-            if limiter is None:
-                return False
-            if limiter.borrowed_tokens - granted.get(resource, 0) + amount > limiter.total_tokens:
-                return True
-        return False
+            request = head.resource_request
+            if gathers(request) and self.claim(head) is None:
+                known = first.get(request)
+                if known is None or (index is not None and index.precedes(head.group.key, known.group.key)):
+                    first[request] = head
+        yield from (head for head in first.values() if head.group.key != own)
 
     def _is_passed_over(self, head: SchedulableTask, granted: SchedulableTask, queue_view: QueueView) -> bool:
         wanted = head.resource_request.amounts
         taken = granted.resource_request.amounts
-        if not self._was_short(wanted, taken):
-            return False
-        limiters = self._ledger.limiters
-        if not any(
-            resource in wanted
-            and limiters[resource].borrowed_tokens + wanted[resource] > limiters[resource].total_tokens
-            for resource in taken
-        ):
+        was_short = is_short = False
+        for resource, amount in wanted.items():
+            missing = amount - self._ledger.free(resource)
+            was_short = was_short or missing > taken.get(resource, 0)
+            is_short = is_short or (missing > 0 and resource in taken)
+        if not (was_short and is_short):
             return False
         index = queue_view.heads
         return index is None or index.precedes(head.group.key, granted.group.key)

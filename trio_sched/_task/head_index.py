@@ -1,0 +1,221 @@
+"""The index of the ready queue's heads, for one source of standings at a time.
+
+The source says which groups may have come to stand differently, and of which resources units may have come free. Such a
+change only makes a note; the index is brought up to date when it is next looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import TypeAlias
+
+import trio
+
+from trio_sched._fair import FairOrder
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest, TaskGroupKey
+from trio_sched._task.fronts import Fronts
+from trio_sched._task.heads import HeadBucket, HeadClass, QueuedGroup, StandingSource, exact_weight, gathers
+
+__all__ = ["HeadIndex"]
+
+Aspect: TypeAlias = Callable[[SchedulableTask], Hashable]
+
+
+class HeadIndex:
+    """Classes and buckets of all heads. `memo` is a policy's to fill; any change of queue or source empties it."""
+
+    __slots__ = (
+        "__weakref__",
+        "_aspect",
+        "_buckets",
+        "_by_resource",
+        "_changed",
+        "_epoch",
+        "_fronts",
+        "_gathering",
+        "_groups",
+        "_heads",
+        "_order",
+        "_seen",
+        "_version",
+        "memo",
+        "source",
+    )
+
+    def __init__(
+        self,
+        groups: Mapping[TaskGroupKey, QueuedGroup],
+        heads: Mapping[TaskGroupKey, SchedulableTask],
+        order: FairOrder[TaskGroupKey],
+    ) -> None:
+        self._groups = groups
+        self._heads = heads
+        self._order = order
+        self._fronts = Fronts(order)
+        self._buckets: dict[tuple[SchedulerResourceRequest, Hashable], HeadBucket] = {}
+        self._by_resource: dict[SchedulerResourceKey, dict[HeadBucket, None]] = {}
+        self._gathering: dict[HeadBucket, None] = {}
+        self._changed: set[QueuedGroup] = set()
+        self._version = 0
+        self._seen = (-1, -1)
+        self._epoch = 0
+        self._aspect: Aspect | None = None
+        self.source: StandingSource | None = None
+        self.memo: object | None = None
+
+    # What the queue and the source tell
+
+    @trio.lowlevel.enable_ki_protection
+    def bind(self, source: StandingSource, aspect: Aspect) -> None:
+        """Class heads by how they stand with `source`, and by `aspect`."""
+        for group in self._groups.values():
+            self._leave(group)
+        self._changed.update(self._groups.values())
+        self._seen = (-1, -1)
+        self._aspect = aspect
+        self.source = source
+        source.watch(self)
+
+    def standing_changed(self, group: TaskGroupKey) -> None:
+        """`group` may stand differently now."""
+        found = self._groups.get(group)
+        if found is not None:
+            self._changed.add(found)
+
+    def room_changed(self, resources: Iterable[SchedulerResourceKey]) -> None:
+        """More of these may be free to somebody now."""
+        for resource in resources:
+            self._fronts.stir(resource)
+
+    def head_changed(self, group: QueuedGroup) -> None:
+        """`group` has another head."""
+        self._changed.add(group)
+
+    def remove(self, group: QueuedGroup) -> None:
+        """`group` has no head any more."""
+        self._changed.discard(group)
+        self._leave(group)
+
+    # What selection and policies ask
+
+    @trio.lowlevel.enable_ki_protection
+    def first_eligible(self, ask: Callable[[TaskGroupKey], bool]) -> SchedulableTask | None:
+        """The first head in fair order that lacks nothing and of which `ask` says yes; one of each class is asked."""
+        self._catch_up()
+        source = self.source
+        assert source is not None
+        if source.has_claims:
+            self._fronts.stir_all()
+        key = self._fronts.first(self._lacks, source.has_free, ask)
+        return None if key is None else self._groups[key].head
+
+    def class_with_room(self, item: SchedulableTask) -> HeadClass | None:
+        """The class of `item`, or None if it heads no group or lacks units."""
+        group = self._groups.get(item.group.key)
+        if group is None or group.head is not item:
+            return None
+        self._catch_up()
+        found = group.head_class
+        assert found is not None
+        return found if self._lacks(found.bucket) is None else None
+
+    def with_room(self, resource: SchedulerResourceKey) -> Iterable[HeadBucket]:
+        """The buckets that ask for `resource`, and all of whose units are free."""
+        self._catch_up()
+        return (bucket for bucket in self._by_resource.get(resource, ()) if self._lacks(bucket) is None)
+
+    def gathering(self) -> Iterable[HeadBucket]:
+        """The buckets whose units may come free one at a time."""
+        if self._gathering or any(gathers(group.head.resource_request) for group in self._changed):
+            self._catch_up()
+        return self._gathering
+
+    def first_of(self, bucket: HeadBucket) -> SchedulableTask:
+        """The head of `bucket` that is first in fair order."""
+        order = self._order
+        heads = (order.head(each) for each in bucket.classes.values())
+        return self._groups[min((key for key in heads if key is not None), key=order.rank)].head
+
+    def precedes(self, group: TaskGroupKey, other: TaskGroupKey) -> bool:
+        """Whether `group`, which has a head, is before `other` in fair order, or `other` has none."""
+        order = self._order
+        return other not in order or order.rank(group) < order.rank(other)
+
+    # Inside
+
+    def _catch_up(self) -> None:
+        source, aspect = self.source, self._aspect
+        assert source is not None
+        assert aspect is not None
+        if self._changed:
+            for group in tuple(self._changed):
+                head = group.head
+                self._place(group, source.claim(head), source.standing(head), aspect(head))
+        seen = (self._version, source.version)
+        if seen != self._seen:
+            self._seen = seen
+            self._epoch += 1
+            self.memo = None
+
+    def _lacks(self, bucket: HeadBucket) -> SchedulerResourceKey | None:
+        if bucket.seen != self._epoch:
+            assert self.source is not None
+            bucket.lacks = self.source.lacking(bucket.request, bucket.claim, self._heads)
+            bucket.seen = self._epoch
+        return bucket.lacks
+
+    @trio.lowlevel.enable_ki_protection
+    def _place(self, group: QueuedGroup, claim: Hashable, standing: Hashable, aspect: Hashable) -> None:
+        head, old = group.head, group.head_class
+        request = head.resource_request
+        weight = exact_weight(head.group.weight)
+        if (
+            old is None
+            or old.standing != standing
+            or old.aspect != aspect
+            or old.bucket.claim is not claim
+            or old.bucket.request != request
+            or group.exact_weight != weight
+        ):
+            self._leave(group)
+            bucket = self._buckets.get((request, claim))
+            if bucket is None:
+                bucket = self._buckets[request, claim] = HeadBucket(request, claim)
+                for resource in request.amounts:
+                    self._by_resource.setdefault(resource, {})[bucket] = None
+                if gathers(request):
+                    self._gathering[bucket] = None
+            found = bucket.classes.get((standing, aspect))
+            if found is None:
+                found = bucket.classes[standing, aspect] = HeadClass(bucket, standing, aspect)
+            found.count += 1
+            bucket.count += 1
+            bucket.exact_weight += weight
+            group.exact_weight = weight
+            group.head_class = found
+            self._order.move(group.key, found)
+            self._fronts.join(found)
+            self._version += 1
+        self._changed.discard(group)
+
+    def _leave(self, group: QueuedGroup) -> None:
+        old = group.head_class
+        if old is None:
+            return
+        bucket = old.bucket
+        group.head_class = None
+        old.count -= 1
+        bucket.count -= 1
+        bucket.exact_weight -= group.exact_weight
+        if not old.count:
+            del bucket.classes[old.standing, old.aspect]
+            self._fronts.leave(old)
+        if not bucket.count:
+            del self._buckets[bucket.request, bucket.claim]
+            self._gathering.pop(bucket, None)
+            for resource in bucket.request.amounts:
+                buckets = self._by_resource[resource]
+                del buckets[bucket]
+                if not buckets:
+                    del self._by_resource[resource]
+        self._version += 1
