@@ -11,6 +11,7 @@ from trio_sched._events.sinks import InMemoryAdmissionEventSink
 from trio_sched._request.attempt import RequestAdmissionUsageError
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._request.leases import RequestAdmissionError
+from trio_sched._resources.request import RequestReleaseOutcome
 
 
 def make(cap: int = 2, sink: InMemoryAdmissionEventSink | None = None) -> AdaptiveRequestAdmissionController:
@@ -68,6 +69,21 @@ async def test_leaving_a_cancelled_attempt_does_not_checkpoint() -> None:
         await admitted.__aenter__()
         with trio.testing.assert_no_checkpoints():
             await admitted.__aexit__(None, None, None)
+
+
+async def test_an_error_that_cannot_be_classified_still_gives_the_lease_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_exc: BaseException) -> RequestReleaseOutcome:
+        raise LookupError
+
+    monkeypatch.setattr("trio_sched._request.attempt.classify_exception", broken)
+    sink = InMemoryAdmissionEventSink()
+    async with make(sink=sink) as controller:
+        with pytest.raises(LookupError) as caught:
+            async with controller.admit(item()):
+                raise RateLimitError
+        assert isinstance(caught.value.__context__, RateLimitError)
+        assert controller.leak_report() == ()
+    assert outcomes(sink) == ["unexpected_exception"]
 
 
 async def test_an_attempt_admitted_again_is_refused() -> None:

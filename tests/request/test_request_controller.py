@@ -18,6 +18,7 @@ from request_samples import (
     RATE_LIMITED,
     SUCCESS,
     UNKNOWN,
+    OnlyKinds,
     config,
     item,
     rate_limited,
@@ -151,11 +152,11 @@ def test_caps_of_a_given_resolver_are_adopted() -> None:
     resolver.register(provider_name="openai", model_id="gpt", alias="a", max_parallel_requests=3)
     sink = InMemoryAdmissionEventSink()
     controller = AdaptiveRequestAdmissionController(resolver=resolver, event_sink=sink)
+    assert sink.request_events[0].event_kind == "request_resource_registered"
     assert controller.resolver is resolver
     assert controller.config == RequestAdmissionConfig()
     lease_of(controller)
     assert pressure_of(controller).effective_max == 3
-    assert sink.request_events[0].event_kind == "request_resource_registered"
 
 
 def test_repr_tells_how_it_stands() -> None:
@@ -274,10 +275,12 @@ async def test_an_unregistered_endpoint_is_an_error_at_once() -> None:
 
 
 async def test_a_timeout_of_zero_grants_or_refuses_without_waiting(autojump_clock: trio.testing.MockClock) -> None:
-    async with make(cap=1) as controller:
+    sink = InMemoryAdmissionEventSink()
+    async with make(cap=1, sink=sink) as controller:
         lease = await controller.acquire_async(item(timeout=0))
         with pytest.raises(RequestAdmissionError) as caught:
             await controller.acquire_async(item(timeout=0))
+        assert sink.request_events[-1].event_kind == "request_wait_timeout"
         assert caught.value.decision.reason == "queue_timeout"
         assert trio.current_time() == 0.0
         controller.release(lease, SUCCESS)
@@ -494,13 +497,26 @@ async def test_a_cancelled_block_is_left_cleanly() -> None:
     assert refusal_of(controller).reason == "shutdown"
 
 
+async def test_an_error_of_a_cancelled_block_is_not_lost_to_the_cancellation() -> None:
+    async def fail() -> None:
+        async with make():
+            scope.cancel()
+            raise ValueError("mine")
+
+    with trio.CancelScope() as scope, pytest.raises(ValueError, match=r"^mine$"):
+        await fail()
+    assert not scope.cancelled_caught
+
+
 async def test_verdicts_that_were_not_judged_yet_are_judged_on_leaving() -> None:
-    async with make(cap=4) as controller:
+    sink = OnlyKinds("request_rate_limited")
+    async with make(cap=4, sink=sink) as controller:
         leases = [lease_of(controller) for _ in range(2)]
         for lease in leases:
             controller.release(lease, RATE_LIMITED)
     assert pressure_of(controller).current_limit == 2
     assert pressure_of(controller).consecutive_rate_limits == 2
+    assert len(sink.request_events) == 2
 
 
 async def test_a_controller_is_opened_once() -> None:

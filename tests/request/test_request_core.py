@@ -337,6 +337,8 @@ def test_a_late_verdict_counts_from_the_release() -> None:
     bench = Bench(cap=4)
     bench.core.release(bench.lease(), rate_limited(1.0), 0.0)
     bench.wait(0.5)
+    denied = bench.refusal(4.0)
+    assert (denied.available_after_monotonic, denied.retry_after_seconds) == (4.0, 0.0)
     bench.judge_all(5.0)
     assert len(bench.woken()) == 1
     assert bench.core.next_deadline() == math.inf
@@ -467,13 +469,26 @@ def test_a_cap_that_a_clamp_hides_changes_nothing_for_the_domain() -> None:
     assert bench.pressure().sequence == sequence
 
 
+def test_a_higher_cap_serves_waiters_of_domains_that_a_clamp_holds_where_they_are() -> None:
+    bench = Bench(config(max_limit_clamps={CHAT: 2, EMBEDDING: 2}), cap=2)
+    for _ in range(2):
+        bench.lease(resource=EMBEDDING)
+    waiters = [bench.wait(resource=CHAT) for _ in range(3)]
+    bench.register(3, 1.0)
+    assert bench.woken() == waiters[:1]
+    bench.register(9, 2.0)
+    assert bench.woken() == waiters[1:2]
+
+
 def test_closing_an_endpoint_refuses_its_waiters_and_all_who_come() -> None:
     bench = Bench(cap=1)
     bench.register(1, 0.0, endpoint=CLAUDE)
     lease = bench.lease()
     other = bench.lease(resource=OTHER)
     waiter, elsewhere = bench.wait(), bench.wait(resource=OTHER)
+    sequence = bench.core.ledger.endpoints[GPT].sequence
     bench.core.close_endpoint(GPT, "insufficient_quota", 1.0)
+    assert bench.core.ledger.endpoints[GPT].sequence > sequence
     assert bench.woken() == [waiter]
     assert refused(waiter).reason == "hard_policy_denial"
     assert refused(waiter).diagnostics == {"explanation": "insufficient_quota"}
@@ -498,6 +513,9 @@ def test_shutdown_refuses_everybody_and_takes_leases_back() -> None:
         denied = bench.refusal(1.0, resource)
         assert (denied.reason, denied.diagnostics) == ("shutdown", {})
     bench.release(lease, RATE_LIMITED, 2.0)
+    bench.core.close_endpoint(GPT, "quota", 2.0)
+    denied = bench.refusal(2.0)
+    assert (denied.reason, denied.available_after_monotonic, denied.diagnostics) == ("shutdown", None, {})
     assert bench.refusal(9.0).reason == "shutdown"
 
 

@@ -91,6 +91,7 @@ def test_a_queue_forms_and_drains() -> None:
     bench.core.record_withdrawal(second, "queue_timeout", 2.0)
     (timeout,) = bench.take_events()
     assert (timeout.event_kind, timeout.reason_or_outcome) == ("request_wait_timeout", "queue_timeout")
+    assert timeout.diagnostics == {"waited_seconds": 1.0}
     bench.release(lease, RequestReleaseOutcome("provider_failure", provider_status=500), 4.0)
     released, completed, acquired, drained = bench.take_events()
     assert (released.event_kind, released.reason_or_outcome) == ("request_lease_released", "provider_failure")
@@ -98,6 +99,9 @@ def test_a_queue_forms_and_drains() -> None:
     assert completed.diagnostics == {"waited_seconds": 3.0}
     assert acquired.request_lease_id == 2
     assert drained.event_kind == "request_queue_drained"
+    bench.release(bench.core.ledger.leases[2], SUCCESS, 6.5)
+    (released,) = bench.take_events()
+    assert released.diagnostics == {"held_seconds": 2.5}
 
 
 def test_refusals() -> None:
@@ -109,7 +113,9 @@ def test_refusals() -> None:
     bench.lease()
     bench.take_events()
     bench.core.deny(item(), "queue_timeout", 1.0)
-    assert bench.kinds() == ["request_wait_started", "request_wait_timeout"]
+    started, timeout = bench.take_events()
+    assert (started.event_kind, timeout.event_kind) == ("request_wait_started", "request_wait_timeout")
+    assert timeout.diagnostics == {"waited_seconds": 0.0}
     bench.wait(1.0)
     bench.take_events()
     bench.core.close_endpoint(GPT, "quota", 3.0)

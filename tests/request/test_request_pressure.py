@@ -87,7 +87,7 @@ def test_an_endpoint_adds_up_its_domains() -> None:
 def test_a_query_changes_nothing_not_even_an_overdue_cooldown() -> None:
     bench, clock = Bench(cap=4), Clock()
     bench.release(bench.lease(), RATE_LIMITED, 0.0)
-    clock.now = 1.0
+    clock.now = 1.5
     view = pressure(bench, clock)
     first = view.snapshot(CHAT)
     assert first is not None

@@ -57,7 +57,6 @@ class AdmittedAttempt:
         lease = self.lease
         assert lease is not None
         self.lease = None
-        _current_attempt.set(None)
         outcome = _UNCLASSIFIED
         try:
             outcome = self._outcome_of(exc)

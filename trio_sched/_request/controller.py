@@ -124,7 +124,6 @@ class AdaptiveRequestAdmissionController:
         # The nursery never sees the error of the block, so it has nothing to wrap; what it raises is its own.
         with single_error():
             await self._nursery_manager.__aexit__(None, None, None)
-        self._nursery = None
         now = run_clock()
         while self._unread.statistics().current_buffer_used:
             ring = self._unread.receive_nowait()

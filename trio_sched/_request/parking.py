@@ -20,7 +20,6 @@ async def park(waiter: RequestWaiter, abandon: Callable[[RequestWaiter], None]) 
     """Sleep until `wake`; on cancellation call `abandon`, then raise."""
 
     def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
-        waiter.task = None
         abandon(waiter)
         return trio.lowlevel.Abort.SUCCEEDED
 
@@ -30,7 +29,5 @@ async def park(waiter: RequestWaiter, abandon: Callable[[RequestWaiter], None]) 
 
 def wake(waiter: RequestWaiter) -> None:
     """Wake a decided waiter; one that is not asleep yet will see its decision before it falls asleep."""
-    task = waiter.task
-    if task is not None:
-        waiter.task = None
-        trio.lowlevel.reschedule(task)
+    if waiter.task is not None:
+        trio.lowlevel.reschedule(waiter.task)
