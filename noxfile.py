@@ -2,7 +2,8 @@
 
 Where nox is not installed, `python3 noxfile.py demo` does the same: it makes a private environment in `.nox/bootstrap`,
 installs nox there and hands over. So a machine needs git and Python, and nothing outside this folder is changed, with
-one exception that says so: Debian's Python may come without what it takes to make an environment.
+two exceptions that say so: Debian's Python may come without what it takes to make an environment, and `integration`
+wants nginx.
 """
 
 from __future__ import annotations
@@ -180,3 +181,34 @@ def fuzz(session: nox.Session) -> None:
     session.run("pytest", "tests/stateful", *arguments, env=profile)
     # Exit code 5: nothing is marked.
     session.run("pytest", "--ignore", "tests/stateful", "-m", "fuzz", *arguments, env=profile, success_codes=[0, 5])
+
+
+def find_nginx(session: nox.Session) -> str | None:
+    """Why there is no nginx, or None. Debian's is installed if we may, but not started."""
+    if shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin"):
+        return None
+    if not shutil.which("apt-get"):
+        return "nginx is not installed, and there is no apt-get to install it with"
+    if os.geteuid() != 0:
+        return "nginx is not installed, and only root may install it (sudo apt-get install nginx-light)"
+    # RUNLEVEL=1: as in single-user mode, so the package does not start its own server.
+    quietly = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    options = ("--quiet", "--yes", "--no-install-recommends")
+    try:
+        session.run("apt-get", "update", "--quiet", external=True)
+        session.run("apt-get", "install", *options, "nginx-light", env=quietly, external=True)
+    except nox.command.CommandFailed:
+        return "apt-get could not install nginx-light"
+    return None
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Over real HTTP, in real time: nginx with limits of its own, and the SDKs. Says what it had to skip, and why."""
+    session.install("-e", ".[openai,anthropic,rehearsal]", *group("test"))
+    missing = find_nginx(session)
+    session.run("pytest", "tests/integration", *session.posargs, env={"TRIO_SCHED_INTEGRATION": "1"})
+    if missing is None:
+        session.log("Nothing was skipped for want of nginx.")
+    else:
+        session.warn(f"SKIPPED: limit_conn and limit_req behind nginx: {missing}.")

@@ -1,8 +1,8 @@
 """nginx in front of a rehearsal provider: a peer whose refusals and whose bookkeeping are not ours.
 
-One process in the foreground, everything it writes in a folder of its own, the configuration included. It inherits its
-listening socket, so no port is asked for twice and nobody waits for it to get ready: who connects early waits in the
-backlog. A single process also makes its counts exact: it counts a call out before it reads the next one.
+It runs in the foreground and writes, its configuration included, to a folder of its own. It inherits its listening
+socket, so no port is asked for twice and nobody waits for it to get ready: who connects early waits in the backlog. A
+single worker makes its counts exact: it counts a call out before it reads the next one.
 
 The access log says what nginx let through and how long that took, so throughput is measured by the peer.
 """
@@ -22,7 +22,7 @@ import attrs
 import pytest
 import trio
 
-__all__ = ["NGINX", "LoggedCall", "NginxFront", "integration", "nginx_front"]
+__all__ = ["LoggedCall", "NginxFront", "integration", "needs_nginx", "nginx_front"]
 
 integration = [
     pytest.mark.integration,
@@ -32,6 +32,7 @@ integration = [
 ]
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed here")
 
 _CONFIG = Template("""\
 daemon off;
@@ -97,12 +98,8 @@ class NginxFront:
 async def nginx_front(
     folder: Path, upstream: str, *, limit: str, requests_per_second: int = 1
 ) -> AsyncGenerator[NginxFront, None]:
-    """Run nginx before `upstream` with `limit`, a directive on the zone `in_flight` or `arrivals`.
-
-    Skips the test where there is no nginx.
-    """
-    if NGINX is None:
-        pytest.skip("nginx is not installed here")
+    """Run nginx before `upstream` with `limit`, a directive on the zone `in_flight` or `arrivals`."""
+    assert NGINX is not None, "for tests marked with `needs_nginx`"
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         address = "{}:{}".format(*listener.getsockname())
         config = folder / "nginx.conf"

@@ -1,7 +1,8 @@
 """Throughput and refusals behind nginx, whose limits the client must find out: `limit_conn` and `limit_req`.
 
 Timed by nature, on the real clock: ten seconds of load to settle, then the measurement. All figures but the limit are
-nginx's own. The tuning is the default in both.
+nginx's own. The static cap is twice what would be right: each step down takes a refusal and a cooldown, so coming down
+from four times as much needs the ten seconds to the full on a busy machine.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from pathlib import Path
 import attrs
 import httpx
 import trio
-from nginx_front import LoggedCall, NginxFront, integration, nginx_front
+from nginx_front import LoggedCall, NginxFront, integration, needs_nginx, nginx_front
 
-from trio_sched import Model, RequestAdmission, open_admission
+from trio_sched import Model, RequestAdmission, RequestAdmissionTuningConfig, open_admission
 from trio_sched.lowlevel import ModelRequest, ModelRequestExecutor
 from trio_sched.rehearsal import Latency, Phase, RehearsalScript, rehearsal_process
 
-pytestmark = integration
+pytestmark = [*integration, needs_nginx]
 
 SETTLING_SECONDS = 10.0
 MEASURED_SECONDS = 12.0
@@ -98,7 +99,7 @@ async def chat(client: httpx.AsyncClient) -> None:
 async def test_the_limit_settles_at_what_limit_conn_lets_through(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """20 connections and a static cap of 40: a refusal takes no time, an answer about a second."""
+    """20 connections, and the default tuning: a refusal takes no time, an answer about a second."""
     connections = 20
     model = Model("nginx", "limit-conn", max_parallel_requests=2 * connections)
     script = RehearsalScript(phases=(Phase(latency=Latency(mean=1.0, sigma=0.3, minimum=0.05, shape="normal")),))
@@ -132,8 +133,13 @@ async def test_the_limit_settles_at_what_limit_conn_lets_through(
 async def test_throughput_stays_near_what_limit_req_lets_through(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """20 requests a second, a burst of one second, answers after about a second: 20 calls in flight would just do."""
+    """20 requests a second, a burst of one second, answers after about a second: 20 calls in flight would just do.
+
+    Not with the default of 75 successes: coming down, the limit falls a little too far, because the burst is used up
+    and every call too many is refused, and from there the default takes four seconds a step. 25 is in time.
+    """
     rate = 20
+    tuning = RequestAdmissionTuningConfig(successes_until_increase=25)
     model = Model("nginx", "limit-req", max_parallel_requests=2 * rate)
     script = RehearsalScript(phases=(Phase(latency=Latency(mean=1.0, sigma=0.3, minimum=0.05, shape="normal")),))
     async with (
@@ -145,7 +151,7 @@ async def test_throughput_stays_near_what_limit_req_lets_through(
             requests_per_second=rate,
         ) as front,
         client_for(front, model) as client,
-        open_admission(model) as admission,
+        open_admission(model, tuning=tuning) as admission,
     ):
         executor = ModelRequestExecutor(admission.controller)
 
@@ -159,4 +165,5 @@ async def test_throughput_stays_near_what_limit_req_lets_through(
     record_property("limit_req", report)
     print(report)
     assert not counters.refused
+    assert throughput < 1.1, "nginx let through something else than what it was told"
     assert throughput > 0.9, report
