@@ -24,7 +24,7 @@ from trio_sched._events.sinks import (
     request_event_stream,
     scheduler_event_stream,
 )
-from trio_sched._executor import ModelRequest, ModelRequestExecutor
+from trio_sched._executor import ModelRequest, ModelRequestExecutor, RequestRetryConfig
 from trio_sched._fair import FairOrder
 from trio_sched._generator import ColumnGenerator
 from trio_sched._request.config import (
@@ -75,7 +75,7 @@ from trio_sched._resources.task import (
 from trio_sched._scheduler.reports import RowFailure
 from trio_sched._scheduler.retry import Failure, RetryConfig
 from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroup, RowGroupPlan, RowGroupStore
-from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerResult
+from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerResult, SchedulerStalledError
 from trio_sched._scheduler.worker import TaskRunner
 from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.completion import CompletionTracker
@@ -156,6 +156,7 @@ __all__ = [
     "RequestQueueSelection",
     "RequestQueueView",
     "RequestReleaseOutcome",
+    "RequestRetryConfig",
     "RequestResourceKey",
     "RequestResourceResolver",
     "RequestWaiter",
@@ -176,6 +177,7 @@ __all__ = [
     "SchedulerResourceKey",
     "SchedulerResourceRequest",
     "SchedulerResult",
+    "SchedulerStalledError",
     "SchedulingMetadata",
     "SchedulingMetadataError",
     "SliceRef",

@@ -15,6 +15,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
+import trio
+
 from trio_sched._events.request import REQUEST_EVENT_KINDS, RequestAdmissionEvent
 from trio_sched._events.scheduler import SCHEDULER_EVENT_KINDS, SchedulerAdmissionEvent
 
@@ -72,11 +74,16 @@ class EventStream(Generic[E]):
         if self._emit is None:
             return
         try:
-            self._emit(event)
+            _call(self._emit, event)
         except Exception:
             self.failures += 1
             if self.failures == 1:
                 logger.exception("An admission event sink failed; its further failures are counted, not logged")
+
+
+@trio.lowlevel.disable_ki_protection
+def _call(emit: Callable[[E], None], event: E) -> None:
+    emit(event)
 
 
 def _wanted(sink: object, method: str, kinds: Iterable[str]) -> list[str]:

@@ -42,12 +42,18 @@ Cell = str | int | bool | None | _Encoded
 
 def keep_cell(column: str, value: object) -> Cell:
     """The form in which `value` is kept. Raises `MalformedOutputError` if it cannot be written as JSON."""
-    if type(value) in _PLAIN:
-        return cast("str | int | bool | None", value)
     try:
-        return _Encoded(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        if type(value) in _PLAIN:
+            text = value if isinstance(value, str) else json.dumps(value)
+            kept: Cell = cast("str | int | bool | None", value)
+        else:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+            kept = _Encoded(text)
+        if not text.isascii():
+            text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise MalformedOutputError(column, f"a {type(value).__name__} that is not JSON ({error})") from error
+    return kept
 
 
 def read_cell(cell: Cell) -> JsonValue:

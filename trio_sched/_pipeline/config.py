@@ -12,7 +12,7 @@ __all__ = ["RunConfig"]
 
 @attrs.frozen(kw_only=True)
 class RunConfig:
-    """Settings of one run. Any of them may change how fast a run is; only `seed` and what rows say change its data.
+    """Settings of one run. The data depend on `seed` and `buffer_size` (the spans of from-scratch columns) alone.
 
     buffer_size: rows per row group, the unit that becomes durable together.
     max_concurrent_row_groups: row groups in flight at once.

@@ -92,9 +92,16 @@ class RunResult:
             )
         for cause in self.scheduler.drop_causes:
             lines.append(
-                f"dropped {cause.rows:,} rows: column {cause.column!r}, {cause.error_type}: {cause.first_error}"
+                f"dropped {cause.rows:,} rows: column {cause.column!r}, {cause.error_type}: {_text(cause.first_error)}"
             )
         return "\n".join(lines)
+
+
+def _text(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"its text cannot be read ({type(broken).__name__})"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

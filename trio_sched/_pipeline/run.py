@@ -6,10 +6,12 @@ admission and the event writer, and run the scheduler. What can be refused is re
 
 from __future__ import annotations
 
+import logging
 import platform
 import random
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
@@ -44,7 +46,7 @@ from trio_sched._pipeline.models import Model
 from trio_sched._pipeline.result import RunResult
 from trio_sched._pipeline.runner import PipelineRunner
 from trio_sched._pipeline.sources import Row, open_rows
-from trio_sched._pipeline.store import PartStore, RunFolder
+from trio_sched._pipeline.store import OutputNotWritableError, PartStore, RunFolder
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroupPlan
@@ -54,6 +56,8 @@ from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.resolver import TaskSchedulingResolver
 from trio_sched._unwrap import single_error
 from trio_sched._version import __version__
+
+logger = logging.getLogger("trio_sched.run")
 
 __all__ = ["run"]
 
@@ -83,7 +87,8 @@ async def run(
 
     Raises a `PipelineError` for a pipeline that cannot run, `InvalidValueError` for a bad number, `InputRowError` for a
     bad row, `OutputExistsError` or `OutputNotWritableError` for a bad folder. A generator that raises drops its row and
-    is counted in the result. Interrupted or cancelled, it leaves every finished row group behind and nothing else.
+    is counted in the result. Interrupted or cancelled, it leaves every finished
+    row group behind, and nothing of the others.
     """
     config = config if config is not None else RunConfig()
     blocking = blocking if blocking is not None else in_threads(_MAX_BLOCKING_THREADS)
@@ -146,19 +151,20 @@ class _Run:
             "columns": list(self.pipeline.graph.columns),
         }
         self.folder.write_json(self.folder.run_file, document)
-        document["status"] = "failed"
         try:
             with single_error():
                 result = await self._run_with_sinks(event_sink)
             document["status"] = "cancelled" if result.scheduler.cancelled else "completed"
             document["rows"] = result.records
             document["dropped_rows"] = result.dropped
-            return result
-        except KeyboardInterrupt:
-            document["status"] = "interrupted"
+        except BaseException as error:
+            document["status"] = _status(error)
+            document["error"] = type(error).__name__
+            with _quietly("run.json"):
+                self.folder.write_json(self.folder.run_file, document)
             raise
-        finally:
-            self.folder.write_json(self.folder.run_file, document)
+        self.folder.write_json(self.folder.run_file, document)
+        return result
 
     async def _run_with_sinks(self, event_sink: AnySink | None) -> RunResult:
         sinks: list[AnySink] = [self.statistics]
@@ -198,8 +204,11 @@ class _Run:
         try:
             async with admission:
                 outcome = await scheduler.run()
-        finally:
-            plan = self._write_plan(requests, admission, scheduler)
+        except BaseException:
+            with _quietly("capacity_plan.json"):
+                self._write_plan(requests, admission, scheduler)
+            raise
+        plan = self._write_plan(requests, admission, scheduler)
         return RunResult(
             path=self.folder.path,
             run_id=self.run_id,
@@ -208,7 +217,7 @@ class _Run:
             static_caps={endpoint: each.cap for endpoint, each in self.pipeline.resolver.static_caps().items()},
             capacity_plan=plan,
             wall_seconds=trio.current_time() - started_at,
-            leaks=tuple(map(str, (*task_admission.leak_report(), *admission.leak_report()))),
+            leaks=(*map(str, task_admission.leak_report()), *map(str, admission.leak_report()), *_waiters(admission)),
         )
 
     def _write_plan(
@@ -232,3 +241,24 @@ class _Run:
         assert isinstance(document, dict)
         self.folder.write_json(self.folder.capacity_file, document)
         return plan
+
+
+def _status(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "cancelled" if isinstance(error, trio.Cancelled) else "failed"
+
+
+def _waiters(admission: AdaptiveRequestAdmissionController) -> Iterator[str]:
+    for resource, snapshot in admission.pressure.snapshots().items():
+        if snapshot.waiters:
+            yield f"{snapshot.waiters} requests still wait for {resource}"
+
+
+@contextmanager
+def _quietly(document: str) -> Generator[None, None, None]:
+    """On the way out with an error, trouble with a document is logged and does not take that error's place."""
+    try:
+        yield
+    except OutputNotWritableError:
+        logger.exception("%s could not be written", document)

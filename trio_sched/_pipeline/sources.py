@@ -88,39 +88,56 @@ class RowReader:
                     self._number,
                     f"columns differ from the first row's: missing {missing}, unexpected {extra}",
                 )
-            yield row
+            yield dict(row)
 
 
 def open_rows(rows: Iterable[Row] | str | PathLike[str], *, buffer_size: int, blocking: Blocking) -> RowReader:
     """A reader over an iterable of mappings, or over a `.jsonl` or `.csv` file (UTF-8, with a header row)."""
     if not isinstance(rows, str | PathLike):
+        if not isinstance(cast("object", rows), Iterable):
+            raise PipelineError(f"rows must be an iterable of mappings or a .jsonl or .csv file, got {rows!r}")
         return RowReader("the rows given", rows, buffer_size=buffer_size, blocking=blocking)
     path = Path(fspath(rows))
     readers = {".jsonl": _json_lines, ".csv": _csv_rows}
     if path.suffix not in readers:
         raise PipelineError(f"rows must be a .jsonl or .csv file, got {str(path)!r}; or pass an iterable of dicts")
     if not path.is_file():
-        raise PipelineError(f"rows names the file {str(path)!r}, which does not exist")
+        raise PipelineError(f"rows names {str(path)!r}, which is not a file; look at the spelling and the folder")
     return RowReader(str(path), readers[path.suffix](path), buffer_size=buffer_size, blocking=blocking)
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
+    with path.open("rb") as lines:
+        number = 0
+        for line in lines:
             if not line.strip():
                 continue
+            number += 1
             try:
-                row: object = json.loads(line)
+                row: object = json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant)
             except ValueError as error:
-                raise InputRowError(str(path), number, f"not JSON ({error})") from error
+                raise InputRowError(str(path), number, f"not JSON in UTF-8 ({error})") from error
             if not isinstance(row, dict):
                 raise InputRowError(str(path), number, f"a row must be a JSON object, got {type(row).__name__}")
             yield cast("dict[str, object]", row)
 
 
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON value")
+
+
 def _csv_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8", newline="") as lines:
-        for number, row in enumerate(csv.DictReader(lines, strict=True), 1):
-            if None in row or None in row.values():
-                raise InputRowError(str(path), number, "has another number of cells than the header")
-            yield row
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.reader(lines, strict=True)
+            header = next(reader, [])
+            if len(set(header)) != len(header) or not all(header):
+                raise InputRowError(str(path), 0, f"the header must name every column once, got {header}")
+            for cells in reader:
+                number += 1
+                if len(cells) != len(header):
+                    raise InputRowError(str(path), number, f"has {len(cells)} cells, the header {len(header)}")
+                yield dict(zip(header, cells, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputRowError(str(path), number + 1, f"not CSV in UTF-8 ({error})") from error

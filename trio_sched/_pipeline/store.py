@@ -1,8 +1,8 @@
 """The output folder: one part file per row group, there whole or not at all.
 
 A complete row group is written to a temporary name, flushed to the disk, renamed, and then the folder's entry is
-flushed too. A crash at any moment leaves either the whole part or none; what is left of a temporary file is never read
-and is removed by the next run. The names say the order: `data/part-00000.jsonl` holds row group 0.
+flushed too. A crash at any moment leaves either the whole part or none; what is left of a temporary file is never read.
+The names say the order: `data/part-00000.jsonl` holds row group 0.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -79,16 +80,22 @@ class RunFolder:
 
     def create(self) -> None:
         """Make the folder, or take an empty one. Raises if it holds a run or cannot be written."""
+        made: list[Path] = []
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if self.run_file.exists() or self.data.exists() or self.events.exists():
                 raise OutputExistsError(self.path, self._held_run_id())
-            self.data.mkdir()
-            self.events.mkdir()
+            for folder in (self.data, self.events):
+                folder.mkdir()
+                made.append(folder)
             probe = self.data / ".probe"
             probe.touch()
             probe.unlink()
         except OSError as error:
+            # What is left behind would look like another run to the next attempt.
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
             raise OutputNotWritableError(self.path, error) from error
 
     def part(self, row_group: int) -> Path:
@@ -107,8 +114,11 @@ class RunFolder:
                     yield cast("dict[str, JsonValue]", json.loads(line))
 
     def write_json(self, path: Path, value: Mapping[str, JsonValue]) -> None:
-        """Write one of the run's JSON documents."""
-        write_durably(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        """Write one of the run's JSON documents. Raises `OutputNotWritableError`."""
+        try:
+            write_durably(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise OutputNotWritableError(path, error) from error
 
     def _held_run_id(self) -> str | None:
         try:

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import trio
+
+from trio_sched._events.scheduler import SchedulerAdmissionEventKind
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.task import SchedulableTask, Task
 from trio_sched._scheduler.events import SchedulerEvents
@@ -18,6 +21,7 @@ from trio_sched._task.completion import CompletionTracker
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
 from trio_sched._task.queue import FairTaskQueue
+from trio_sched._task.queue_view import QueueSelection
 from trio_sched._task.resolver import TaskSchedulingResolver
 
 __all__ = ["Dispatcher", "Spawn"]
@@ -80,33 +84,52 @@ class Dispatcher:
         self._queue.discard(task_id)
         self._tasks.pop(task_id, None)
 
+    @trio.lowlevel.enable_ki_protection
     def dispatch(self) -> int:
         """Start workers until nothing queued is eligible; how many were started."""
         started = 0
         queue, admission = self._queue, self._admission
         while (selection := queue.select_next(admission.is_eligible)) is not None:
-            task = self._tasks[selection.item.task_id]
-            self._events.queued("selected", selection.item, task)
-            decision = admission.try_acquire(selection.item, selection.queue_view)
+            item = selection.item
+            task = self._tasks[item.task_id]
+            self._events.queued("selected", item, task)
+            decision = admission.try_acquire(item, selection.queue_view)
             if isinstance(decision, TaskAdmissionDenied):
-                self._events.admission_denied(selection.item, decision.reason)
+                self._events.admission_denied(item, decision.reason)
                 break
-            attempt = self._attempt(selection.item.task_id)
-            correlation = self._events.correlation(
-                task, selection.item.group.key, f"{selection.item.task_id}@{attempt}"
-            )
-            self._events.task_lease("task_lease_acquired", decision, correlation)
-            if queue.commit(selection) is None:
-                admission.release(decision)
-                self._events.task_lease("stale_selection", decision, correlation)
-                continue
-            del self._tasks[selection.item.task_id]
-            try:
-                self._spawn(task, attempt, decision, correlation)
-            except BaseException:
-                admission.release(decision)
-                self._events.task_lease("worker_spawn_failed", decision, correlation)
-                raise
-            self._events.task_lease("worker_spawned", decision, correlation)
-            started += 1
+            attempt = self._attempt(item.task_id)
+            correlation = self._events.correlation(task, item.group.key, f"{item.task_id}@{attempt}")
+            if self._start(selection, task, attempt, decision, correlation):
+                self._events.task_lease("worker_spawned", decision, correlation)
+                started += 1
         return started
+
+    def _start(
+        self,
+        selection: QueueSelection,
+        task: Task,
+        attempt: int,
+        lease: TaskAdmissionLease,
+        correlation: RuntimeCorrelation,
+    ) -> bool:
+        """Commit and spawn under `lease`, which is the worker's from then on; on any other way it goes back."""
+        event: SchedulerAdmissionEventKind = "worker_spawn_failed"
+        try:
+            self._events.task_lease("task_lease_acquired", lease, correlation)
+            if self._queue.commit(selection) is not None:
+                del self._tasks[selection.item.task_id]
+                self._spawn(task, attempt, lease, correlation)
+                return True
+            event = "stale_selection"
+        except BaseException:
+            self._give_back(event, lease, correlation)
+            raise
+        self._give_back(event, lease, correlation)
+        return False
+
+    def _give_back(
+        self, event: SchedulerAdmissionEventKind, lease: TaskAdmissionLease, correlation: RuntimeCorrelation
+    ) -> None:
+        self._admission.release(lease)
+        self._events.task_lease(event, lease, correlation)
+        self._events.task_lease_released(lease, correlation)

@@ -16,7 +16,7 @@ from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerAdmis
 from trio_sched._events.sinks import EventStream
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.task import SUBMISSION, SchedulableTask, Task, TaskGroupKey
-from trio_sched._task.leases import TaskAdmissionLease
+from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease
 from trio_sched._task.resolver import SchedulingMetadataDiagnostic
 
 __all__ = ["SchedulerEvents"]
@@ -76,13 +76,22 @@ class SchedulerEvents:
                 scheduler_resource_key=resource_label(item),
             )
 
+    def wants(self, kind: SchedulerAdmissionEventKind) -> bool:
+        """Whether anyone listens for `kind`, for events that are costly to prepare."""
+        return kind in self._wanted
+
     def queue_state(
-        self, kind: SchedulerAdmissionEventKind, reasons: Mapping[str, int] | None = None, *, queued: int = 0
+        self,
+        kind: SchedulerAdmissionEventKind,
+        reasons: Mapping[TaskAdmissionDenyReason, int] | None = None,
+        *,
+        queued: int = 0,
     ) -> None:
-        """The queue ran empty or drained, or what is queued cannot be admitted now."""
+        """The queue drained, or what is queued cannot be admitted now, for the reason that holds back most groups."""
         if kind in self._wanted:
-            reason = max(reasons, key=lambda name: reasons[name]) if reasons else None
-            self._emit(kind, reason_or_result=reason, diagnostics={**(reasons or {}), "queued": queued})
+            counts: dict[str, JsonValue] = dict(reasons.items()) if reasons is not None else {}
+            reason = max(reasons.items(), key=lambda entry: entry[1])[0] if reasons else None
+            self._emit(kind, reason_or_result=reason, diagnostics={**counts, "queued": queued})
 
     def admission_denied(self, item: SchedulableTask, reason: str) -> None:
         """A selected task was refused."""
@@ -122,9 +131,10 @@ class SchedulerEvents:
             diagnostics: dict[str, JsonValue] | None = None if error is None else {"error": type(error).__name__}
             self.task_lease("task_completed", lease, correlation, "failed" if error else "success", diagnostics)
 
-    def cancelled(self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
-        """A worker was cancelled."""
-        self.task_lease("cancelled", lease, correlation, "cancelled")
+    def cancelled(self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation, error: BaseException) -> None:
+        """A worker was cancelled, or ended by what ends the whole run."""
+        result = "cancelled" if isinstance(error, trio.Cancelled) else type(error).__name__
+        self.task_lease("cancelled", lease, correlation, result)
 
     def task_lease_released(self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
         """A worker left its lease."""

@@ -11,7 +11,15 @@ import trio
 from trio_sched._resources.task import Task
 from trio_sched._scheduler.row_groups import RowGroup
 
-__all__ = ["PlanExhausted", "Report", "RowFailure", "RowGroupDurable", "RowGroupOpened", "WorkerDone"]
+__all__ = [
+    "AdmissionChanged",
+    "PlanExhausted",
+    "Report",
+    "RowFailure",
+    "RowGroupDurable",
+    "RowGroupOpened",
+    "WorkerDone",
+]
 
 
 @attrs.frozen
@@ -50,7 +58,14 @@ class RowGroupDurable:
 
 @attrs.frozen
 class PlanExhausted:
-    """No row group will be admitted any more."""
+    """No row group will be admitted any more; there were `row_groups`, of which some may not have opened yet."""
+
+    row_groups: int
 
 
-Report: TypeAlias = WorkerDone | RowGroupOpened | RowGroupDurable | PlanExhausted
+@attrs.frozen
+class AdmissionChanged:
+    """Task admission may take what it refused: a limit was raised, or something was released."""
+
+
+Report: TypeAlias = WorkerDone | RowGroupOpened | RowGroupDurable | PlanExhausted | AdmissionChanged

@@ -64,7 +64,8 @@ class RetryBook:
     def __init__(self, config: RetryConfig) -> None:
         self._config = config
         self._histories: dict[str, _History] = {}
-        self._deferred: list[tuple[float, int, Deferral]] = []
+        self._deferred: dict[str, Deferral] = {}
+        self._heap: list[tuple[float, int, Deferral]] = []
         self._order = 0
 
     def attempt(self, task_id: str) -> int:
@@ -90,22 +91,30 @@ class RetryBook:
         history.attempts += 1
         deferral = Deferral(task, now + delay, failure.reason)
         self._order += 1
-        heapq.heappush(self._deferred, (deferral.due, self._order, deferral))
+        self._deferred[task_id] = deferral
+        heapq.heappush(self._heap, (deferral.due, self._order, deferral))
         return deferral
 
     def forget(self, task: Task) -> None:
-        """The task succeeded."""
-        self._histories.pop(stable_task_id(task), None)
+        """The task succeeded, or nobody needs it any more: it will not run again."""
+        task_id = stable_task_id(task)
+        self._histories.pop(task_id, None)
+        self._deferred.pop(task_id, None)
 
     def next_due(self) -> float | None:
         """When the next deferred task is due."""
-        return self._deferred[0][0] if self._deferred else None
+        heap = self._heap
+        while heap and self._deferred.get(stable_task_id(heap[0][2].task)) is not heap[0][2]:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
 
     def take_due(self, now: float) -> list[Deferral]:
         """Remove and return the deferrals that are due."""
         due: list[Deferral] = []
-        while self._deferred and self._deferred[0][0] <= now:
-            due.append(heapq.heappop(self._deferred)[2])
+        while (next_due := self.next_due()) is not None and next_due <= now:
+            deferral = heapq.heappop(self._heap)[2]
+            del self._deferred[stable_task_id(deferral.task)]
+            due.append(deferral)
         return due
 
     def __len__(self) -> int:

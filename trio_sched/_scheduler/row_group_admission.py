@@ -8,6 +8,7 @@ Cancelling a row group is cancelling its task: its workers end, and nothing of i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import trio
@@ -45,23 +46,29 @@ class RowGroupAdmission:
         """Row groups admitted and not yet durable."""
         return self._slots.borrowed_tokens
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, nursery: trio.Nursery) -> None:
         """Start row groups in `nursery`, the run's, until the plan is exhausted.
 
         They live there and not in a nursery of this task, so that an error of the plan brings down the whole run in one
         step, and the dispatcher never meets a row group that is already gone.
         """
-        while True:
+        for admitted in itertools.count():
             slot = object()
             await self._slots.acquire_on_behalf_of(slot)
-            row_group = await self._plan.next_row_group()
+            row_group = await self._next_row_group()
             if row_group is None:
                 self._slots.release_on_behalf_of(slot)
-                self._report(PlanExhausted())
+                self._report(PlanExhausted(admitted))
                 return
             self.max_in_flight = max(self.max_in_flight, self.in_flight)
             nursery.start_soon(self._run_row_group, row_group, slot, name=f"row group {row_group.index}")
 
+    @trio.lowlevel.disable_ki_protection
+    async def _next_row_group(self) -> RowGroup | None:
+        return await self._plan.next_row_group()
+
+    @trio.lowlevel.enable_ki_protection
     async def _run_row_group(self, row_group: RowGroup, slot: object) -> None:
         complete = trio.Event()
         self._store.open(row_group)

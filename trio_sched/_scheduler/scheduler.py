@@ -2,9 +2,10 @@
 
 The scheduler owns control flow and nothing else. Row groups are opened and closed by `RowGroupAdmission`, workers run
 by themselves, and both only report. The loop below is the single reader of those reports and the only code that touches
-tracker, queue and task admission. It sleeps only in one place, waiting for the next report or the next deferred task,
-and before it sleeps it has offered every ready task and started every eligible one; so it can never sleep while an
-eligible task and free capacity exist.
+tracker, queue and task admission. It sleeps only in one place, and before it sleeps it has offered every ready task and
+started every eligible one. It wakes for a report, when it is told of a raised limit, for the next deferred task, and for
+the moment at which a policy said that it would think again; so it never sleeps while an eligible task and free capacity
+exist.
 
 A run ends when the plan is exhausted and every row group is durable. It ends early when it is cancelled (from any
 thread, `request_cancel`), or with the error of whatever broke: the plan, the store, or the scheduler itself. A
@@ -29,8 +30,15 @@ from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.task import SchedulerResourceKey, Task, TaskGroupKey, stable_task_id
 from trio_sched._scheduler.dispatch import Dispatcher
 from trio_sched._scheduler.events import SchedulerEvents
-from trio_sched._scheduler.reports import PlanExhausted, Report, RowGroupDurable, RowGroupOpened, WorkerDone
-from trio_sched._scheduler.retry import FailureClassifier, RetryBook, RetryConfig
+from trio_sched._scheduler.reports import (
+    AdmissionChanged,
+    PlanExhausted,
+    Report,
+    RowGroupDurable,
+    RowGroupOpened,
+    WorkerDone,
+)
+from trio_sched._scheduler.retry import Failure, FailureClassifier, RetryBook, RetryConfig
 from trio_sched._scheduler.row_group_admission import RowGroupAdmission
 from trio_sched._scheduler.row_groups import RowGroupPlan, RowGroupStore
 from trio_sched._scheduler.snapshot import scheduler_snapshot
@@ -129,7 +137,11 @@ class AsyncTaskScheduler:
             living_rows=self._tracker.living_rows,
         )
         self._open: dict[int, RowGroupOpened] = {}
-        self._plan_exhausted = False
+        self._planned: int | None = None
+        self._bell_rung = False
+        self._blocked = False
+        self._think_again_at: float | None = None
+        self._started = False
         self._cancel_scope = trio.CancelScope()
         self._cancel: Callable[[], None] = self._cancel_scope.cancel
         self._durable_groups = 0
@@ -146,6 +158,9 @@ class AsyncTaskScheduler:
 
     async def run(self) -> SchedulerResult:
         """Run to the end and say what came of it. A single error leaves as itself, not in an exception group."""
+        if self._started:
+            raise TrioSchedError("an AsyncTaskScheduler runs once; make a new one for another run")
+        self._started = True
         token = trio.lowlevel.current_trio_token()
         self._cancel = lambda: token.run_sync_soon(self._cancel_scope.cancel, idempotent=True)
         self._events.job_started(self._fallbacks)
@@ -156,6 +171,9 @@ class AsyncTaskScheduler:
                     nursery.start_soon(self._row_groups.run, nursery, name="row group admission")
                     await self._loop()
             result = "cancelled" if self._cancel_scope.cancelled_caught else "completed"
+        except trio.Cancelled:
+            result = "cancelled"
+            raise
         finally:
             self._cancel = self._cancel_scope.cancel
             self._admission.shutdown()
@@ -178,8 +196,15 @@ class AsyncTaskScheduler:
             task_leases_by_resource=dict(self._max_leased),
         )
 
+    def admission_changed(self) -> None:
+        """Look again: task admission may take what it refused, because a limit was raised from outside."""
+        if not self._bell_rung:
+            self._bell_rung = True
+            self._send.send_nowait(AdmissionChanged())
+
+    @trio.lowlevel.enable_ki_protection
     async def _loop(self) -> None:
-        while not (self._plan_exhausted and not self._open):
+        while self._durable_groups != self._planned:
             await self._wait_for_report()
             # A run that is coming down has closed its row groups' nurseries: nothing may be started any more.
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -192,12 +217,12 @@ class AsyncTaskScheduler:
             _keep_maxima(self._max_queued, self._dispatcher.queue.view().queued_by_group)
             self._dispatcher.dispatch()
             _keep_maxima(self._max_leased, self._admission.view().leased_resources)
-            self._look_for_stall()
+            self._note_what_is_left()
 
     async def _wait_for_report(self) -> None:
         """Wait for a report or the next deferred task, then take in every report there is."""
-        due = self._retries.next_due()
-        with trio.move_on_at(math.inf if due is None else due):
+        times = [time for time in (self._retries.next_due(), self._think_again_at) if time is not None]
+        with trio.move_on_at(min(times, default=math.inf)):
             self._take(await self._receive.receive())
         with suppress(trio.WouldBlock):
             while True:
@@ -221,7 +246,9 @@ class AsyncTaskScheduler:
                 self._durable_rows += living
                 self._events.row_group("row_group_checkpointed", index, rows=living)
             case PlanExhausted():
-                self._plan_exhausted = True
+                self._planned = report.row_groups
+            case AdmissionChanged():
+                self._bell_rung = False
 
     def _take_worker(self, done: WorkerDone) -> None:
         task = done.task
@@ -236,7 +263,10 @@ class AsyncTaskScheduler:
             self._open[task.row_group].complete.set()
 
     def _take_failure(self, task: Task, error: Exception) -> None:
-        failure = self._classify(error)
+        if self._tracker.is_needless(task):
+            self._retries.forget(task)
+            return
+        failure = _unprotected(self._classify, error)
         task_id = stable_task_id(task)
         if self._retries.defer(task, failure, trio.current_time()) is not None:
             self._events.failure("retry_deferred", task, task_id, failure.reason, type(error).__name__)
@@ -253,6 +283,7 @@ class AsyncTaskScheduler:
             return
         for removed in self._tracker.drop_row(task.row_group, row_index).removed:
             self._dispatcher.withdraw(stable_task_id(removed))
+            self._retries.forget(removed)
         self._dropped_rows += 1
         key = (task.column, type(error).__name__)
         cause = self._drop_causes.get(key)
@@ -263,16 +294,41 @@ class AsyncTaskScheduler:
 
     def _spawn(self, task: Task, attempt: int, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
         self._open[task.row_group].nursery.start_soon(
-            run_worker, self._runner, task, attempt, lease, correlation, self._events, self._send.send_nowait
+            run_worker,
+            self._runner,
+            task,
+            attempt,
+            lease,
+            correlation,
+            self._events,
+            self._send.send_nowait,
+            name=f"{stable_task_id(task)}@{attempt}",
         )
 
-    def _look_for_stall(self) -> None:
+    def _note_what_is_left(self) -> None:
+        """Say when the queue becomes blocked or empty, note when to think again, and refuse to wait for nothing."""
         queue = self._dispatcher.queue
-        if not len(queue) or self._admission.view().leased_resources or len(self._retries):
+        was_blocked, self._blocked = self._blocked, len(queue) > 0
+        self._think_again_at = None
+        if not self._blocked:
+            if was_blocked:
+                self._events.queue_state("queue_drained")
+            return
+        idle = not self._admission.view().leased_resources and not len(self._retries)
+        newly_blocked = not was_blocked and self._events.wants("admission_blocked")
+        if not idle and not newly_blocked and self._admission.standings is not None:
             return
         summary = self._admission.explain_blocked(queue.view())
-        if summary.available_after is None:
+        self._think_again_at = summary.available_after
+        if newly_blocked:
+            self._events.queue_state("admission_blocked", summary.dominant_denial_reasons, queued=len(queue))
+        if idle and summary.available_after is None:
             raise SchedulerStalledError(len(queue), summary.dominant_denial_reasons)
+
+
+@trio.lowlevel.disable_ki_protection
+def _unprotected(classify: FailureClassifier, error: Exception) -> Failure:
+    return classify(error)
 
 
 def _keep_maxima(maxima: dict[K, int], counts: Mapping[K, int]) -> None:

@@ -2,14 +2,17 @@
 
 A worker is started by the dispatcher right after commit, in its row group's nursery, and owns its lease from its first
 step: a task that a nursery has started always runs to its first checkpoint, so the `with lease` block is always
-entered and always left. It leaves the block, then reports, with no checkpoint between, so whoever reads the report
-finds the capacity free. A cancelled worker does not report: its row group, or the run, is over.
+entered and always left; the worker's own steps are protected from Ctrl-C, the generator is not. It leaves the block,
+then reports, with no checkpoint between, so whoever reads the report finds the capacity free. A cancelled worker does
+not report: its row group, or the run, is over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
+
+import trio
 
 from trio_sched._events.correlation import runtime_correlation
 from trio_sched._resources.correlation import RuntimeCorrelation
@@ -29,6 +32,7 @@ class TaskRunner(Protocol):
         ...
 
 
+@trio.lowlevel.enable_ki_protection
 async def run_worker(
     runner: TaskRunner,
     task: Task,
@@ -41,19 +45,24 @@ async def run_worker(
     """Run `task` under `lease` and report how it ended."""
     error: Exception | None = None
     row_failures: Sequence[RowFailure] = ()
-    token = runtime_correlation.set(correlation)
-    finished = False
     try:
         with lease:
+            token = runtime_correlation.set(correlation)
             try:
-                row_failures = await runner.run(task)
+                row_failures = await _run_generator(runner, task)
             except Exception as exc:
                 error = exc
-            finished = True
+            except BaseException as exc:
+                events.cancelled(lease, correlation, exc)
+                raise
+            finally:
+                runtime_correlation.reset(token)
             events.task_completed(lease, correlation, error)
     finally:
-        runtime_correlation.reset(token)
-        if not finished:
-            events.cancelled(lease, correlation)
         events.task_lease_released(lease, correlation)
     report(WorkerDone(task, attempt, row_failures, error))
+
+
+@trio.lowlevel.disable_ki_protection
+async def _run_generator(runner: TaskRunner, task: Task) -> Sequence[RowFailure]:
+    return await runner.run(task)
