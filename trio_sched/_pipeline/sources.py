@@ -131,7 +131,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines, strict=True)
-            header = next(reader, [])
+            header: list[str] = next(reader, list[str]())
             if len(set(header)) != len(header) or not all(header):
                 raise InputRowError(str(path), 0, f"the header must name every column once, got {header}")
             for cells in reader:

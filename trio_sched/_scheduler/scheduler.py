@@ -3,9 +3,8 @@
 The scheduler owns control flow and nothing else. Row groups are opened and closed by `RowGroupAdmission`, workers run
 by themselves, and both only report. The loop below is the single reader of those reports and the only code that touches
 tracker, queue and task admission. It sleeps only in one place, and before it sleeps it has offered every ready task and
-started every eligible one. It wakes for a report, when it is told of a raised limit, for the next deferred task, and for
-the moment at which a policy said that it would think again; so it never sleeps while an eligible task and free capacity
-exist.
+started every eligible one. It wakes for a report, when it is told of a raised limit, for the next deferred task, and
+when a policy said that it would think again; so it never sleeps while an eligible task and free capacity exist.
 
 A run ends when the plan is exhausted and every row group is durable. It ends early when it is cancelled (from any
 thread, `request_cancel`), or with the error of whatever broke: the plan, the store, or the scheduler itself. A
