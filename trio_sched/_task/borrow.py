@@ -28,18 +28,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
+from trio_sched._resources.task import (
+    SchedulableTask,
+    SchedulerResourceKey,
+    SchedulerResourceRequest,
+    TaskGroupKey,
+)
+from trio_sched._task.competition import Competition, PeerPolicy
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig
 from trio_sched._task.heads import exact_weight
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
-from trio_sched._task.policies import (
-    ALLOWED,
-    NO_CHANGE,
-    Competition,
-    PeerPolicy,
-    PolicyStateDelta,
-    TaskAdmissionPolicyDecision,
-)
+from trio_sched._task.policies import ALLOWED, NO_CHANGE, PolicyStateDelta, TaskAdmissionPolicyDecision
 from trio_sched._task.queue_view import QueueView
 
 __all__ = ["BorrowStanding", "BoundedBorrowTaskAdmissionPolicy", "ResourceStanding"]
@@ -85,38 +84,46 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         admitted limit, is entitled to nothing; where neither ceiling nor reserve bounds borrowing, and only one
         resource is competed for, nothing else about it matters.
         """
-        if self._is_within_any_share(item, admission_view):
-            return "always entitled"
         parts = self._parts(item, admission_view)
+        if all(part.projected == 1 and not part.debt for part in parts):
+            return "always entitled"
         if len(parts) == 1 and self._borrows_freely:
             (part,) = parts
             if part.debt or (part.admitted_limit is not None and part.projected > part.admitted_limit):
                 return "never entitled"
         return parts
 
-    def is_entitled(
-        self,
-        standing: BorrowStanding,
-        competition: Competition[BorrowStanding],
-        admission_view: TaskAdmissionView,
-    ) -> bool:
+    def is_entitled(self, standing: BorrowStanding, competition: Competition[BorrowStanding]) -> bool:
         """Whoever owes nothing and would stay within its share of everything it competes for."""
         if isinstance(standing, str):
             return standing == "always entitled"
-        return all(
-            not part.debt and part.projected <= self._strict_share(part, competition, admission_view)
-            for part in standing
-        )
+        return all(not part.debt and part.projected <= self._strict_share(part, competition) for part in standing)
+
+    def refuses(
+        self,
+        request: SchedulerResourceRequest,
+        standing: BorrowStanding,
+        competition: Competition[BorrowStanding],
+    ) -> bool:
+        """Whether `evaluate` refuses who stands like that."""
+        if isinstance(standing, str):
+            return standing == "never entitled" and competition.is_contested(request.competed_for[0])
+        return not self._judge(standing, competition).allowed
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
     ) -> TaskAdmissionPolicyDecision:
         """Refuse with `group_cap` who would go above its share, with `borrow_debt` who owes or would owe too much."""
-        if self._is_within_any_share(item, admission_view):
+        standing, competition = self.situation(item, queue_view, admission_view)
+        if standing == "always entitled":
             return ALLOWED
-        competition = self.competition(item, queue_view, admission_view)
-        parts = self._parts(item, admission_view)
-        shares = [self._strict_share(part, competition, admission_view) for part in parts]
+        parts = self._parts(item, admission_view) if isinstance(standing, str) else standing
+        return self._judge(parts, competition)
+
+    def _judge(
+        self, parts: tuple[ResourceStanding, ...], competition: Competition[BorrowStanding]
+    ) -> TaskAdmissionPolicyDecision:
+        shares = [self._strict_share(part, competition) for part in parts]
         if all(not part.debt and part.projected <= share for part, share in zip(parts, shares, strict=True)):
             return ALLOWED
         borrowed: dict[SchedulerResourceKey, int] = {}
@@ -129,7 +136,7 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
                     return _refusal("group_cap", part, share, "an entitled peer competes")
             elif above > 0:
                 units = min(part.amount, above)
-                if self._exceeds_bound(part, units, admission_view):
+                if self._exceeds_bound(part, units, competition.admission_view):
                     return _refusal("borrow_debt", part, share, "borrowing is bounded")
                 borrowed[part.resource] = units
         return TaskAdmissionPolicyDecision(allowed=True, borrowed=MappingProxyType(borrowed))
@@ -149,16 +156,6 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         repaid = lease.resources if self._config.repay_on_withheld_peer_pressure else lease.borrowed
         group = lease.item.group.key
         return PolicyStateDelta({(group, resource): -units for resource, units in repaid.items()}, {})
-
-    def _is_within_any_share(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
-        group = item.group.key
-        request = item.resource_request
-        held = admission_view.leased_resources_by_group.get(group, _NOTHING)
-        debts = admission_view.policy_debt_by_group_resource
-        for resource in request.competed_for:
-            if held.get(resource, 0) + request.amounts[resource] > 1 or (debts and debts.get((group, resource))):
-                return False
-        return True
 
     def _parts(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> tuple[ResourceStanding, ...]:
         spec = item.group
@@ -181,14 +178,12 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
             ]
         )
 
-    def _strict_share(
-        self, part: ResourceStanding, competition: Competition[BorrowStanding], admission_view: TaskAdmissionView
-    ) -> int:
+    def _strict_share(self, part: ResourceStanding, competition: Competition[BorrowStanding]) -> int:
         weight = exact_weight(part.weight)
         total_weight, groups = competition.field(part.resource)
         if groups == 1:
             total_weight = 2 * weight
-        numerator = admission_view.resource_limits[part.resource] * weight
+        numerator = competition.admission_view.resource_limits[part.resource] * weight
         if self._config.strict_share_rounding == "ceil":
             share = -(-numerator // total_weight)
         else:

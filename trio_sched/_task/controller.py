@@ -18,21 +18,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final
 
 import trio
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError, UnknownNameError
 from trio_sched._resources.release import ReleaseReason, ReleaseResult
-from trio_sched._resources.task import (
-    SchedulableTask,
-    SchedulerResourceKey,
-    SchedulerResourceRequest,
-    TaskGroupKey,
-)
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey
 from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.heads import StandingSource
@@ -44,21 +39,19 @@ from trio_sched._task.leases import (
     TaskAdmissionLease,
     TaskAdmissionView,
 )
-from trio_sched._task.ledger import TaskLedger
 from trio_sched._task.policies import (
+    NO_CHANGE,
     PolicyStateDelta,
     StrictFairTaskAdmissionPolicy,
     TaskAdmissionPolicy,
     TaskAdmissionPolicyDecision,
 )
 from trio_sched._task.queue_view import QueueView
-from trio_sched._task.reservations import Reservations
-from trio_sched._task.watchers import StandingWatcher, Watchers
+from trio_sched._task.state import TaskAdmissionState
 
 __all__ = ["TaskAdmissionController"]
 
 _GENERATIONS = itertools.count(1)
-_NOTHING: Final[Mapping[SchedulerResourceKey, int]] = MappingProxyType({})
 _RELEASED: Final = ReleaseResult(released=True, reason="released", diagnostics=MappingProxyType({}))
 
 
@@ -84,45 +77,44 @@ class TaskAdmissionController:
         if policy is None:
             borrow = config.bounded_borrow
             policy = StrictFairTaskAdmissionPolicy() if borrow is None else BoundedBorrowTaskAdmissionPolicy(borrow)
-        self._policy: TaskAdmissionPolicy = policy
-        self._standing_of = cast(
-            "Callable[[SchedulableTask, TaskAdmissionView], Hashable] | None", getattr(policy, "standing", None)
-        )
+        self._state = TaskAdmissionState(config, policy)
         self._clock = _run_clock if clock is None else clock
         self._generation = next(_GENERATIONS)
-        self._ledger = TaskLedger(config.limits)
-        self._watchers = Watchers()
-        self._reservations = Reservations(config.multi_unit_skip_bound, self._ledger, self)
-        self._view = self._ledger.view(self._reservations, self)
         self._leases: dict[int, TaskAdmissionLease] = {}
         self._last_lease_id = 0
-        self._version = 0
+        self._granted = 0
         self._is_shut_down = False
         self._policy_error: Exception | None = None
         self._counters: dict[str, int] = {}
-        self._granted = 0
-        self._roomy_request: SchedulerResourceRequest | None = None
-        self._roomy_version = 0
-        self._answered: tuple[SchedulableTask, QueueView, int | None, int, TaskAdmissionPolicyDecision] | None = None
+        self._allowed: tuple[SchedulableTask, QueueView, int | None, int, TaskAdmissionPolicyDecision] | None = None
 
     def __repr__(self) -> str:
-        return f"<TaskAdmissionController: {len(self._leases)} leases of {dict(self._view.leased_resources)}>"
+        return f"<TaskAdmissionController: {len(self._leases)} leases of {dict(self.view().leased_resources)}>"
 
     # Asking
 
     @property
     def policy(self) -> TaskAdmissionPolicy:
         """Who judges between groups."""
-        return self._policy
+        return self._state.policy
 
     @property
     def version(self) -> int:
         """Rises with every grant, release, change of a limit, and shutdown."""
-        return self._version
+        return self._state.version
+
+    @property
+    def standings(self) -> StandingSource | None:
+        """Who tells a queue how groups stand; None if the policy does not say. See `LaneEligibility`."""
+        return self._state if self._state.has_standings else None
+
+    def aspect(self, head: SchedulableTask) -> Hashable:
+        """Nothing but standing tells heads apart. See `LaneEligibility`."""
+        return None
 
     def view(self) -> TaskAdmissionView:
         """The live view of the ledger: always the same object, always the present state."""
-        return self._view
+        return self._state.view
 
     def diagnostics(self) -> Mapping[str, int]:
         """How often what happened: grants, denials and releases by reason, and what the policy counts."""
@@ -131,7 +123,7 @@ class TaskAdmissionController:
 
     def limiter_statistics(self) -> Mapping[SchedulerResourceKey, trio.CapacityLimiterStatistics]:
         """The statistics of every resource's limiter; nobody ever waits there."""
-        return {resource: limiter.statistics() for resource, limiter in self._ledger.limiters.items()}
+        return {resource: limiter.statistics() for resource, limiter in self._state.ledger.limiters.items()}
 
     def leak_report(self) -> tuple[LeakedTaskLease, ...]:
         """The leases that are held now, and by which task. Empty when everything was given back."""
@@ -139,11 +131,11 @@ class TaskAdmissionController:
 
     def validate(self, item: SchedulableTask) -> None:
         """Raise if `item` could never be granted: it names a resource without a limit, or more than a limit."""
-        limiters = self._ledger.limiters
+        limits = self.view().resource_limits
         for resource, amount in item.resource_request.amounts.items():
-            if resource not in limiters:
-                raise UnknownNameError("stage resource", resource, used_by=f"task {item.task_id!r}", known=limiters)
-            limit = self._ledger.limit(resource)
+            limit = limits.get(resource)
+            if limit is None:
+                raise UnknownNameError("stage resource", resource, used_by=f"task {item.task_id!r}", known=limits)
             if amount > limit:
                 raise InvalidValueError(
                     f"SchedulerResourceRequest.amounts[{resource!r}] of task {item.task_id!r}",
@@ -153,15 +145,17 @@ class TaskAdmissionController:
 
     def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
         """Whether `try_acquire` would grant `item` now."""
-        if self._is_shut_down or self._lacking(item, queue_view) is not None:
+        state = self._state
+        if self._is_shut_down or state.lacking_for(item, queue_view) is not None:
             return False
-        decision = self._policy.evaluate(item, queue_view, self._view)
-        self._answered = (item, queue_view, queue_view.version, self._version, decision)
+        decision = state.policy.evaluate(item, queue_view, state.view)
+        if decision.allowed:
+            self._allowed = (item, queue_view, queue_view.version, state.version, decision)
         return decision.allowed
 
     def explain_blocked(self, queue_view: QueueView) -> TaskAdmissionBlockSummary:
         """Why the heads in `queue_view` cannot run, by reason; heads that could run now are left out."""
-        answers = (self._judge(head, queue_view) for head in queue_view.first_candidate_tasks_by_group.values())
+        answers = [self._judge(head, queue_view) for head in queue_view.first_candidate_tasks_by_group.values()]
         denials = [answer for answer in answers if isinstance(answer, TaskAdmissionDenied)]
         return TaskAdmissionBlockSummary.of(queue_view.queued_total, denials)
 
@@ -173,10 +167,11 @@ class TaskAdmissionController:
         if self._policy_error is not None:
             error, self._policy_error = self._policy_error, None
             raise error
-        answer = self._judge(item, queue_view)
+        answer = self._just_allowed(item, queue_view) or self._judge(item, queue_view)
         if isinstance(answer, TaskAdmissionDenied):
             self._count(f"denied_{answer.reason}")
             return answer
+        state = self._state
         self._last_lease_id += 1
         lease = TaskAdmissionLease(
             self._last_lease_id,
@@ -187,8 +182,8 @@ class TaskAdmissionController:
             answer.borrowed,
             self,
         )
-        self._ledger.book(lease)
-        self._ledger_changed(item.group.key)
+        state.ledger.book(lease)
+        state.changed(item.group.key, ())
         try:
             delta = self._tell_acquired(lease, answer)
         except BaseException:
@@ -197,11 +192,7 @@ class TaskAdmissionController:
         self._leases[lease.lease_id] = lease
         self._granted += 1
         self._apply(delta)
-        changed = self._reservations.granted(item, queue_view)
-        if changed:
-            self._version += 1
-            for group in changed:
-                self._watchers.changed(group, self._ledger.limiters)
+        state.reserve_after_grant(item, queue_view)
         return lease
 
     @trio.lowlevel.enable_ki_protection
@@ -229,128 +220,61 @@ class TaskAdmissionController:
         Queued tasks that ask for more than the new limit wait until it is raised; `explain_blocked` shows them.
         """
         check.check_int(f"limit of {resource!r}", limit, minimum=1)
-        limiters = self._ledger.limiters
+        limiters = self._state.ledger.limiters
         if resource not in limiters:
             raise UnknownNameError("stage resource", resource, used_by="set_limit", known=limiters)
         limiters[resource].total_tokens = limit
-        self._version += 1
-        self._reservations.ledger_changed()
-        self._watchers.room_changed((resource,))
+        self._state.changed(None, (resource,))
 
     @trio.lowlevel.enable_ki_protection
     def shutdown(self) -> None:
         """Grant nothing from now on. Leases that are held stay held and can be given back."""
         self._is_shut_down = True
-        self._version += 1
-
-    # For the queue's index of heads (`StandingSource`, `LaneEligibility`)
-
-    @property
-    def standings(self) -> StandingSource | None:
-        """This controller, if its policy says how groups stand."""
-        return None if self._standing_of is None else self
-
-    @property
-    def has_claims(self) -> bool:
-        """Whether any reservation exists."""
-        return bool(self._reservations.made)
-
-    def aspect(self, head: SchedulableTask) -> Hashable:
-        """Nothing but standing tells heads apart."""
-        return None
-
-    @trio.lowlevel.disable_ki_protection
-    def standing(self, head: SchedulableTask) -> Hashable:
-        """How the head's group stands with the policy."""
-        assert self._standing_of is not None
-        return self._standing_of(head, self._view)
-
-    def claim(self, head: SchedulableTask) -> Hashable:
-        """The reservation made for `head`, or None."""
-        reservations = self._reservations
-        return reservations.claim(head) if reservations.made else None
-
-    def lacking(
-        self, request: SchedulerResourceRequest, claim: Hashable, heads: Mapping[TaskGroupKey, SchedulableTask]
-    ) -> SchedulerResourceKey | None:
-        """A resource of which too little is free for `request` to a head that has `claim`, or None."""
-        reservations = self._reservations
-        if reservations.made:
-            return self._ledger.lacking(request.amounts, reservations.reserved_before(claim, heads))
-        if request is self._roomy_request and self._version == self._roomy_version:
-            return None
-        resource = self._ledger.lacking(request.amounts, _NOTHING)
-        if resource is None:
-            # Selecting, asking and granting look at the same request one after the other.
-            self._roomy_request, self._roomy_version = request, self._version
-        return resource
-
-    def has_free(self, resource: SchedulerResourceKey) -> bool:
-        """Whether any unit of `resource` is free to anybody."""
-        return self._ledger.free(resource) > 0
-
-    @trio.lowlevel.enable_ki_protection
-    def watch(self, watcher: StandingWatcher) -> None:
-        """Tell `watcher` of changes for as long as it lives."""
-        self._watchers.add(watcher)
-
-    def is_refused_alone(self, item: SchedulableTask) -> bool:
-        """Whether the policy refuses `item` even if nobody else is queued."""
-        group = item.group.key
-        wanted = item.resource_request.amounts
-        alone = QueueView(1, {group: 1}, {group: wanted}, {group: wanted}, {group: item}, {group: item.group}, wanted)
-        return not self._evaluate(item, alone).allowed
+        self._state.changed(None, ())
 
     # Inside
-
-    def _recalled(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | None:
-        """The answer just given to the same question in the same state: selecting and granting ask alike.
-
-        Only of a live view can it be known that it is in the same state, and only of a policy that has standings that
-        it is as pure as it should be.
-        """
-        answered = self._answered
-        if (
-            answered is None
-            or answered[0] is not item
-            or answered[1] is not queue_view
-            or answered[2] is None
-            or answered[2] != queue_view.version
-            or answered[3] != self._version
-            or self._standing_of is None
-        ):
-            return None
-        return answered[4]
 
     def _judge(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | TaskAdmissionDenied:
         if self._is_shut_down:
             return TaskAdmissionDenied(item, "shutdown")
-        if self._lacking(item, queue_view) is not None:
-            return TaskAdmissionDenied(item, "no_capacity", diagnostics=self._shortage(item, queue_view))
-        decision = self._recalled(item, queue_view) or self._evaluate(item, queue_view)
+        state = self._state
+        if state.lacking_for(item, queue_view) is not None:
+            return TaskAdmissionDenied(item, "no_capacity", diagnostics=state.shortage(item, queue_view))
+        decision = state.evaluate(item, queue_view)
         if decision.allowed:
             return decision
         reason = decision.reason or "policy_denial"
         return TaskAdmissionDenied(item, reason, decision.available_after, diagnostics=decision.diagnostics)
 
-    def _lacking(self, item: SchedulableTask, queue_view: QueueView) -> SchedulerResourceKey | None:
-        return self.lacking(item.resource_request, self.claim(item), queue_view.first_candidate_tasks_by_group)
+    def _just_allowed(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | None:
+        """The answer, if `is_eligible` has just said yes to the same question in the same state.
 
-    def _shortage(self, item: SchedulableTask, queue_view: QueueView) -> Mapping[str, object]:
-        ledger = self._ledger
-        heads = queue_view.first_candidate_tasks_by_group
-        reserved = self._reservations.reserved_before(self.claim(item), heads)
-        missing = {
-            resource: {
-                "requested": amount,
-                "available": ledger.free(resource),
-                "reserved_for_others": reserved.get(resource, 0),
-                "limit": self._view.resource_limits.get(resource),
-            }
-            for resource, amount in item.resource_request.amounts.items()
-            if ledger.free(resource) - reserved.get(resource, 0) < amount
-        }
-        return MappingProxyType({"missing_resources": missing})
+        Only of a live view can it be known that it is in the same state, and only of a policy that says how groups
+        stand that it is as pure as it should be.
+        """
+        allowed = self._allowed
+        if (
+            allowed is None
+            or allowed[0] is not item
+            or allowed[1] is not queue_view
+            or allowed[2] != queue_view.version
+            or allowed[3] != self._state.version
+            or queue_view.version is None
+            or not self._state.has_standings
+        ):
+            return None
+        return allowed[4]
+
+    def _unbook(self, lease: TaskAdmissionLease) -> None:
+        self._state.ledger.unbook(lease)
+        self._state.changed(lease.item.group.key, lease.resources)
+
+    def _apply(self, delta: PolicyStateDelta) -> None:
+        if delta is NO_CHANGE:
+            return
+        self._state.apply(delta)
+        for name, count in delta.diagnostic_counters.items():
+            self._count(name, count)
 
     def _not_released(self, lease: TaskAdmissionLease, held: TaskAdmissionLease | None) -> ReleaseResult:
         reason: ReleaseReason
@@ -367,33 +291,13 @@ class TaskAdmissionController:
             released=False, reason=reason, diagnostics={"lease_id": lease.lease_id, "task_id": lease.item.task_id}
         )
 
-    def _apply(self, delta: PolicyStateDelta) -> None:
-        if delta.debt_changes:
-            for group in self._ledger.change_debt(delta.debt_changes):
-                self._ledger_changed(group)
-        for name, count in delta.diagnostic_counters.items():
-            self._count(name, count)
-
-    def _unbook(self, lease: TaskAdmissionLease) -> None:
-        self._ledger.unbook(lease)
-        self._ledger_changed(lease.item.group.key, lease.resources)
-
-    def _ledger_changed(self, group: TaskGroupKey, freed: Iterable[SchedulerResourceKey] = ()) -> None:
-        self._version += 1
-        self._reservations.ledger_changed()
-        self._watchers.changed(group, freed)
-
     def _count(self, name: str, count: int = 1) -> None:
         self._counters[name] = self._counters.get(name, 0) + count
 
     @trio.lowlevel.disable_ki_protection
-    def _evaluate(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision:
-        return self._policy.evaluate(item, queue_view, self._view)
-
-    @trio.lowlevel.disable_ki_protection
     def _tell_acquired(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
-        return self._policy.on_acquire(lease, decision)
+        return self.policy.on_acquire(lease, decision)
 
     @trio.lowlevel.disable_ki_protection
     def _tell_released(self, lease: TaskAdmissionLease) -> PolicyStateDelta:
-        return self._policy.on_release(lease)
+        return self.policy.on_release(lease)

@@ -60,14 +60,14 @@ class _Front:
 
 
 class Fronts:
-    """The classes of all heads, each in its front."""
+    """The classes of all heads, each in its front. `parked`: the fronts of resources."""
 
-    __slots__ = ("_open", "_order", "_parked", "_stirred")
+    __slots__ = ("_open", "_order", "_stirred", "parked")
 
     def __init__(self, order: FairOrder[TaskGroupKey]) -> None:
         self._order = order
         self._open = _Front(None)
-        self._parked: dict[SchedulerResourceKey, _Front] = {}
+        self.parked: dict[SchedulerResourceKey, _Front] = {}
         self._stirred: dict[SchedulerResourceKey, _Front] = {}
 
     def join(self, changed: HeadClass) -> None:
@@ -89,21 +89,22 @@ class Fronts:
 
     def stir(self, resource: SchedulerResourceKey) -> None:
         """Units of `resource` may have come free."""
-        front = self._parked.get(resource)
+        front = self.parked.get(resource)
         if front is not None:
             self._stirred[resource] = front
 
     def stir_all(self) -> None:
         """Units of any resource may have come free."""
-        self._stirred.update(self._parked)
+        self._stirred.update(self.parked)
 
     def first(
         self,
         lacks: Callable[[HeadBucket], SchedulerResourceKey | None],
         has_free: Callable[[SchedulerResourceKey], bool],
+        refuses: Callable[[HeadClass], bool],
         ask: Callable[[TaskGroupKey], bool],
     ) -> TaskGroupKey | None:
-        """The first group in fair order whose head lacks nothing and of which `ask` says yes."""
+        """The first group in fair order whose head lacks nothing, is not refused, and of which `ask` says yes."""
         order = self._order
         fronts = [self._open]
         if self._stirred:
@@ -123,7 +124,7 @@ class Fronts:
                 resource = lacks(examined.bucket)
                 if resource is None:
                     key = place[2].key
-                    if ask(key):
+                    if not refuses(examined) and ask(key):
                         return key
                 elif resource != examined_front.resource:
                     self._park(examined, place, resource)
@@ -140,9 +141,9 @@ class Fronts:
 
     def _park(self, parked: HeadClass, place: Place, resource: SchedulerResourceKey) -> None:
         self._take_out(parked)
-        front = self._parked.get(resource)
+        front = self.parked.get(resource)
         if front is None:
-            front = self._parked[resource] = _Front(resource)
+            front = self.parked[resource] = _Front(resource)
         parked.front = front
         front.classes += 1
         front.push(parked, place)
@@ -152,5 +153,5 @@ class Fronts:
         assert isinstance(front, _Front)
         front.classes -= 1
         if not front.classes and front.resource is not None:
-            del self._parked[front.resource]
+            del self.parked[front.resource]
             self._stirred.pop(front.resource, None)

@@ -6,7 +6,7 @@ change only makes a note; the index is brought up to date when it is next looked
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import trio
@@ -22,7 +22,11 @@ Aspect: TypeAlias = Callable[[SchedulableTask], Hashable]
 
 
 class HeadIndex:
-    """Classes and buckets of all heads. `memo` is a policy's to fill; any change of queue or source empties it."""
+    """Classes and buckets of all heads.
+
+    memo: the policy's. epoch: rises with every change of the heads, or of the source, since it was last looked at.
+    gathering_heads: how many heads ask for units that may come free one at a time.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -30,7 +34,6 @@ class HeadIndex:
         "_buckets",
         "_by_resource",
         "_changed",
-        "_epoch",
         "_fronts",
         "_gathering",
         "_groups",
@@ -38,6 +41,8 @@ class HeadIndex:
         "_order",
         "_seen",
         "_version",
+        "epoch",
+        "gathering_heads",
         "memo",
         "source",
     )
@@ -58,10 +63,11 @@ class HeadIndex:
         self._changed: set[QueuedGroup] = set()
         self._version = 0
         self._seen = (-1, -1)
-        self._epoch = 0
+        self.epoch = 0
         self._aspect: Aspect | None = None
         self.source: StandingSource | None = None
         self.memo: object | None = None
+        self.gathering_heads = 0
 
     # What the queue and the source tell
 
@@ -74,25 +80,28 @@ class HeadIndex:
         self._seen = (-1, -1)
         self._aspect = aspect
         self.source = source
+        self.memo = None
         source.watch(self)
 
-    def standing_changed(self, group: TaskGroupKey) -> None:
-        """`group` may stand differently now."""
-        found = self._groups.get(group)
+    def changed(self, group: TaskGroupKey | None, freed: Iterable[SchedulerResourceKey]) -> None:
+        """`group` may stand differently now, and more of what is `freed` may be free to somebody."""
+        found = None if group is None else self._groups.get(group)
         if found is not None:
             self._changed.add(found)
-
-    def room_changed(self, resources: Iterable[SchedulerResourceKey]) -> None:
-        """More of these may be free to somebody now."""
-        for resource in resources:
-            self._fronts.stir(resource)
+        if self._fronts.parked:
+            for resource in freed:
+                self._fronts.stir(resource)
 
     def head_changed(self, group: QueuedGroup) -> None:
         """`group` has another head."""
         self._changed.add(group)
+        is_gathering = gathers(group.head.resource_request)
+        self.gathering_heads += is_gathering - group.gathers
+        group.gathers = is_gathering
 
     def remove(self, group: QueuedGroup) -> None:
         """`group` has no head any more."""
+        self.gathering_heads -= group.gathers
         self._changed.discard(group)
         self._leave(group)
 
@@ -106,7 +115,7 @@ class HeadIndex:
         assert source is not None
         if source.has_claims:
             self._fronts.stir_all()
-        key = self._fronts.first(self._lacks, source.has_free, ask)
+        key = self._fronts.first(self._lacks, source.has_free, self._refuses, ask)
         return None if key is None else self._groups[key].head
 
     def class_with_room(self, item: SchedulableTask) -> HeadClass | None:
@@ -119,15 +128,14 @@ class HeadIndex:
         assert found is not None
         return found if self._lacks(found.bucket) is None else None
 
-    def with_room(self, resource: SchedulerResourceKey) -> Iterable[HeadBucket]:
+    def with_room(self, resource: SchedulerResourceKey) -> Sequence[HeadBucket]:
         """The buckets that ask for `resource`, and all of whose units are free."""
         self._catch_up()
-        return (bucket for bucket in self._by_resource.get(resource, ()) if self._lacks(bucket) is None)
+        return [bucket for bucket in self._by_resource.get(resource, ()) if self._lacks(bucket) is None]
 
     def gathering(self) -> Iterable[HeadBucket]:
         """The buckets whose units may come free one at a time."""
-        if self._gathering or any(gathers(group.head.resource_request) for group in self._changed):
-            self._catch_up()
+        self._catch_up()
         return self._gathering
 
     def first_of(self, bucket: HeadBucket) -> SchedulableTask:
@@ -144,38 +152,43 @@ class HeadIndex:
     # Inside
 
     def _catch_up(self) -> None:
-        source, aspect = self.source, self._aspect
+        source = self.source
         assert source is not None
-        assert aspect is not None
         if self._changed:
+            aspect = self._aspect
+            assert aspect is not None
+            has_claims = source.has_claims
             for group in tuple(self._changed):
                 head = group.head
-                self._place(group, source.claim(head), source.standing(head), aspect(head))
+                claim = source.claim(head) if has_claims else None
+                self._place(group, claim, source.standing(head), aspect(head))
         seen = (self._version, source.version)
         if seen != self._seen:
             self._seen = seen
-            self._epoch += 1
-            self.memo = None
+            self.epoch += 1
 
     def _lacks(self, bucket: HeadBucket) -> SchedulerResourceKey | None:
-        if bucket.seen != self._epoch:
+        if bucket.seen != self.epoch:
             assert self.source is not None
             bucket.lacks = self.source.lacking(bucket.request, bucket.claim, self._heads)
-            bucket.seen = self._epoch
+            bucket.seen = self.epoch
         return bucket.lacks
+
+    def _refuses(self, examined: HeadClass) -> bool:
+        assert self.source is not None
+        return self.source.refuses(examined.bucket.request, examined.standing, self)
 
     @trio.lowlevel.enable_ki_protection
     def _place(self, group: QueuedGroup, claim: Hashable, standing: Hashable, aspect: Hashable) -> None:
         head, old = group.head, group.head_class
-        request = head.resource_request
-        weight = exact_weight(head.group.weight)
+        request, spec = head.resource_request, head.group
         if (
             old is None
             or old.standing != standing
             or old.aspect != aspect
             or old.bucket.claim is not claim
-            or old.bucket.request != request
-            or group.exact_weight != weight
+            or (request is not old.bucket.request and request != old.bucket.request)
+            or (spec is not group.spec and exact_weight(spec.weight) != group.exact_weight)
         ):
             self._leave(group)
             bucket = self._buckets.get((request, claim))
@@ -190,8 +203,9 @@ class HeadIndex:
                 found = bucket.classes[standing, aspect] = HeadClass(bucket, standing, aspect)
             found.count += 1
             bucket.count += 1
-            bucket.exact_weight += weight
-            group.exact_weight = weight
+            group.spec = spec
+            group.exact_weight = exact_weight(spec.weight)
+            bucket.exact_weight += group.exact_weight
             group.head_class = found
             self._order.move(group.key, found)
             self._fronts.join(found)

@@ -11,15 +11,21 @@ A `StandingSource`, the admission controller, says how a group stands and what i
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Protocol
 
 from trio_sched._fair import FairPlace
-from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest, TaskGroupKey
+from trio_sched._resources.task import (
+    SchedulableTask,
+    SchedulerResourceKey,
+    SchedulerResourceRequest,
+    TaskGroupKey,
+    TaskGroupSpec,
+)
 from trio_sched._task.watchers import StandingWatcher
 
-__all__ = ["HeadBucket", "HeadClass", "QueuedGroup", "StandingSource", "exact_weight", "gathers"]
+__all__ = ["ClassedHeads", "HeadBucket", "HeadClass", "QueuedGroup", "StandingSource", "exact_weight", "gathers"]
 
 _WEIGHT_UNITS: Final = 1 << 1074
 
@@ -72,6 +78,10 @@ class StandingSource(Protocol):
         """A resource of which too little is free for `request`, or None. Only reservations for one of `heads` count."""
         ...
 
+    def refuses(self, request: SchedulerResourceRequest, standing: Hashable, heads: ClassedHeads) -> bool:
+        """Whether it is known, without asking about each, that heads that ask and stand like that are refused."""
+        ...
+
     def has_free(self, resource: SchedulerResourceKey) -> bool:
         """Whether any unit of `resource` is free to anybody."""
         ...
@@ -81,10 +91,28 @@ class StandingSource(Protocol):
         ...
 
 
-class QueuedGroup:
-    """A group with backlog: its items in order of arrival, the first again as `head`, and what they ask for."""
+class ClassedHeads(Protocol):
+    """What a policy sees of an index of heads. `memo` is the policy's own; whatever it keeps there is of one epoch."""
 
-    __slots__ = ("demand", "exact_weight", "head", "head_class", "items", "key")
+    memo: object | None
+
+    @property
+    def epoch(self) -> int:
+        """Rises with every change of the heads, or of the source, since it was last looked at."""
+        ...
+
+    def with_room(self, resource: SchedulerResourceKey) -> Sequence[HeadBucket]:
+        """The buckets that ask for `resource`, and all of whose units are free."""
+        ...
+
+
+class QueuedGroup:
+    """A group with backlog: its items in order of arrival, the first again as `head`, and what they ask for.
+
+    head_class, and with it spec and exact_weight, may lag behind the head until the index is next looked at.
+    """
+
+    __slots__ = ("demand", "exact_weight", "gathers", "head", "head_class", "items", "key", "spec")
 
     def __init__(self, head: SchedulableTask) -> None:
         self.key = head.group.key
@@ -93,6 +121,8 @@ class QueuedGroup:
         self.demand: dict[SchedulerResourceKey, int] = {}
         self.head_class: HeadClass | None = None
         self.exact_weight = 0
+        self.spec: TaskGroupSpec | None = None
+        self.gathers = False
 
 
 class HeadBucket:

@@ -113,18 +113,17 @@ class TaskLedger:
         A negative change is a repayment, and repays min(debt, units).
         """
         debts = self.debt
-        if not debts and all(change <= 0 for change in changes.values()):
-            return ()
         changed: list[TaskGroupKey] = []
         for key, change in changes.items():
-            debt = debts.get(key, 0)
-            rest = debt + max(change, -debt)
-            if rest != debt:
-                changed.append(key[0])
-                if rest:
-                    debts[key] = rest
-                else:
-                    del debts[key]
+            if change > 0 or debts:
+                debt = debts.get(key, 0)
+                rest = debt + max(change, -debt)
+                if rest != debt:
+                    changed.append(key[0])
+                    if rest:
+                        debts[key] = rest
+                    else:
+                        del debts[key]
         return changed
 
     def view(self, reservations: Sequence[TaskReservation], source: object) -> TaskAdmissionView:

@@ -114,13 +114,16 @@ class Reservations(Sequence[TaskReservation]):
         """What those in force keep from whoever has `claim`."""
         return reserved_before(self._all_in_force(), claim, heads)
 
-    def ledger_changed(self) -> None:
+    def state_changed(self) -> None:
         """Look again who is suspended, when that is next asked."""
         self._in_force = None
 
-    def granted(self, item: SchedulableTask, queue_view: QueueView) -> list[TaskGroupKey]:
+    def granted(self, item: SchedulableTask, queue_view: QueueView) -> Sequence[TaskGroupKey]:
         """`item` was granted, and its units are booked; return the groups whose claims changed by it."""
-        changed = self._end_stale(item, queue_view.first_candidate_tasks_by_group) if self.made else []
+        index = queue_view.heads
+        if index is not None and not index.gathering_heads and not self.made:
+            return ()
+        changed = self._end_stale(item, queue_view.first_candidate_tasks_by_group)
         counts: dict[SchedulerResourceRequest, tuple[str, int]] = {}
         for head in self._waiting(item, queue_view):
             request = head.resource_request

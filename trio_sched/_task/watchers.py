@@ -12,14 +12,10 @@ __all__ = ["StandingWatcher", "Watchers"]
 
 
 class StandingWatcher(Protocol):
-    """Takes note of changes; acts on none before it is next asked something itself."""
+    """Takes note of a change; acts on it only when it is next asked something itself."""
 
-    def standing_changed(self, group: TaskGroupKey) -> None:
-        """`group` may stand differently now."""
-        ...
-
-    def room_changed(self, resources: Iterable[SchedulerResourceKey]) -> None:
-        """More of these may be free to somebody now."""
+    def changed(self, group: TaskGroupKey | None, freed: Iterable[SchedulerResourceKey]) -> None:
+        """`group` may stand differently now, and more of what is `freed` may be free to somebody."""
         ...
 
 
@@ -36,18 +32,9 @@ class Watchers:
         others = [reference for reference in self._references if reference() not in {None, watcher}]
         self._references = [*others, weakref.ref(watcher)]
 
-    def changed(self, group: TaskGroupKey, freed: Iterable[SchedulerResourceKey] = ()) -> None:
-        """Tell all that `group` may stand differently, and that more of what is `freed` may be free."""
+    def changed(self, group: TaskGroupKey | None, freed: Iterable[SchedulerResourceKey]) -> None:
+        """Tell all."""
         for reference in self._references:
             watcher = reference()
             if watcher is not None:
-                watcher.standing_changed(group)
-                if freed:
-                    watcher.room_changed(freed)
-
-    def room_changed(self, freed: Iterable[SchedulerResourceKey]) -> None:
-        """Tell all that more of these may be free."""
-        for reference in self._references:
-            watcher = reference()
-            if watcher is not None:
-                watcher.room_changed(freed)
+                watcher.changed(group, freed)

@@ -1,0 +1,187 @@
+"""Who competes with whom for what: the common ground of both policies.
+
+Both judge a group against its *peers*: the other groups whose heads ask for a resource that the item competes for, and
+find their own units free now. A peer is *entitled* if it could run by its own right, whoever else is queued. Only an
+entitled peer holds anybody back, so whenever somebody is held back there is somebody else who may run: two groups that
+are both beyond their right never block each other.
+
+An entitled item is allowed. Any other is refused a resource that an entitled peer competes for; otherwise it is up to
+the policy. As entitlement is a matter of a group's standing, all heads of one class (`_task/heads.py`) have the same.
+On a live view the field of competitors is therefore summed over classes, once for every state of queue and ledger; on
+any other view it is gathered from the heads that the view shows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import Generic, TypeVar, cast
+
+from trio_sched._resources.task import (
+    SchedulableTask,
+    SchedulerResourceKey,
+    SchedulerResourceRequest,
+    TaskGroupSpec,
+)
+from trio_sched._task.heads import ClassedHeads, exact_weight
+from trio_sched._task.leases import TaskAdmissionView
+from trio_sched._task.queue_view import QueueView
+from trio_sched._task.reservations import has_room_in
+
+__all__ = ["Competition", "PeerPolicy"]
+
+S = TypeVar("S", bound=Hashable)
+
+
+class Competition(ABC, Generic[S]):
+    """Who competes for which resource, in one state of queue and ledger."""
+
+    __slots__ = ("_contested", "_field", "admission_view", "policy")
+
+    def __init__(self, policy: PeerPolicy[S], admission_view: TaskAdmissionView) -> None:
+        self.policy = policy
+        self.admission_view = admission_view
+        self._field: dict[SchedulerResourceKey, tuple[int, int]] = {}
+        self._contested: dict[SchedulerResourceKey, bool] = {}
+
+    def field(self, resource: SchedulerResourceKey) -> tuple[int, int]:
+        """Exact weight and number of the groups that compete for `resource`."""
+        found = self._field.get(resource)
+        if found is None:
+            found = self._field[resource] = self._sum(resource)
+        return found
+
+    def is_contested(self, resource: SchedulerResourceKey) -> bool:
+        """Whether an entitled head asks for `resource`. To a group that is not entitled itself, that is a peer's."""
+        found = self._contested.get(resource)
+        if found is None:
+            found = self._contested[resource] = self._has_entitled(resource)
+        return found
+
+    def clear(self) -> None:
+        """Forget what was found: the state is another."""
+        self._field.clear()
+        self._contested.clear()
+
+    @abstractmethod
+    def _sum(self, resource: SchedulerResourceKey) -> tuple[int, int]: ...
+
+    @abstractmethod
+    def _has_entitled(self, resource: SchedulerResourceKey) -> bool: ...
+
+
+class _ClassedCompetition(Competition[S]):
+    __slots__ = ("_heads", "epoch")
+
+    def __init__(self, policy: PeerPolicy[S], admission_view: TaskAdmissionView, heads: ClassedHeads) -> None:
+        super().__init__(policy, admission_view)
+        self._heads = heads
+        self.epoch = heads.epoch
+
+    def _sum(self, resource: SchedulerResourceKey) -> tuple[int, int]:
+        weight = groups = 0
+        for bucket in self._heads.with_room(resource):
+            weight += bucket.exact_weight
+            groups += bucket.count
+        return weight, groups
+
+    def _has_entitled(self, resource: SchedulerResourceKey) -> bool:
+        is_entitled = self.policy.is_entitled
+        for bucket in self._heads.with_room(resource):
+            for each in bucket.classes.values():
+                # An index knows standings as hashables only. Its source's policy is this one, so they are this one's.
+                if is_entitled(cast("S", each.standing), self):
+                    return True
+        return False
+
+
+class _ListedCompetition(Competition[S]):
+    __slots__ = ("_heads",)
+
+    def __init__(
+        self, policy: PeerPolicy[S], admission_view: TaskAdmissionView, heads: Sequence[SchedulableTask]
+    ) -> None:
+        super().__init__(policy, admission_view)
+        self._heads = heads
+
+    def _sum(self, resource: SchedulerResourceKey) -> tuple[int, int]:
+        weights = [exact_weight(head.group.weight) for head in self._heads if resource in head.resource_request.amounts]
+        return sum(weights), len(weights)
+
+    def _has_entitled(self, resource: SchedulerResourceKey) -> bool:
+        policy, view = self.policy, self.admission_view
+        return any(
+            resource in head.resource_request.amounts and policy.is_entitled(policy.standing(head, view), self)
+            for head in self._heads
+        )
+
+
+class PeerPolicy(ABC, Generic[S]):
+    """What both policies share: how a group stands, and who its competitors are."""
+
+    @abstractmethod
+    def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> S:
+        """All that entitlement and verdict depend on besides the request and the competition."""
+
+    @abstractmethod
+    def is_entitled(self, standing: S, competition: Competition[S]) -> bool:
+        """Whether a head that stands like that may run whoever else is queued."""
+
+    @abstractmethod
+    def refuses(self, request: SchedulerResourceRequest, standing: S, competition: Competition[S]) -> bool:
+        """Whether a head that asks for `request` and stands like that is refused."""
+
+    def refuses_class(
+        self,
+        request: SchedulerResourceRequest,
+        standing: Hashable,
+        heads: ClassedHeads,
+        admission_view: TaskAdmissionView,
+    ) -> bool:
+        """Whether all heads of one class are refused."""
+        return self.refuses(request, cast("S", standing), self._among_classes(heads, admission_view))
+
+    def situation(
+        self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+    ) -> tuple[S, Competition[S]]:
+        """How the group of `item` stands, and who competes now, with `item` as head of its group."""
+        index = queue_view.heads
+        if index is not None:
+            source = index.source
+            if source is not None and source is admission_view.source and source.policy is self:
+                own = index.class_with_room(item)
+                if own is not None:
+                    return cast("S", own.standing), self._among_classes(index, admission_view)
+        heads = _heads_with_room(item, queue_view, admission_view)
+        return self.standing(item, admission_view), _ListedCompetition(self, admission_view, heads)
+
+    def _among_classes(self, heads: ClassedHeads, admission_view: TaskAdmissionView) -> Competition[S]:
+        known = heads.memo
+        if not isinstance(known, _ClassedCompetition):
+            found: _ClassedCompetition[S] = _ClassedCompetition(self, admission_view, heads)
+            heads.memo = found
+            return found
+        found = cast("_ClassedCompetition[S]", known)
+        if found.epoch != heads.epoch:
+            found.clear()
+            found.epoch = heads.epoch
+        return found
+
+
+def _heads_with_room(
+    item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+) -> list[SchedulableTask]:
+    """`item`, and of all other groups the heads whose units are free. A view made by hand may leave out the tasks."""
+    own_group = item.group.key
+    heads = [item]
+    tasks = queue_view.first_candidate_tasks_by_group
+    specs = queue_view.first_candidate_group_specs_by_group
+    for group, amounts in queue_view.first_candidate_resources_by_group.items():
+        if group != own_group:
+            head = tasks.get(group)
+            if head is None:
+                spec = specs.get(group, TaskGroupSpec(group))
+                head = SchedulableTask("", None, spec, SchedulerResourceRequest(amounts))
+            if has_room_in(admission_view, head, tasks):
+                heads.append(head)
+    return heads
