@@ -675,6 +675,7 @@ def test_provider_calls_are_recorded_in_the_same_stream() -> None:
     controller = make(sink=sink)
     lease = lease_of(controller)
     controller.model_request_started(lease)
+    assert sink.request_events[-1].event_kind == "model_request_started"
     controller.model_request_completed(lease, SUCCESS)
     started, completed = sink.request_events[-2:]
     assert (started.event_kind, started.reason_or_outcome) == ("model_request_started", None)
