@@ -84,9 +84,9 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         admitted limit, is entitled to nothing; where neither ceiling nor reserve bounds borrowing, and only one
         resource is competed for, nothing else about it matters.
         """
-        parts = self._parts(item, admission_view)
-        if all(part.projected == 1 and not part.debt for part in parts):
+        if self._is_within_any_share(item, admission_view):
             return "always entitled"
+        parts = self._parts(item, admission_view)
         if len(parts) == 1 and self._borrows_freely:
             (part,) = parts
             if part.debt or (part.admitted_limit is not None and part.projected > part.admitted_limit):
@@ -99,24 +99,26 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
             return standing == "always entitled"
         return all(not part.debt and part.projected <= self._strict_share(part, competition) for part in standing)
 
+    def may_refuse(self, standing: BorrowStanding) -> bool:
+        """Who stands between always and never is judged once, when it is asked about."""
+        return standing == "never entitled"
+
     def refuses(
         self,
         request: SchedulerResourceRequest,
         standing: BorrowStanding,
         competition: Competition[BorrowStanding],
     ) -> bool:
-        """Whether `evaluate` refuses who stands like that."""
-        if isinstance(standing, str):
-            return standing == "never entitled" and competition.is_contested(request.competed_for[0])
-        return not self._judge(standing, competition).allowed
+        """Who is never entitled is refused what an entitled peer competes for, and nothing else."""
+        return standing == "never entitled" and competition.is_contested(request.competed_for[0])
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
     ) -> TaskAdmissionPolicyDecision:
         """Refuse with `group_cap` who would go above its share, with `borrow_debt` who owes or would owe too much."""
-        standing, competition = self.situation(item, queue_view, admission_view)
-        if standing == "always entitled":
+        if self._is_within_any_share(item, admission_view):
             return ALLOWED
+        standing, competition = self.situation(item, queue_view, admission_view)
         parts = self._parts(item, admission_view) if isinstance(standing, str) else standing
         return self._judge(parts, competition)
 
@@ -156,6 +158,16 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         repaid = lease.resources if self._config.repay_on_withheld_peer_pressure else lease.borrowed
         group = lease.item.group.key
         return PolicyStateDelta({(group, resource): -units for resource, units in repaid.items()}, {})
+
+    def _is_within_any_share(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
+        group = item.group.key
+        request = item.resource_request
+        held = admission_view.leased_resources_by_group.get(group, _NOTHING)
+        debts = admission_view.policy_debt_by_group_resource
+        for resource in request.competed_for:
+            if held.get(resource, 0) + request.amounts[resource] > 1 or (debts and debts.get((group, resource))):
+                return False
+        return True
 
     def _parts(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> tuple[ResourceStanding, ...]:
         spec = item.group

@@ -128,6 +128,10 @@ class PeerPolicy(ABC, Generic[S]):
         """Whether a head that stands like that may run whoever else is queued."""
 
     @abstractmethod
+    def may_refuse(self, standing: S) -> bool:
+        """Whether `refuses` can be true of who stands like that."""
+
+    @abstractmethod
     def refuses(self, request: SchedulerResourceRequest, standing: S, competition: Competition[S]) -> bool:
         """Whether a head that asks for `request` and stands like that is refused."""
 

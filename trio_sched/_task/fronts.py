@@ -124,7 +124,7 @@ class Fronts:
                 resource = lacks(examined.bucket)
                 if resource is None:
                     key = place[2].key
-                    if not refuses(examined) and ask(key):
+                    if not (examined.may_be_refused and refuses(examined)) and ask(key):
                         return key
                 elif resource != examined_front.resource:
                     self._park(examined, place, resource)

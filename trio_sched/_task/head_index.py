@@ -113,7 +113,7 @@ class HeadIndex:
         self._catch_up()
         source = self.source
         assert source is not None
-        if source.has_claims:
+        if source.claims:
             self._fronts.stir_all()
         key = self._fronts.first(self._lacks, source.has_free, self._refuses, ask)
         return None if key is None else self._groups[key].head
@@ -157,7 +157,7 @@ class HeadIndex:
         if self._changed:
             aspect = self._aspect
             assert aspect is not None
-            has_claims = source.has_claims
+            has_claims = bool(source.claims)
             for group in tuple(self._changed):
                 head = group.head
                 claim = source.claim(head) if has_claims else None
@@ -180,6 +180,8 @@ class HeadIndex:
 
     @trio.lowlevel.enable_ki_protection
     def _place(self, group: QueuedGroup, claim: Hashable, standing: Hashable, aspect: Hashable) -> None:
+        source = self.source
+        assert source is not None
         head, old = group.head, group.head_class
         request, spec = head.resource_request, head.group
         if (
@@ -200,7 +202,9 @@ class HeadIndex:
                     self._gathering[bucket] = None
             found = bucket.classes.get((standing, aspect))
             if found is None:
-                found = bucket.classes[standing, aspect] = HeadClass(bucket, standing, aspect)
+                found = bucket.classes[standing, aspect] = HeadClass(
+                    bucket, standing, aspect, may_be_refused=source.may_refuse(standing)
+                )
             found.count += 1
             bucket.count += 1
             group.spec = spec

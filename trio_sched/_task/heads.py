@@ -11,7 +11,7 @@ A `StandingSource`, the admission controller, says how a group stands and what i
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -52,8 +52,8 @@ class StandingSource(Protocol):
         ...
 
     @property
-    def has_claims(self) -> bool:
-        """Whether any reservation exists. While one does, what is free to whom may change with every change."""
+    def claims(self) -> Collection[object]:
+        """The groups that have a claim. While there are any, what is free to whom may change with every change."""
         ...
 
     @property
@@ -76,6 +76,10 @@ class StandingSource(Protocol):
         heads: Mapping[TaskGroupKey, SchedulableTask],
     ) -> SchedulerResourceKey | None:
         """A resource of which too little is free for `request`, or None. Only reservations for one of `heads` count."""
+        ...
+
+    def may_refuse(self, standing: Hashable) -> bool:
+        """Whether heads that stand like that can ever be refused, as far as `refuses` knows."""
         ...
 
     def refuses(self, request: SchedulerResourceRequest, standing: Hashable, heads: ClassedHeads) -> bool:
@@ -146,13 +150,15 @@ class HeadBucket:
 class HeadClass:
     """Heads of one bucket that stand the same, and by `aspect` are the same to whoever asks. Names their lane.
 
-    front, place: where the class stands among all, see `_task/fronts.py`.
+    may_be_refused: whether it is worth asking the source if it refuses the class. front, place: where the class stands
+    among all, see `_task/fronts.py`.
     """
 
-    __slots__ = ("aspect", "bucket", "count", "front", "place", "standing")
+    __slots__ = ("aspect", "bucket", "count", "front", "may_be_refused", "place", "standing")
 
-    def __init__(self, bucket: HeadBucket, standing: Hashable, aspect: Hashable) -> None:
+    def __init__(self, bucket: HeadBucket, standing: Hashable, aspect: Hashable, *, may_be_refused: bool) -> None:
         self.bucket = bucket
+        self.may_be_refused = may_be_refused
         self.standing = standing
         self.aspect = aspect
         self.count = 0

@@ -99,6 +99,10 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
         """Whoever is not at its limit is entitled."""
         return not standing
 
+    def may_refuse(self, standing: bool) -> bool:
+        """Only who is at its limit is ever refused."""
+        return standing
+
     def refuses(self, request: SchedulerResourceRequest, standing: bool, competition: Competition[bool]) -> bool:
         """Whoever is at its limit is refused what an entitled peer competes for."""
         return standing and any(competition.is_contested(resource) for resource in request.competed_for)

@@ -1,6 +1,6 @@
 """The state that task admission judges by: ledger, reservations and policy, under one version.
 
-It is the `StandingSource` of the queue's index of heads. `version` rises with every change, and watchers are told of it.
+It is the `StandingSource` of the queue's index of heads. `version` rises with every change, and watchers are told.
 Policies are called without protection from Ctrl-C.
 """
 
@@ -42,6 +42,7 @@ class TaskAdmissionState:
         "_roomy_version",
         "_standing_of",
         "_watchers",
+        "claims",
         "ledger",
         "policy",
         "reservations",
@@ -54,6 +55,7 @@ class TaskAdmissionState:
         self.version = 0
         self.ledger = TaskLedger(config.limits)
         self.reservations = Reservations(config.multi_unit_skip_bound, self.ledger, self)
+        self.claims = self.reservations.made
         self.view = self.ledger.view(self.reservations, self)
         self._watchers = Watchers()
         self._peer_policy = cast("PeerPolicy[Hashable]", policy) if isinstance(policy, PeerPolicy) else None
@@ -88,11 +90,6 @@ class TaskAdmissionState:
         """Whether the policy says how groups stand; it is then taken to be as pure as it should be."""
         return self._standing_of is not None
 
-    @property
-    def has_claims(self) -> bool:
-        """Whether any reservation exists."""
-        return bool(self.reservations.made)
-
     @trio.lowlevel.disable_ki_protection
     def standing(self, head: SchedulableTask) -> Hashable:
         """How the head's group stands with the policy."""
@@ -107,9 +104,8 @@ class TaskAdmissionState:
         self, request: SchedulerResourceRequest, claim: Hashable, heads: Mapping[TaskGroupKey, SchedulableTask]
     ) -> SchedulerResourceKey | None:
         """A resource of which too little is free for `request` to a head that has `claim`, or None."""
-        reservations = self.reservations
-        if reservations.made:
-            return self.ledger.lacking(request.amounts, reservations.reserved_before(claim, heads))
+        if self.claims:
+            return self.ledger.lacking(request.amounts, self.reservations.reserved_before(claim, heads))
         resource = self.ledger.lacking(request.amounts, _NOTHING)
         if resource is None:
             # Selecting looks whether a request has room, and then asks about an item that has the same request.
@@ -119,7 +115,7 @@ class TaskAdmissionState:
     def lacking_for(self, item: SchedulableTask, queue_view: QueueView) -> SchedulerResourceKey | None:
         """A resource of which too little is free to `item`, or None."""
         request = item.resource_request
-        if request is self._roomy_request and self.version == self._roomy_version and not self.reservations.made:
+        if request is self._roomy_request and self.version == self._roomy_version and not self.claims:
             return None
         return self.lacking(request, self.claim(item), queue_view.first_candidate_tasks_by_group)
 
@@ -148,11 +144,17 @@ class TaskAdmissionState:
         """The policy's answer."""
         return self.policy.evaluate(item, queue_view, self.view)
 
+    def may_refuse(self, standing: Hashable) -> bool:
+        """Whether the policy can be known to refuse heads that stand like that."""
+        policy = self._peer_policy
+        return policy is not None and policy.may_refuse(standing)
+
     @trio.lowlevel.disable_ki_protection
     def refuses(self, request: SchedulerResourceRequest, standing: Hashable, heads: ClassedHeads) -> bool:
         """Whether the policy is known to refuse all heads that ask and stand like that."""
         policy = self._peer_policy
-        return policy is not None and policy.refuses_class(request, standing, heads, self.view)
+        assert policy is not None
+        return policy.refuses_class(request, standing, heads, self.view)
 
     def is_refused_alone(self, item: SchedulableTask) -> bool:
         """Whether the policy refuses `item` even if nobody else is queued."""
