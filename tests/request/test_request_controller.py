@@ -358,10 +358,18 @@ async def test_the_end_of_a_cooldown_wakes_waiters_with_nobody_releasing(
 async def test_a_ramp_wakes_waiters_as_it_rises(autojump_clock: trio.testing.MockClock) -> None:
     async with make(cap=3, settings=config(ramp=4.0)) as controller:
         times: list[float] = []
+        await trio.testing.wait_all_tasks_blocked()
         for _ in range(3):
             await controller.acquire_async(item())
             times.append(trio.current_time())
         assert times == [0.0, 2.0, 4.0]
+
+
+async def test_a_ramp_that_has_just_begun_does_not_disturb_leaving() -> None:
+    async with make(cap=3, settings=config(ramp=4.0)) as controller:
+        await trio.testing.wait_all_tasks_blocked()
+        controller.release(lease_of(controller), SUCCESS)
+    assert pressure_of(controller).current_limit == 1
 
 
 async def test_growth_wakes_waiters() -> None:
@@ -561,11 +569,11 @@ class Meddler(InMemoryAdmissionEventSink):
         self._action: Callable[[], object] | None = action
 
     def emit_request_event(self, event: RequestAdmissionEvent) -> None:
-        super().emit_request_event(event)
         action = self._action
         if event.event_kind == self._kind and action is not None:
             self._action = None
             action()
+        super().emit_request_event(event)
 
 
 async def test_a_sink_that_releases_while_a_wait_is_announced_serves_that_wait() -> None:
