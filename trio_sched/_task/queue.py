@@ -170,9 +170,15 @@ class FairTaskQueue:
         return owner is not None and is_eligible == owner.is_eligible
 
     def _first(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> SchedulableTask | None:
-        for key in self._order.ranked():
+        first = next(self._order.ranked(), None)
+        if first is None:
+            return None
+        if is_eligible(self._groups[first].head, self._view):
+            return self._groups[first].head
+        # An answer may move heads between lanes, so the rest is listed before anything else is asked.
+        for key in list(self._order.ranked()):
             item = self._groups[key].head
-            if is_eligible(item, self._view):
+            if key != first and is_eligible(item, self._view):
                 return item
         return None
 
