@@ -331,6 +331,9 @@ def test_an_old_announcement_does_not_outlive_its_verdict() -> None:
     bench.core.advance(9.0)
     bench.core.release(bench.lease(9.0), rate_limited(2.0), 10.0)
     assert bench.refusal(10.0).available_after_monotonic == 12.0
+    bench.judge_all(10.0)
+    bench.core.advance(12.0)
+    assert bench.core.deny(item(), "queue_timeout", 13.0).available_after_monotonic is None
 
 
 def test_a_late_verdict_counts_from_the_release() -> None:

@@ -5,9 +5,9 @@ from typing import cast
 
 import attrs
 import pytest
-from request_samples import CHAT, CLAUDE, EMBEDDING, GPT, OTHER, RATE_LIMITED, SUCCESS, Bench, rate_limited
+from request_samples import CHAT, CLAUDE, EMBEDDING, GPT, OTHER, RATE_LIMITED, SUCCESS, Bench, config, rate_limited
 
-from trio_sched._request.pressure import RequestPressure, RequestPressureSnapshotProvider
+from trio_sched._request.pressure import RequestAdmissionMaxima, RequestPressure, RequestPressureSnapshotProvider
 from trio_sched._resources.identity import RequestDomain, RequestResourceKey
 from trio_sched._resources.pressure import ProviderModelPressureSnapshot, RequestPressureSnapshot
 
@@ -161,3 +161,15 @@ def test_maxima_remember_the_most_at_once() -> None:
     assert maxima.in_flight_by_endpoint == {GPT: 5}
     assert maxima.waiters_by_resource == {CHAT: 2, EMBEDDING: 1}
     assert maxima.current_limit_by_resource == {CHAT: 5, EMBEDDING: 5}
+
+
+def test_maxima_of_what_never_was_are_absent() -> None:
+    bench, clock = Bench(config(initial_limits={CHAT: 1}, successes=1), cap=2), Clock()
+    bench.register(2, 0.0, endpoint=CLAUDE)
+    bench.core.close_endpoint(CLAUDE, "quota", 0.0)
+    bench.refusal(resource=OTHER)
+    assert pressure(bench, clock).maxima() == RequestAdmissionMaxima({}, {}, {}, {OTHER: 2})
+    bench.release(bench.lease(), SUCCESS, 0.0)
+    bench.release(bench.lease(), RATE_LIMITED, 0.0)
+    maxima = pressure(bench, clock).maxima()
+    assert maxima == RequestAdmissionMaxima({CHAT: 1}, {GPT: 1}, {}, {OTHER: 2, CHAT: 2})
