@@ -46,7 +46,9 @@ class RequestAdmission:
         wait, then `RequestAdmissionError`. Raises `UnknownNameError` for a model that admission was not opened with.
         """
         if model.endpoint not in self._endpoints:
-            raise UnknownNameError("model", str(model), used_by="admission.request", known=map(str, self._endpoints))
+            raise UnknownNameError(
+                "model", str(model.endpoint), used_by="admission.request", known=map(str, self._endpoints)
+            )
         resource = RequestResourceKey(
             model.provider, model.model_id, model.domain if domain is None else RequestDomain(domain)
         )
