@@ -366,10 +366,15 @@ async def test_a_ramp_wakes_waiters_as_it_rises(autojump_clock: trio.testing.Moc
 
 
 async def test_a_ramp_that_has_just_begun_does_not_disturb_leaving() -> None:
-    async with make(cap=3, settings=config(ramp=4.0)) as controller:
+    async with make(cap=3, settings=config(initial_limits={CHAT: 1}, ramp=4.0)) as controller:
         await trio.testing.wait_all_tasks_blocked()
-        controller.release(lease_of(controller), SUCCESS)
-    assert pressure_of(controller).current_limit == 1
+        controller.release(lease_of(controller), RATE_LIMITED)
+        lease = controller.try_acquire(item(EMBEDDING))
+        assert isinstance(lease, RequestAdmissionLease)
+        controller.release(lease, SUCCESS)
+    snapshot = controller.pressure.snapshot(EMBEDDING)
+    assert snapshot is not None
+    assert snapshot.current_limit == 1
 
 
 async def test_growth_wakes_waiters() -> None:
