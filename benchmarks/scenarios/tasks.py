@@ -54,15 +54,13 @@ TASKS = Scenario(
         *grid({"tasks": (100_000,), "groups": (1, 256), "resources": ("local",), "policy": ("strict", "borrow")}),
         *grid({"tasks": (1_000,), "groups": (1, 256), "resources": ("exclusive",), "policy": ("strict", "borrow")}),
     ),
-    smoke_points=(
-        *grid(
-            {
-                "tasks": (1_000,),
-                "groups": (1, 8, 64, 256),
-                "resources": ("local", "bound", "mixed", "exclusive"),
-                "policy": ("strict", "borrow"),
-            }
-        ),
+    smoke_points=grid(
+        {
+            "tasks": (1_000,),
+            "groups": (1, 256),
+            "resources": ("local", "bound", "mixed", "exclusive"),
+            "policy": ("strict", "borrow"),
+        }
     ),
     workloads={
         "project": "benchmarks.workloads.tasks_here",
