@@ -220,3 +220,17 @@ def test_a_timeline_out_of_order_is_found() -> None:
 def test_against_a_commit_it_may_not_be_slower(ours: list[float], gate: list[str]) -> None:
     run = artifact(rounds(peer=[100.0] * 5, here=ours), against="main")
     assert [each.gate for each in run.derived_metrics.gates if each.passed is False] == gate
+
+
+RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*.json"))
+
+
+def test_there_are_results() -> None:
+    assert {path.name for path in RESULTS} >= {"requests-budgets.json", "tasks-budgets.json"}
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
+def test_the_committed_results_are_complete(path: Path) -> None:
+    assert check_file(path) == []
+    text = path.read_text(encoding="utf-8")
+    assert not [place for place in ("/home/", "/tmp/", "/Users/") if place in text]
