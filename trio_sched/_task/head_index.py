@@ -144,6 +144,10 @@ class HeadIndex:
         heads = (order.head(each) for each in bucket.classes.values())
         return self._groups[min((key for key in heads if key is not None), key=order.rank)].head
 
+    def in_order(self, heads: Iterable[SchedulableTask]) -> list[SchedulableTask]:
+        """These heads in fair order."""
+        return sorted(heads, key=lambda head: self._order.rank(head.group.key))
+
     def precedes(self, group: TaskGroupKey, other: TaskGroupKey) -> bool:
         """Whether `group`, which has a head, is before `other` in fair order, or `other` has none."""
         order = self._order

@@ -101,7 +101,7 @@ class TaskAdmissionView:
     leased_resources_by_group: Mapping[TaskGroupKey, Mapping[SchedulerResourceKey, int]]
     running_counts_by_group: Mapping[TaskGroupKey, int]
     policy_debt_by_group_resource: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int]
-    reservations: Sequence[TaskReservation] = ()
+    reservations: Sequence[TaskReservation] = attrs.field(default=(), eq=tuple)
     source: object | None = attrs.field(default=None, eq=False, repr=False)
 
     def snapshot(self) -> TaskAdmissionView:

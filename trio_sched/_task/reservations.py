@@ -11,8 +11,9 @@ passed over is counted. A grant *passes over* a head of another group if
 
 When that has happened `bound` times to the same head, all its units are *reserved*: what is free of them counts as
 taken for everybody else, so they gather until the head can run. Several reservations are served in the order in which
-they were made; an older one goes first. A reservation ends when its item is granted or no longer heads its group, and
-is suspended while the policy would refuse the item even if no other group were queued, as no gathering helps then.
+they were made, those made at once in fair order. A reservation ends when its item is granted or no longer heads its
+group, and is suspended while the policy would refuse the item even if no other group were queued, as no gathering helps
+then.
 
 The count is taken in the one step that changes the ledger in somebody's favour, the grant; asking changes nothing.
 A view made by hand says nothing of order: there every head counts as being before the granted task.
@@ -20,7 +21,7 @@ A view made by hand says nothing of order: there every head counts as being befo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, overload
 
@@ -122,6 +123,7 @@ class Reservations(Sequence[TaskReservation]):
         """`item` was granted, and its units are booked; return the groups whose claims changed by it."""
         index = queue_view.heads
         if index is not None and not index.gathering_heads and not self.made:
+            self._passed_over.clear()
             return ()
         changed = self._end_stale(item, queue_view.first_candidate_tasks_by_group)
         counts: dict[SchedulerResourceRequest, tuple[str, int]] = {}
@@ -157,25 +159,23 @@ class Reservations(Sequence[TaskReservation]):
             del self.made[group]
         return ended
 
-    def _waiting(self, granted: SchedulableTask, queue_view: QueueView) -> Iterator[SchedulableTask]:
-        """Of each request whose units must gather, the first head in fair order that has no reservation."""
+    def _waiting(self, granted: SchedulableTask, queue_view: QueueView) -> Sequence[SchedulableTask]:
+        """Of each request whose units must gather, the first head that has no reservation; all in fair order."""
         index = queue_view.heads
-        own = granted.group.key
         if index is not None and index.source is self._judge:
-            for bucket in index.gathering():
-                if bucket.claim is None:
-                    head = index.first_of(bucket)
-                    if head.group.key != own:
-                        yield head
-            return
+            heads = index.in_order([index.first_of(bucket) for bucket in index.gathering() if bucket.claim is None])
+        else:
+            heads = [
+                head
+                for head in queue_view.first_candidate_tasks_by_group.values()
+                if gathers(head.resource_request) and self.claim(head) is None
+            ]
+            if index is not None:
+                heads = index.in_order(heads)
         first: dict[SchedulerResourceRequest, SchedulableTask] = {}
-        for head in queue_view.first_candidate_tasks_by_group.values():
-            request = head.resource_request
-            if gathers(request) and self.claim(head) is None:
-                known = first.get(request)
-                if known is None or (index is not None and index.precedes(head.group.key, known.group.key)):
-                    first[request] = head
-        yield from (head for head in first.values() if head.group.key != own)
+        for head in heads:
+            first.setdefault(head.resource_request, head)
+        return [head for head in first.values() if head.group.key != granted.group.key]
 
     def _is_passed_over(self, head: SchedulableTask, granted: SchedulableTask, queue_view: QueueView) -> bool:
         wanted = head.resource_request.amounts

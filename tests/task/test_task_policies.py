@@ -1,0 +1,159 @@
+"""Strict fair sharing: who is entitled, who competes, and that nobody is held back for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
+
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
+from trio_sched._task.config import TaskAdmissionConfig
+from trio_sched._task.controller import TaskAdmissionController
+from trio_sched._task.leases import TaskAdmissionView
+from trio_sched._task.policies import PolicyStateDelta, StrictFairTaskAdmissionPolicy
+from trio_sched._task.queue import FairTaskQueue
+from trio_sched._task.queue_view import QueueView
+
+A, B = group_key("a"), group_key("b")
+MODEL = {"submission": 1, "x": 1}
+
+
+def queue_view(*heads: SchedulableTask) -> QueueView:
+    """A view made by hand, as a policy may be given it."""
+    amounts = {head.group.key: head.resource_request.amounts for head in heads}
+    return QueueView(
+        queued_total=len(heads),
+        queued_by_group=dict.fromkeys(amounts, 1),
+        queued_resource_demand_by_group=amounts,
+        first_candidate_resources_by_group=amounts,
+        first_candidate_tasks_by_group={head.group.key: head for head in heads},
+        first_candidate_group_specs_by_group={head.group.key: head.group for head in heads},
+        queued_peer_demand_by_resource={},
+    )
+
+
+def admission_view(
+    available: Mapping[SchedulerResourceKey, int], running: Mapping[TaskGroupKey, int]
+) -> TaskAdmissionView:
+    """A view made by hand of limits of ten."""
+    return TaskAdmissionView(
+        resource_limits=dict.fromkeys(available, 10),
+        resources_available=available,
+        leased_resources={},
+        leased_resources_by_group={},
+        running_counts_by_group=running,
+        policy_debt_by_group_resource={},
+    )
+
+
+def allows(item: SchedulableTask, queue: QueueView, admission: TaskAdmissionView) -> bool:
+    return StrictFairTaskAdmissionPolicy().evaluate(item, queue, admission).allowed
+
+
+CAPPED = make_task("t", group_spec("a", admitted_limit=2), MODEL)
+PEER = make_task("u", group_spec("b", admitted_limit=2), MODEL)
+ROOM = {"submission": 5, "x": 5}
+
+
+@pytest.mark.parametrize(
+    ("peer", "available", "running", "allowed"),
+    [
+        pytest.param(PEER, ROOM, {A: 1}, True, id="below its limit"),
+        pytest.param(PEER, ROOM, {A: 2}, False, id="at its limit"),
+        pytest.param(PEER, ROOM, {A: 2, B: 2}, True, id="the peer is at its own"),
+        pytest.param(PEER, ROOM, {A: 2, B: 1}, False, id="the peer is below its own"),
+        pytest.param(PEER, {"submission": 5, "x": 0}, {A: 2}, True, id="the peer's units are not free"),
+        pytest.param(make_task("u", "b", MODEL), ROOM, {A: 2, B: 9}, False, id="the peer has no limit"),
+        pytest.param(make_task("u", "b", {"x": 1}), ROOM, {A: 2}, False, id="the peer names no submission"),
+        pytest.param(make_task("u", "b"), ROOM, {A: 2}, True, id="the peer competes for submission only"),
+        pytest.param(make_task("u", "b", {"submission": 1, "y": 1}), {**ROOM, "y": 1}, {A: 2}, True, id="for another"),
+        pytest.param(make_task("u", CAPPED.group, MODEL), ROOM, {A: 2}, True, id="it is of the same group"),
+        pytest.param(make_task("u", "b", {"x": 6}), ROOM, {A: 2}, True, id="the peer asks for more than is free"),
+    ],
+)
+def test_a_limit_binds_only_while_an_entitled_peer_competes(
+    peer: SchedulableTask, available: dict[str, int], running: dict[TaskGroupKey, int], allowed: bool
+) -> None:
+    assert allows(CAPPED, queue_view(CAPPED, peer), admission_view(available, running)) is allowed
+    assert allows(CAPPED, queue_view(peer), admission_view(available, running)) is allowed
+
+
+def test_submission_counts_for_tasks_that_name_nothing_more_specific() -> None:
+    local = make_task("t", group_spec("a", admitted_limit=1))
+    view = admission_view(ROOM, {A: 1})
+    assert not allows(local, queue_view(local, PEER), view)
+    assert not allows(local, queue_view(local, make_task("u", "b")), view)
+    assert allows(local, queue_view(local), view)
+    assert allows(local, queue_view(local, make_task("u", "b", {"x": 1})), view)
+
+
+def test_a_refusal_says_by_what() -> None:
+    decision = StrictFairTaskAdmissionPolicy().evaluate(CAPPED, queue_view(CAPPED, PEER), admission_view(ROOM, {A: 2}))
+    assert (decision.allowed, decision.reason, decision.available_after) == (False, "group_cap", None)
+    assert decision.diagnostics == {"admitted_limit": 2, "contested_resources": ("x",)}
+    assert decision.borrowed == {}
+
+
+def test_a_view_by_hand_may_leave_out_tasks_and_specs() -> None:
+    """Resources say who competes; a head whose spec is left out has the default one."""
+    facts = {A: CAPPED.resource_request.amounts, B: PEER.resource_request.amounts}
+    specs: dict[TaskGroupKey, TaskGroupSpec] = {B: PEER.group}
+    for known, running, allowed in ((specs, {A: 2, B: 2}, True), ({}, {A: 2, B: 2}, False), (specs, {A: 2}, False)):
+        view = QueueView(2, {}, {}, facts, {}, known, {})
+        assert allows(CAPPED, view, admission_view(ROOM, running)) is allowed
+
+
+def test_nothing_is_owed() -> None:
+    policy = StrictFairTaskAdmissionPolicy()
+    controller = TaskAdmissionController(policy=policy)
+    queue = FairTaskQueue()
+    queue.enqueue(make_tasks("a", 1))
+    lease = start_next(queue, controller)
+    assert lease is not None
+    decision = policy.evaluate(lease.item, queue.view(), controller.view())
+    assert policy.on_acquire(lease, decision) == policy.on_release(lease) == PolicyStateDelta()
+
+
+def test_a_group_alone_is_never_held_back() -> None:
+    queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10))
+    queue.enqueue(make_tasks(group_spec("a", admitted_limit=2), 20))
+    assert len(start_all(queue, controller)) == 10
+
+
+def test_a_new_peer_gets_the_next_free_unit_and_its_limit() -> None:
+    queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10))
+    queue.enqueue(make_tasks(group_spec("a", admitted_limit=2), 30))
+    leases = start_all(queue, controller)
+    queue.enqueue(make_tasks(group_spec("b", admitted_limit=3), 30))
+    started: list[str] = []
+    for lease in leases:
+        controller.release(lease)
+        started += names(start_all(queue, controller))
+    assert started[:3] == ["b0", "b1", "b2"]
+    # Both are beyond their limits from here on, so neither holds the other back.
+    assert [task_id[0] for task_id in started[3:]] == list("abababa")
+
+
+def test_two_groups_at_their_limits_do_not_block_each_other() -> None:
+    queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10))
+    queue.enqueue(
+        [*make_tasks(group_spec("a", admitted_limit=1), 20), *make_tasks(group_spec("b", admitted_limit=2), 20)]
+    )
+    assert len(start_all(queue, controller)) == 10
+    assert controller.view().running_counts_by_group == {A: 5, B: 5}
+
+
+def test_a_policy_of_another_controller_judges_by_the_heads_it_is_shown() -> None:
+    """Classes are its controller's policy's; another policy must not read its own standings out of them."""
+    queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10))
+    capped = make_tasks(group_spec("a", admitted_limit=1), 2)
+    queue.enqueue([*capped, *make_tasks("b", 1)])
+    assert start_next(queue, controller) is not None
+    view = queue.view()
+    decision = StrictFairTaskAdmissionPolicy().evaluate(capped[1], view, controller.view())
+    assert decision == controller.policy.evaluate(capped[1], view, controller.view())
+    assert not decision.allowed
+    assert controller.policy.evaluate(capped[1], view, controller.view().snapshot()) == decision
+    other = TaskAdmissionController(TaskAdmissionConfig(10))
+    assert other.is_eligible(capped[1], view)

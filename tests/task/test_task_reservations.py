@@ -1,0 +1,309 @@
+"""Heads whose units must gather do not starve behind smaller ones, and cost nobody more than that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
+
+from trio_sched._resources.task import SchedulableTask, TaskGroupSpec
+from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
+from trio_sched._task.controller import TaskAdmissionController
+from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
+from trio_sched._task.queue import FairTaskQueue
+from trio_sched._task.queue_view import QueueView
+
+X1: Mapping[str, int] = {"x": 1}
+X4: Mapping[str, int] = {"x": 4}
+
+
+class Stage:
+    """A queue and a controller, with `x` limited to 4, and a rolling load of small tasks that end one by one."""
+
+    def __init__(self, bound: int, limits: Mapping[str, int] | None = None, *, borrow: bool = False) -> None:
+        terms = BoundedBorrowTaskAdmissionPolicyConfig() if borrow else None
+        self.queue = FairTaskQueue()
+        self.controller = TaskAdmissionController(TaskAdmissionConfig(100, limits or {"x": 4}, terms, bound))
+        self.running: list[TaskAdmissionLease] = []
+        self.number = 0
+
+    def enqueue(self, task_id: str, group: str | TaskGroupSpec, amounts: Mapping[str, int]) -> None:
+        self.queue.enqueue([make_task(task_id, group, amounts)])
+
+    def start(self) -> list[str]:
+        started = start_all(self.queue, self.controller)
+        self.running += started
+        return names(started)
+
+    def small(self, amounts: Mapping[str, int] = X1, group: str = "small") -> None:
+        self.number += 1
+        self.enqueue(f"s{self.number}", group, amounts)
+
+    def finish_one(self) -> list[str]:
+        """The longest-running task ends, and another small one is there already."""
+        self.small()
+        self.controller.release(self.running.pop(0))
+        return self.start()
+
+
+def fill(stage: Stage) -> None:
+    for _ in range(4):
+        stage.small()
+    stage.start()
+
+
+@pytest.mark.parametrize("borrow", [False, True])
+@pytest.mark.parametrize("bound", [1, 3, 8])
+def test_it_is_passed_over_as_often_as_the_bound_says(bound: int, borrow: bool) -> None:
+    stage = Stage(bound, borrow=borrow)
+    fill(stage)
+    stage.enqueue("wide", "wide", X4)
+    passed = 0
+    while stage.finish_one():
+        passed += 1
+    assert passed == bound
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide"]
+    for _ in range(2):
+        assert stage.finish_one() == []
+    assert stage.finish_one() == ["wide"]
+    assert not stage.controller.view().reservations
+
+
+def test_reserved_units_are_not_free_to_others_and_are_to_their_head() -> None:
+    stage = Stage(1)
+    fill(stage)
+    stage.enqueue("wide", "wide", {"x": 2})
+    assert stage.finish_one() == ["s5"]
+    view = stage.queue.view()
+    wide = view.first_candidate_tasks_by_group[group_key("wide")]
+    stage.controller.release(stage.running.pop(0))
+    refused = stage.controller.try_acquire(make_task("other", "other", X1), view)
+    assert isinstance(refused, TaskAdmissionDenied)
+    assert refused.reason == "no_capacity"
+    assert refused.diagnostics == {
+        "missing_resources": {"x": {"requested": 1, "available": 1, "reserved_for_others": 2, "limit": 4}}
+    }
+    same = stage.controller.try_acquire(make_task("same", "other", {"x": 2}), view)
+    assert isinstance(same, TaskAdmissionDenied)
+    stage.controller.release(stage.running.pop(0))
+    assert not stage.controller.is_eligible(make_task("other", "other", X1), view)
+    assert stage.controller.is_eligible(wide, view)
+    stage.controller.release(stage.running.pop(0))
+    assert stage.controller.is_eligible(make_task("other", "other", X1), view)
+
+
+def test_tasks_that_need_nothing_of_it_go_on() -> None:
+    stage = Stage(1, {"x": 4, "y": 1})
+    fill(stage)
+    stage.enqueue("wide", "wide", X4)
+    stage.finish_one()
+    stage.enqueue("free", "free", {"y": 1})
+    assert stage.finish_one() == ["free"]
+
+
+def test_only_grants_that_take_what_it_lacks_count() -> None:
+    stage = Stage(1, {"x": 4, "y": 9})
+    fill(stage)
+    stage.enqueue("wide", "wide", {"x": 2, "y": 1})
+    for number in range(5):
+        stage.enqueue(f"y{number}", "other", {"y": 1})
+    assert len(stage.start()) == 5
+    assert not stage.controller.view().reservations
+
+
+def test_a_grant_before_it_in_fair_order_does_not_count() -> None:
+    """The wide group has had its turn: the newcomer is due before it, and takes the unit."""
+    stage = Stage(1)
+    stage.queue.enqueue(make_tasks("wide", 2, {"x": 3}))
+    stage.small()
+    assert stage.start() == ["wide0", "s1"]
+    stage.enqueue("new", "new", X1)
+    stage.controller.release(stage.running.pop(1))
+    assert stage.start() == ["new"]
+    assert not stage.controller.view().reservations
+
+
+def test_of_equal_requests_the_first_in_order_is_counted() -> None:
+    stage = Stage(2)
+    fill(stage)
+    stage.enqueue("first", "first", X4)
+    stage.enqueue("second", "second", X4)
+    while stage.finish_one():
+        pass
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["first"]
+
+
+def test_units_of_several_resources_gather_too() -> None:
+    """x and y come free in turn and are taken at once, so both are never free together."""
+    stage = Stage(3, {"x": 1, "y": 1})
+    stage.small({"x": 1}, "x")
+    stage.small({"y": 1}, "y")
+    stage.start()
+    stage.enqueue("both", "both", {"submission": 1, "x": 1, "y": 1})
+    started: list[str] = []
+    for number in range(12):
+        stage.small({"xy"[number % 2]: 1}, "xy"[number % 2])
+        stage.controller.release(stage.running.pop(0))
+        started += stage.start()
+        if "both" in started:
+            break
+    assert started.index("both") <= 5
+
+
+def test_the_older_reservation_goes_first() -> None:
+    stage = Stage(1, {"x": 4})
+    fill(stage)
+    stage.enqueue("w4", "w4", X4)
+    stage.finish_one()
+    stage.enqueue("w3", "w3", {"x": 3})
+    # Nothing small is granted any more, so w3 is never passed over: it simply comes after w4.
+    order: list[str] = []
+    while len(order) < 2:
+        stage.controller.release(stage.running.pop(0))
+        order += stage.start()
+    assert order == ["w4", "w3"]
+
+
+def test_two_reservations_share_what_is_left_in_the_order_in_which_they_were_made() -> None:
+    stage = Stage(1, {"x": 4, "y": 2})
+    fill(stage)
+    stage.enqueue("a", "a", {"x": 2})
+    stage.enqueue("b", "b", {"x": 3})
+    stage.small()
+    stage.controller.release(stage.running.pop(0))
+    assert stage.start() == ["s5"]
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["a", "b"]
+    view = stage.queue.view()
+    heads = view.first_candidate_tasks_by_group
+    a, b = heads[group_key("a")], heads[group_key("b")]
+    for free, expected in ((1, (False, False)), (2, (True, False)), (3, (True, False)), (4, (True, False))):
+        stage.controller.release(stage.running.pop(0))
+        assert stage.controller.view().resources_available["x"] == free
+        for seen in (view, view.snapshot()):
+            assert (stage.controller.is_eligible(a, seen), stage.controller.is_eligible(b, seen)) == expected
+    assert stage.start() == ["a"]
+    stage.controller.release(stage.running.pop(0))
+    assert stage.start() == ["b"]
+
+
+@pytest.mark.parametrize("gone", ["discarded", "replaced"])
+def test_a_reservation_ends_with_its_head(gone: str) -> None:
+    stage = Stage(1)
+    fill(stage)
+    stage.enqueue("wide", "wide", X4)
+    stage.finish_one()
+    assert stage.finish_one() == []
+    if gone == "replaced":
+        stage.enqueue("next", "wide", {"submission": 1})
+    stage.queue.discard("wide")
+    started = stage.start()
+    assert set(started) >= {"s6"}
+    assert not stage.controller.view().reservations
+
+
+def test_a_new_head_is_counted_anew() -> None:
+    stage = Stage(3)
+    fill(stage)
+    stage.enqueue("wide", "wide", X4)
+    stage.finish_one()
+    stage.finish_one()
+    stage.queue.discard("wide")
+    stage.enqueue("again", "wide", X4)
+    assert stage.finish_one()
+    assert stage.finish_one()
+    assert stage.finish_one()
+    assert stage.finish_one() == []
+
+
+def test_a_reservation_that_helps_nobody_is_suspended() -> None:
+    """Its group may not borrow so much, even alone: gathering units for it would block the others for ever."""
+    terms = BoundedBorrowTaskAdmissionPolicyConfig({(group_key("wide"), "x"): 0})
+    queue = FairTaskQueue()
+    controller = TaskAdmissionController(TaskAdmissionConfig(100, {"x": 4}, terms, multi_unit_skip_bound=1))
+    queue.enqueue(make_tasks("small", 4, X1))
+    running = start_all(queue, controller)
+    queue.enqueue([make_task("wide", "wide", {"x": 3}), *make_tasks("small", 9, X1, prefix="more")])
+    for _ in range(6):
+        controller.release(running.pop(0))
+        started = start_next(queue, controller)
+        assert started is not None
+        running.append(started)
+    assert len(controller.view().reservations) == 0
+    assert repr(controller.view().reservations) == "()"
+    controller.set_limit("x", 6)
+    assert [each.item.task_id for each in controller.view().reservations] == ["wide"]
+    assert controller.view().reservations[0:1] == (controller.view().reservations[0],)
+
+
+def test_a_view_by_hand_says_nothing_of_order() -> None:
+    """There every waiting head counts as being before the granted task, the first shown of each request."""
+    controller = TaskAdmissionController(TaskAdmissionConfig(100, {"x": 4}, multi_unit_skip_bound=1))
+    wide = [make_task(f"wide{number}", f"wide{number}", X4) for number in range(2)]
+    small = make_task("small", "small", X1)
+    heads = {item.group.key: item for item in (small, *wide)}
+    view = QueueView(
+        queued_total=3,
+        queued_by_group=dict.fromkeys(heads, 1),
+        queued_resource_demand_by_group={},
+        first_candidate_resources_by_group={key: item.resource_request.amounts for key, item in heads.items()},
+        first_candidate_tasks_by_group=heads,
+        first_candidate_group_specs_by_group={key: item.group for key, item in heads.items()},
+        queued_peer_demand_by_resource={},
+    )
+    first = controller.try_acquire(small, view)
+    assert isinstance(first, TaskAdmissionLease)
+    assert not controller.view().reservations
+    second = controller.try_acquire(make_task("again", "small", X1), view)
+    assert isinstance(second, TaskAdmissionLease)
+    assert [each.item.task_id for each in controller.view().reservations] == ["wide0"]
+    assert isinstance(controller.try_acquire(make_task("third", "small", X1), view), TaskAdmissionDenied)
+
+
+def test_a_queue_that_hides_its_controller_counts_alike() -> None:
+    def run(*, hidden: bool) -> list[str]:
+        stage = Stage(2)
+        fill(stage)
+        stage.enqueue("w0", "w0", X4)
+        stage.enqueue("w1", "w1", X4)
+        controller = stage.controller
+
+        def plain(item: SchedulableTask, view: QueueView) -> bool:
+            return controller.is_eligible(item, view)
+
+        log: list[str] = []
+        for _ in range(12):
+            stage.small()
+            controller.release(stage.running.pop(0))
+            while (selection := stage.queue.select_next(plain if hidden else controller.is_eligible)) is not None:
+                lease = controller.try_acquire(selection.item, selection.queue_view)
+                assert isinstance(lease, TaskAdmissionLease)
+                stage.queue.commit(selection)
+                stage.running.append(lease)
+                log.append(lease.item.task_id)
+            log.append(",".join(each.item.task_id for each in controller.view().reservations))
+        return log
+
+    assert run(hidden=True) == run(hidden=False)
+    assert "w0" in run(hidden=True)
+
+
+def test_mixed_loads_serve_everybody() -> None:
+    """Wide, narrow and two-resource groups, each with endless backlog: each is served again and again."""
+    stage = Stage(4, {"x": 4, "y": 2}, borrow=True)
+    kinds: dict[str, Mapping[str, int]] = {
+        "one": X1,
+        "uno": X1,
+        "two": {"x": 2},
+        "four": X4,
+        "both": {"x": 1, "y": 1},
+        "why": {"y": 2},
+    }
+    served = dict.fromkeys(kinds, 0)
+    for name, amounts in kinds.items():
+        stage.queue.enqueue(make_tasks(group_spec(name), 600, amounts))
+    for _ in range(600):
+        for task_id in stage.start():
+            served[task_id.rstrip("0123456789")] += 1
+        stage.controller.release(stage.running.pop(0))
+    assert min(served.values()) >= 30
