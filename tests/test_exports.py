@@ -75,6 +75,7 @@ CONTRACT_NAMES = [
     "RequestQueueView",
     "RequestQueueSelection",
     "AdaptiveRequestLimitState",
+    "RequestAdmissionPolicy",
     "RequestAdmissionConfig",
     "RequestAdmissionTuningConfig",
     "RequestAdmissionConfigSnapshot",

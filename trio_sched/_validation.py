@@ -70,6 +70,15 @@ def positive_finite(instance: object, attribute: Attribute[float], value: object
     )
 
 
+def weight(instance: object, attribute: Attribute[float], value: float) -> None:
+    """Attrs validator: a weight in fair order, any positive finite number whose reciprocal is finite too."""
+    positive_finite(instance, attribute, value)
+    if not math.isfinite(1 / value):
+        raise InvalidValueError(
+            _name(instance, attribute), value, "a positive finite number whose reciprocal is finite"
+        )
+
+
 def non_negative_finite(instance: object, attribute: Attribute[float], value: object) -> None:
     """Attrs validator: a finite number of at least 0."""
     check_finite(

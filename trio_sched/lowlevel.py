@@ -27,6 +27,7 @@ from trio_sched._events.sinks import (
 from trio_sched._executor import ModelRequest, ModelRequestExecutor, RequestRetryConfig
 from trio_sched._fair import FairOrder
 from trio_sched._generator import ColumnGenerator
+from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError
 from trio_sched._request.config import (
     RequestAdmissionConfig,
     RequestAdmissionConfigSnapshot,
@@ -34,16 +35,18 @@ from trio_sched._request.config import (
 )
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._request.leases import (
+    LeakedRequestLease,
     RequestAdmissionDecision,
     RequestAdmissionDenied,
     RequestAdmissionError,
     RequestAdmissionLease,
 )
 from trio_sched._request.limits import AdaptiveRequestLimitState
+from trio_sched._request.policy import RequestAdmissionPolicy
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._request.protocol import RequestAdmissionController
 from trio_sched._request.queue import RequestFairQueue, RequestQueueSelection, RequestQueueView, RequestWaiter
-from trio_sched._request.resolver import RequestResourceResolver, ResolvedRequestResource
+from trio_sched._request.resolver import ModelAliasError, RequestResourceResolver, ResolvedRequestResource
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.identity import (
     ProviderModelKey,
@@ -103,6 +106,7 @@ from trio_sched.metadata import SchedulingMetadata, SchedulingMetadataError
 __all__ = [
     "AdaptiveRequestAdmissionController",
     "AdaptiveRequestLimitState",
+    "AdmittedAttempt",
     "AsyncCapacityConfigured",
     "AsyncCapacityObservedMaxima",
     "AsyncCapacityPlan",
@@ -127,6 +131,8 @@ __all__ = [
     "GraphNode",
     "HiddenRetriesError",
     "InMemoryAdmissionEventSink",
+    "LeakedRequestLease",
+    "ModelAliasError",
     "ModelRequest",
     "ModelRequestExecutor",
     "PolicyStateDelta",
@@ -146,7 +152,9 @@ __all__ = [
     "RequestAdmissionEventSink",
     "RequestAdmissionItem",
     "RequestAdmissionLease",
+    "RequestAdmissionPolicy",
     "RequestAdmissionTuningConfig",
+    "RequestAdmissionUsageError",
     "RequestDomain",
     "RequestEventContext",
     "RequestFairQueue",

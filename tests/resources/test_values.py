@@ -35,6 +35,12 @@ def test_other_weights_are_refused(weight: float) -> None:
         TaskGroupSpec(GROUP, weight)
 
 
+@pytest.mark.parametrize("weight", [0, -1.0, math.inf, math.nan, 5e-324])
+def test_weights_of_requests_are_checked_alike(weight: float) -> None:
+    with pytest.raises(InvalidValueError, match=r"^RequestGroupSpec.weight must be a positive .*, got"):
+        RequestGroupSpec(RESOURCE, weight)
+
+
 def test_a_bool_is_not_a_number() -> None:
     with pytest.raises(InvalidTypeError, match=r"^TaskGroupSpec.admitted_limit must be a positive int, got True$"):
         TaskGroupSpec(GROUP, admitted_limit=True)

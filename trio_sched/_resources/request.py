@@ -38,7 +38,7 @@ class RequestGroupSpec:
     """Fair-order group of a request. Its key is the request resource itself; the weight is that of the item served."""
 
     key: RequestResourceKey
-    weight: float = attrs.field(default=1.0, validator=check.positive_finite)
+    weight: float = attrs.field(default=1.0, validator=check.weight)
 
 
 @attrs.frozen

@@ -8,7 +8,6 @@ is a request domain.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal
@@ -16,7 +15,6 @@ from typing import Final, Literal
 import attrs
 
 from trio_sched import _validation as check
-from trio_sched._errors import InvalidValueError
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched.metadata import SchedulingKind
 
@@ -60,18 +58,12 @@ class TaskGroupKey:
         return "/".join(self.identity)
 
 
-def _weight(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
-    check.positive_finite(instance, attribute, value)
-    if not math.isfinite(1 / value):
-        raise InvalidValueError("TaskGroupSpec.weight", value, "a positive number whose reciprocal is finite")
-
-
 @attrs.frozen
 class TaskGroupSpec:
     """A group's place in fair order. weight: any positive finite number. admitted_limit: its cap under contention."""
 
     key: TaskGroupKey
-    weight: float = attrs.field(default=1.0, validator=_weight)
+    weight: float = attrs.field(default=1.0, validator=check.weight)
     admitted_limit: int | None = attrs.field(default=None, validator=check.optional_positive_int)
 
 
