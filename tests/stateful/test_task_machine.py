@@ -128,6 +128,9 @@ class TaskAdmissionMachine(RuleBasedStateMachine):
                 return
             assert first.item is second.item
             item = first.item
+            again = self.classed.queue.select_next(lambda item, view: self.classed.controller.is_eligible(item, view))
+            assert again is not None
+            assert again.item is item
             leases: list[TaskAdmissionLease] = []
             for world, choice in zip(self.worlds, choices, strict=True):
                 assert choice is not None

@@ -157,3 +157,16 @@ def test_a_policy_of_another_controller_judges_by_the_heads_it_is_shown() -> Non
     assert controller.policy.evaluate(capped[1], view, controller.view().snapshot()) == decision
     other = TaskAdmissionController(TaskAdmissionConfig(10))
     assert other.is_eligible(capped[1], view)
+
+
+def test_an_item_that_heads_nothing_is_judged_as_if_it_did() -> None:
+    queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10))
+    capped = group_spec("a", admitted_limit=1)
+    queue.enqueue([*make_tasks(capped, 3), *make_tasks("b", 1)])
+    assert start_next(queue, controller) is not None
+    view = queue.view()
+    for item in (make_task("new", capped), view.first_candidate_tasks_by_group[A]):
+        assert controller.policy.evaluate(item, view, controller.view()).reason == "group_cap"
+    wide = make_task("wide", group_spec("w", admitted_limit=1), {"submission": 20})
+    queue.enqueue([wide])
+    assert controller.policy.evaluate(wide, view, controller.view()).allowed

@@ -312,6 +312,18 @@ def test_only_the_eligibility_itself_is_trusted_with_classes(method: str) -> Non
     assert len(counting.asked) == (10 if method == "something_else" else 1)
 
 
+def test_a_class_that_earlier_and_earlier_heads_join_stays_in_order() -> None:
+    """Each joins before all others, so the class is entered anew each time."""
+    queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(100, {"x": 100}))
+    for number in range(40):
+        spec = group_spec(f"g{number:02}")
+        queue.enqueue([make_task(f"plain{number}", spec), make_task(f"x{number}", spec, {"submission": 1, "x": 1})])
+    for number in range(39, -1, -1):
+        assert queue.select_next(controller.is_eligible) == queue.select_next(anything)
+        queue.discard(f"plain{number}")
+    assert [lease.item.task_id for lease in start_all(queue, controller)] == [f"x{number}" for number in range(40)]
+
+
 def test_a_queue_can_change_its_controller() -> None:
     queue = FairTaskQueue()
     full = TaskAdmissionController(TaskAdmissionConfig(submission_capacity=1))

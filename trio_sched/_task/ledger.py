@@ -42,10 +42,6 @@ class TaskLedger:
         self._held_by_group: dict[TaskGroupKey, dict[SchedulerResourceKey, int]] = {}
         self._held_views: dict[TaskGroupKey, Mapping[SchedulerResourceKey, int]] = {}
 
-    def limit(self, resource: SchedulerResourceKey) -> int:
-        """The limit of `resource`."""
-        return _limit(self.limiters[resource])
-
     def free(self, resource: SchedulerResourceKey) -> int:
         """Units that nobody holds: 0 of a resource without a limit, negative after a limit shrank."""
         limiter = self.limiters.get(resource)

@@ -170,9 +170,7 @@ class FairTaskQueue:
         return owner is not None and is_eligible == owner.is_eligible
 
     def _first(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> SchedulableTask | None:
-        first = next(self._order.ranked(), None)
-        if first is None:
-            return None
+        first = next(self._order.ranked())
         if is_eligible(self._groups[first].head, self._view):
             return self._groups[first].head
         # An answer may move heads between lanes, so the rest is listed before anything else is asked.
