@@ -74,7 +74,9 @@ def weight(instance: object, attribute: Attribute[float], value: float) -> None:
     """Attrs validator: a weight in fair order, any positive finite number whose reciprocal is finite too."""
     positive_finite(instance, attribute, value)
     if not math.isfinite(1 / value):
-        raise InvalidValueError(_name(instance, attribute), value, "a positive number whose reciprocal is finite")
+        raise InvalidValueError(
+            _name(instance, attribute), value, "a positive finite number whose reciprocal is finite"
+        )
 
 
 def non_negative_finite(instance: object, attribute: Attribute[float], value: object) -> None:
