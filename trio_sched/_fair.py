@@ -102,12 +102,15 @@ class _Lane(Generic[K]):
         self.settle()
 
     def replace(self, group: FairGroup[K], tag: float, turn: int) -> None:
+        heap = self.heap
         entry = group.entry
         group.entry = (tag, turn, group)
-        if self.heap[0] is entry:
-            heapreplace(self.heap, group.entry)
+        if heap[0] is entry:
+            heapreplace(heap, group.entry)
+            if heap[0][2].entry is heap[0]:
+                return
         else:
-            heappush(self.heap, group.entry)
+            heappush(heap, group.entry)
         self.settle()
 
     def settle(self) -> None:

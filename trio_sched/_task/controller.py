@@ -17,12 +17,13 @@ For whoever waits: every answer is a function of the queue and of the state at `
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Hashable, Mapping
+from time import perf_counter
 from types import MappingProxyType
 from typing import Final
 
 import trio
+from trio.lowlevel import in_trio_run
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError, UnknownNameError
@@ -56,7 +57,7 @@ _RELEASED: Final = ReleaseResult(released=True, reason="released", diagnostics=M
 
 
 def _run_clock() -> float:
-    return trio.current_time() if trio.lowlevel.in_trio_run() else time.perf_counter()
+    return trio.current_time() if in_trio_run() else perf_counter()
 
 
 class TaskAdmissionController:
@@ -86,7 +87,7 @@ class TaskAdmissionController:
         self._is_shut_down = False
         self._policy_error: Exception | None = None
         self._counters: dict[str, int] = {}
-        self._allowed: tuple[SchedulableTask, QueueView, int | None, int, TaskAdmissionPolicyDecision] | None = None
+        self._allowed: tuple[SchedulableTask, QueueView, int, int, TaskAdmissionPolicyDecision] | None = None
 
     def __repr__(self) -> str:
         return f"<TaskAdmissionController: {len(self._leases)} leases of {dict(self.view().leased_resources)}>"
@@ -149,7 +150,9 @@ class TaskAdmissionController:
         if self._is_shut_down or state.lacking_for(item, queue_view) is not None:
             return False
         decision = state.policy.evaluate(item, queue_view, state.view)
-        if decision.allowed:
+        if decision.allowed and state.has_standings and queue_view.version is not None:
+            # `try_acquire` will ask the same at once. Only of a live view can it be known that it shows the same state,
+            # and only of a policy that says how groups stand that it is as pure as it should be.
             self._allowed = (item, queue_view, queue_view.version, state.version, decision)
         return decision.allowed
 
@@ -167,11 +170,21 @@ class TaskAdmissionController:
         if self._policy_error is not None:
             error, self._policy_error = self._policy_error, None
             raise error
-        answer = self._just_allowed(item, queue_view) or self._judge(item, queue_view)
-        if isinstance(answer, TaskAdmissionDenied):
-            self._count(f"denied_{answer.reason}")
-            return answer
-        state = self._state
+        state, allowed = self._state, self._allowed
+        if (
+            allowed is not None
+            and allowed[0] is item
+            and allowed[1] is queue_view
+            and allowed[2] == queue_view.version
+            and allowed[3] == state.version
+        ):
+            answer = allowed[4]
+        else:
+            judgement = self._judge(item, queue_view)
+            if isinstance(judgement, TaskAdmissionDenied):
+                self._count(f"denied_{judgement.reason}")
+                return judgement
+            answer = judgement
         self._last_lease_id += 1
         lease = TaskAdmissionLease(
             self._last_lease_id,
@@ -191,7 +204,8 @@ class TaskAdmissionController:
             raise
         self._leases[lease.lease_id] = lease
         self._granted += 1
-        self._apply(delta)
+        if delta is not NO_CHANGE:
+            self._apply(delta)
         state.reserve_after_grant(item, queue_view)
         return lease
 
@@ -210,7 +224,8 @@ class TaskAdmissionController:
             if self._policy_error is None:
                 self._policy_error = error
         else:
-            self._apply(delta)
+            if delta is not NO_CHANGE:
+                self._apply(delta)
         return _RELEASED
 
     @trio.lowlevel.enable_ki_protection
@@ -246,32 +261,11 @@ class TaskAdmissionController:
         reason = decision.reason or "policy_denial"
         return TaskAdmissionDenied(item, reason, decision.available_after, diagnostics=decision.diagnostics)
 
-    def _just_allowed(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | None:
-        """The answer, if `is_eligible` has just said yes to the same question in the same state.
-
-        Only of a live view can it be known that it is in the same state, and only of a policy that says how groups
-        stand that it is as pure as it should be.
-        """
-        allowed = self._allowed
-        if (
-            allowed is None
-            or allowed[0] is not item
-            or allowed[1] is not queue_view
-            or allowed[2] != queue_view.version
-            or allowed[3] != self._state.version
-            or queue_view.version is None
-            or not self._state.has_standings
-        ):
-            return None
-        return allowed[4]
-
     def _unbook(self, lease: TaskAdmissionLease) -> None:
         self._state.ledger.unbook(lease)
         self._state.changed(lease.item.group.key, lease.resources)
 
     def _apply(self, delta: PolicyStateDelta) -> None:
-        if delta is NO_CHANGE:
-            return
         self._state.apply(delta)
         for name, count in delta.diagnostic_counters.items():
             self._count(name, count)

@@ -17,7 +17,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, TypeAlias
 
 from trio_sched._fair import FairOrder, FairPlace
-from trio_sched._resources.task import SchedulerResourceKey, TaskGroupKey
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.heads import HeadBucket, HeadClass
 
 __all__ = ["Fronts"]
@@ -102,9 +102,12 @@ class Fronts:
         lacks: Callable[[HeadBucket], SchedulerResourceKey | None],
         has_free: Callable[[SchedulerResourceKey], bool],
         refuses: Callable[[HeadClass], bool],
-        ask: Callable[[TaskGroupKey], bool],
-    ) -> TaskGroupKey | None:
-        """The first group in fair order whose head lacks nothing, is not refused, and of which `ask` says yes."""
+        ask: Callable[[TaskGroupKey], SchedulableTask | None],
+    ) -> SchedulableTask | None:
+        """What `ask` returns, if not None, for the first group in fair order whose head lacks nothing.
+
+        Heads of a class that is refused are not asked about.
+        """
         order = self._order
         fronts = [self._open]
         if self._stirred:
@@ -123,9 +126,10 @@ class Fronts:
                     return None
                 resource = lacks(examined.bucket)
                 if resource is None:
-                    key = place[2].key
-                    if not (examined.may_be_refused and refuses(examined)) and ask(key):
-                        return key
+                    if not (examined.may_be_refused and refuses(examined)):
+                        item = ask(place[2].key)
+                        if item is not None:
+                            return item
                 elif resource != examined_front.resource:
                     self._park(examined, place, resource)
                     continue

@@ -95,9 +95,12 @@ class HeadIndex:
     def head_changed(self, group: QueuedGroup) -> None:
         """`group` has another head."""
         self._changed.add(group)
-        is_gathering = gathers(group.head.resource_request)
-        self.gathering_heads += is_gathering - group.gathers
-        group.gathers = is_gathering
+        request = group.head.resource_request
+        if request is not group.request:
+            group.request = request
+            is_gathering = gathers(request)
+            self.gathering_heads += is_gathering - group.gathers
+            group.gathers = is_gathering
 
     def remove(self, group: QueuedGroup) -> None:
         """`group` has no head any more."""
@@ -108,15 +111,14 @@ class HeadIndex:
     # What selection and policies ask
 
     @trio.lowlevel.enable_ki_protection
-    def first_eligible(self, ask: Callable[[TaskGroupKey], bool]) -> SchedulableTask | None:
-        """The first head in fair order that lacks nothing and of which `ask` says yes; one of each class is asked."""
+    def first_eligible(self, ask: Callable[[TaskGroupKey], SchedulableTask | None]) -> SchedulableTask | None:
+        """The first head in fair order that lacks nothing and that `ask` returns; one of each class is asked about."""
         self._catch_up()
         source = self.source
         assert source is not None
         if source.claims:
             self._fronts.stir_all()
-        key = self._fronts.first(self._lacks, source.has_free, self._refuses, ask)
-        return None if key is None else self._groups[key].head
+        return self._fronts.first(self._lacks, source.has_free, self._refuses, ask)
 
     def class_with_room(self, item: SchedulableTask) -> HeadClass | None:
         """The class of `item`, or None if it heads no group or lacks units."""

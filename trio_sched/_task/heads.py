@@ -11,7 +11,7 @@ A `StandingSource`, the admission controller, says how a group stands and what i
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -23,9 +23,17 @@ from trio_sched._resources.task import (
     TaskGroupKey,
     TaskGroupSpec,
 )
-from trio_sched._task.watchers import StandingWatcher
 
-__all__ = ["ClassedHeads", "HeadBucket", "HeadClass", "QueuedGroup", "StandingSource", "exact_weight", "gathers"]
+__all__ = [
+    "ClassedHeads",
+    "HeadBucket",
+    "HeadClass",
+    "QueuedGroup",
+    "StandingSource",
+    "StandingWatcher",
+    "exact_weight",
+    "gathers",
+]
 
 _WEIGHT_UNITS: Final = 1 << 1074
 
@@ -41,6 +49,14 @@ def exact_weight(weight: float) -> int:
 def gathers(request: SchedulerResourceRequest) -> bool:
     """Whether units for `request` may come free one at a time: several of one resource, or of several competed for."""
     return len(request.competed_for) > 1 or max(request.amounts.values()) > 1
+
+
+class StandingWatcher(Protocol):
+    """Takes note of a change at a `StandingSource`; acts on it only when it is next asked something itself."""
+
+    def changed(self, group: TaskGroupKey | None, freed: Iterable[SchedulerResourceKey]) -> None:
+        """`group` may stand differently now, and more of what is `freed` may be free to somebody."""
+        ...
 
 
 class StandingSource(Protocol):
@@ -113,10 +129,11 @@ class ClassedHeads(Protocol):
 class QueuedGroup:
     """A group with backlog: its items in order of arrival, the first again as `head`, and what they ask for.
 
-    head_class, and with it spec and exact_weight, may lag behind the head until the index is next looked at.
+    head_class, and with it spec and exact_weight, may lag behind the head until the index is next looked at. request is
+    the one of which `gathers` tells.
     """
 
-    __slots__ = ("demand", "exact_weight", "gathers", "head", "head_class", "items", "key", "spec")
+    __slots__ = ("demand", "exact_weight", "gathers", "head", "head_class", "items", "key", "request", "spec")
 
     def __init__(self, head: SchedulableTask) -> None:
         self.key = head.group.key
@@ -126,6 +143,7 @@ class QueuedGroup:
         self.head_class: HeadClass | None = None
         self.exact_weight = 0
         self.spec: TaskGroupSpec | None = None
+        self.request: SchedulerResourceRequest | None = None
         self.gathers = False
 
 

@@ -30,17 +30,25 @@ def _free(limiter: trio.CapacityLimiter) -> int:
     return _limit(limiter) - limiter.borrowed_tokens
 
 
+class GroupHoldings:
+    """What the running tasks of one group hold."""
+
+    __slots__ = ("held", "running")
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.held: dict[SchedulerResourceKey, int] = {}
+
+
 class TaskLedger:
     """Units of every resource, lent to leases."""
 
-    __slots__ = ("_held_by_group", "_held_views", "debt", "limiters", "running_by_group")
+    __slots__ = ("_groups", "debt", "limiters")
 
     def __init__(self, limits: Mapping[SchedulerResourceKey, int]) -> None:
         self.limiters = {resource: trio.CapacityLimiter(limit) for resource, limit in limits.items()}
-        self.running_by_group: dict[TaskGroupKey, int] = {}
         self.debt: dict[tuple[TaskGroupKey, SchedulerResourceKey], int] = {}
-        self._held_by_group: dict[TaskGroupKey, dict[SchedulerResourceKey, int]] = {}
-        self._held_views: dict[TaskGroupKey, Mapping[SchedulerResourceKey, int]] = {}
+        self._groups: dict[TaskGroupKey, GroupHoldings] = {}
 
     def free(self, resource: SchedulerResourceKey) -> int:
         """Units that nobody holds: 0 of a resource without a limit, negative after a limit shrank."""
@@ -65,13 +73,11 @@ class TaskLedger:
     def book(self, lease: TaskAdmissionLease) -> None:
         """Lend `lease` all its units. They are free: the caller has looked."""
         group = lease.item.group.key
-        running = self.running_by_group.get(group, 0)
-        self.running_by_group[group] = running + 1
-        if running:
-            held = self._held_by_group[group]
-        else:
-            held = self._held_by_group[group] = {}
-            self._held_views[group] = MappingProxyType(held)
+        holdings = self._groups.get(group)
+        if holdings is None:
+            holdings = self._groups[group] = GroupHoldings()
+        holdings.running += 1
+        held = holdings.held
         for resource, amount in lease.resources.items():
             limiter = self.limiters[resource]
             limiter.acquire_on_behalf_of_nowait(lease)
@@ -83,7 +89,8 @@ class TaskLedger:
     def unbook(self, lease: TaskAdmissionLease) -> None:
         """Take all of the lease's units back."""
         group = lease.item.group.key
-        held = self._held_by_group[group]
+        holdings = self._groups[group]
+        held = holdings.held
         for resource, amount in lease.resources.items():
             limiter = self.limiters[resource]
             limiter.release_on_behalf_of(lease)
@@ -96,12 +103,10 @@ class TaskLedger:
                 held[resource] = rest
             else:
                 del held[resource]
-        running = self.running_by_group[group] - 1
-        if running:
-            self.running_by_group[group] = running
-        else:
+        holdings.running -= 1
+        if not holdings.running:
             assert not held
-            del self.running_by_group[group], self._held_by_group[group], self._held_views[group]
+            del self._groups[group]
 
     def change_debt(self, changes: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int]) -> Iterable[TaskGroupKey]:
         """Apply a policy's changes and return the groups whose debt changed.
@@ -128,8 +133,8 @@ class TaskLedger:
             resource_limits=LiveMapping(self.limiters, _limit),
             resources_available=LiveMapping(self.limiters, _free),
             leased_resources=LiveMapping(self.limiters, lambda limiter: limiter.borrowed_tokens, omit_zero=True),
-            leased_resources_by_group=MappingProxyType(self._held_views),
-            running_counts_by_group=MappingProxyType(self.running_by_group),
+            leased_resources_by_group=LiveMapping(self._groups, lambda group: MappingProxyType(group.held)),
+            running_counts_by_group=LiveMapping(self._groups, lambda group: group.running),
             policy_debt_by_group_resource=MappingProxyType(self.debt),
             reservations=reservations,
             source=source,

@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, Final, Generic, TypeVar, cast, overload
 
 __all__ = ["LiveMapping"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 S = TypeVar("S")
+D = TypeVar("D")
+
+_ABSENT: Final = object()
 
 
-class LiveMapping(Mapping[K, V]):
+class LiveMapping(Mapping[K, V], Generic[K, V, S]):
     """What `read` makes of each value of a mapping that somebody else keeps. Zeros are absent if `omit_zero`."""
 
-    __slots__ = ("_get", "_items", "_omit_zero")
+    __slots__ = ("_kept", "_omit_zero", "_read")
 
     def __init__(self, kept: Mapping[K, S], read: Callable[[S], V], *, omit_zero: bool = False) -> None:
-        self._get: Callable[[K], V] = lambda key: read(kept[key])
-        self._items: Callable[[], Iterator[tuple[K, V]]] = lambda: ((key, read(value)) for key, value in kept.items())
+        self._kept = kept
+        self._read = read
         self._omit_zero = omit_zero
 
     def __getitem__(self, key: K) -> V:
-        value = self._get(key)
+        value = self._read(self._kept[key])
         if self._omit_zero and not value:
             raise KeyError(key)
         return value
 
+    @overload
+    def get(self, key: K, default: None = None, /) -> V | None: ...
+    @overload
+    def get(self, key: K, default: V, /) -> V: ...
+    @overload
+    def get(self, key: K, default: D, /) -> V | D: ...
+    def get(self, key: K, default: Any = None, /) -> Any:
+        """As of any mapping, but without raising inside for a key that is absent, as most groups are."""
+        kept = self._kept.get(key, _ABSENT)
+        if kept is _ABSENT:
+            return default
+        value = self._read(cast("S", kept))
+        return default if self._omit_zero and not value else value
+
     def __iter__(self) -> Iterator[K]:
-        return (key for key, value in self._items() if value or not self._omit_zero)
+        if self._omit_zero:
+            return (key for key, value in self._kept.items() if self._read(value))
+        return iter(self._kept)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -59,8 +59,9 @@ def _ask(
     groups: Mapping[TaskGroupKey, QueuedGroup],
     view: QueueView,
     key: TaskGroupKey,
-) -> bool:
-    return is_eligible(groups[key].head, view)
+) -> SchedulableTask | None:
+    head = groups[key].head
+    return head if is_eligible(head, view) else None
 
 
 class FairTaskQueue:
@@ -134,7 +135,7 @@ class FairTaskQueue:
     def commit(self, selection: QueueSelection) -> SchedulableTask | None:
         """Take the selected item out and charge its group; None if it is no longer its group's head."""
         item = selection.item
-        group = self._groups.get(item.group.key)
+        group = self._group_of.get(item.task_id)
         if group is None or group.head is not item:
             return None
         self._order.serve(group.key, item.group.weight)

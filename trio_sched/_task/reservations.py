@@ -83,14 +83,15 @@ class ReservationJudge(StandingSource, Protocol):
 class Reservations(Sequence[TaskReservation]):
     """Who waits for units to gather. As a sequence: the reservations in force, the oldest first; `made`: all."""
 
-    __slots__ = ("_bound", "_in_force", "_judge", "_ledger", "_passed_over", "made")
+    __slots__ = ("_bound", "_in_force", "_in_force_at", "_judge", "_ledger", "_passed_over", "made")
 
     def __init__(self, bound: int, ledger: TaskLedger, judge: ReservationJudge) -> None:
         self._bound = bound
         self._ledger = ledger
         self._judge = judge
         self.made: dict[TaskGroupKey, TaskReservation] = {}
-        self._in_force: tuple[TaskReservation, ...] | None = ()
+        self._in_force: tuple[TaskReservation, ...] = ()
+        self._in_force_at = -1
         self._passed_over: dict[SchedulerResourceRequest, tuple[str, int]] = {}
 
     @overload
@@ -114,10 +115,6 @@ class Reservations(Sequence[TaskReservation]):
     def reserved_before(self, claim: object, heads: Heads) -> Mapping[SchedulerResourceKey, int]:
         """What those in force keep from whoever has `claim`."""
         return reserved_before(self._all_in_force(), claim, heads)
-
-    def state_changed(self) -> None:
-        """Look again who is suspended, when that is next asked."""
-        self._in_force = None
 
     def granted(self, item: SchedulableTask, queue_view: QueueView) -> Sequence[TaskGroupKey]:
         """`item` was granted, and its units are booked; return the groups whose claims changed by it."""
@@ -143,11 +140,11 @@ class Reservations(Sequence[TaskReservation]):
         return changed
 
     def _all_in_force(self) -> tuple[TaskReservation, ...]:
-        in_force = self._in_force
-        if in_force is None:
-            in_force = tuple(made for made in self.made.values() if not self._judge.is_refused_alone(made.item))
-            self._in_force = in_force
-        return in_force
+        version = self._judge.version
+        if self._in_force_at != version:
+            self._in_force = tuple(made for made in self.made.values() if not self._judge.is_refused_alone(made.item))
+            self._in_force_at = version
+        return self._in_force
 
     def _end_stale(self, granted: SchedulableTask, heads: Heads) -> list[TaskGroupKey]:
         ended: list[TaskGroupKey] = []

@@ -1,11 +1,11 @@
 """The state that task admission judges by: ledger, reservations and policy, under one version.
 
 It is the `StandingSource` of the queue's index of heads. `version` rises with every change, and watchers are told.
-Policies are called without protection from Ctrl-C.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, cast
@@ -20,13 +20,12 @@ from trio_sched._resources.task import (
 )
 from trio_sched._task.competition import PeerPolicy
 from trio_sched._task.config import TaskAdmissionConfig
-from trio_sched._task.heads import ClassedHeads
+from trio_sched._task.heads import ClassedHeads, StandingWatcher
 from trio_sched._task.leases import TaskAdmissionView
 from trio_sched._task.ledger import TaskLedger
 from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
 from trio_sched._task.queue_view import QueueView
 from trio_sched._task.reservations import Reservations
-from trio_sched._task.watchers import StandingWatcher, Watchers
 
 __all__ = ["TaskAdmissionState"]
 
@@ -34,7 +33,12 @@ _NOTHING: Final[Mapping[SchedulerResourceKey, int]] = MappingProxyType({})
 
 
 class TaskAdmissionState:
-    """What is held, owed and reserved, and who judges. `view` is the live view of it."""
+    """What is held, owed and reserved, and who judges.
+
+    view: the live view of it. has_standings: whether the policy says how groups stand; it is then taken to be as pure
+    as it should be. standing_of, evaluate, on_acquire, on_release: the policy's, called without protection from Ctrl-C
+    unless it is one of this package's own.
+    """
 
     __slots__ = (
         "_peer_policy",
@@ -43,6 +47,7 @@ class TaskAdmissionState:
         "_standing_of",
         "_watchers",
         "claims",
+        "has_standings",
         "ledger",
         "policy",
         "reservations",
@@ -57,11 +62,12 @@ class TaskAdmissionState:
         self.reservations = Reservations(config.multi_unit_skip_bound, self.ledger, self)
         self.claims = self.reservations.made
         self.view = self.ledger.view(self.reservations, self)
-        self._watchers = Watchers()
+        self._watchers: list[weakref.ref[StandingWatcher]] = []
         self._peer_policy = cast("PeerPolicy[Hashable]", policy) if isinstance(policy, PeerPolicy) else None
         self._standing_of = cast(
             "Callable[[SchedulableTask, TaskAdmissionView], Hashable] | None", getattr(policy, "standing", None)
         )
+        self.has_standings = self._standing_of is not None
         self._roomy_request: SchedulerResourceRequest | None = None
         self._roomy_version = 0
 
@@ -70,8 +76,10 @@ class TaskAdmissionState:
     def changed(self, group: TaskGroupKey | None, freed: Iterable[SchedulerResourceKey]) -> None:
         """What `group` holds or owes has changed, and more of what is `freed` may be free."""
         self.version += 1
-        self.reservations.state_changed()
-        self._watchers.changed(group, freed)
+        for reference in self._watchers:
+            watcher = reference()
+            if watcher is not None:
+                watcher.changed(group, freed)
 
     def apply(self, delta: PolicyStateDelta) -> None:
         """Change debt as the policy says."""
@@ -84,11 +92,6 @@ class TaskAdmissionState:
             self.changed(group, self.ledger.limiters)
 
     # Questions
-
-    @property
-    def has_standings(self) -> bool:
-        """Whether the policy says how groups stand; it is then taken to be as pure as it should be."""
-        return self._standing_of is not None
 
     @trio.lowlevel.disable_ki_protection
     def standing(self, head: SchedulableTask) -> Hashable:
@@ -164,5 +167,6 @@ class TaskAdmissionState:
         return not self.evaluate(item, alone).allowed
 
     def watch(self, watcher: StandingWatcher) -> None:
-        """Tell `watcher` of changes for as long as it lives."""
-        self._watchers.add(watcher)
+        """Tell `watcher` of changes for as long as it lives. Those that are gone are forgotten."""
+        others = [reference for reference in self._watchers if reference() not in {None, watcher}]
+        self._watchers = [*others, weakref.ref(watcher)]
