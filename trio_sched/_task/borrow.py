@@ -31,12 +31,11 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from trio_sched._resources.task import (
     SchedulableTask,
     SchedulerResourceKey,
-    SchedulerResourceRequest,
     TaskGroupKey,
 )
 from trio_sched._task.competition import Competition, PeerPolicy
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig
-from trio_sched._task.heads import exact_weight
+from trio_sched._task.heads import StandingKind, exact_weight
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.policies import ALLOWED, NO_CHANGE, PolicyStateDelta, TaskAdmissionPolicyDecision
 from trio_sched._task.queue_view import QueueView
@@ -99,18 +98,11 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
             return standing == "always entitled"
         return all(not part.debt and part.projected <= self._strict_share(part, competition) for part in standing)
 
-    def may_refuse(self, standing: BorrowStanding) -> bool:
-        """Who stands between always and never is judged once, when it is asked about."""
-        return standing == "never entitled"
-
-    def refuses(
-        self,
-        request: SchedulerResourceRequest,
-        standing: BorrowStanding,
-        competition: Competition[BorrowStanding],
-    ) -> bool:
-        """Who is never entitled is refused what an entitled peer competes for, and nothing else."""
-        return standing == "never entitled" and competition.is_contested(request.competed_for[0])
+    def kind(self, standing: BorrowStanding) -> StandingKind:
+        """It does at the ends of the scale."""
+        if isinstance(standing, str):
+            return "entitled" if standing == "always entitled" else "unentitled"
+        return "depends"
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView

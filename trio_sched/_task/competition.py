@@ -23,7 +23,7 @@ from trio_sched._resources.task import (
     SchedulerResourceRequest,
     TaskGroupSpec,
 )
-from trio_sched._task.heads import ClassedHeads, exact_weight
+from trio_sched._task.heads import ClassedHeads, StandingKind, exact_weight
 from trio_sched._task.leases import TaskAdmissionView
 from trio_sched._task.queue_view import QueueView
 from trio_sched._task.reservations import has_room_in
@@ -128,22 +128,15 @@ class PeerPolicy(ABC, Generic[S]):
         """Whether a head that stands like that may run whoever else is queued."""
 
     @abstractmethod
-    def may_refuse(self, standing: S) -> bool:
-        """Whether `refuses` can be true of who stands like that."""
-
-    @abstractmethod
-    def refuses(self, request: SchedulerResourceRequest, standing: S, competition: Competition[S]) -> bool:
-        """Whether a head that asks for `request` and stands like that is refused."""
+    def kind(self, standing: S) -> StandingKind:
+        """Whether such a standing alone decides who is entitled."""
 
     def refuses_class(
-        self,
-        request: SchedulerResourceRequest,
-        standing: Hashable,
-        heads: ClassedHeads,
-        admission_view: TaskAdmissionView,
+        self, request: SchedulerResourceRequest, heads: ClassedHeads, admission_view: TaskAdmissionView
     ) -> bool:
-        """Whether all heads of one class are refused."""
-        return self.refuses(request, cast("S", standing), self._among_classes(heads, admission_view))
+        """Whether an entitled head asks for any resource that `request` competes for."""
+        competition = self._among_classes(heads, admission_view)
+        return any(competition.is_contested(resource) for resource in request.competed_for)
 
     def situation(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView

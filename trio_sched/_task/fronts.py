@@ -1,9 +1,16 @@
 """Which class of heads is to be examined next, without looking at those that cannot have become eligible.
 
-A class stands in one of several *fronts*: the open one, or that of a resource of which its heads were found to lack
-units. The front of a resource is passed over until units of that resource may have come free; then it is *stirred*, and
-stays so until none is free. Hence a class whose units are free stands in the open front or in a stirred one, and
-whoever looks for the first eligible head looks there only.
+A class stands in one of several *fronts*:
+
+- the *open* one, where every class starts that is not held back;
+- that of a *resource* of which its heads were found to lack units. It is passed over until units of that resource may
+  have come free; then it is *stirred*, and stays so until none is free;
+- a *held* one, of the classes that the policy lets run only while no entitled head competes with them, by what they
+  compete for. When an entitled head was found that competes for it, the whole front is refused. Else its first class
+  is asked about, and if that is refused then all are, as they have the same competitors.
+
+So a class that may be eligible stands in the open front, in a stirred one, or in a held one that is not refused, and
+whoever looks for the first eligible head looks only there.
 
 A front is a heap of classes by the place of their first head. That place only moves back by itself, as heads are served
 or leave, so it is corrected when a class comes to the top. When a head that comes before all others of its class joins
@@ -12,26 +19,43 @@ it, the class is entered again; an entry with another place than the class's own
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush, heapreplace
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from trio_sched._fair import FairOrder, FairPlace
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.heads import HeadBucket, HeadClass
 
-__all__ = ["Fronts"]
+__all__ = ["Examiner", "Fronts"]
 
 Place: TypeAlias = FairPlace[TaskGroupKey]
+Ask: TypeAlias = Callable[[TaskGroupKey], SchedulableTask | None]
 
 _SPARE_STALE: Final = 8
 
 
-class _Front:
-    __slots__ = ("classes", "heap", "resource")
+class Examiner(Protocol):
+    """The index of heads, which knows what is free and what is refused."""
 
-    def __init__(self, resource: SchedulerResourceKey | None) -> None:
-        self.resource = resource
+    def lacks(self, bucket: HeadBucket, /) -> SchedulerResourceKey | None:
+        """A resource of which too little is free for the heads of `bucket`, or None."""
+        ...
+
+    def has_free(self, resource: SchedulerResourceKey, /) -> bool:
+        """Whether any unit of `resource` is free."""
+        ...
+
+    def refuses(self, examined: HeadClass, /) -> bool:
+        """Whether entitled heads compete with a class that is held back by them."""
+        ...
+
+
+class _Front:
+    __slots__ = ("classes", "heap", "name")
+
+    def __init__(self, name: SchedulerResourceKey | tuple[SchedulerResourceKey, ...] | None) -> None:
+        self.name = name
         self.classes = 0
         self.heap: list[tuple[Place, int, HeadClass]] = []
 
@@ -59,16 +83,23 @@ class _Front:
         return None
 
 
+class _Found(NamedTuple):
+    place: Place
+    item: SchedulableTask
+    head_class: HeadClass
+
+
 class Fronts:
     """The classes of all heads, each in its front. `parked`: the fronts of resources."""
 
-    __slots__ = ("_open", "_order", "_stirred", "parked")
+    __slots__ = ("_held", "_open", "_order", "_stirred", "parked")
 
     def __init__(self, order: FairOrder[TaskGroupKey]) -> None:
         self._order = order
         self._open = _Front(None)
-        self.parked: dict[SchedulerResourceKey, _Front] = {}
+        self._held: dict[tuple[SchedulerResourceKey, ...], _Front] = {}
         self._stirred: dict[SchedulerResourceKey, _Front] = {}
+        self.parked: dict[SchedulerResourceKey, _Front] = {}
 
     def join(self, changed: HeadClass) -> None:
         """`changed` has one more head, or is new."""
@@ -76,10 +107,11 @@ class Fronts:
         assert place is not None
         front = changed.front
         if front is None:
-            front = changed.front = self._open
-            front.classes += 1
+            self._enter(changed, self._held_front(changed) if changed.kind == "unentitled" else self._open, place)
+            return
         assert isinstance(front, _Front)
-        if changed.place is None or place < changed.place:
+        assert changed.place is not None
+        if place < changed.place:
             front.push(changed, place)
 
     def leave(self, ended: HeadClass) -> None:
@@ -87,53 +119,54 @@ class Fronts:
         self._take_out(ended)
         ended.front = ended.place = None
 
-    def stir(self, resource: SchedulerResourceKey) -> None:
-        """Units of `resource` may have come free."""
-        front = self.parked.get(resource)
-        if front is not None:
-            self._stirred[resource] = front
+    def stir(self, resources: Iterable[SchedulerResourceKey]) -> None:
+        """Units of these may have come free."""
+        for resource in resources:
+            front = self.parked.get(resource)
+            if front is not None:
+                self._stirred[resource] = front
 
     def stir_all(self) -> None:
         """Units of any resource may have come free."""
         self._stirred.update(self.parked)
 
-    def first(
-        self,
-        lacks: Callable[[HeadBucket], SchedulerResourceKey | None],
-        has_free: Callable[[SchedulerResourceKey], bool],
-        refuses: Callable[[HeadClass], bool],
-        ask: Callable[[TaskGroupKey], SchedulableTask | None],
-    ) -> SchedulableTask | None:
-        """What `ask` returns, if not None, for the first group in fair order whose head lacks nothing.
+    def first(self, examiner: Examiner, ask: Ask) -> SchedulableTask | None:
+        """The first eligible head in fair order. `ask` returns the head of a group if it is eligible."""
+        found = self._first_of([self._open, *self._stirred.values()], examiner, ask, None)
+        for front in tuple(self._held.values()) if self._held else ():
+            if found is None or not _competes(found.head_class, front):
+                found = self._first_of([front], examiner, ask, found) or found
+        return None if found is None else found.item
 
-        Heads of a class that is refused are not asked about.
-        """
+    def _first_of(self, fronts: list[_Front], examiner: Examiner, ask: Ask, found: _Found | None) -> _Found | None:
+        """The first eligible head in these fronts that comes before what was found."""
         order = self._order
-        fronts = [self._open]
-        if self._stirred:
-            fronts.extend(self._stirred.values())
         aside: list[tuple[_Front, HeadClass, Place]] = []
         try:
             while True:
                 examined: HeadClass | None = None
+                place: Place | None = None if found is None else found.place
                 examined_front = self._open
-                place: Place | None = None
                 for front in fronts:
                     candidate = front.first(order)
                     if candidate is not None and (place is None or front.heap[0][0] < place):
                         examined, examined_front, place = candidate, front, front.heap[0][0]
                 if examined is None or place is None:
                     return None
-                resource = lacks(examined.bucket)
+                resource = examiner.lacks(examined.bucket)
                 if resource is None:
-                    if not (examined.may_be_refused and refuses(examined)):
-                        item = ask(place[2].key)
-                        if item is not None:
-                            return item
-                elif resource != examined_front.resource:
-                    self._park(examined, place, resource)
+                    if examined.kind == "unentitled" and examiner.refuses(examined):
+                        if examined_front.name == examined.bucket.request.competed_for:
+                            return None
+                        self._move(examined, self._held_front(examined), place)
+                        continue
+                    item = ask(place[2].key)
+                    if item is not None:
+                        return _Found(place, item, examined)
+                elif resource != examined_front.name:
+                    self._move(examined, self._parked_front(resource), place)
                     continue
-                elif not has_free(resource):
+                elif not examiner.has_free(resource):
                     del self._stirred[resource]
                     fronts.remove(examined_front)
                     continue
@@ -143,19 +176,45 @@ class Fronts:
             for front, examined, place in aside:
                 front.push(examined, place)
 
-    def _park(self, parked: HeadClass, place: Place, resource: SchedulerResourceKey) -> None:
-        self._take_out(parked)
+    def _parked_front(self, resource: SchedulerResourceKey) -> _Front:
         front = self.parked.get(resource)
         if front is None:
             front = self.parked[resource] = _Front(resource)
-        parked.front = front
+        return front
+
+    def _held_front(self, held: HeadClass) -> _Front:
+        competed_for = held.bucket.request.competed_for
+        front = self._held.get(competed_for)
+        if front is None:
+            front = self._held[competed_for] = _Front(competed_for)
+        return front
+
+    def _move(self, moved: HeadClass, front: _Front, place: Place) -> None:
+        self._take_out(moved)
+        self._enter(moved, front, place)
+
+    def _enter(self, entered: HeadClass, front: _Front, place: Place) -> None:
+        entered.front = front
         front.classes += 1
-        front.push(parked, place)
+        front.push(entered, place)
 
     def _take_out(self, taken: HeadClass) -> None:
         front = taken.front
         assert isinstance(front, _Front)
         front.classes -= 1
-        if not front.classes and front.resource is not None:
-            del self.parked[front.resource]
-            self._stirred.pop(front.resource, None)
+        if not front.classes:
+            if isinstance(front.name, str):
+                del self.parked[front.name]
+                self._stirred.pop(front.name, None)
+            elif front.name is not None:
+                del self._held[front.name]
+
+
+def _competes(found: HeadClass, front: _Front) -> bool:
+    """Whether a head that was found eligible is entitled, and asks for what the classes of a held front compete for."""
+    amounts = found.bucket.request.amounts
+    return (
+        found.kind == "entitled"
+        and isinstance(front.name, tuple)
+        and any(resource in amounts for resource in front.name)
+    )

@@ -89,8 +89,7 @@ class HeadIndex:
         if found is not None:
             self._changed.add(found)
         if self._fronts.parked:
-            for resource in freed:
-                self._fronts.stir(resource)
+            self._fronts.stir(freed)
 
     def head_changed(self, group: QueuedGroup) -> None:
         """`group` has another head."""
@@ -118,7 +117,25 @@ class HeadIndex:
         assert source is not None
         if source.claims:
             self._fronts.stir_all()
-        return self._fronts.first(self._lacks, source.has_free, self._refuses, ask)
+        return self._fronts.first(self, ask)
+
+    def lacks(self, bucket: HeadBucket) -> SchedulerResourceKey | None:
+        """A resource of which too little is free for the heads of `bucket`, or None. The index is up to date."""
+        if bucket.seen != self.epoch:
+            assert self.source is not None
+            bucket.lacks = self.source.lacking(bucket.request, bucket.claim, self._heads)
+            bucket.seen = self.epoch
+        return bucket.lacks
+
+    def has_free(self, resource: SchedulerResourceKey) -> bool:
+        """Whether any unit of `resource` is free."""
+        assert self.source is not None
+        return self.source.has_free(resource)
+
+    def refuses(self, examined: HeadClass) -> bool:
+        """Whether entitled heads compete with a class that is held back by them."""
+        assert self.source is not None
+        return self.source.refuses(examined.bucket.request, examined.standing, self)
 
     def class_with_room(self, item: SchedulableTask) -> HeadClass | None:
         """The class of `item`, or None if it heads no group or lacks units."""
@@ -128,12 +145,12 @@ class HeadIndex:
         self._catch_up()
         found = group.head_class
         assert found is not None
-        return found if self._lacks(found.bucket) is None else None
+        return found if self.lacks(found.bucket) is None else None
 
     def with_room(self, resource: SchedulerResourceKey) -> Sequence[HeadBucket]:
         """The buckets that ask for `resource`, and all of whose units are free."""
         self._catch_up()
-        return [bucket for bucket in self._by_resource.get(resource, ()) if self._lacks(bucket) is None]
+        return [bucket for bucket in self._by_resource.get(resource, ()) if self.lacks(bucket) is None]
 
     def gathering(self) -> Iterable[HeadBucket]:
         """The buckets whose units may come free one at a time."""
@@ -173,21 +190,8 @@ class HeadIndex:
             self._seen = seen
             self.epoch += 1
 
-    def _lacks(self, bucket: HeadBucket) -> SchedulerResourceKey | None:
-        if bucket.seen != self.epoch:
-            assert self.source is not None
-            bucket.lacks = self.source.lacking(bucket.request, bucket.claim, self._heads)
-            bucket.seen = self.epoch
-        return bucket.lacks
-
-    def _refuses(self, examined: HeadClass) -> bool:
-        assert self.source is not None
-        return self.source.refuses(examined.bucket.request, examined.standing, self)
-
     @trio.lowlevel.enable_ki_protection
     def _place(self, group: QueuedGroup, claim: Hashable, standing: Hashable, aspect: Hashable) -> None:
-        source = self.source
-        assert source is not None
         head, old = group.head, group.head_class
         request, spec = head.resource_request, head.group
         if (
@@ -198,29 +202,35 @@ class HeadIndex:
             or (request is not old.bucket.request and request != old.bucket.request)
             or (spec is not group.spec and exact_weight(spec.weight) != group.exact_weight)
         ):
-            self._leave(group)
-            bucket = self._buckets.get((request, claim))
-            if bucket is None:
-                bucket = self._buckets[request, claim] = HeadBucket(request, claim)
-                for resource in request.amounts:
-                    self._by_resource.setdefault(resource, {})[bucket] = None
-                if gathers(request):
-                    self._gathering[bucket] = None
-            found = bucket.classes.get((standing, aspect))
-            if found is None:
-                found = bucket.classes[standing, aspect] = HeadClass(
-                    bucket, standing, aspect, may_be_refused=source.may_refuse(standing)
-                )
+            found = self._class(request, claim, standing, aspect)
             found.count += 1
-            bucket.count += 1
+            found.bucket.count += 1
+            self._leave(group)
             group.spec = spec
             group.exact_weight = exact_weight(spec.weight)
-            bucket.exact_weight += group.exact_weight
+            found.bucket.exact_weight += group.exact_weight
             group.head_class = found
             self._order.move(group.key, found)
             self._fronts.join(found)
             self._version += 1
         self._changed.discard(group)
+
+    def _class(
+        self, request: SchedulerResourceRequest, claim: Hashable, standing: Hashable, aspect: Hashable
+    ) -> HeadClass:
+        bucket = self._buckets.get((request, claim))
+        if bucket is None:
+            bucket = self._buckets[request, claim] = HeadBucket(request, claim)
+            for resource in request.amounts:
+                self._by_resource.setdefault(resource, {})[bucket] = None
+            if gathers(request):
+                self._gathering[bucket] = None
+        found = bucket.classes.get((standing, aspect))
+        if found is None:
+            assert self.source is not None
+            found = HeadClass(bucket, standing, aspect, self.source.kind(standing))
+            bucket.classes[standing, aspect] = found
+        return found
 
     def _leave(self, group: QueuedGroup) -> None:
         old = group.head_class

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from trio_sched._fair import FairPlace
 from trio_sched._resources.task import (
@@ -29,6 +29,7 @@ __all__ = [
     "HeadBucket",
     "HeadClass",
     "QueuedGroup",
+    "StandingKind",
     "StandingSource",
     "StandingWatcher",
     "exact_weight",
@@ -36,6 +37,10 @@ __all__ = [
 ]
 
 _WEIGHT_UNITS: Final = 1 << 1074
+
+StandingKind = Literal["entitled", "unentitled", "depends"]
+"""Entitled heads are never refused. Unentitled ones are refused if, and only if, an entitled head asks for a resource
+that they compete for. Of all others it depends."""
 
 
 @lru_cache(maxsize=1024)
@@ -94,12 +99,12 @@ class StandingSource(Protocol):
         """A resource of which too little is free for `request`, or None. Only reservations for one of `heads` count."""
         ...
 
-    def may_refuse(self, standing: Hashable) -> bool:
-        """Whether heads that stand like that can ever be refused, as far as `refuses` knows."""
+    def kind(self, standing: Hashable) -> StandingKind:
+        """Of which kind a standing is."""
         ...
 
     def refuses(self, request: SchedulerResourceRequest, standing: Hashable, heads: ClassedHeads) -> bool:
-        """Whether it is known, without asking about each, that heads that ask and stand like that are refused."""
+        """Whether entitled heads compete with those, unentitled, that ask and stand like that."""
         ...
 
     def has_free(self, resource: SchedulerResourceKey) -> bool:
@@ -168,15 +173,14 @@ class HeadBucket:
 class HeadClass:
     """Heads of one bucket that stand the same, and by `aspect` are the same to whoever asks. Names their lane.
 
-    may_be_refused: whether it is worth asking the source if it refuses the class. front, place: where the class stands
-    among all, see `_task/fronts.py`.
+    front, place: where the class stands among all, see `_task/fronts.py`.
     """
 
-    __slots__ = ("aspect", "bucket", "count", "front", "may_be_refused", "place", "standing")
+    __slots__ = ("aspect", "bucket", "count", "front", "kind", "place", "standing")
 
-    def __init__(self, bucket: HeadBucket, standing: Hashable, aspect: Hashable, *, may_be_refused: bool) -> None:
+    def __init__(self, bucket: HeadBucket, standing: Hashable, aspect: Hashable, kind: StandingKind) -> None:
         self.bucket = bucket
-        self.may_be_refused = may_be_refused
+        self.kind = kind
         self.standing = standing
         self.aspect = aspect
         self.count = 0

@@ -16,10 +16,10 @@ import attrs
 from trio_sched._resources.task import (
     SchedulableTask,
     SchedulerResourceKey,
-    SchedulerResourceRequest,
     TaskGroupKey,
 )
 from trio_sched._task.competition import Competition, PeerPolicy
+from trio_sched._task.heads import StandingKind
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.queue_view import QueueView
 
@@ -99,13 +99,9 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
         """Whoever is not at its limit is entitled."""
         return not standing
 
-    def may_refuse(self, standing: bool) -> bool:
-        """Only who is at its limit is ever refused."""
-        return standing
-
-    def refuses(self, request: SchedulerResourceRequest, standing: bool, competition: Competition[bool]) -> bool:
-        """Whoever is at its limit is refused what an entitled peer competes for."""
-        return standing and any(competition.is_contested(resource) for resource in request.competed_for)
+    def kind(self, standing: bool) -> StandingKind:
+        """It always does."""
+        return "unentitled" if standing else "entitled"
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
@@ -115,10 +111,10 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
         if limit is None or admission_view.running_counts_by_group.get(item.group.key, 0) < limit:
             return ALLOWED
         request = item.resource_request
-        standing, competition = self.situation(item, queue_view, admission_view)
-        if not self.refuses(request, standing, competition):
+        _, competition = self.situation(item, queue_view, admission_view)
+        contested = tuple([resource for resource in request.competed_for if competition.is_contested(resource)])
+        if not contested:
             return ALLOWED
-        contested = tuple(resource for resource in request.competed_for if competition.is_contested(resource))
         return TaskAdmissionPolicyDecision(
             allowed=False,
             reason="group_cap",

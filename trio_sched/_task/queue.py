@@ -67,13 +67,14 @@ def _ask(
 class FairTaskQueue:
     """Ready tasks in weighted fair order over their groups. Synchronous; belongs to one task."""
 
-    __slots__ = ("_group_of", "_groups", "_heads", "_order", "_owner", "_version", "_view")
+    __slots__ = ("_ask", "_group_of", "_groups", "_heads", "_order", "_owner", "_version", "_view")
 
     def __init__(self) -> None:
         self._groups: dict[TaskGroupKey, QueuedGroup] = {}
         self._group_of: dict[str, QueuedGroup] = {}
         self._order: FairOrder[TaskGroupKey] = FairOrder()
         self._owner: LaneEligibility | None = None
+        self._ask: Callable[[TaskGroupKey], SchedulableTask | None] | None = None
         self._version = 0
         groups = self._groups
         heads = LiveMapping(groups, lambda group: group.head)
@@ -126,7 +127,8 @@ class FairTaskQueue:
         if not self._groups:
             return None
         if self._is_classed(is_eligible):
-            item = self._heads.first_eligible(partial(_ask, is_eligible, self._groups, self._view))
+            assert self._ask is not None
+            item = self._heads.first_eligible(self._ask)
         else:
             item = self._first(is_eligible)
         return None if item is None else QueueSelection(item, self._view, self._version)
@@ -168,6 +170,7 @@ class FairTaskQueue:
                 return False
             self._heads.bind(owner.standings, owner.aspect)
             self._owner = owner
+            self._ask = partial(_ask, is_eligible, self._groups, self._view)
         return owner is not None and is_eligible == owner.is_eligible
 
     def _first(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> SchedulableTask | None:

@@ -20,7 +20,7 @@ from trio_sched._resources.task import (
 )
 from trio_sched._task.competition import PeerPolicy
 from trio_sched._task.config import TaskAdmissionConfig
-from trio_sched._task.heads import ClassedHeads, StandingWatcher
+from trio_sched._task.heads import ClassedHeads, StandingKind, StandingWatcher
 from trio_sched._task.leases import TaskAdmissionView
 from trio_sched._task.ledger import TaskLedger
 from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
@@ -147,17 +147,17 @@ class TaskAdmissionState:
         """The policy's answer."""
         return self.policy.evaluate(item, queue_view, self.view)
 
-    def may_refuse(self, standing: Hashable) -> bool:
-        """Whether the policy can be known to refuse heads that stand like that."""
+    def kind(self, standing: Hashable) -> StandingKind:
+        """Of which kind a standing is; of a foreign policy's nothing is known."""
         policy = self._peer_policy
-        return policy is not None and policy.may_refuse(standing)
+        return "depends" if policy is None else policy.kind(standing)
 
     @trio.lowlevel.disable_ki_protection
     def refuses(self, request: SchedulerResourceRequest, standing: Hashable, heads: ClassedHeads) -> bool:
-        """Whether the policy is known to refuse all heads that ask and stand like that."""
+        """Whether entitled heads compete with those, unentitled, that ask and stand like that."""
         policy = self._peer_policy
         assert policy is not None
-        return policy.refuses_class(request, standing, heads, self.view)
+        return policy.refuses_class(request, heads, self.view)
 
     def is_refused_alone(self, item: SchedulableTask) -> bool:
         """Whether the policy refuses `item` even if nobody else is queued."""
