@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "trio_sched"
 
 LAYERS: list[set[str]] = [
-    {"_version", "_errors", "_validation", "_blocking", "_unwrap", "metadata"},
+    {"_version", "_errors", "_validation", "_blocking", "_unwrap", "_extras", "metadata"},
     {"_generator", "_resources"},
     {"_events"},
     {"_fair", "_classify", "_retry_hints"},
@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"_cli"},
 ]
 FACES = {"__init__", "lowlevel", "testing", "rehearsal"}
-ALONE = {"_rehearsal": {"_version", "_errors", "_validation", "_events", "_rehearsal"}}
+ALONE = {"_rehearsal": {"_version", "_errors", "_extras", "_validation", "_events", "_rehearsal"}}
 FORBIDDEN = {"_task": {"_request"}, "_request": {"_task"}, "_observe": {"_client", "_executor", "_task", "_request"}}
 
 

@@ -12,6 +12,7 @@ from trio_sched._errors import (
     UnknownNameError,
 )
 from trio_sched._executor import QuotaExhaustedError
+from trio_sched._extras import MissingExtraError
 from trio_sched._generator import ColumnGenerator
 from trio_sched._pipeline.admission import RequestAdmission, open_admission
 from trio_sched._pipeline.cells import MalformedOutputError
@@ -42,6 +43,7 @@ __all__ = [
     "InvalidTypeError",
     "InvalidValueError",
     "MalformedOutputError",
+    "MissingExtraError",
     "Model",
     "ModelHandle",
     "OutputExistsError",

@@ -15,9 +15,10 @@ know what is said; `waiting`, `app`, `loopback` and `server` serve it; `control`
 
 from __future__ import annotations
 
+from trio_sched._extras import MissingExtraError
 from trio_sched._rehearsal.control import RehearsalClient, RehearsalRefusedError
 from trio_sched._rehearsal.counters import CountersView, TallyView
-from trio_sched._rehearsal.errors import MissingExtraError, NotLoopbackError, RehearsalStartError
+from trio_sched._rehearsal.errors import NotLoopbackError, RehearsalStartError
 from trio_sched._rehearsal.process import RehearsalProcess, rehearsal_process
 from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
 from trio_sched._rehearsal.server import RehearsalServer, open_rehearsal

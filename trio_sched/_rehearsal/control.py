@@ -9,8 +9,8 @@ from __future__ import annotations
 import trio
 
 from trio_sched._errors import TrioSchedError
+from trio_sched._extras import require
 from trio_sched._rehearsal.counters import CountersView
-from trio_sched._rehearsal.errors import require
 from trio_sched._rehearsal.loopback import url_host
 from trio_sched._rehearsal.script import RehearsalScript
 from trio_sched._rehearsal.serde import counters_from_json, script_from_json, script_to_json

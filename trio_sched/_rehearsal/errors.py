@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 from trio_sched._errors import InvalidValueError, TrioSchedError
 
-__all__ = ["MissingExtraError", "NotLoopbackError", "RehearsalStartError", "require"]
-
-
-class MissingExtraError(TrioSchedError, ImportError):
-    """A part of the package was used whose optional dependencies are not installed.
-
-    Attributes: `extra` (the name to install), `missing` (the module that could not be imported).
-    """
-
-    def __init__(self, extra: str, missing: str) -> None:
-        super().__init__(extra, missing)
-        self.extra = extra
-        self.missing = missing
-
-    def __str__(self) -> str:
-        return f"{self.missing} is not installed; run: pip install 'trio_sched[{self.extra}]'"
+__all__ = ["NotLoopbackError", "RehearsalStartError"]
 
 
 class NotLoopbackError(InvalidValueError):
@@ -51,12 +34,3 @@ class RehearsalStartError(TrioSchedError):
         if self.returncode is None:
             return "the rehearsal provider's process did not get ready in time"
         return f"the rehearsal provider's process ended with exit code {self.returncode} before it was ready"
-
-
-def require(extra: str, *modules: str) -> None:
-    """Raise `MissingExtraError` unless all `modules`, which `extra` installs, can be imported."""
-    try:
-        for module in modules:
-            importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(extra, error.name or extra) from error

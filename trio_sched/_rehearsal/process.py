@@ -15,8 +15,9 @@ from typing import cast
 
 import trio
 
+from trio_sched._extras import require
 from trio_sched._rehearsal.control import RehearsalClient
-from trio_sched._rehearsal.errors import RehearsalStartError, require
+from trio_sched._rehearsal.errors import RehearsalStartError
 from trio_sched._rehearsal.loopback import check_loopback
 from trio_sched._rehearsal.provider import open_providers
 from trio_sched._rehearsal.script import RehearsalScript

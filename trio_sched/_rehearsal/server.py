@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, cast
 
 import trio
 
+from trio_sched._extras import require
 from trio_sched._rehearsal.counters import CountersView
-from trio_sched._rehearsal.errors import require
 from trio_sched._rehearsal.loopback import listen_on_loopback, url_host
 from trio_sched._rehearsal.provider import Provider, open_providers
 from trio_sched._rehearsal.script import RehearsalScript
