@@ -81,8 +81,9 @@ class Dispatcher:
 
     def withdraw(self, task_id: str) -> None:
         """Take a task out of the queue if it is there."""
-        self._queue.discard(task_id)
-        self._tasks.pop(task_id, None)
+        task = self._tasks.pop(task_id, None)
+        if self._queue.discard(task_id) and task is not None:
+            self._events.withdrawn(self._resolver.schedulable(task), task)
 
     @trio.lowlevel.enable_ki_protection
     def dispatch(self) -> int:
@@ -115,7 +116,7 @@ class Dispatcher:
         """Commit and spawn under `lease`, which is the worker's from then on; on any other way it goes back."""
         event: SchedulerAdmissionEventKind = "worker_spawn_failed"
         try:
-            self._events.task_lease("task_lease_acquired", lease, correlation)
+            self._events.task_lease_acquired(lease, correlation)
             if self._queue.commit(selection) is not None:
                 del self._tasks[selection.item.task_id]
                 self._spawn(task, attempt, lease, correlation)

@@ -7,7 +7,7 @@ an event, and everything that is needed to build it, is paid only by runs that a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import trio
 
@@ -16,8 +16,9 @@ from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerAdmis
 from trio_sched._events.sinks import EventStream
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.task import SUBMISSION, SchedulableTask, Task, TaskGroupKey
+from trio_sched._task.graph import ExecutionGraph
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease
-from trio_sched._task.resolver import SchedulingMetadataDiagnostic
+from trio_sched._task.resolver import TaskSchedulingResolver
 
 __all__ = ["SchedulerEvents"]
 
@@ -43,14 +44,31 @@ class SchedulerEvents:
             task_execution_id,
         )
 
-    def job_started(self, fallbacks: Sequence[SchedulingMetadataDiagnostic]) -> None:
-        """The run began; `fallbacks` are the generators that it goes on with although their metadata failed."""
+    def job_started(
+        self, graph: ExecutionGraph, resolver: TaskSchedulingResolver, snapshot: dict[str, JsonValue]
+    ) -> None:
+        """The run began. Told once: what each column needs, its group and its resources, and where the resolver goes on
+        with a fallback although a generator's metadata failed.
+        """
         if "scheduler_job_started" in self._wanted:
+            columns: dict[str, JsonValue] = {
+                column: {
+                    "task_type": graph.nodes[column].task_type,
+                    "needs": list(graph.nodes[column].needs),
+                    "group": str(resolved.group.key),
+                    "resources": dict(resolved.resource_request.amounts),
+                }
+                for column, resolved in resolver.by_column.items()
+                if column in graph.nodes
+            }
             told: list[JsonValue] = [
                 {"columns": list(each.columns), "code": each.code, "fallback": list(each.fallback.identity)}
-                for each in fallbacks
+                for each in resolver.diagnostics
             ]
-            self._emit("scheduler_job_started", diagnostics={"metadata_fallbacks": told} if told else None)
+            diagnostics: dict[str, JsonValue] = {"columns": columns}
+            if told:
+                diagnostics["metadata_fallbacks"] = told
+            self._emit("scheduler_job_started", snapshot=snapshot, diagnostics=diagnostics)
 
     def job_completed(self, result: str, snapshot: dict[str, JsonValue]) -> None:
         """The run ended, with nothing left to do or before."""
@@ -74,6 +92,17 @@ class SchedulerEvents:
                 task_id=item.task_id,
                 correlation=self.correlation(task, item.group.key, None),
                 scheduler_resource_key=resource_label(item),
+            )
+
+    def withdrawn(self, item: SchedulableTask, task: Task) -> None:
+        """A task left the queue without running, because nobody needs it any more."""
+        if "cancelled" in self._wanted:
+            self._emit(
+                "cancelled",
+                task_id=item.task_id,
+                correlation=self.correlation(task, item.group.key, None),
+                scheduler_resource_key=resource_label(item),
+                reason_or_result="withdrawn",
             )
 
     def wants(self, kind: SchedulerAdmissionEventKind) -> bool:
@@ -123,6 +152,11 @@ class SchedulerEvents:
                 diagnostics=diagnostics,
             )
 
+    def task_lease_acquired(self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
+        """A lease was granted; what it holds above its group's share is told."""
+        borrowed: dict[str, JsonValue] | None = {"borrowed": dict(lease.borrowed)} if lease.borrowed else None
+        self.task_lease("task_lease_acquired", lease, correlation, diagnostics=borrowed)
+
     def task_completed(
         self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation, error: Exception | None
     ) -> None:
@@ -140,7 +174,15 @@ class SchedulerEvents:
         """A worker left its lease."""
         self.task_lease("task_lease_released", lease, correlation, "released")
 
-    def failure(self, kind: SchedulerAdmissionEventKind, task: Task, task_id: str, reason: str, error: str) -> None:
+    def failure(
+        self,
+        kind: SchedulerAdmissionEventKind,
+        task: Task,
+        task_id: str,
+        reason: str,
+        error: str,
+        **diagnostics: JsonValue,
+    ) -> None:
         """A task was deferred or given up because of `reason`; `error` is the error's type."""
         if kind in self._wanted:
             self._emit(
@@ -150,7 +192,7 @@ class SchedulerEvents:
                     self._run_id, task.row_group, task.column, task.task_type, None, None, None
                 ),
                 reason_or_result=reason,
-                diagnostics={"error": error},
+                diagnostics={"error": error, **diagnostics},
             )
 
     def _emit(

@@ -23,6 +23,7 @@ import trio
 
 from trio_sched._capacity import AsyncCapacityObservedMaxima
 from trio_sched._errors import TrioSchedError
+from trio_sched._events.json_value import JsonValue
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._events.sinks import EventStream
 from trio_sched._resources.correlation import RuntimeCorrelation
@@ -119,7 +120,8 @@ class AsyncTaskScheduler:
             admission = TaskAdmissionController(default_task_admission(resolver))
         self._runner = runner
         self._admission = admission
-        self._fallbacks = resolver.diagnostics
+        self._graph = graph
+        self._resolver = resolver
         self._classify = classify
         self._tracker = CompletionTracker(graph)
         self._events = SchedulerEvents(events if events is not None else EventStream(None, ()), run_id)
@@ -162,7 +164,7 @@ class AsyncTaskScheduler:
         self._started = True
         token = trio.lowlevel.current_trio_token()
         self._cancel = lambda: token.run_sync_soon(self._cancel_scope.cancel, idempotent=True)
-        self._events.job_started(self._fallbacks)
+        self._events.job_started(self._graph, self._resolver, self._snapshot())
         result = "failed"
         try:
             with single_error(), self._cancel_scope:
@@ -176,8 +178,7 @@ class AsyncTaskScheduler:
         finally:
             self._cancel = self._cancel_scope.cancel
             self._admission.shutdown()
-            snapshot = scheduler_snapshot(self._dispatcher.queue.view(), self._admission.view())
-            self._events.job_completed(result, snapshot)
+            self._events.job_completed(result, self._snapshot())
         return SchedulerResult(
             row_groups=self._durable_groups,
             rows=self._durable_rows,
@@ -200,6 +201,9 @@ class AsyncTaskScheduler:
         if not self._bell_rung:
             self._bell_rung = True
             self._send.send_nowait(AdmissionChanged())
+
+    def _snapshot(self) -> dict[str, JsonValue]:
+        return scheduler_snapshot(self._dispatcher.queue.view(), self._admission.view())
 
     @trio.lowlevel.enable_ki_protection
     async def _loop(self) -> None:
@@ -267,8 +271,11 @@ class AsyncTaskScheduler:
             return
         failure = _unprotected(self._classify, error)
         task_id = stable_task_id(task)
-        if self._retries.defer(task, failure, trio.current_time()) is not None:
-            self._events.failure("retry_deferred", task, task_id, failure.reason, type(error).__name__)
+        deferral = self._retries.defer(task, failure, trio.current_time())
+        if deferral is not None:
+            self._events.failure(
+                "retry_deferred", task, task_id, failure.reason, type(error).__name__, due_monotonic=deferral.due
+            )
             return
         if failure.kind == "non_retryable" and self._first_non_retryable_error is None:
             self._first_non_retryable_error = error
