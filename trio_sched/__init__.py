@@ -14,6 +14,7 @@ from trio_sched._errors import (
 from trio_sched._executor import QuotaExhaustedError
 from trio_sched._extras import MissingExtraError
 from trio_sched._generator import ColumnGenerator
+from trio_sched._observe.otel import OpenTelemetryEventSink
 from trio_sched._pipeline.admission import RequestAdmission, open_admission
 from trio_sched._pipeline.cells import MalformedOutputError
 from trio_sched._pipeline.columns import CellColumn, Column, FromScratchColumn, RowSpan, column, from_scratch_column
@@ -46,6 +47,7 @@ __all__ = [
     "MissingExtraError",
     "Model",
     "ModelHandle",
+    "OpenTelemetryEventSink",
     "OutputExistsError",
     "OutputNotWritableError",
     "PipelineError",
