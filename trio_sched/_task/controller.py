@@ -17,7 +17,7 @@ For whoever waits: every answer is a function of the queue and of the state at `
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from types import MappingProxyType
 from typing import Final
@@ -31,6 +31,7 @@ from trio_sched._resources.release import ReleaseReason, ReleaseResult
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey
 from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import TaskAdmissionConfig
+from trio_sched._task.eligibility import no_aspect
 from trio_sched._task.heads import StandingSource
 from trio_sched._task.leases import (
     LeakedTaskLease,
@@ -84,7 +85,6 @@ class TaskAdmissionController:
         self._leases: dict[int, TaskAdmissionLease] = {}
         self._last_lease_id = 0
         self._granted = 0
-        self._is_shut_down = False
         self._policy_error: Exception | None = None
         self._counters: dict[str, int] = {}
         self._allowed: tuple[SchedulableTask, QueueView, int, int, TaskAdmissionPolicyDecision] | None = None
@@ -109,9 +109,7 @@ class TaskAdmissionController:
         """Who tells a queue how groups stand; None if the policy does not say. See `LaneEligibility`."""
         return self._state if self._state.has_standings else None
 
-    def aspect(self, head: SchedulableTask) -> Hashable:
-        """Nothing but standing tells heads apart. See `LaneEligibility`."""
-        return None
+    aspect = staticmethod(no_aspect)
 
     def view(self) -> TaskAdmissionView:
         """The live view of the ledger: always the same object, always the present state."""
@@ -147,7 +145,7 @@ class TaskAdmissionController:
     def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
         """Whether `try_acquire` would grant `item` now."""
         state = self._state
-        if self._is_shut_down or state.lacking_for(item, queue_view) is not None:
+        if not state.is_open or state.lacking_for(item, queue_view) is not None:
             return False
         decision = state.policy.evaluate(item, queue_view, state.view)
         if decision.allowed and state.has_standings and queue_view.version is not None:
@@ -244,15 +242,15 @@ class TaskAdmissionController:
     @trio.lowlevel.enable_ki_protection
     def shutdown(self) -> None:
         """Grant nothing from now on. Leases that are held stay held and can be given back."""
-        self._is_shut_down = True
+        self._state.is_open = False
         self._state.changed(None, ())
 
     # Inside
 
     def _judge(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | TaskAdmissionDenied:
-        if self._is_shut_down:
-            return TaskAdmissionDenied(item, "shutdown")
         state = self._state
+        if not state.is_open:
+            return TaskAdmissionDenied(item, "shutdown")
         if state.lacking_for(item, queue_view) is not None:
             return TaskAdmissionDenied(item, "no_capacity", diagnostics=state.shortage(item, queue_view))
         decision = state.evaluate(item, queue_view)

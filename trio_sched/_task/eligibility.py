@@ -17,7 +17,12 @@ from trio_sched._resources.task import SchedulableTask
 from trio_sched._task.heads import StandingSource
 from trio_sched._task.queue_view import QueueView
 
-__all__ = ["LaneEligibility"]
+__all__ = ["LaneEligibility", "no_aspect"]
+
+
+def no_aspect(head: SchedulableTask) -> Hashable:
+    """The `aspect` of a controller itself: nothing but standing tells heads apart, and no entitled head is refused."""
+    return None
 
 
 @runtime_checkable

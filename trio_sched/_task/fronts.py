@@ -24,13 +24,13 @@ from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from trio_sched._fair import FairOrder, FairPlace
-from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
+from trio_sched._resources.task import SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.heads import HeadBucket, HeadClass
 
 __all__ = ["Examiner", "Fronts"]
 
 Place: TypeAlias = FairPlace[TaskGroupKey]
-Ask: TypeAlias = Callable[[TaskGroupKey], SchedulableTask | None]
+Ask: TypeAlias = Callable[[TaskGroupKey], bool]
 
 _SPARE_STALE: Final = 8
 
@@ -44,6 +44,10 @@ class Examiner(Protocol):
 
     def has_free(self, resource: SchedulerResourceKey, /) -> bool:
         """Whether any unit of `resource` is free."""
+        ...
+
+    def settle(self, bucket: HeadBucket, /) -> None:
+        """Look again how the groups of `bucket` stand."""
         ...
 
     def refuses(self, examined: HeadClass, /) -> bool:
@@ -85,7 +89,6 @@ class _Front:
 
 class _Found(NamedTuple):
     place: Place
-    item: SchedulableTask
     head_class: HeadClass
 
 
@@ -130,15 +133,17 @@ class Fronts:
         """Units of any resource may have come free."""
         self._stirred.update(self.parked)
 
-    def first(self, examiner: Examiner, ask: Ask) -> SchedulableTask | None:
-        """The first eligible head in fair order. `ask` returns the head of a group if it is eligible."""
-        found = self._first_of([self._open, *self._stirred.values()], examiner, ask, None)
+    def first(self, examiner: Examiner, ask: Ask, asks_about_entitled: bool) -> TaskGroupKey | None:
+        """The group of the first eligible head in fair order. `ask` says whether the head of a group is eligible."""
+        found = self._first_of([self._open, *self._stirred.values()], examiner, ask, None, asks_about_entitled)
         for front in tuple(self._held.values()) if self._held else ():
             if found is None or not _competes(found.head_class, front):
-                found = self._first_of([front], examiner, ask, found) or found
-        return None if found is None else found.item
+                found = self._first_of([front], examiner, ask, found, asks_about_entitled) or found
+        return None if found is None else found.place[2].key
 
-    def _first_of(self, fronts: list[_Front], examiner: Examiner, ask: Ask, found: _Found | None) -> _Found | None:
+    def _first_of(
+        self, fronts: list[_Front], examiner: Examiner, ask: Ask, found: _Found | None, asks_about_entitled: bool
+    ) -> _Found | None:
         """The first eligible head in these fronts that comes before what was found."""
         order = self._order
         aside: list[tuple[_Front, HeadClass, Place]] = []
@@ -155,14 +160,16 @@ class Fronts:
                     return None
                 resource = examiner.lacks(examined.bucket)
                 if resource is None:
+                    if examined.bucket.unsettled:
+                        examiner.settle(examined.bucket)
+                        continue
                     if examined.kind == "unentitled" and examiner.refuses(examined):
                         if examined_front.name == examined.bucket.request.competed_for:
                             return None
                         self._move(examined, self._held_front(examined), place)
                         continue
-                    item = ask(place[2].key)
-                    if item is not None:
-                        return _Found(place, item, examined)
+                    if (examined.kind == "entitled" and not asks_about_entitled) or ask(place[2].key):
+                        return _Found(place, examined)
                 elif resource != examined_front.name:
                     self._move(examined, self._parked_front(resource), place)
                     continue

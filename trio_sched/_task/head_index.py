@@ -1,7 +1,10 @@
 """The index of the ready queue's heads, for one source of standings at a time.
 
 The source says which groups may have come to stand differently, and of which resources units may have come free. Such a
-change only makes a note; the index is brought up to date when it is next looked at.
+change only makes a note. The index is brought up to date when it is next looked at, and how groups stand only where it
+matters: in buckets that have room. A group that is served and released over and over, in a stage that is full, then
+stays in the class that it has whenever anybody asks. The exception is a group that was not entitled: to learn that it
+is now, nobody might ever look at its bucket.
 """
 
 from __future__ import annotations
@@ -39,7 +42,8 @@ class HeadIndex:
         "_groups",
         "_heads",
         "_order",
-        "_seen",
+        "_seen_source_version",
+        "_seen_version",
         "_version",
         "epoch",
         "gathering_heads",
@@ -62,7 +66,7 @@ class HeadIndex:
         self._gathering: dict[HeadBucket, None] = {}
         self._changed: set[QueuedGroup] = set()
         self._version = 0
-        self._seen = (-1, -1)
+        self._seen_version = self._seen_source_version = -1
         self.epoch = 0
         self._aspect: Aspect | None = None
         self.source: StandingSource | None = None
@@ -72,12 +76,12 @@ class HeadIndex:
     # What the queue and the source tell
 
     @trio.lowlevel.enable_ki_protection
-    def bind(self, source: StandingSource, aspect: Aspect) -> None:
-        """Class heads by how they stand with `source`, and by `aspect`."""
+    def bind(self, source: StandingSource, aspect: Aspect | None) -> None:
+        """Class heads by how they stand with `source`, and by `aspect`, if its answer is not the only one."""
         for group in self._groups.values():
             self._leave(group)
         self._changed.update(self._groups.values())
-        self._seen = (-1, -1)
+        self._seen_version = self._seen_source_version = -1
         self._aspect = aspect
         self.source = source
         self.memo = None
@@ -87,14 +91,21 @@ class HeadIndex:
         """`group` may stand differently now, and more of what is `freed` may be free to somebody."""
         found = None if group is None else self._groups.get(group)
         if found is not None:
-            self._changed.add(found)
+            known = found.head_class
+            if known is None or known.kind == "unentitled" or known.bucket.claim is not None or self._has_claims():
+                self._changed.add(found)
+            else:
+                known.bucket.unsettled.add(found)
         if self._fronts.parked:
             self._fronts.stir(freed)
 
     def head_changed(self, group: QueuedGroup) -> None:
         """`group` has another head."""
+        head = group.head
+        request = head.resource_request
+        if request is group.request and head.group is group.spec and self._aspect is None and not self._has_claims():
+            return
         self._changed.add(group)
-        request = group.head.resource_request
         if request is not group.request:
             group.request = request
             is_gathering = gathers(request)
@@ -110,14 +121,20 @@ class HeadIndex:
     # What selection and policies ask
 
     @trio.lowlevel.enable_ki_protection
-    def first_eligible(self, ask: Callable[[TaskGroupKey], SchedulableTask | None]) -> SchedulableTask | None:
-        """The first head in fair order that lacks nothing and that `ask` returns; one of each class is asked about."""
-        self._catch_up()
+    def first_eligible(self, ask: Callable[[TaskGroupKey], bool]) -> SchedulableTask | None:
+        """The first head in fair order that lacks nothing and that `ask` agrees to; one of each class is asked about.
+
+        Where the source alone answers, nobody is asked about an entitled head: it is never refused.
+        """
         source = self.source
         assert source is not None
+        if not source.is_open:
+            return None
+        self._catch_up()
         if source.claims:
             self._fronts.stir_all()
-        return self._fronts.first(self, ask)
+        key = self._fronts.first(self, ask, self._aspect is not None)
+        return None if key is None else self._groups[key].head
 
     def lacks(self, bucket: HeadBucket) -> SchedulerResourceKey | None:
         """A resource of which too little is free for the heads of `bucket`, or None. The index is up to date."""
@@ -145,12 +162,29 @@ class HeadIndex:
         self._catch_up()
         found = group.head_class
         assert found is not None
-        return found if self.lacks(found.bucket) is None else None
+        if self.lacks(found.bucket) is not None:
+            return None
+        if found.bucket.unsettled:
+            self.settle(found.bucket)
+        return group.head_class
 
     def with_room(self, resource: SchedulerResourceKey) -> Sequence[HeadBucket]:
         """The buckets that ask for `resource`, and all of whose units are free."""
         self._catch_up()
-        return [bucket for bucket in self._by_resource.get(resource, ()) if self.lacks(bucket) is None]
+        found = [bucket for bucket in self._by_resource.get(resource, ()) if self.lacks(bucket) is None]
+        for bucket in found:
+            if bucket.unsettled:
+                self.settle(bucket)
+        return found
+
+    def settle(self, bucket: HeadBucket) -> None:
+        """Look again how the groups of `bucket` stand."""
+        source = self.source
+        assert source is not None
+        for group in tuple(bucket.unsettled):
+            known = group.head_class
+            assert known is not None
+            self._place(group, bucket.claim, source.standing(group.head), known.aspect)
 
     def gathering(self) -> Iterable[HeadBucket]:
         """The buckets whose units may come free one at a time."""
@@ -179,16 +213,17 @@ class HeadIndex:
         assert source is not None
         if self._changed:
             aspect = self._aspect
-            assert aspect is not None
             has_claims = bool(source.claims)
             for group in tuple(self._changed):
                 head = group.head
                 claim = source.claim(head) if has_claims else None
-                self._place(group, claim, source.standing(head), aspect(head))
-        seen = (self._version, source.version)
-        if seen != self._seen:
-            self._seen = seen
+                self._place(group, claim, source.standing(head), None if aspect is None else aspect(head))
+        if self._version != self._seen_version or source.version != self._seen_source_version:
+            self._seen_version, self._seen_source_version = self._version, source.version
             self.epoch += 1
+
+    def _has_claims(self) -> bool:
+        return self.source is not None and bool(self.source.claims)
 
     @trio.lowlevel.enable_ki_protection
     def _place(self, group: QueuedGroup, claim: Hashable, standing: Hashable, aspect: Hashable) -> None:
@@ -213,6 +248,8 @@ class HeadIndex:
             self._order.move(group.key, found)
             self._fronts.join(found)
             self._version += 1
+        else:
+            old.bucket.unsettled.discard(group)
         self._changed.discard(group)
 
     def _class(
@@ -237,6 +274,7 @@ class HeadIndex:
         if old is None:
             return
         bucket = old.bucket
+        bucket.unsettled.discard(group)
         group.head_class = None
         old.count -= 1
         bucket.count -= 1

@@ -73,6 +73,11 @@ class StandingSource(Protocol):
         ...
 
     @property
+    def is_open(self) -> bool:
+        """Whether anything is granted at all."""
+        ...
+
+    @property
     def claims(self) -> Collection[object]:
         """The groups that have a claim. While there are any, what is free to whom may change with every change."""
         ...
@@ -155,10 +160,11 @@ class QueuedGroup:
 class HeadBucket:
     """Heads that ask for `request` and have `claim`. `exact_weight` is the sum over their groups.
 
-    lacks: a resource of which too little is free, or None; as of `seen`, an epoch of the index.
+    lacks: a resource of which too little is free, or None; as of `seen`, an epoch of the index. unsettled: the groups
+    that may have come to stand differently than their class.
     """
 
-    __slots__ = ("claim", "classes", "count", "exact_weight", "lacks", "request", "seen")
+    __slots__ = ("claim", "classes", "count", "exact_weight", "lacks", "request", "seen", "unsettled")
 
     def __init__(self, request: SchedulerResourceRequest, claim: Hashable) -> None:
         self.request = request
@@ -168,6 +174,7 @@ class HeadBucket:
         self.classes: dict[tuple[Hashable, Hashable], HeadClass] = {}
         self.lacks: SchedulerResourceKey | None = None
         self.seen = 0
+        self.unsettled: set[QueuedGroup] = set()
 
 
 class HeadClass:

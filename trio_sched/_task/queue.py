@@ -16,7 +16,7 @@ import trio
 
 from trio_sched._fair import FairOrder
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
-from trio_sched._task.eligibility import LaneEligibility
+from trio_sched._task.eligibility import LaneEligibility, no_aspect
 from trio_sched._task.head_index import HeadIndex
 from trio_sched._task.heads import QueuedGroup
 from trio_sched._task.live import LiveMapping
@@ -59,9 +59,8 @@ def _ask(
     groups: Mapping[TaskGroupKey, QueuedGroup],
     view: QueueView,
     key: TaskGroupKey,
-) -> SchedulableTask | None:
-    head = groups[key].head
-    return head if is_eligible(head, view) else None
+) -> bool:
+    return is_eligible(groups[key].head, view)
 
 
 class FairTaskQueue:
@@ -74,7 +73,7 @@ class FairTaskQueue:
         self._group_of: dict[str, QueuedGroup] = {}
         self._order: FairOrder[TaskGroupKey] = FairOrder()
         self._owner: LaneEligibility | None = None
-        self._ask: Callable[[TaskGroupKey], SchedulableTask | None] | None = None
+        self._ask: Callable[[TaskGroupKey], bool] | None = None
         self._version = 0
         groups = self._groups
         heads = LiveMapping(groups, lambda group: group.head)
@@ -168,7 +167,7 @@ class FairTaskQueue:
         if owner is not self._owner:
             if not isinstance(owner, LaneEligibility) or is_eligible != owner.is_eligible or owner.standings is None:
                 return False
-            self._heads.bind(owner.standings, owner.aspect)
+            self._heads.bind(owner.standings, None if owner.aspect is no_aspect else owner.aspect)
             self._owner = owner
             self._ask = partial(_ask, is_eligible, self._groups, self._view)
         return owner is not None and is_eligible == owner.is_eligible

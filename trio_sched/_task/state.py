@@ -35,7 +35,7 @@ _NOTHING: Final[Mapping[SchedulerResourceKey, int]] = MappingProxyType({})
 class TaskAdmissionState:
     """What is held, owed and reserved, and who judges.
 
-    view: the live view of it. has_standings: whether the policy says how groups stand; it is then taken to be as pure
+    view: the live view of it. is_open: whether anything is granted at all. has_standings: whether the policy says how groups stand; it is then taken to be as pure
     as it should be. standing_of, evaluate, on_acquire, on_release: the policy's, called without protection from Ctrl-C
     unless it is one of this package's own.
     """
@@ -48,6 +48,7 @@ class TaskAdmissionState:
         "_watchers",
         "claims",
         "has_standings",
+        "is_open",
         "ledger",
         "policy",
         "reservations",
@@ -58,6 +59,7 @@ class TaskAdmissionState:
     def __init__(self, config: TaskAdmissionConfig, policy: TaskAdmissionPolicy) -> None:
         self.policy = policy
         self.version = 0
+        self.is_open = True
         self.ledger = TaskLedger(config.limits)
         self.reservations = Reservations(config.multi_unit_skip_bound, self.ledger, self)
         self.claims = self.reservations.made
