@@ -17,7 +17,7 @@ from trio_sched._generator import ColumnGenerator
 from trio_sched._observe.otel import OpenTelemetryEventSink
 from trio_sched._pipeline.admission import RequestAdmission, open_admission
 from trio_sched._pipeline.cells import MalformedOutputError
-from trio_sched._pipeline.columns import CellColumn, Column, FromScratchColumn, RowSpan, column, from_scratch_column
+from trio_sched._pipeline.columns import Column, RowSpan, batch_column, column, from_scratch_column
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.model_calls import ModelHandle
 from trio_sched._pipeline.models import Model
@@ -33,12 +33,10 @@ from trio_sched.metadata import SchedulingMetadata, SchedulingMetadataError
 __all__ = [
     "AsyncCapacityPlan",
     "CapacityValue",
-    "CellColumn",
     "Column",
     "ColumnGenerator",
     "CycleError",
     "DuplicateColumnError",
-    "FromScratchColumn",
     "HiddenRetriesError",
     "InputRowError",
     "InvalidTypeError",
@@ -63,6 +61,7 @@ __all__ = [
     "TrioSchedError",
     "UnknownNameError",
     "__version__",
+    "batch_column",
     "column",
     "from_scratch_column",
     "open_admission",

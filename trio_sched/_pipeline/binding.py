@@ -11,7 +11,7 @@ import attrs
 
 from trio_sched._errors import PipelineError, UnknownNameError
 from trio_sched._generator import ColumnGenerator
-from trio_sched._pipeline.columns import CellColumn, Column, FromScratchColumn
+from trio_sched._pipeline.columns import Column
 from trio_sched._pipeline.models import Model, alias_models
 from trio_sched._pipeline.sources import RowReader
 from trio_sched._request.resolver import RequestResourceResolver
@@ -26,7 +26,7 @@ class BoundColumn(ColumnGenerator):
     """One node of the graph with the models it calls in this run."""
 
     node: GraphNode
-    maker: CellColumn | FromScratchColumn | RowReader
+    maker: Column | RowReader
     models: tuple[Model, ...]
     aliases: tuple[str, ...]
     resolver: RequestResourceResolver
@@ -51,7 +51,7 @@ class BoundPipeline:
 def bind_pipeline(columns: Sequence[Column], reader: RowReader | None, models: Mapping[str, Model]) -> BoundPipeline:
     """Check and bind. Raises a `PipelineError` that names the value and the remedy."""
     checked = [_checked(made) for made in columns]
-    used = {made.name: tuple(_model(made, model, models) for model in _declared(made)) for made in checked}
+    used = {made.name: tuple(_model(made, model, models) for model in made.models) for made in checked}
     aliases = alias_models(model for each in used.values() for model in each)
     resolver = RequestResourceResolver()
     for model, alias in aliases.items():
@@ -61,9 +61,7 @@ def bind_pipeline(columns: Sequence[Column], reader: RowReader | None, models: M
             alias=alias,
             max_parallel_requests=model.max_parallel_requests,
         )
-    makers: list[tuple[GraphNode, CellColumn | FromScratchColumn | RowReader]] = [
-        (made.node(), made) for made in checked
-    ]
+    makers: list[tuple[GraphNode, Column | RowReader]] = [(made.node(), made) for made in checked]
     if reader is not None:
         makers.insert(0, (GraphNode(reader.columns[0], "from_scratch", (), reader.columns), reader))
     bound = {
@@ -79,14 +77,10 @@ def bind_pipeline(columns: Sequence[Column], reader: RowReader | None, models: M
     return BoundPipeline(ExecutionGraph(node for node, _ in makers), bound, aliases, resolver)
 
 
-def _checked(made: object) -> CellColumn | FromScratchColumn:
-    if not isinstance(made, CellColumn | FromScratchColumn):
-        raise PipelineError(f"columns must be made with @column or @from_scratch_column, got {made!r}")
+def _checked(made: object) -> Column:
+    if not isinstance(made, Column):
+        raise PipelineError(f"columns must be made with @column, @batch_column or @from_scratch_column, got {made!r}")
     return made
-
-
-def _declared(made: Column) -> tuple[Model | str, ...]:
-    return made.models if isinstance(made, CellColumn) else ()
 
 
 def _model(made: Column, model: Model | str, models: Mapping[str, Model]) -> Model:

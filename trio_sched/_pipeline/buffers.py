@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterable, Sequence
 
 from trio_sched._events.json_value import JsonValue
-from trio_sched._pipeline.cells import Cell, cell_text, read_cell
+from trio_sched._pipeline.cells import Cell, EncodedCell, cell_text, read_cell
 
 __all__ = ["RowGroupBuffer"]
 
 
 class RowGroupBuffer:
-    """The cells of one row group. Who reads a row gets copies, who writes a cell does so once."""
+    """The cells of one row group. Who reads a row gets copies."""
 
     __slots__ = ("_columns", "size")
 
@@ -24,9 +24,19 @@ class RowGroupBuffer:
         """Keep one cell."""
         self._columns[column][row_index] = cell
 
+    def put_all(self, columns: Sequence[str], row_index: int, cells: Sequence[Cell]) -> None:
+        """Keep the cells of some columns of one row."""
+        for column, cell in zip(columns, cells, strict=True):
+            self._columns[column][row_index] = cell
+
     def row(self, row_index: int, columns: Iterable[str]) -> dict[str, JsonValue]:
         """The named cells of one row."""
-        return {column: read_cell(self._columns[column][row_index]) for column in columns}
+        held = self._columns
+        row: dict[str, JsonValue] = {}
+        for column in columns:
+            cell = held[column][row_index]
+            row[column] = read_cell(cell) if isinstance(cell, EncodedCell) else cell
+        return row
 
     def lines(self, living_rows: Sequence[int]) -> str:
         """The living rows as JSON lines, columns in the graph's order."""

@@ -1,15 +1,30 @@
-"""Columns: plain async functions with a name, what they need, and the models they call.
+"""Columns: plain functions with a name, what they need, and the models they call.
 
-`@column` makes a column cell by cell: the function gets a dict of just the columns it needs, then a handle for each of
-its models, and returns the cell. `@from_scratch_column` makes the first column of a dataset without input: the function
-gets a `RowSpan` and returns one value per row of it, so any part of the dataset can be made without what comes before.
+- `@column` makes a column cell by cell: the function gets a dict of just the columns it needs, then a handle for each
+  of its models, and returns the cell.
+- `@batch_column` makes a column for a whole row group at once: the function gets a list of such dicts, one for each
+  living row, and returns one value per row.
+- `@from_scratch_column` makes the first column of a dataset without input: the function gets a `RowSpan` and returns
+  one value per row of it, so any part of the dataset can be made without what comes before.
+
+An async function runs in the run's own thread and should leave work that takes long or blocks to a sync one. A sync
+function runs in a worker thread. A thread cannot be stopped from outside: a run that is cancelled waits until the
+function returns, so one that takes long should now and then call `trio.from_thread.check_cancelled()`. A function that
+calls a model is always async; a client that blocks is called with `await model.call(trio.to_thread.run_sync, ...)`.
+
+A function may make several columns. With `outputs=["title", "body"]` it returns a mapping with exactly these, and is
+known by the first of them. With `side_effect_columns=["thinking"]` it may also give a value for those; absent means
+null. Whoever needs one of them names it like any other column.
+
+What a function is given is its own: it may change it, and nobody else sees that. Over many rows it may return an
+exception in the place of a value, which gives up just that row. What cannot be kept, such as a value that is no JSON or
+a list of the wrong length, is malformed: the rows that it spoiled are given up, and the result says why.
 
 A column is named after its function and can still be called as one.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeAlias, cast
 
@@ -18,13 +33,16 @@ import attrs
 from trio_sched import _validation as check
 from trio_sched._errors import PipelineError
 from trio_sched._generator import ColumnGenerator
+from trio_sched._pipeline.functions import accept_function, function_name
 from trio_sched._pipeline.models import Model
+from trio_sched._pipeline.outputs import Outputs
+from trio_sched._resources.task import TaskType
 from trio_sched._task.graph import GraphNode
 
-__all__ = ["CellColumn", "Column", "FromScratchColumn", "RowSpan", "column", "from_scratch_column"]
+__all__ = ["Column", "RowSpan", "batch_column", "column", "from_scratch_column"]
 
-CellFunction: TypeAlias = Callable[..., Awaitable[object]]
-FromScratchFunction: TypeAlias = Callable[["RowSpan"], Awaitable[Sequence[object]]]
+Function: TypeAlias = Callable[..., object]
+Models: TypeAlias = "Model | str | Sequence[Model | str]"
 
 
 @attrs.frozen
@@ -36,103 +54,121 @@ class RowSpan:
     seed: int
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Column(ColumnGenerator):
-    """A column of a pipeline: made by one of the decorators of this module."""
+    """A column of a pipeline, or several that one function makes; made by one of the decorators of this module."""
 
     name: str = attrs.field(validator=check.text)
+    task_type: TaskType
+    function: Function
+    is_async: bool
+    outputs: Outputs
+    needs: tuple[str, ...] = ()
+    models: tuple[Model | str, ...] = ()
+    ordered: bool = False
 
-    def node(self) -> GraphNode:
-        """The column's place in the graph."""
-        raise NotImplementedError(f"{type(self).__name__} is not made with @column or @from_scratch_column")
-
-
-@attrs.define(eq=False)
-class CellColumn(Column):
-    """A column made cell by cell."""
-
-    function: CellFunction
-    needs: tuple[str, ...]
-    models: tuple[Model | str, ...]
-
-    def node(self) -> GraphNode:
-        """The column's place in the graph."""
-        return GraphNode(self.name, "cell", self.needs)
+    def node(self, *, after: tuple[str, ...] = ()) -> GraphNode:
+        """The column's place in the graph, behind the nodes `after`."""
+        return GraphNode(self.name, self.task_type, self.needs, self.outputs.columns)
 
     async def __call__(self, *args: object) -> object:
-        """Call the function as it is."""
-        return await self.function(*args)
-
-
-@attrs.define(eq=False)
-class FromScratchColumn(Column):
-    """A column made without input, a span of rows at a time."""
-
-    function: FromScratchFunction
-
-    def node(self) -> GraphNode:
-        """The column's place in the graph."""
-        return GraphNode(self.name, "from_scratch")
-
-    async def __call__(self, span: RowSpan) -> Sequence[object]:
-        """Call the function as it is."""
-        return await self.function(span)
+        """Call the function as it is, and await what an async one returns."""
+        made = self.function(*args)
+        return await cast("Awaitable[object]", made) if self.is_async else made
 
 
 def column(
-    *, needs: Iterable[str], model: Model | str | Sequence[Model | str] = (), name: str | None = None
-) -> Callable[[CellFunction], CellColumn]:
-    """Make an async function a column, cell by cell.
+    *,
+    needs: Iterable[str],
+    model: Models = (),
+    name: str | None = None,
+    outputs: Iterable[str] = (),
+    side_effect_columns: Iterable[str] = (),
+) -> Callable[[Function], Column]:
+    """Make a function a column, cell by cell.
 
     needs: the columns whose cells the function reads, at least one. model: the model or models it calls, or their names
     among the `models` given to `run`; the function gets one handle for each, after the row. name: the column's name, by
-    default the function's. Raises `PipelineError` for a function that is not async or does not take those arguments.
+    default the function's. outputs, side_effect_columns: what else it makes, see this module. Raises `PipelineError`
+    for a function that does not take those arguments, or that calls models and is not async.
     """
-    if isinstance(needs, str):
-        raise PipelineError(f"needs must be a list of column names, got the string {needs!r}; write [{needs!r}]")
-    wanted = tuple(needs)
-    models = (model,) if isinstance(model, Model | str) else tuple(model)
+    return _decorator("cell", "row", needs, model, name, outputs, side_effect_columns)
 
-    def decorate(function: CellFunction) -> CellColumn:
-        made = CellColumn(_name(function, name), function, wanted, models)
+
+def batch_column(
+    *,
+    needs: Iterable[str],
+    model: Models = (),
+    name: str | None = None,
+    outputs: Iterable[str] = (),
+    side_effect_columns: Iterable[str] = (),
+) -> Callable[[Function], Column]:
+    """Make a function a column, a whole row group at once.
+
+    The function gets a list of dicts, one for each row of the row group that is still alive when every one of them has
+    what is needed, in order, and then a handle for each of its models. It returns a list with one value per row, in the
+    same order; an exception in the place of a value gives up that row. If it raises, it is run again or the row group's
+    rows are given up, as for a cell. Which rows a row group has depends on `RunConfig.buffer_size`, and which of them
+    are alive may depend on when others failed. The parameters are those of `column`.
+    """
+    return _decorator("batch", "rows", needs, model, name, outputs, side_effect_columns)
+
+
+def from_scratch_column(
+    *,
+    model: Models = (),
+    name: str | None = None,
+    outputs: Iterable[str] = (),
+    side_effect_columns: Iterable[str] = (),
+) -> Callable[[Function], Column]:
+    """Make a function a column that starts a dataset.
+
+    The function gets a `RowSpan`, and then a handle for each of its models. It returns exactly `count` values, the same
+    for the same span and seed; an exception in the place of a value gives up that row. The parameters are those of
+    `column`.
+    """
+    return _decorator("from_scratch", "span", (), model, name, outputs, side_effect_columns)
+
+
+def _decorator(
+    task_type: TaskType,
+    argument: str,
+    needs: Iterable[str],
+    model: Models,
+    name: str | None,
+    outputs: Iterable[str],
+    side_effect_columns: Iterable[str],
+) -> Callable[[Function], Column]:
+    wanted = _names("needs", needs)
+    models = (model,) if isinstance(model, Model | str) else tuple(model)
+    own = _names("outputs", outputs)
+    side_effects = _names("side_effect_columns", side_effect_columns)
+    if own and name is not None and name != own[0]:
+        raise PipelineError(f"a function is known by its first output {own[0]!r}, not by name={name!r}; leave that out")
+
+    def decorate(function: Function) -> Column:
+        known_as = own[0] if own else function_name("column", function, name)
+        owner = f"column {known_as!r}"
         for each in models:
             if not isinstance(cast("object", each), Model | str):
-                raise PipelineError(f"column {made.name!r}: model must be a Model or the name of one, got {each!r}")
-        arguments = ["row", *(f"model {each}" for each in models)]
-        _check_function(made.name, function, arguments)
+                raise PipelineError(f"{owner}: model must be a Model or the name of one, got {each!r}")
+        arguments = [argument, *(f"model {each}" for each in models)]
+        made = Column(
+            name=known_as,
+            task_type=task_type,
+            function=function,
+            is_async=accept_function(owner, function, arguments, models=len(models)),
+            outputs=Outputs(own or (known_as,), side_effects, as_mapping=bool(own or side_effects)),
+            needs=wanted,
+            models=models,
+        )
         made.node()
         return made
 
     return decorate
 
 
-def from_scratch_column(*, name: str | None = None) -> Callable[[FromScratchFunction], FromScratchColumn]:
-    """Make an async function a column that starts a dataset.
-
-    The function gets a `RowSpan` and returns exactly `count` values, the same for the same span and seed. Raises
-    `PipelineError` for a function that is not async or does not take one argument.
-    """
-
-    def decorate(function: FromScratchFunction) -> FromScratchColumn:
-        made = FromScratchColumn(_name(function, name), function)
-        _check_function(made.name, function, ["span"])
-        return made
-
-    return decorate
-
-
-def _name(function: Callable[..., object], name: str | None) -> str:
-    return name if name is not None else getattr(function, "__name__", "")
-
-
-def _check_function(name: str, function: Callable[..., object], arguments: list[str]) -> None:
-    target = function if inspect.isroutine(function) else type(function).__call__
-    if not inspect.iscoroutinefunction(target):
-        raise PipelineError(f"column {name!r} must be made by an async function, got {function!r}; write `async def`")
-    try:
-        inspect.signature(function).bind(*arguments)
-    except TypeError as error:
-        raise PipelineError(
-            f"column {name!r} calls its function with {len(arguments)} arguments ({', '.join(arguments)}), "
-            f"which it does not take: {error}"
-        ) from error
+def _names(parameter: str, names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise PipelineError(f"{parameter} must be a list of column names, got the string {names!r}; write [{names!r}]")
+    return tuple(check.check_text(f"each of {parameter}", each) for each in names)

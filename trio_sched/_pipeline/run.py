@@ -66,6 +66,9 @@ AnySink: TypeAlias = SchedulerAdmissionEventSink | RequestAdmissionEventSink
 _MAX_BLOCKING_THREADS = 8
 """Enough for every row group in flight to be written at once beside the event writer; more only wait for one disk."""
 
+_MAX_COLUMN_THREADS = 40
+"""Of sync columns, beside those of files, which must not wait for them. As many as Trio itself uses by default."""
+
 
 async def run(
     columns: Sequence[Column],
@@ -80,10 +83,11 @@ async def run(
 ) -> RunResult:
     """Make a dataset and put it into the folder `output`.
 
-    columns: made with `@column` and `@from_scratch_column`, in any order. rows: input rows, as an iterable of mappings
-    or a `.jsonl` or `.csv` file; or records: how many rows the from-scratch columns are to make. models: what columns
-    call by name. event_sink: gets either or both event streams, besides the files. blocking: where files are read and
-    written, worker threads by default; a simulation on a mock clock gives `trio_sched.lowlevel.inline`.
+    columns: made with `@column`, `@batch_column` and `@from_scratch_column`, in any order. rows: input rows, as an
+    iterable of mappings or a `.jsonl` or `.csv` file; or records: how many rows the from-scratch columns are to make.
+    models: what columns call by name. event_sink: gets either or both event streams, besides the files. blocking: where
+    files are read and written and sync functions run, worker threads by default; a simulation on a mock clock gives
+    `trio_sched.lowlevel.inline`.
 
     Raises a `PipelineError` for a pipeline that cannot run, `InvalidValueError` for a bad number, `InputRowError` for a
     bad row, `OutputExistsError` or `OutputNotWritableError` for a bad folder. A generator that raises drops its row and
@@ -91,6 +95,7 @@ async def run(
     row group behind, and nothing of the others.
     """
     config = config if config is not None else RunConfig()
+    column_blocking = blocking if blocking is not None else in_threads(_MAX_COLUMN_THREADS)
     blocking = blocking if blocking is not None else in_threads(_MAX_BLOCKING_THREADS)
     if (rows is None) == (records is None):
         raise PipelineError("a run needs either rows or records: input rows, or how many to make from scratch")
@@ -109,7 +114,7 @@ async def run(
     folder = RunFolder(Path(output))
     folder.create()
 
-    return await _Run(pipeline, plan, resolver, tasks, clients, folder, config, blocking).run(
+    return await _Run(pipeline, plan, resolver, tasks, clients, folder, config, blocking, column_blocking).run(
         event_sink, fingerprint(pipeline, config, reader.source if reader is not None else None, records)
     )
 
@@ -127,6 +132,7 @@ class _Run:
         folder: RunFolder,
         config: RunConfig,
         blocking: Blocking,
+        column_blocking: Blocking,
     ) -> None:
         self.pipeline = pipeline
         self.plan = plan
@@ -136,6 +142,7 @@ class _Run:
         self.folder = folder
         self.config = config
         self.blocking = blocking
+        self.column_blocking = column_blocking
         self.run_id = secrets.token_hex(8)
         self.statistics = RequestStatisticsSink()
 
@@ -187,10 +194,22 @@ class _Run:
         handles = {model: ModelHandle(model, executor, self.clients) for model in self.pipeline.aliases}
         store = PartStore(self.folder, self.pipeline.graph.columns, blocking=self.blocking)
         task_admission = TaskAdmissionController(self.tasks)
+        scheduler: AsyncTaskScheduler
+
+        def living_rows(row_group: int) -> Sequence[int]:
+            return scheduler.living_rows(row_group)
+
         scheduler = AsyncTaskScheduler(
             self.pipeline.graph,
             self.resolver,
-            PipelineRunner(self.pipeline.columns, handles, store, seed=self.config.seed),
+            PipelineRunner(
+                self.pipeline,
+                handles,
+                store,
+                blocking=self.column_blocking,
+                living_rows=living_rows,
+                seed=self.config.seed,
+            ),
             self.plan,
             store,
             admission=task_admission,

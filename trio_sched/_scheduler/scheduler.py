@@ -188,6 +188,10 @@ class AsyncTaskScheduler:
             cancelled=self._cancel_scope.cancelled_caught,
         )
 
+    def living_rows(self, row_group: int) -> tuple[int, ...]:
+        """Row indices of an open row group that were not given up, ascending."""
+        return self._tracker.living_rows(row_group)
+
     def observed_maxima(self) -> AsyncCapacityObservedMaxima:
         """The most of each of the scheduler's own capacities that was ever in use at once; the rest is left empty."""
         return AsyncCapacityObservedMaxima(

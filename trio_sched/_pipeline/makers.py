@@ -1,0 +1,159 @@
+"""How each kind of column is made: one maker per node of the graph, ready to be called with a task.
+
+A maker reads what its function needs from the row group's buffer, calls it, checks and keeps what came back, and says
+which rows it could not make. It raises if it made nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+
+from trio_sched._blocking import Blocking
+from trio_sched._pipeline.binding import BoundColumn
+from trio_sched._pipeline.buffers import RowGroupBuffer
+from trio_sched._pipeline.cells import MalformedOutputError, keep_cell
+from trio_sched._pipeline.columns import Column, RowSpan
+from trio_sched._pipeline.functions import awaited_call, raise_as_one
+from trio_sched._pipeline.model_calls import ModelHandle
+from trio_sched._pipeline.outputs import Outputs, one_per_row
+from trio_sched._pipeline.sources import RowReader
+from trio_sched._pipeline.store import PartStore
+from trio_sched._resources.task import Task, TaskType
+from trio_sched._scheduler.reports import RowFailure
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+__all__ = ["LivingRows", "Maker", "Surroundings", "make_maker"]
+
+
+class LivingRows(Protocol):
+    """Knows which rows of an open row group have not been given up."""
+
+    def __call__(self, row_group: int, /) -> Sequence[int]:
+        """Their row indices, ascending."""
+        ...
+
+
+@attrs.frozen(eq=False)
+class Surroundings:
+    """What all makers of one run share. seed: the run's, handed to from-scratch columns."""
+
+    store: PartStore
+    blocking: Blocking
+    living_rows: LivingRows
+    seed: int
+
+
+class Maker(Protocol):
+    """Makes what a node of the graph makes."""
+
+    async def run(self, task: Task) -> Sequence[RowFailure]:
+        """Make and keep the task's cells; the rows it could not make."""
+        ...
+
+
+def make_maker(bound: BoundColumn, handles: Sequence[ModelHandle], around: Surroundings) -> Maker:
+    """The maker of one node."""
+    match bound.maker:
+        case RowReader() as reader:
+            return _InputMaker(reader, around)
+        case column:
+            makers: dict[TaskType, type[_CellMaker | _BatchMaker | _FromScratchMaker]] = {
+                "cell": _CellMaker,
+                "batch": _BatchMaker,
+                "from_scratch": _FromScratchMaker,
+            }
+            return makers[column.task_type](column, handles, around)
+
+
+class _FunctionMaker:
+    """What the makers that call a user's function have in common."""
+
+    def __init__(self, column: Column, handles: Sequence[ModelHandle], around: Surroundings) -> None:
+        self._name = column.name
+        self._needs = column.needs
+        self._outputs = column.outputs
+        self._call = awaited_call(column.function, is_async=column.is_async, blocking=around.blocking)
+        self._handles = tuple(handles)
+        self._around = around
+        self._store = around.store
+
+
+class _CellMaker(_FunctionMaker):
+    async def run(self, task: Task) -> Sequence[RowFailure]:
+        row_index = task.row_index
+        assert row_index is not None
+        buffer = self._store.buffer(task.row_group)
+        row = buffer.row(row_index, self._needs)
+        try:
+            value = await self._call(row, *self._handles)
+        except BaseExceptionGroup as group:
+            raise_as_one(group)
+        if self._outputs.as_mapping:
+            buffer.put_all(self._outputs.columns, row_index, self._outputs.keep(value))
+        else:
+            buffer.put(self._name, row_index, keep_cell(self._name, value))
+        return ()
+
+
+class _BatchMaker(_FunctionMaker):
+    async def run(self, task: Task) -> Sequence[RowFailure]:
+        buffer = self._store.buffer(task.row_group)
+        row_indices = self._around.living_rows(task.row_group)
+        rows = [buffer.row(row_index, self._needs) for row_index in row_indices]
+        try:
+            made = await self._call(rows, *self._handles)
+        except BaseExceptionGroup as group:
+            raise_as_one(group)
+        return _keep_rows(self._outputs, buffer, row_indices, one_per_row(self._name, made, len(row_indices)))
+
+
+class _FromScratchMaker(_FunctionMaker):
+    async def run(self, task: Task) -> Sequence[RowFailure]:
+        row_group = self._store.row_group(task.row_group)
+        try:
+            made = await self._call(RowSpan(row_group.start, row_group.size, self._around.seed), *self._handles)
+        except BaseExceptionGroup as group:
+            raise_as_one(group)
+        results = one_per_row(self._name, made, row_group.size)
+        return _keep_rows(self._outputs, self._store.buffer(task.row_group), range(row_group.size), results)
+
+
+class _InputMaker:
+    """Hands over the rows that were read for a row group."""
+
+    def __init__(self, reader: RowReader, around: Surroundings) -> None:
+        self._reader = reader
+        self._store = around.store
+
+    async def run(self, task: Task) -> Sequence[RowFailure]:
+        buffer = self._store.buffer(task.row_group)
+        columns = self._reader.columns
+        failures: list[RowFailure] = []
+        for row_index, row in enumerate(self._reader.take(task.row_group)):
+            try:
+                buffer.put_all(columns, row_index, [keep_cell(column, row[column]) for column in columns])
+            except MalformedOutputError as error:
+                failures.append(RowFailure(row_index, error))
+        return failures
+
+
+def _keep_rows(
+    outputs: Outputs, buffer: RowGroupBuffer, row_indices: Sequence[int], results: Sequence[object]
+) -> Sequence[RowFailure]:
+    """Keep one result per row; an exception among them, or one that cannot be kept, fails its row."""
+    failures: list[RowFailure] = []
+    for row_index, result in zip(row_indices, results, strict=True):
+        if isinstance(result, Exception):
+            failures.append(RowFailure(row_index, result))
+            continue
+        try:
+            buffer.put_all(outputs.columns, row_index, outputs.keep(result))
+        except MalformedOutputError as error:
+            failures.append(RowFailure(row_index, error))
+    return failures
