@@ -75,7 +75,7 @@ from trio_sched._resources.task import (
     endpoint_stage_resource,
     stable_task_id,
 )
-from trio_sched._scheduler.reports import RowFailure
+from trio_sched._scheduler.reports import RowDrop, RowFailure, RowFiltered
 from trio_sched._scheduler.retry import Failure, RetryConfig
 from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroup, RowGroupPlan, RowGroupStore
 from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerResult, SchedulerStalledError
@@ -172,7 +172,9 @@ __all__ = [
     "ResolvedTaskScheduling",
     "RetryConfig",
     "RetryFreeClients",
+    "RowDrop",
     "RowFailure",
+    "RowFiltered",
     "RowGroup",
     "RowGroupAdmissionPlan",
     "RowGroupPlan",

@@ -17,10 +17,16 @@ NODES = [
     GraphNode("batch", "batch", ("cell", "side")),
     GraphNode("after", "cell", ("batch", "join")),
     GraphNode("last", "batch", ("after",)),
+    GraphNode("counter", "from_scratch", ordered=True),
+    GraphNode("check", "batch", ("root", "counter"), outputs=()),
+    GraphNode("story", "cell", ("root",), ordered=True, after=("check",)),
+    GraphNode("chapter", "batch", ("story",), ordered=True),
+    GraphNode("end", "batch", after=("story", "chapter", "last"), outputs=()),
 ]
 OWNER = {output: node.column for node in NODES for output in node.outputs}
-NEEDS = {node.column: {OWNER[need] for need in node.needs} for node in NODES}
+NEEDS = {node.column: {OWNER[need] for need in node.needs} | set(node.after) for node in NODES}
 TYPES: dict[str, TaskType] = {node.column: node.task_type for node in NODES}
+ORDERED = {node.column for node in NODES if node.ordered}
 
 
 class ModelGroup:
@@ -33,10 +39,12 @@ class ModelGroup:
     def living(self) -> list[int]:
         return [row for row in range(self.size) if row not in self.dropped]
 
-    def ready(self, row_group: int) -> set[Task]:
-        """Every task that could run now and has not completed."""
+    def ready(self, row_group: int, *, ordered: bool = False) -> set[Task]:
+        """Every task that has its inputs and has not completed, at the nodes that are ordered or not."""
         tasks: set[Task] = set()
         for column, needs in NEEDS.items():
+            if (column in ORDERED) is not ordered:
+                continue
             if TYPES[column] == "cell":
                 tasks.update(
                     Task(column, row_group, row, "cell")
@@ -49,6 +57,14 @@ class ModelGroup:
                     tasks.add(Task(column, row_group, None, TYPES[column]))
         return tasks
 
+    def first_unfinished(self, row_group: int, column: str) -> Task | None:
+        """Whose turn it is at an ordered node, were there no other row group."""
+        living = self.living()
+        if TYPES[column] == "cell":
+            rows = [row for row in living if (column, row) not in self.done]
+            return Task(column, row_group, rows[0], "cell") if rows else None
+        return Task(column, row_group, None, TYPES[column]) if living and column not in self.finished else None
+
     def complete(self) -> bool:
         return all((column, row) in self.done for column in NEEDS for row in self.living())
 
@@ -60,14 +76,26 @@ class TrackerMachine(RuleBasedStateMachine):
         self.groups: dict[int, ModelGroup] = {}
         self.durable: dict[int, set[int]] = {}
         self.acknowledged: set[Task] = set()
+        self.lingering: dict[str, Task] = {}
+        """Per ordered node, a task that was given up while it was out, and has not ended."""
         self.next_group = 0
+
+    def ready(self) -> set[Task]:
+        tasks = {task for index, group in self.groups.items() for task in group.ready(index)}
+        for column in ORDERED - set(self.lingering):
+            turns = (group.first_unfinished(index, column) for index, group in self.groups.items())
+            first = next((task for task in turns if task is not None), None)
+            if first is not None and first in self.groups[first.row_group].ready(first.row_group, ordered=True):
+                tasks.add(first)
+        return tasks
 
     @precondition(lambda self: len(self.groups) < 3)
     @rule(size=st.integers(1, 4))
     def open_row_group(self, size: int) -> None:
+        before = self.ready()
         delta = self.tracker.open_row_group(self.next_group, size)
         self.groups[self.next_group] = ModelGroup(size)
-        assert set(delta.added) == self.groups[self.next_group].ready(self.next_group)
+        assert set(delta.added) == self.ready() - before
         self.next_group += 1
 
     @precondition(lambda self: self.tracker.ready_frontier())
@@ -77,21 +105,18 @@ class TrackerMachine(RuleBasedStateMachine):
         self.tracker.mark_enqueued([stable_task_id(task) for task in tasks])
         self.acknowledged.update(tasks)
 
-    @precondition(lambda self: any(group.ready(index) for index, group in self.groups.items()))
+    @precondition(lambda self: self.ready())
     @rule(data=st.data())
     def complete(self, data: st.DataObject) -> None:
-        ready = sorted(
-            (task for index, group in self.groups.items() for task in group.ready(index)), key=stable_task_id
-        )
-        task = data.draw(st.sampled_from(ready))
+        before = self.ready()
+        task = data.draw(st.sampled_from(sorted(before, key=stable_task_id)))
         group = self.groups[task.row_group]
-        before = group.ready(task.row_group)
         delta = self.tracker.mark_complete(task)
         rows = group.living() if task.row_index is None else [task.row_index]
         group.done.update((task.column, row) for row in rows)
         if task.row_index is None:
             group.finished.add(task.column)
-        assert set(delta.added) == group.ready(task.row_group) - before
+        assert set(delta.added) == self.ready() - before
         assert delta.removed == (() if task in self.acknowledged else (task,))
         self.acknowledged.discard(task)
 
@@ -108,14 +133,34 @@ class TrackerMachine(RuleBasedStateMachine):
         index = data.draw(st.sampled_from([i for i, group in self.groups.items() if group.living()]))
         group = self.groups[index]
         row = data.draw(st.sampled_from(group.living()))
-        before = group.ready(index)
+        before = self.ready()
         delta = self.tracker.drop_row(index, row)
         group.dropped.add(row)
-        after = group.ready(index)
+        needless = {task for task in before if task.row_group == index and task.row_index in (row, None)}
+        if group.living():
+            needless = {task for task in needless if task.row_index == row}
+        self.lingering.update({task.column: task for task in needless & self.acknowledged if task.column in ORDERED})
+        after = self.ready()
         assert set(delta.added) == after - before
         assert set(delta.removed) == before - after
         self.acknowledged -= set(delta.removed)
         assert self.tracker.drop_row(index, row).empty
+
+    @precondition(lambda self: self.lingering)
+    @rule(data=st.data(), how=st.sampled_from(["mark_ended", "mark_complete", "reopen"]))
+    def end(self, data: st.DataObject, how: str) -> None:
+        column = data.draw(st.sampled_from(sorted(self.lingering)))
+        before = self.ready()
+        task = self.lingering.pop(column)
+        if how == "mark_ended" or task.row_group not in self.groups or task.row_index is None:
+            delta = self.tracker.mark_ended(task)
+        elif how == "reopen":
+            delta = self.tracker.reopen(task)
+        else:
+            delta = self.tracker.mark_complete(task)
+        assert set(delta.added) == self.ready() - before
+        assert delta.removed == ()
+        assert self.tracker.mark_ended(task).empty
 
     @precondition(lambda self: any(group.complete() for group in self.groups.values()))
     @rule(data=st.data())
@@ -128,9 +173,12 @@ class TrackerMachine(RuleBasedStateMachine):
 
     @invariant()
     def frontier_is_what_is_ready_and_not_acknowledged(self) -> None:
-        ready = {task for index, group in self.groups.items() for task in group.ready(index)}
-        open_frontier = {task for task in self.tracker.ready_frontier() if task.row_group in self.groups}
-        assert open_frontier == ready - self.acknowledged
+        assert set(self.tracker.ready_frontier()) == self.ready() - self.acknowledged
+
+    @invariant()
+    def an_ordered_node_has_one_task_out_at_most(self) -> None:
+        out = [task.column for task in self.acknowledged | set(self.lingering.values()) if task.column in ORDERED]
+        assert len(out) == len(set(out))
 
     @invariant()
     def completeness_and_drops_agree(self) -> None:

@@ -75,3 +75,49 @@ def test_a_pipeline_without_columns() -> None:
 def test_wrong_task_type() -> None:
     with pytest.raises(ValueError, match=r"^GraphNode.task_type must be one of"):
         GraphNode("a", "row")  # type: ignore[arg-type]
+
+
+def test_a_node_comes_after_others_of_which_it_reads_nothing() -> None:
+    graph = ExecutionGraph(
+        [
+            GraphNode("b", "cell", ("a",), after=("check",)),
+            GraphNode("check", "batch", ("a",), outputs=()),
+            GraphNode("a", "from_scratch"),
+            GraphNode("last", "batch", after=("b", "check"), outputs=()),
+        ]
+    )
+    assert graph.order == ("a", "check", "b", "last")
+    assert graph.columns == ("a", "b")
+    assert graph.needs_mask["b"] == graph.bit["a"] | graph.bit["check"]
+    assert [node.column for node in graph.downstream["check"]] == ["b", "last"]
+    assert [node.column for node in graph.roots] == ["a"]
+
+
+def test_after_takes_nodes_and_not_columns() -> None:
+    nodes = [GraphNode("a", "from_scratch", outputs=("a", "side")), GraphNode("b", "cell", ("a",), after=("side",))]
+    with pytest.raises(UnknownNameError, match=r"^column 'b' names the node 'side', which does not exist; known: 'a',"):
+        ExecutionGraph(nodes)
+
+
+def test_a_circle_through_after_is_a_cycle() -> None:
+    with pytest.raises(CycleError, match=r"in a circle: b <- c <- b;"):
+        ExecutionGraph(
+            [GraphNode("a", "from_scratch"), GraphNode("b", "cell", ("a",), after=("c",)), GraphNode("c", "cell", ("b",))]
+        )
+
+
+def test_a_node_without_outputs_still_owns_its_name_and_makes_no_column() -> None:
+    check = GraphNode("check", "batch", ("a",), outputs=())
+    with pytest.raises(DuplicateColumnError):
+        ExecutionGraph([GraphNode("a", "from_scratch", outputs=("a", "check")), check])
+    with pytest.raises(UnknownNameError, match="names the column 'check'"):
+        ExecutionGraph([GraphNode("a", "from_scratch"), check, GraphNode("b", "cell", ("check",))])
+
+
+def test_outputs_are_refused_unless_they_begin_with_the_column() -> None:
+    with pytest.raises(ValueError, match=r"^GraphNode.outputs must be empty, or begin with 'a', got \('b', 'a'\)$"):
+        GraphNode("a", "from_scratch", outputs=("b", "a"))
+    with pytest.raises(ValueError, match=r"^GraphNode.outputs must be not empty unless the node is a batch node"):
+        GraphNode("b", "cell", ("a",), outputs=())
+    with pytest.raises(PipelineError, match="made from scratch and cannot need b"):
+        GraphNode("a", "from_scratch", after=("b",))

@@ -15,7 +15,9 @@ __all__ = [
     "AdmissionChanged",
     "PlanExhausted",
     "Report",
+    "RowDrop",
     "RowFailure",
+    "RowFiltered",
     "RowGroupDurable",
     "RowGroupOpened",
     "WorkerDone",
@@ -30,13 +32,23 @@ class RowFailure:
     error: Exception
 
 
+@attrs.frozen
+class RowFiltered:
+    """One row that a task removed on purpose: dropped like any other, but no failure."""
+
+    row_index: int
+
+
+RowDrop: TypeAlias = RowFailure | RowFiltered
+
+
 @attrs.define(eq=False)
 class WorkerDone:
-    """A worker has given its lease back. `error` failed the whole task; `row_failures` failed single rows of it."""
+    """A worker has given its lease back. `error` failed the whole task; `row_drops` are single rows of it."""
 
     task: Task
     attempt: int
-    row_failures: Sequence[RowFailure]
+    row_drops: Sequence[RowDrop]
     error: Exception | None
 
 

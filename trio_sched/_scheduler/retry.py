@@ -2,10 +2,10 @@
 
 A *preserved* failure (a rate limit, a local queue timeout) says nothing about the row, so it is deferred however often
 it happens. A *retryable* failure is deferred for a bounded number of salvage rounds. Any other failure gives the rows
-up at once. A deferred task waits for the hint that came with its failure, or else for a delay that doubles with every
+up at once. A *fatal* failure is not the row's at all: it ends the run. A deferred task waits for the hint that came with its failure, or else for a delay that doubles with every
 failure of that task, up to a maximum; then it re-enters through the tracker.
 
-The scheduler only learns which of the three a failure is. What a rate limit or a provider is, it does not know.
+The scheduler only learns which of the four a failure is. What a rate limit or a provider is, it does not know.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Deferral", "Failure", "FailureClassifier", "RetryBook", "RetryConfig
 class Failure:
     """What a failure means for the task. reason: a stable word for events; retry_after_seconds: a hint, or None."""
 
-    kind: Literal["preserved", "retryable", "non_retryable"]
+    kind: Literal["preserved", "retryable", "non_retryable", "fatal"]
     reason: str
     retry_after_seconds: float | None = None
 
@@ -95,11 +95,11 @@ class RetryBook:
         heapq.heappush(self._heap, (deferral.due, self._order, deferral))
         return deferral
 
-    def forget(self, task: Task) -> None:
-        """The task succeeded, or nobody needs it any more: it will not run again."""
+    def forget(self, task: Task) -> bool:
+        """The task succeeded, or nobody needs it any more: it will not run again. Whether it was waiting to."""
         task_id = stable_task_id(task)
         self._histories.pop(task_id, None)
-        self._deferred.pop(task_id, None)
+        return self._deferred.pop(task_id, None) is not None
 
     def next_due(self) -> float | None:
         """When the next deferred task is due."""

@@ -51,7 +51,8 @@ class RowGroupAdmission:
         """Start row groups in `nursery`, the run's, until the plan is exhausted.
 
         They live there and not in a nursery of this task, so that an error of the plan brings down the whole run in one
-        step, and the dispatcher never meets a row group that is already gone.
+        step, and the dispatcher never meets a row group that is already gone. They open one after the other, so that
+        their order is the plan's.
         """
         for admitted in itertools.count():
             slot = object()
@@ -62,18 +63,21 @@ class RowGroupAdmission:
                 self._report(PlanExhausted(admitted))
                 return
             self.max_in_flight = max(self.max_in_flight, self.in_flight)
-            nursery.start_soon(self._run_row_group, row_group, slot, name=f"row group {row_group.index}")
+            await nursery.start(self._run_row_group, row_group, slot, name=f"row group {row_group.index}")
 
     @trio.lowlevel.disable_ki_protection
     async def _next_row_group(self) -> RowGroup | None:
         return await self._plan.next_row_group()
 
     @trio.lowlevel.enable_ki_protection
-    async def _run_row_group(self, row_group: RowGroup, slot: object) -> None:
+    async def _run_row_group(
+        self, row_group: RowGroup, slot: object, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         complete = trio.Event()
         self._store.open(row_group)
         async with trio.open_nursery() as nursery:
             self._report(RowGroupOpened(row_group, nursery, complete))
+            task_status.started()
             await complete.wait()
         await self._store.write(row_group, self._living_rows(row_group.index))
         self._slots.release_on_behalf_of(slot)

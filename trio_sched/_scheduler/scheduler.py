@@ -34,6 +34,7 @@ from trio_sched._scheduler.reports import (
     AdmissionChanged,
     PlanExhausted,
     Report,
+    RowFiltered,
     RowGroupDurable,
     RowGroupOpened,
     WorkerDone,
@@ -88,11 +89,16 @@ class DropCause:
 
 @attrs.frozen(eq=False)
 class SchedulerResult:
-    """What a run came to. `cancelled`: it was stopped by `request_cancel`; what is durable is complete."""
+    """What a run came to. `cancelled`: it was stopped by `request_cancel`; what is durable is complete.
+
+    rows: rows that are durable. dropped_rows: rows given up because something failed. filtered_rows: rows that a task
+    removed on purpose. No row counts twice.
+    """
 
     row_groups: int
     rows: int
     dropped_rows: int
+    filtered_rows: int
     drop_causes: tuple[DropCause, ...]
     first_non_retryable_error: Exception | None
     cancelled: bool
@@ -148,6 +154,8 @@ class AsyncTaskScheduler:
         self._durable_groups = 0
         self._durable_rows = 0
         self._dropped_rows = 0
+        self._filtered_rows = 0
+        self._running: set[Task] = set()
         self._max_queued: dict[TaskGroupKey, int] = {}
         self._max_leased: dict[SchedulerResourceKey, int] = {}
         self._drop_causes: dict[tuple[str, str], DropCause] = {}
@@ -183,6 +191,7 @@ class AsyncTaskScheduler:
             row_groups=self._durable_groups,
             rows=self._durable_rows,
             dropped_rows=self._dropped_rows,
+            filtered_rows=self._filtered_rows,
             drop_causes=tuple(self._drop_causes.values()),
             first_non_retryable_error=self._first_non_retryable_error,
             cancelled=self._cancel_scope.cancelled_caught,
@@ -229,11 +238,14 @@ class AsyncTaskScheduler:
     async def _wait_for_report(self) -> None:
         """Wait for a report or the next deferred task, then take in every report there is."""
         times = [time for time in (self._retries.next_due(), self._think_again_at) if time is not None]
+        reports: list[Report] = []
         with trio.move_on_at(min(times, default=math.inf)):
-            self._take(await self._receive.receive())
+            reports.append(await self._receive.receive())
         with suppress(trio.WouldBlock):
             while True:
-                self._take(self._receive.receive_nowait())
+                reports.append(self._receive.receive_nowait())
+        for report in reports:
+            self._take(report)
 
     def _take(self, report: Report) -> None:
         match report:
@@ -259,8 +271,9 @@ class AsyncTaskScheduler:
 
     def _take_worker(self, done: WorkerDone) -> None:
         task = done.task
-        for failure in done.row_failures:
-            self._drop_row(task, failure.row_index, failure.error)
+        self._running.remove(task)
+        for drop in done.row_drops:
+            self._drop_row(task, drop.row_index, None if isinstance(drop, RowFiltered) else drop.error)
         if done.error is None:
             self._retries.forget(task)
             self._tracker.mark_complete(task)
@@ -272,8 +285,11 @@ class AsyncTaskScheduler:
     def _take_failure(self, task: Task, error: Exception) -> None:
         if self._tracker.is_needless(task):
             self._retries.forget(task)
+            self._tracker.mark_ended(task)
             return
         failure = _unprotected(self._classify, error)
+        if failure.kind == "fatal":
+            raise error
         task_id = stable_task_id(task)
         deferral = self._retries.defer(task, failure, trio.current_time())
         if deferral is not None:
@@ -288,12 +304,19 @@ class AsyncTaskScheduler:
         for row in rows:
             self._drop_row(task, row, error)
 
-    def _drop_row(self, task: Task, row_index: int, error: Exception) -> None:
+    def _drop_row(self, task: Task, row_index: int, error: Exception | None) -> None:
+        """Give up a row that `task` could not make; with no error, one that it removed on purpose."""
         if self._tracker.is_dropped(task.row_group, row_index):
             return
         for removed in self._tracker.drop_row(task.row_group, row_index).removed:
             self._dispatcher.withdraw(stable_task_id(removed))
-            self._retries.forget(removed)
+            if self._retries.forget(removed):
+                self._events.withdrawn(self._resolver.schedulable(removed), removed)
+            if removed not in self._running:
+                self._tracker.mark_ended(removed)
+        if error is None:
+            self._filtered_rows += 1
+            return
         self._dropped_rows += 1
         key = (task.column, type(error).__name__)
         cause = self._drop_causes.get(key)
@@ -303,6 +326,7 @@ class AsyncTaskScheduler:
             cause.rows += 1
 
     def _spawn(self, task: Task, attempt: int, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
+        self._running.add(task)
         self._open[task.row_group].nursery.start_soon(
             run_worker,
             self._runner,

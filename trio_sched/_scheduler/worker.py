@@ -18,7 +18,7 @@ from trio_sched._events.correlation import runtime_correlation
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.task import Task
 from trio_sched._scheduler.events import SchedulerEvents
-from trio_sched._scheduler.reports import RowFailure, WorkerDone
+from trio_sched._scheduler.reports import RowDrop, WorkerDone
 from trio_sched._task.leases import TaskAdmissionLease
 
 __all__ = ["TaskRunner", "run_worker"]
@@ -27,8 +27,8 @@ __all__ = ["TaskRunner", "run_worker"]
 class TaskRunner(Protocol):
     """Makes the cells of one task."""
 
-    async def run(self, task: Task) -> Sequence[RowFailure]:
-        """Make and keep the task's cells; return the rows it could not make. Raise if it made nothing."""
+    async def run(self, task: Task) -> Sequence[RowDrop]:
+        """Make and keep the task's cells; return the rows it could not make, or removed. Raise if it made nothing."""
         ...
 
 
@@ -44,12 +44,12 @@ async def run_worker(
 ) -> None:
     """Run `task` under `lease` and report how it ended."""
     error: Exception | None = None
-    row_failures: Sequence[RowFailure] = ()
+    row_drops: Sequence[RowDrop] = ()
     try:
         with lease:
             token = runtime_correlation.set(correlation)
             try:
-                row_failures = await _run_generator(runner, task)
+                row_drops = await _run_generator(runner, task)
             except Exception as exc:
                 error = exc
             except BaseException as exc:
@@ -60,9 +60,9 @@ async def run_worker(
             events.task_completed(lease, correlation, error)
     finally:
         events.task_lease_released(lease, correlation)
-    report(WorkerDone(task, attempt, row_failures, error))
+    report(WorkerDone(task, attempt, row_drops, error))
 
 
 @trio.lowlevel.disable_ki_protection
-async def _run_generator(runner: TaskRunner, task: Task) -> Sequence[RowFailure]:
+async def _run_generator(runner: TaskRunner, task: Task) -> Sequence[RowDrop]:
     return await runner.run(task)

@@ -8,6 +8,9 @@ A ready task sits in the *frontier* until it is acknowledged. The tracker never 
 `ready_frontier()`, offers it to the queue, and acknowledges with `mark_enqueued` exactly what the queue accepted. A
 task that must run again re-enters through `reopen`, so a retry takes the same way as a first attempt.
 
+The tasks of an *ordered* node become ready one at a time; `turns.py` says when. There a task that was given up while it
+was out holds its successor back until its owner says, with `mark_ended`, that nobody runs it any more.
+
 A row group is opened, completes when every living row has every column, and is compacted when it is durable: from then
 on it costs nothing but a note of its dropped rows, if any. Every mutation returns a `FrontierDelta`.
 """
@@ -16,12 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import attrs
-
 from trio_sched import _validation as check
 from trio_sched._errors import TrioSchedError
 from trio_sched._resources.task import FrontierDelta, Task, stable_task_id
 from trio_sched._task.graph import ExecutionGraph, GraphNode
+from trio_sched._task.turns import RowGroupProgress, Turn
 
 __all__ = ["CompletionTracker", "TrackerError"]
 
@@ -30,29 +32,29 @@ class TrackerError(TrioSchedError):
     """A transition that the tracker's state does not allow: a bug in its owner, never a user's mistake."""
 
 
-@attrs.define(eq=False)
-class _RowGroup:
-    """Invariant: open_rows counts the rows that are neither dropped nor finished."""
-
-    size: int
-    done: list[int]
-    dropped: set[int]
-    open_rows: int
-    finished_batches: set[str]
-    satisfied: dict[str, int]
-    """Per unfinished batch node, the living rows that have what it needs."""
-
-
 class CompletionTracker:
     """Tracks done, ready and dropped cells of the open row groups of one `ExecutionGraph`."""
 
     def __init__(self, graph: ExecutionGraph) -> None:
         self._graph = graph
-        self._groups: dict[int, _RowGroup] = {}
+        self._groups: dict[int, RowGroupProgress] = {}
         self._frontier: dict[str, Task] = {}
         self._durable = _IndexSet()
         self._dropped_rows: dict[int, bytes] = {}
         self._batch_nodes = [node for node in graph.nodes.values() if node.task_type == "batch"]
+        self._turns = {
+            node.column: Turn(node, graph.bit[node.column], graph.needs_mask[node.column])
+            for node in graph.nodes.values()
+            if node.ordered
+        }
+        self._turns_moved_by = {
+            column: tuple(
+                self._turns[each.column]
+                for each in (graph.nodes[column], *graph.downstream[column])
+                if each.column in self._turns
+            )
+            for column in graph.order
+        }
 
     def ready_frontier(self) -> tuple[Task, ...]:
         """Ready tasks that have not been acknowledged, oldest first."""
@@ -68,7 +70,7 @@ class CompletionTracker:
         check.check_int("size", size, minimum=1)
         if row_group in self._groups or row_group in self._durable:
             raise TrackerError(f"row group {row_group} was opened before")
-        self._groups[row_group] = _RowGroup(
+        self._groups[row_group] = RowGroupProgress(
             size=size,
             done=[0] * size,
             dropped=set(),
@@ -76,12 +78,17 @@ class CompletionTracker:
             finished_batches=set(),
             satisfied={node.column: 0 for node in self._batch_nodes},
         )
-        return self._publish([Task(node.column, row_group, None, "from_scratch") for node in self._graph.roots])
+        roots = [Task(root.column, row_group, None, "from_scratch") for root in self._graph.roots if not root.ordered]
+        for turn in self._turns.values():
+            turn.opened(row_group)
+        return self._publish(roots + self._advance(self._turns.values()))
 
     def mark_complete(self, task: Task) -> FrontierDelta:
         """Note that `task` has made its cells. A task of a row dropped in the meantime changes nothing."""
         group = self._group(task.row_group)
         removed = self._withdraw(task)
+        turns = self._turns_moved_by[task.column]
+        self._give_turn_back(task)
         if task.row_index is None:
             if task.column in group.finished_batches:
                 raise TrackerError(f"{task} was completed before")
@@ -90,7 +97,7 @@ class CompletionTracker:
             rows: Iterable[int] = (row for row in range(group.size) if row not in group.dropped)
         else:
             if task.row_index in group.dropped:
-                return FrontierDelta(removed=removed)
+                return self._publish(self._advance(turns), removed)
             if group.done[task.row_index] & self._graph.bit[task.column]:
                 raise TrackerError(f"{task} was completed before")
             rows = (task.row_index,)
@@ -99,18 +106,25 @@ class CompletionTracker:
         downstream = self._graph.downstream[task.column]
         for row in rows:
             added.extend(self._set_bit(task.row_group, group, row, bit, downstream))
+        if turns:
+            added.extend(self._advance(turns))
         return self._publish(added, removed)
 
     def reopen(self, task: Task) -> FrontierDelta:
         """Make a task that did not complete ready again, unless nothing depends on it any more."""
-        if self.is_needless(task):
+        return self.mark_ended(task) if self.is_needless(task) else self._publish([task])
+
+    def mark_ended(self, task: Task) -> FrontierDelta:
+        """Note that a task that is needless now is neither queued nor running any more: its successor may run."""
+        if not self._give_turn_back(task):
             return FrontierDelta()
-        return self._publish([task])
+        return self._publish(self._advance(self._turns_moved_by[task.column]))
 
     def drop_row(self, row_group: int, row_index: int) -> FrontierDelta:
         """Give a row up. `removed` holds every ready task that is now needless, acknowledged or not.
 
-        That is the row's own cells, and with the last living row every task of the row group.
+        That is the row's own cells, and with the last living row every task of the row group. Tasks among them that were
+        acknowledged are to be taken out of the queue or stopped; for each, `mark_ended` or `mark_complete` follows.
         """
         group = self._group(row_group)
         if row_index in group.dropped:
@@ -120,32 +134,33 @@ class CompletionTracker:
         group.dropped.add(row_index)
         if done != graph.full_mask:
             group.open_rows -= 1
-        living = group.size - len(group.dropped)
+        living = group.living
         added: list[Task] = []
         removed: list[Task] = []
         for node in graph.nodes.values():
             needs = graph.needs_mask[node.column]
             has_needs = not needs & ~done
             if node.task_type == "cell":
-                if has_needs and not done & graph.bit[node.column]:
-                    removed.append(Task(node.column, row_group, row_index, "cell"))
+                cell = Task(node.column, row_group, row_index, "cell")
+                if has_needs and not done & graph.bit[node.column] and self._may_be_out(cell):
+                    removed.append(cell)
                 continue
             if node.column in group.finished_batches:
                 continue
             whole = Task(node.column, row_group, None, node.task_type)
+            was_ready = True
             if node.task_type == "batch":
                 was_ready = group.satisfied[node.column] == living + 1
                 if has_needs:
                     group.satisfied[node.column] -= 1
-                if living and not was_ready and group.satisfied[node.column] == living:
+                if living and not was_ready and group.satisfied[node.column] == living and not node.ordered:
                     added.append(whole)
-                if not was_ready:
-                    continue
-            if not living:
+            if was_ready and not living and self._may_be_out(whole):
                 removed.append(whole)
         for task in removed:
-            self._frontier.pop(stable_task_id(task), None)
-        return self._publish(added, tuple(removed))
+            if self._withdraw(task):
+                self._give_turn_back(task)
+        return self._publish(added + self._advance(self._turns.values()), tuple(removed))
 
     def is_complete(self, row_group: int) -> bool:
         """Whether every living row of an open row group has every column."""
@@ -191,14 +206,14 @@ class CompletionTracker:
                 bits[row >> 3] |= 1 << (row & 7)
             self._dropped_rows[row_group] = bytes(bits)
 
-    def _group(self, row_group: int) -> _RowGroup:
+    def _group(self, row_group: int) -> RowGroupProgress:
         try:
             return self._groups[row_group]
         except KeyError:
             raise TrackerError(f"row group {row_group} is not open") from None
 
     def _set_bit(
-        self, row_group: int, group: _RowGroup, row: int, bit: int, downstream: tuple[GraphNode, ...]
+        self, row_group: int, group: RowGroupProgress, row: int, bit: int, downstream: tuple[GraphNode, ...]
     ) -> Iterable[Task]:
         graph = self._graph
         done = group.done[row] | bit
@@ -209,11 +224,27 @@ class CompletionTracker:
             if graph.needs_mask[node.column] & ~done:
                 continue
             if node.task_type == "cell":
-                yield Task(node.column, row_group, row, "cell")
+                if not node.ordered:
+                    yield Task(node.column, row_group, row, "cell")
             else:
                 group.satisfied[node.column] += 1
-                if group.satisfied[node.column] == group.size - len(group.dropped):
+                if group.satisfied[node.column] == group.living and not node.ordered:
                     yield Task(node.column, row_group, None, "batch")
+
+    def _may_be_out(self, ready: Task) -> bool:
+        """Whether a task that has all its inputs was made ready: at an ordered node only who holds the turn was."""
+        turn = self._turns.get(ready.column)
+        return turn is None or turn.task == ready
+
+    def _give_turn_back(self, task: Task) -> bool:
+        turn = self._turns.get(task.column)
+        if turn is None or turn.task != task:
+            return False
+        turn.task = None
+        return True
+
+    def _advance(self, turns: Iterable[Turn]) -> list[Task]:
+        return [task for turn in turns if (task := turn.advance(self._groups)) is not None]
 
     def _withdraw(self, task: Task) -> tuple[Task, ...]:
         return () if self._frontier.pop(stable_task_id(task), None) is None else (task,)
