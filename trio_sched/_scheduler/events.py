@@ -56,6 +56,7 @@ class SchedulerEvents:
                     "task_type": graph.nodes[column].task_type,
                     "needs": list(graph.nodes[column].needs),
                     "group": str(resolved.group.key),
+                    "group_kind": resolved.group.key.kind,
                     "resources": dict(resolved.resource_request.amounts),
                 }
                 for column, resolved in resolver.by_column.items()
@@ -95,7 +96,7 @@ class SchedulerEvents:
             )
 
     def withdrawn(self, item: SchedulableTask, task: Task) -> None:
-        """A task left the queue without running, because nobody needs it any more."""
+        """A task left the queue, or its wait for another run, because nobody needs it any more."""
         if "cancelled" in self._wanted:
             self._emit(
                 "cancelled",
