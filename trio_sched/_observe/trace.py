@@ -1,0 +1,298 @@
+"""The events of a run as a trace that Perfetto opens: `trace.json`, in the trace-event format of Chrome.
+
+What is drawn, process by process:
+
+- *row groups*: one slice from admission to the moment it is durable.
+- *columns*: per column, one slice per task lease, and counters of ready and running tasks.
+- one process per request resource: one slice per request lease, its cooldowns, and counters of its limit, of the
+  requests in flight and of those that wait.
+
+Leases overlap, slices of one track may not, so every track has as many *lanes* as it ever had leases at once: a lease
+takes the lowest free lane and gives it back. An arrow leads from a task's lease to each request lease that it took.
+
+The file is written as the events come, in the order of their times, and what is remembered is what is open: memory does
+not grow with the length of a run. Slices are begun and ended by separate entries, so a run that was killed, or that
+still goes on, gives a whole trace too: what is open when the events end is ended there and marked `unfinished`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from typing import Final, TextIO
+
+import attrs
+
+from trio_sched._events.json_value import JsonValue
+from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._observe.recording import AdmissionEvent
+from trio_sched._resources.pressure import RequestPressureSnapshot
+from trio_sched._version import __version__
+
+__all__ = ["write_trace"]
+
+_ROW_GROUPS: Final = 1
+_COLUMNS: Final = 2
+_FIRST_ENDPOINT: Final = 3
+_LANES_PER_TRACK: Final = 1_000_000
+"""Room between the sort keys of two tracks, so that the lanes of one stay together."""
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def write_trace(events: Iterable[AdmissionEvent], file: TextIO) -> None:
+    """Write the trace of `events`, which come in the order of their times, to `file`."""
+    trace = _Trace(_Entries(file))
+    for event in events:
+        trace.add(event)
+    trace.close()
+
+
+@attrs.define(eq=False)
+class _Track:
+    """The lanes of one row of the picture. A lane is a thread of the format; `free` is a heap of lane numbers."""
+
+    pid: int
+    name: str
+    position: int
+    lanes: list[int] = attrs.field(factory=list[int])
+    free: list[int] = attrs.field(factory=list[int])
+
+
+@attrs.frozen
+class _Slice:
+    """An open slice: its track, and its lane there."""
+
+    track: _Track
+    lane: int
+
+
+class _Entries:
+    """Writes the entries of the format, with times in microseconds since the first one, never going back."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._begin: float | None = None
+        self._last = 0.0
+        self._first = True
+        self._tids = 0
+        self._tracks = 0
+        file.write(f'{{"displayTimeUnit":"ms","otherData":{{"writer":"trio_sched {__version__}"}},"traceEvents":[\n')
+
+    def close(self) -> None:
+        """Write what makes the file whole."""
+        self._file.write("\n]}\n")
+
+    def move_to(self, at: float) -> None:
+        """Everything from here on happened at `at` (the run's clock, seconds)."""
+        if self._begin is None:
+            self._begin = at
+        self._last = max(self._last, round((at - self._begin) * 1e6, 3))
+
+    def process(self, pid: int, name: str) -> None:
+        """Name a process, and place it by its number."""
+        self._write({"ph": "M", "name": "process_name", "pid": pid, "tid": 0, "args": {"name": name}})
+        self._write({"ph": "M", "name": "process_sort_index", "pid": pid, "tid": 0, "args": {"sort_index": pid}})
+
+    def track(self, pid: int, name: str) -> _Track:
+        """A new track of a process."""
+        self._tracks += 1
+        return _Track(pid, name, self._tracks)
+
+    def begin(self, track: _Track, name: str, args: dict[str, JsonValue]) -> _Slice:
+        """Begin a slice on the track's lowest free lane."""
+        lane = heappop(track.free) if track.free else self._add_lane(track)
+        self._write({"ph": "B", "name": name, "pid": track.pid, "tid": track.lanes[lane], "args": args}, timed=True)
+        return _Slice(track, lane)
+
+    def end(self, open_slice: _Slice, args: dict[str, JsonValue]) -> None:
+        """End a slice and free its lane."""
+        track = open_slice.track
+        entry: dict[str, JsonValue] = {"ph": "E", "pid": track.pid, "tid": track.lanes[open_slice.lane]}
+        if args:
+            entry["args"] = args
+        self._write(entry, timed=True)
+        heappush(track.free, open_slice.lane)
+
+    def instant(self, open_slice: _Slice, name: str) -> None:
+        """Something that happened at once, where a slice is."""
+        tid = open_slice.track.lanes[open_slice.lane]
+        self._write({"ph": "i", "s": "t", "name": name, "pid": open_slice.track.pid, "tid": tid}, timed=True)
+
+    def arrow(self, number: int, source: _Slice, target: _Slice) -> None:
+        """An arrow between two slices that are open now."""
+        for phase, end in (("s", source), ("f", target)):
+            entry: dict[str, JsonValue] = {"ph": phase, "cat": "admission", "name": "request", "id": number}
+            entry |= {"pid": end.track.pid, "tid": end.track.lanes[end.lane]}
+            if phase == "f":
+                entry["bp"] = "e"
+            self._write(entry, timed=True)
+
+    def count(self, pid: int, name: str, value: int) -> None:
+        """The new value of a counter."""
+        self._write({"ph": "C", "name": name, "pid": pid, "tid": 0, "args": {"value": value}}, timed=True)
+
+    def _add_lane(self, track: _Track) -> int:
+        self._tids += 1
+        lane = len(track.lanes)
+        track.lanes.append(self._tids)
+        named: dict[str, JsonValue] = {"pid": track.pid, "tid": self._tids}
+        name = track.name if not lane else f"{track.name} {lane + 1}"
+        position = track.position * _LANES_PER_TRACK + lane
+        self._write({"ph": "M", "name": "thread_name", **named, "args": {"name": name}})
+        self._write({"ph": "M", "name": "thread_sort_index", **named, "args": {"sort_index": position}})
+        return lane
+
+    def _write(self, entry: dict[str, JsonValue], *, timed: bool = False) -> None:
+        if timed:
+            entry["ts"] = self._last
+        self._file.write(_encode(entry) if self._first else ",\n" + _encode(entry))
+        self._first = False
+
+
+@attrs.define(eq=False)
+class _Endpoint:
+    """A request resource: its process, its tracks, its last counters, and its cooldown while there is one."""
+
+    pid: int
+    requests: _Track
+    cooldowns: _Track
+    counters: dict[str, int] = attrs.field(factory=dict[str, int])
+    cooldown: _Slice | None = None
+    cooldown_ends: float = 0.0
+
+
+class _Trace:
+    """Turns events into entries."""
+
+    def __init__(self, entries: _Entries) -> None:
+        self._entries = entries
+        self._columns: dict[str, _Track] = {}
+        self._endpoints: dict[str, _Endpoint] = {}
+        self._tasks: dict[int, _Slice] = {}
+        self._executions: dict[str, _Slice] = {}
+        self._requests: dict[int, _Slice] = {}
+        self._row_groups: dict[int, _Slice] = {}
+        self._queued: set[str] = set()
+        self._arrows = 0
+        entries.process(_ROW_GROUPS, "row groups")
+        entries.process(_COLUMNS, "columns")
+        self._row_group_track = entries.track(_ROW_GROUPS, "row group")
+
+    def add(self, event: AdmissionEvent) -> None:
+        """Draw one event."""
+        self._end_cooldowns(event.captured_at_monotonic)
+        self._entries.move_to(event.captured_at_monotonic)
+        if isinstance(event, SchedulerAdmissionEvent):
+            self._add_scheduler_event(event)
+        else:
+            self._add_request_event(event)
+
+    def close(self) -> None:
+        """End what is open, and the file."""
+        cooldowns = [each.cooldown for each in self._endpoints.values() if each.cooldown is not None]
+        for open_slices in (self._requests.values(), self._tasks.values(), self._row_groups.values(), cooldowns):
+            for open_slice in open_slices:
+                self._entries.end(open_slice, {"unfinished": True})
+        self._entries.close()
+
+    def _add_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
+        correlation = event.captured_correlation
+        match event.event_kind:
+            case "ready_enqueued" if event.task_id is not None:
+                self._queued.add(event.task_id)
+                self._entries.count(_COLUMNS, "ready tasks", len(self._queued))
+            case "cancelled" if event.task_lease_id is None:
+                self._leave_queue(event.task_id)
+            case "task_lease_acquired" if event.task_lease_id is not None:
+                self._leave_queue(event.task_id)
+                column = (correlation.task_column if correlation is not None else None) or "task"
+                track = self._columns.get(column)
+                if track is None:
+                    track = self._columns[column] = self._entries.track(_COLUMNS, column)
+                task = self._entries.begin(track, column, {"task": event.task_id, "lease": event.task_lease_id})
+                self._tasks[event.task_lease_id] = task
+                if event.task_execution_id is not None:
+                    self._executions[event.task_execution_id] = task
+                self._entries.count(_COLUMNS, "running tasks", len(self._tasks))
+            case "task_completed" | "cancelled" if event.task_lease_id in self._tasks:
+                if event.reason_or_result != "success":
+                    error = event.diagnostics.get("error", event.reason_or_result)
+                    self._entries.instant(self._tasks[event.task_lease_id], str(error))
+            case "task_lease_released" if event.task_lease_id in self._tasks:
+                if event.task_execution_id is not None:
+                    self._executions.pop(event.task_execution_id, None)
+                self._entries.end(self._tasks.pop(event.task_lease_id), {})
+                self._entries.count(_COLUMNS, "running tasks", len(self._tasks))
+            case "row_group_admitted" if correlation is not None and correlation.row_group is not None:
+                index = correlation.row_group
+                self._row_groups[index] = self._entries.begin(
+                    self._row_group_track, f"row group {index}", {"rows": event.diagnostics.get("size")}
+                )
+            case "row_group_checkpointed" if correlation is not None and correlation.row_group in self._row_groups:
+                self._entries.end(self._row_groups.pop(correlation.row_group), {"rows": event.diagnostics.get("rows")})
+            case _:
+                pass
+
+    def _add_request_event(self, event: RequestAdmissionEvent) -> None:
+        if event.request_resource_key is None:
+            return
+        endpoint = self._endpoint(str(event.request_resource_key))
+        if event.pressure_snapshot is not None:
+            self._show_pressure(endpoint, event.pressure_snapshot)
+        lease_id = event.request_lease_id
+        if lease_id is None:
+            return
+        if event.event_kind == "request_lease_acquired":
+            request = self._entries.begin(
+                endpoint.requests,
+                str(event.request_resource_key.domain),
+                {"attempt": event.request_attempt_id, "lease": lease_id},
+            )
+            self._requests[lease_id] = request
+            correlation = event.captured_correlation
+            task = self._executions.get(correlation.task_execution_id or "") if correlation is not None else None
+            if task is not None:
+                self._arrows += 1
+                self._entries.arrow(self._arrows, task, request)
+        elif event.event_kind == "request_lease_released" and lease_id in self._requests:
+            self._entries.end(self._requests.pop(lease_id), {"outcome": event.reason_or_outcome})
+
+    def _leave_queue(self, task_id: str | None) -> None:
+        if task_id is not None and task_id in self._queued:
+            self._queued.remove(task_id)
+            self._entries.count(_COLUMNS, "ready tasks", len(self._queued))
+
+    def _endpoint(self, name: str) -> _Endpoint:
+        known = self._endpoints.get(name)
+        if known is None:
+            pid = _FIRST_ENDPOINT + len(self._endpoints)
+            self._entries.process(pid, name)
+            cooldowns = self._entries.track(pid, "cooldown")
+            known = self._endpoints[name] = _Endpoint(pid, self._entries.track(pid, "request"), cooldowns)
+        return known
+
+    def _show_pressure(self, endpoint: _Endpoint, pressure: RequestPressureSnapshot) -> None:
+        for name, value in (
+            ("limit", pressure.current_limit),
+            ("in flight", pressure.in_flight_count),
+            ("waiting", pressure.waiters),
+        ):
+            if endpoint.counters.get(name) != value:
+                endpoint.counters[name] = value
+                self._entries.count(endpoint.pid, name, value)
+        if pressure.blocked_until_monotonic is not None and pressure.cooldown_remaining_seconds > 0:
+            endpoint.cooldown_ends = max(endpoint.cooldown_ends, pressure.blocked_until_monotonic)
+            if endpoint.cooldown is None:
+                endpoint.cooldown = self._entries.begin(endpoint.cooldowns, "cooling down", {})
+
+    def _end_cooldowns(self, now: float) -> None:
+        """End the cooldowns that were over before `now`, in the order of their ends."""
+        over = [each for each in self._endpoints.values() if each.cooldown is not None and each.cooldown_ends <= now]
+        for endpoint in sorted(over, key=lambda each: each.cooldown_ends):
+            if endpoint.cooldown is not None:
+                self._entries.move_to(endpoint.cooldown_ends)
+                self._entries.end(endpoint.cooldown, {})
+                endpoint.cooldown = None
