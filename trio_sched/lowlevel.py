@@ -27,6 +27,10 @@ from trio_sched._events.sinks import (
 from trio_sched._executor import ModelRequest, ModelRequestExecutor, RequestRetryConfig
 from trio_sched._fair import FairOrder
 from trio_sched._generator import ColumnGenerator
+from trio_sched._observe.marks import ExecutionView, RequestMarks, TaskMarks
+from trio_sched._observe.record import NoEventsError, view_of_run
+from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
+from trio_sched._observe.waits import WaitBreakdown
 from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError
 from trio_sched._request.config import (
     RequestAdmissionConfig,
@@ -119,9 +123,11 @@ __all__ = [
     "ClientRetries",
     "ColumnGenerator",
     "CompletionTracker",
+    "CorrelatedRuntimeView",
     "ErrorVerdict",
     "EventStream",
     "ExecutionGraph",
+    "ExecutionView",
     "Failure",
     "FairOrder",
     "FairTaskQueue",
@@ -135,6 +141,7 @@ __all__ = [
     "ModelAliasError",
     "ModelRequest",
     "ModelRequestExecutor",
+    "NoEventsError",
     "PolicyStateDelta",
     "ProviderModelKey",
     "ProviderModelPressureSnapshot",
@@ -159,6 +166,7 @@ __all__ = [
     "RequestEventContext",
     "RequestFairQueue",
     "RequestGroupSpec",
+    "RequestMarks",
     "RequestPressureSnapshot",
     "RequestPressureSnapshotProvider",
     "RequestQueueSelection",
@@ -181,6 +189,7 @@ __all__ = [
     "RowGroupStore",
     "RuntimeCorrelation",
     "RuntimeCorrelationProvider",
+    "RuntimeViewBuilder",
     "SchedulableTask",
     "SchedulerAdmissionEvent",
     "SchedulerAdmissionEventSink",
@@ -204,9 +213,11 @@ __all__ = [
     "TaskAdmissionView",
     "TaskGroupKey",
     "TaskGroupSpec",
+    "TaskMarks",
     "TaskRunner",
     "TaskSchedulingResolver",
     "TaskTrace",
+    "WaitBreakdown",
     "classify_exception",
     "endpoint_stage_resource",
     "event_line",
@@ -218,4 +229,5 @@ __all__ = [
     "runtime_correlation",
     "scheduler_event_stream",
     "stable_task_id",
+    "view_of_run",
 ]

@@ -1,0 +1,224 @@
+"""The scheduler's state, rebuilt from its events alone.
+
+    ready_enqueued ── queued ── worker_spawned ────────> (its lease stays)     task_lease_acquired ── held ──┐
+                        └────── cancelled (withdrawn) ─> gone                  task_lease_released ── gone <─┘
+    retry_deferred ── deferred ── salvage_redispatched ─> ready again
+
+`scheduler_job_started` says what each column's tasks ask for and what the limits are; every other event only moves one
+task. `snapshot` has the form of the snapshot in `scheduler_job_completed`, and after the last event it equals that one.
+
+*Debt.* A grant says what its group borrowed; every release repays `min(debt, units)` of the same group and resource.
+That is the rule of bounded borrow, and under strict fair nothing is ever borrowed.
+
+The order of two events that belong to different tasks does not matter, so both streams of a run can be merged by time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar, cast
+
+import attrs
+
+from trio_sched._events.json_value import JsonValue
+from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._resources.task import SUBMISSION, SchedulerResourceKey
+
+K = TypeVar("K")
+
+__all__ = ["ColumnFacts", "DeferredTask", "SchedulerReplay"]
+
+
+@attrs.frozen
+class ColumnFacts:
+    """One column as the start of its run told it. resources: the units that each of its tasks holds.
+
+    calls_models: its tasks belong to a group of kind `model` or `custom_model`.
+    """
+
+    task_type: str | None
+    needs: tuple[str, ...]
+    group: str
+    calls_models: bool
+    resources: Mapping[SchedulerResourceKey, int]
+
+
+@attrs.frozen
+class DeferredTask:
+    """A failed task that will run again; `due` on the run's clock, in seconds, or None where it was not told."""
+
+    column: str
+    row_group: int | None
+    reason: str
+    due: float | None
+
+
+@attrs.define(eq=False)
+class SchedulerReplay:
+    """Feed it the events of one run in order with `apply`; read what it holds, and change nothing of that.
+
+    queued: task id to column. leases: lease id to column. row_groups: those admitted and not durable yet, with their
+    sizes, as far as they were told. deferred_by_cause: how many of `deferred`, by column and reason.
+    """
+
+    columns: dict[str, ColumnFacts] = attrs.field(factory=dict[str, ColumnFacts], init=False)
+    resource_limits: dict[SchedulerResourceKey, int] = attrs.field(factory=dict[SchedulerResourceKey, int], init=False)
+    queued: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
+    leases: dict[int, str] = attrs.field(factory=dict[int, str], init=False)
+    deferred: dict[str, DeferredTask] = attrs.field(factory=dict[str, DeferredTask], init=False)
+    row_groups: dict[int, int] = attrs.field(factory=dict[int, int], init=False)
+    queued_by_column: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
+    running_by_column: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
+    deferred_by_cause: dict[tuple[str, str], int] = attrs.field(factory=dict[tuple[str, str], int], init=False)
+    debt: dict[tuple[str, SchedulerResourceKey], int] = attrs.field(
+        factory=dict[tuple[str, SchedulerResourceKey], int], init=False
+    )
+
+    def apply(self, event: SchedulerAdmissionEvent) -> None:
+        """Take in the next event."""
+        correlation = event.captured_correlation
+        column = correlation.task_column if correlation is not None else None
+        task_id, lease_id = event.task_id, event.task_lease_id
+        match event.event_kind:
+            case "scheduler_job_started":
+                self._start(event)
+            case "row_group_admitted" if correlation is not None and correlation.row_group is not None:
+                self.row_groups[correlation.row_group] = _int(event.diagnostics.get("size"))
+            case "row_group_checkpointed" if correlation is not None and correlation.row_group is not None:
+                self.row_groups.pop(correlation.row_group, None)
+            case "ready_enqueued" if task_id is not None and column is not None:
+                if task_id not in self.queued:
+                    self.queued[task_id] = column
+                    _add(self.queued_by_column, column, 1)
+            case "task_lease_acquired" if lease_id is not None and column is not None:
+                self._acquire(lease_id, column, event.diagnostics.get("borrowed"))
+            case "worker_spawned" | "worker_spawn_failed" if task_id is not None:
+                self._leave_queue(task_id)
+            case "task_lease_released" if lease_id is not None:
+                self._release(lease_id)
+            case "cancelled" if task_id is not None and lease_id is None:
+                self._leave_queue(task_id)
+                self._reopen(task_id)
+            case "retry_deferred" if task_id is not None and column is not None and correlation is not None:
+                self._defer(task_id, column, correlation.row_group, event)
+            case "salvage_redispatched" if task_id is not None:
+                self._reopen(task_id)
+            case _:
+                pass
+
+    def resources_of(self, column: str) -> Mapping[SchedulerResourceKey, int]:
+        """What a task of `column` holds while it runs; one unit of `submission` where the start was not seen."""
+        facts = self.columns.get(column)
+        return _UNTOLD if facts is None else facts.resources
+
+    def leased_resources(self) -> dict[SchedulerResourceKey, int]:
+        """Units held now, by resource."""
+        leased: dict[SchedulerResourceKey, int] = {}
+        for column, running in self.running_by_column.items():
+            for resource, amount in self.resources_of(column).items():
+                leased[resource] = leased.get(resource, 0) + amount * running
+        return leased
+
+    def snapshot(self) -> dict[str, JsonValue]:
+        """The state now, in the form of the snapshots that events carry."""
+        leased = self.leased_resources()
+        limits = self.resource_limits
+        return {
+            "queued_total": len(self.queued),
+            "queued_by_group": self._by_group(self.queued_by_column),
+            "queued_resource_demand_by_group": self._resources_by_group(self.queued_by_column),
+            "running_by_group": self._by_group(self.running_by_column),
+            "resource_limits": dict(limits),
+            "resources_available": {resource: limit - leased.get(resource, 0) for resource, limit in limits.items()},
+            "leased_resources": {**leased},
+            "leased_resources_by_group": self._resources_by_group(self.running_by_column),
+            "policy_debt": {f"{group}|{resource}": owed for (group, resource), owed in self.debt.items()},
+        }
+
+    def _start(self, event: SchedulerAdmissionEvent) -> None:
+        columns = event.diagnostics.get("columns")
+        for column, told in columns.items() if isinstance(columns, dict) else ():
+            assert isinstance(told, dict)
+            needs = told.get("needs")
+            self.columns[column] = ColumnFacts(
+                task_type=cast("str | None", told.get("task_type")),
+                needs=tuple(map(str, needs)) if isinstance(needs, list) else (),
+                group=str(told.get("group", column)),
+                calls_models=told.get("group_kind") in ("model", "custom_model"),
+                resources=_amounts(told.get("resources")),
+            )
+        self.resource_limits.update(_amounts((event.snapshot or {}).get("resource_limits")))
+
+    def _acquire(self, lease_id: int, column: str, borrowed: JsonValue) -> None:
+        self.leases[lease_id] = column
+        _add(self.running_by_column, column, 1)
+        for resource, units in _amounts(borrowed).items():
+            _add(self.debt, (self._group(column), resource), units)
+
+    def _release(self, lease_id: int) -> None:
+        column = self.leases.pop(lease_id, None)
+        if column is None:
+            return
+        _add(self.running_by_column, column, -1)
+        group = self._group(column)
+        for resource, units in self.resources_of(column).items():
+            owed = self.debt.get((group, resource), 0)
+            if owed:
+                _add(self.debt, (group, resource), -min(owed, units))
+
+    def _leave_queue(self, task_id: str) -> None:
+        column = self.queued.pop(task_id, None)
+        if column is not None:
+            _add(self.queued_by_column, column, -1)
+
+    def _defer(self, task_id: str, column: str, row_group: int | None, event: SchedulerAdmissionEvent) -> None:
+        due = event.diagnostics.get("due_monotonic")
+        self._reopen(task_id)
+        deferred = DeferredTask(
+            column, row_group, event.reason_or_result or "unknown", float(due) if isinstance(due, int | float) else None
+        )
+        self.deferred[task_id] = deferred
+        _add(self.deferred_by_cause, (column, deferred.reason), 1)
+
+    def _reopen(self, task_id: str) -> None:
+        deferred = self.deferred.pop(task_id, None)
+        if deferred is not None:
+            _add(self.deferred_by_cause, (deferred.column, deferred.reason), -1)
+
+    def _group(self, column: str) -> str:
+        facts = self.columns.get(column)
+        return column if facts is None else facts.group
+
+    def _by_group(self, counts: Mapping[str, int]) -> dict[str, JsonValue]:
+        by_group: dict[str, int] = {}
+        for column, count in counts.items():
+            _add(by_group, self._group(column), count)
+        return {**by_group}
+
+    def _resources_by_group(self, counts: Mapping[str, int]) -> dict[str, JsonValue]:
+        by_group: dict[str, dict[str, JsonValue]] = {}
+        for column, count in counts.items():
+            held = by_group.setdefault(self._group(column), {})
+            for resource, amount in self.resources_of(column).items():
+                held[resource] = _int(held.get(resource)) + amount * count
+        return {**by_group}
+
+
+_UNTOLD: Mapping[SchedulerResourceKey, int] = {SUBMISSION: 1}
+
+
+def _add(counts: dict[K, int], key: K, amount: int) -> None:
+    """Count, and forget what is back at zero."""
+    count = counts.get(key, 0) + amount
+    if count:
+        counts[key] = count
+    else:
+        counts.pop(key, None)
+
+
+def _amounts(told: JsonValue) -> dict[SchedulerResourceKey, int]:
+    return {resource: _int(amount) for resource, amount in told.items()} if isinstance(told, dict) else {}
+
+
+def _int(value: JsonValue) -> int:
+    return value if isinstance(value, int) else 0

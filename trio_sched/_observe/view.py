@@ -1,0 +1,224 @@
+"""Joins both event streams of a run into one timeline: what each execution passed, and what limited progress, when.
+
+A `RuntimeViewBuilder` takes events as they come, live as a sink or from files, and makes a frozen
+`CorrelatedRuntimeView` whenever it is asked. Between two events nothing changes but the time, so each piece of time
+between them is handed over once: to the run's `ProgressBook`, with what limited it (`limiting.py`), and to the
+executions (`executions.py`). A piece in which a cooldown ends is cut there.
+
+    events ─> SchedulerReplay ─┐                    ┌─> ProgressBook    what limited the run
+              RequestReplay  ──┴─> limit of a piece ┴─> ExecutionBook   marks and waits of each execution
+
+Memory is bounded by what is under way, by `max_executions` finished ones, and by the fixed number of stretches of the
+timeline; sums by column and layer cover all of a run.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+import attrs
+
+from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._observe.executions import ColumnWaits, ExecutionBook, WaitClocks
+from trio_sched._observe.limiting import Limit, full_resource, limit_now
+from trio_sched._observe.marks import ExecutionView
+from trio_sched._observe.progress import LimitTime, ProgressBook, ProgressStretch
+from trio_sched._observe.request_replay import RequestReplay
+from trio_sched._observe.scheduler_replay import SchedulerReplay
+from trio_sched._observe.waits import Layer, WaitBreakdown, nanoseconds, seconds
+
+__all__ = ["CorrelatedRuntimeView", "RuntimeViewBuilder"]
+
+MAX_EXECUTIONS: Final = 100_000
+"""Finished executions that a view shows one by one, unless told otherwise: some 200 MB of them at the most."""
+
+_NEW_WORK: Final = frozenset({"dependency_ready", "ready_enqueued", "row_group_admitted", "salvage_redispatched"})
+_COMPLETED: Final = frozenset({"row_group_checkpointed", "scheduler_job_completed"})
+
+
+@attrs.frozen
+class CorrelatedRuntimeView:
+    """A run as its events tell it, up to `ended_at`. Times are of the run's clock in seconds, breakdowns exact.
+
+    result: how the run ended, None while it runs or where it was killed. limited_by: its wall time by limiting layer,
+    from the first event to the last. limits: the same by layer and place, most first. limit: what limits at the end,
+    None for an open instant. timeline: the same in equal stretches. columns: all finished executions by column.
+    executions: finished ones that were kept, and those under way; `executions_not_kept` are only in the sums.
+    uncorrelated_requests: leases of no execution; late_request_events: events of an execution that had ended.
+    problems: what could not be read of the files.
+    """
+
+    run_id: str | None
+    result: str | None
+    started_at: float
+    ended_at: float
+    has_scheduler_events: bool
+    has_request_events: bool
+    limited_by: WaitBreakdown
+    limits: tuple[LimitTime, ...]
+    limit: Limit | None
+    timeline: tuple[ProgressStretch, ...]
+    columns: Mapping[str, ColumnWaits]
+    executions: tuple[ExecutionView, ...]
+    executions_not_kept: int
+    uncorrelated_requests: int
+    late_request_events: int
+    problems: tuple[str, ...] = ()
+
+    @property
+    def wall_seconds(self) -> float:
+        """The time that `limited_by` divides."""
+        return seconds(self.limited_by.total)
+
+    @classmethod
+    def from_events(
+        cls,
+        scheduler_events: Iterable[SchedulerAdmissionEvent] | None,
+        request_events: Iterable[RequestAdmissionEvent] | None,
+        *,
+        max_executions: int = MAX_EXECUTIONS,
+        problems: Iterable[str] = (),
+    ) -> CorrelatedRuntimeView:
+        """The view of a run from either or both of its streams, each in its own order. None: that stream was off."""
+        builder = RuntimeViewBuilder(
+            scheduler_stream=scheduler_events is not None,
+            request_stream=request_events is not None,
+            max_executions=max_executions,
+        )
+        builder.take(scheduler_events or (), request_events or ())
+        return builder.view(problems=problems)
+
+
+class RuntimeViewBuilder:
+    """Takes the events of one run in the order of their time, and knows at every moment where it stands.
+
+    It is a sink for both streams. scheduler_stream, request_stream: whether that stream is on.
+    """
+
+    def __init__(
+        self, *, scheduler_stream: bool = True, request_stream: bool = True, max_executions: int = MAX_EXECUTIONS
+    ) -> None:
+        self.scheduler = SchedulerReplay()
+        self.requests = RequestReplay()
+        self._model_tasks_call = not request_stream
+        self._clocks = WaitClocks()
+        self._executions = ExecutionBook(self._clocks, max_kept=max_executions, follows_tasks=scheduler_stream)
+        self._progress: ProgressBook | None = None
+        self._limit: Limit | None = None
+        self._result: str | None = None
+        self._run_id: str | None = None
+        self._seen_scheduler = False
+        self._seen_request = False
+
+    def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
+        """Take the next scheduler event."""
+        self._pass_time(event.captured_at_monotonic, event.event_kind)
+        self._seen_scheduler = True
+        if self._run_id is None and event.captured_correlation is not None:
+            self._run_id = event.captured_correlation.run_id
+        self._executions.scheduler_event(event)
+        self.scheduler.apply(event)
+        if event.event_kind == "scheduler_job_completed":
+            self._result = event.reason_or_result or "completed"
+
+    def emit_request_event(self, event: RequestAdmissionEvent) -> None:
+        """Take the next request event."""
+        self._pass_time(event.captured_at_monotonic, event.event_kind)
+        self._seen_request = True
+        if self._run_id is None and event.captured_correlation is not None:
+            self._run_id = event.captured_correlation.run_id
+        self._executions.request_event(event)
+        self.requests.apply(event)
+
+    def take(
+        self, scheduler_events: Iterable[SchedulerAdmissionEvent], request_events: Iterable[RequestAdmissionEvent]
+    ) -> None:
+        """Take all of both, merged by time. Of two events of one instant the scheduler's comes first."""
+        for event in _merged(scheduler_events, request_events):
+            if isinstance(event, SchedulerAdmissionEvent):
+                self.emit_scheduler_event(event)
+            else:
+                self.emit_request_event(event)
+
+    def view(self, *, now: float | None = None, problems: Iterable[str] = ()) -> CorrelatedRuntimeView:
+        """The view so far; for a run under way up to `now`, else up to the last event."""
+        if now is not None:
+            self._pass_time(now, None)
+        progress = self._progress if self._progress is not None else ProgressBook(0)
+        whole, limits, stretches = progress.times(open_as=self._undecided())
+        return CorrelatedRuntimeView(
+            run_id=self._run_id,
+            result=self._result,
+            started_at=seconds(progress.start),
+            ended_at=seconds(progress.until),
+            has_scheduler_events=self._seen_scheduler,
+            has_request_events=self._seen_request,
+            limited_by=whole,
+            limits=limits,
+            limit=self.limit(now),
+            timeline=stretches,
+            columns=self._executions.columns(),
+            executions=self._executions.executions(),
+            executions_not_kept=self._executions.not_kept,
+            uncorrelated_requests=self.requests.uncorrelated,
+            late_request_events=self._executions.late_request_events,
+            problems=tuple(problems),
+        )
+
+    def limit(self, now: float | None = None) -> Limit | None:
+        """What limits progress at `now`, or after the last event; None where it is open, or the run is over."""
+        if self._progress is None or self._result is not None:
+            return None
+        at = seconds(self._progress.until) if now is None else now
+        return limit_now(self.scheduler, self.requests, at, model_tasks_call=self._model_tasks_call)
+
+    def _undecided(self) -> Layer:
+        """What an open piece at the end counts as: a task that still runs may make others ready."""
+        return "readiness" if self._result is None and self.scheduler.running_by_column else "completion"
+
+    def _pass_time(self, time: float, kind: str | None) -> None:
+        """Hand over the time since the last event; `kind` is that of the event which ends it."""
+        now = nanoseconds(time)
+        if self._progress is None:
+            self._progress = ProgressBook(now)
+            return
+        progress = self._progress
+        if now > progress.until:
+            for end in (*self._cooldown_ends(progress.until, now), now):
+                self._spend(progress, end)
+        if kind in _COMPLETED:
+            progress.decide("completion")
+        elif kind in _NEW_WORK or kind == "request_wait_started":
+            progress.decide("readiness")
+
+    def _cooldown_ends(self, since: int, until: int) -> Iterator[int]:
+        ends = {
+            nanoseconds(resource.cooling_until)
+            for resource in self.requests.resources.values()
+            if resource.cooling_until is not None
+        }
+        return iter(sorted(end for end in ends if since < end < until))
+
+    def _spend(self, progress: ProgressBook, until: int) -> None:
+        elapsed = until - progress.until
+        at = seconds(progress.until)
+        for key, resource in self.requests.resources.items():
+            if resource.cooling_until is not None and nanoseconds(resource.cooling_until) > progress.until:
+                self._clocks.cooling[key] = self._clocks.cooling.get(key, 0) + elapsed
+        if self.scheduler.queued_by_column:
+            leased = self.scheduler.leased_resources()
+            for column in self.scheduler.queued_by_column:
+                if full_resource(self.scheduler, leased, column) is not None or not self.scheduler.resource_limits:
+                    self._clocks.full[column] = self._clocks.full.get(column, 0) + elapsed
+        limit = limit_now(self.scheduler, self.requests, at, model_tasks_call=self._model_tasks_call)
+        progress.spend(until, limit)
+
+
+def _merged(
+    scheduler_events: Iterable[SchedulerAdmissionEvent], request_events: Iterable[RequestAdmissionEvent]
+) -> Iterator[SchedulerAdmissionEvent | RequestAdmissionEvent]:
+    streams: tuple[Iterable[SchedulerAdmissionEvent | RequestAdmissionEvent], ...] = (scheduler_events, request_events)
+    return heapq.merge(*streams, key=lambda event: event.captured_at_monotonic)
