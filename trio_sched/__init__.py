@@ -21,10 +21,19 @@ from trio_sched._pipeline.columns import Column, RowSpan, batch_column, column, 
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.model_calls import ModelHandle
 from trio_sched._pipeline.models import Model
+from trio_sched._pipeline.output_errors import (
+    NothingToResumeError,
+    OutputDamagedError,
+    OutputError,
+    OutputExistsError,
+    OutputInUseError,
+    OutputMismatchError,
+    OutputNotWritableError,
+)
 from trio_sched._pipeline.result import RunResult
+from trio_sched._pipeline.resume_plan import InputChangedError
 from trio_sched._pipeline.run import run
 from trio_sched._pipeline.sources import InputRowError
-from trio_sched._pipeline.store import OutputExistsError, OutputNotWritableError
 from trio_sched._request.config import RequestAdmissionTuningConfig
 from trio_sched._request.leases import RequestAdmissionError
 from trio_sched._version import __version__
@@ -38,6 +47,7 @@ __all__ = [
     "CycleError",
     "DuplicateColumnError",
     "HiddenRetriesError",
+    "InputChangedError",
     "InputRowError",
     "InvalidTypeError",
     "InvalidValueError",
@@ -45,8 +55,13 @@ __all__ = [
     "MissingExtraError",
     "Model",
     "ModelHandle",
+    "NothingToResumeError",
     "OpenTelemetryEventSink",
+    "OutputDamagedError",
+    "OutputError",
     "OutputExistsError",
+    "OutputInUseError",
+    "OutputMismatchError",
     "OutputNotWritableError",
     "PipelineError",
     "QuotaExhaustedError",

@@ -343,6 +343,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
         "events/request.jsonl",
         "events/scheduler.jsonl",
         "run.json",
+        "run.lock",
     ]
     run = json.loads((out / "run.json").read_text())
     assert (run["status"], run["rows"], run["dropped_rows"]) == ("completed", 25, 0)

@@ -20,6 +20,11 @@ class RowGroupBuffer:
         self.size = size
         self._columns: dict[str, list[Cell]] = {column: [None] * size for column in columns}
 
+    @property
+    def columns(self) -> Iterable[str]:
+        """The columns in the graph's order."""
+        return self._columns.keys()
+
     def put(self, column: str, row_index: int, cell: Cell) -> None:
         """Keep one cell."""
         self._columns[column][row_index] = cell

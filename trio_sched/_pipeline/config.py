@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import attrs
 
 from trio_sched import _validation as check
+from trio_sched._errors import InvalidValueError
+from trio_sched._pipeline.parts import PartFormatName
 from trio_sched._request.config import RequestAdmissionTuningConfig
 
 __all__ = ["RunConfig"]
+
+
+def _part_format(instance: object, attribute: attrs.Attribute[PartFormatName], value: object) -> None:
+    if value not in get_args(PartFormatName):
+        raise InvalidValueError("RunConfig.format", value, " or ".join(map(repr, get_args(PartFormatName))))
 
 
 @attrs.frozen(kw_only=True)
@@ -21,6 +30,7 @@ class RunConfig:
     seed: handed to from-scratch columns, and of the jitter between attempts.
     request_admission: how the limit of each endpoint and domain adapts.
     write_events: whether both event streams are written to `events/`.
+    format: of the part files, `jsonl`, or `parquet` with the extra of that name.
     """
 
     buffer_size: int = attrs.field(default=100, validator=check.positive_int)
@@ -30,3 +40,4 @@ class RunConfig:
     seed: int = attrs.field(default=0, validator=check.non_negative_int)
     request_admission: RequestAdmissionTuningConfig = attrs.field(factory=RequestAdmissionTuningConfig)
     write_events: bool = True
+    format: PartFormatName = attrs.field(default="jsonl", validator=_part_format)

@@ -1,35 +1,82 @@
-"""What makes two runs the same run: everything their data depend on, and nothing else, as one hash."""
+"""What makes two runs the same run: everything their data depend on, and nothing else.
+
+A function's code is not part of it: how a column is made may be mended between two attempts at one dataset.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 
+import attrs
+
+from trio_sched._events.json_value import JsonValue
 from trio_sched._pipeline.binding import BoundPipeline
 from trio_sched._pipeline.config import RunConfig
 
-__all__ = ["fingerprint"]
+__all__ = ["DatasetIdentity", "dataset_identity"]
+
+_SHOWN = 60
+"""How much of a value a message shows, in characters."""
 
 
-def fingerprint(pipeline: BoundPipeline, config: RunConfig, source: str | None, records: int | None) -> str:
-    """SHA-256 over the columns, what they need and call, the rows' source, the number of records, sizes and seed.
+@attrs.frozen
+class DatasetIdentity:
+    """The facts that a dataset depends on, by name; `buffer_size` is one of them."""
 
-    A function's code is not part of it: how a column is made may be mended between two attempts at one dataset.
-    """
-    facts = {
-        "columns": [
-            [
-                column.node.column,
-                column.node.task_type,
-                list(column.node.needs),
-                list(column.node.outputs),
-                [str(model) for model in column.models],
-            ]
-            for column in pipeline.columns.values()
-        ],
-        "source": source,
-        "records": records,
-        "buffer_size": config.buffer_size,
-        "seed": config.seed,
+    facts: Mapping[str, JsonValue]
+    buffer_size: int
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the facts."""
+        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
+
+    def differences(self, other: JsonValue) -> Iterator[str]:
+        """In what the facts of another dataset (as read from a file) differ, one text each."""
+        known = other if isinstance(other, dict) else dict[str, JsonValue]()
+        if not known:
+            yield "it does not say what it was made from"
+        for name in dict.fromkeys([*self.facts, *known]):
+            theirs, ours = known.get(name), self.facts.get(name)
+            if theirs == ours:
+                continue
+            if isinstance(theirs, dict) and isinstance(ours, dict):
+                for part in sorted(theirs.keys() | ours.keys()):
+                    if theirs.get(part) != ours.get(part):
+                        yield f"{name}, {part}: {_short(theirs.get(part))} there, {_short(ours.get(part))} here"
+            else:
+                yield f"{name}: {_short(theirs)} there, {_short(ours)} here"
+
+
+def dataset_identity(
+    pipeline: BoundPipeline, config: RunConfig, source: Mapping[str, JsonValue] | None, records: int | None
+) -> DatasetIdentity:
+    """The columns, what they need and call, the input rows, the number of records, sizes, seed and format."""
+    columns: dict[str, JsonValue] = {
+        column.node.column: {
+            "task_type": column.node.task_type,
+            "needs": list(column.node.needs),
+            "outputs": list(column.node.outputs),
+            "models": [str(model) for model in column.models],
+        }
+        for column in pipeline.columns.values()
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return DatasetIdentity(
+        {
+            "columns": columns,
+            "column_order": list(pipeline.graph.columns),
+            "input": dict(source) if source is not None else None,
+            "records": records,
+            "buffer_size": config.buffer_size,
+            "seed": config.seed,
+            "format": config.format,
+        },
+        config.buffer_size,
+    )
+
+
+def _short(value: JsonValue) -> str:
+    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -11,7 +11,8 @@ import attrs
 from trio_sched._capacity import AsyncCapacityPlan
 from trio_sched._events.json_value import JsonValue
 from trio_sched._observe.statistics import RequestStatistics
-from trio_sched._pipeline.store import RunFolder
+from trio_sched._pipeline.durable_parts import EarlierRows
+from trio_sched._pipeline.folder import RunFolder
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._scheduler.scheduler import SchedulerResult
 
@@ -22,9 +23,11 @@ __all__ = ["RunResult"]
 class RunResult:
     """A finished run.
 
-    path: its output folder. capacity_plan: what bounded it and what was used, as in `capacity_plan.json`.
-    wall_seconds: from the first to the last step. leaks: task and request leases still held,
-    which is always empty unless there is a bug; each entry names the holder.
+    path: its output folder. earlier: what was durable before, where it went on with a run. The numbers of `scheduler`,
+    `requests`, `capacity_plan` and `wall_seconds` are those of this attempt, all others those of the whole dataset.
+    capacity_plan: what bounded it and what was used, as in `capacity_plan.json`. wall_seconds: from the first to the
+    last step. leaks: task and request leases still held, which is always empty unless there is a bug; each entry names
+    the holder.
     """
 
     path: Path
@@ -35,26 +38,27 @@ class RunResult:
     capacity_plan: AsyncCapacityPlan
     wall_seconds: float
     leaks: tuple[str, ...]
+    earlier: EarlierRows = attrs.field(factory=EarlierRows)
 
     @property
     def records(self) -> int:
         """Rows that are durable."""
-        return self.scheduler.rows
+        return self.earlier.rows + self.scheduler.rows
 
     @property
     def dropped(self) -> int:
         """Rows that were given up."""
-        return self.scheduler.dropped_rows
+        return self.earlier.dropped + self.scheduler.dropped_rows
 
     def rows(self) -> Iterator[dict[str, JsonValue]]:
         """The durable rows in order, read from disk one at a time."""
         return RunFolder(self.path).rows()
 
     def data_hash(self) -> str:
-        """SHA-256 over the durable rows in order: equal data, equal hash, however they were made."""
+        """SHA-256 over the durable rows in order, as JSON lines: equal data, equal hash, in either format."""
         digest = hashlib.sha256()
-        for part in RunFolder(self.path).parts():
-            digest.update(part.read_bytes())
+        for text in RunFolder(self.path).canonical_text():
+            digest.update(text)
         return digest.hexdigest()
 
     def utilisation(self, resource: RequestResourceKey) -> float:
@@ -71,12 +75,14 @@ class RunResult:
         attempts = sum(statistics.attempts for statistics in self.requests.values())
         lines = [
             f"rows         {self.records:,} written, {self.dropped:,} dropped"
-            + (" (stopped before the end)" if self.scheduler.cancelled else ""),
-            f"row groups   {self.scheduler.row_groups:,} in {self.path / 'data'}",
+            + (' (stopped before the end; to go on: resume="if-possible")' if self.scheduler.cancelled else ""),
+            f"row groups   {self.earlier.row_groups + self.scheduler.row_groups:,} in {self.path / 'data'}",
             f"requests     {attempts:,} attempts: " + (_counts(outcomes) or "none"),
             f"wall time    {self.wall_seconds:.1f} s",
             f"leases       {len(self.leaks)} leaked",
         ]
+        if self.earlier.row_groups:
+            lines.insert(2, f"before       {self.earlier.rows:,} rows in {self.earlier.row_groups:,} row groups")
         lines += [f"             {leak}" for leak in self.leaks]
         width = max((len(str(resource)) for resource in self.requests), default=0)
         if self.requests:

@@ -1,17 +1,16 @@
 """One run, from declarations to a finished dataset.
 
-The order is: read the first row, bind and check the pipeline, take the output folder, and only then open request
-admission and the event writer, and run the scheduler. What can be refused is refused before the folder exists.
+The order is: read the first row, bind and check the pipeline, take the output folder (`resume.py`), and only then open
+request admission and the event writer, and run the scheduler. What can be refused is refused before the folder exists.
 """
 
 from __future__ import annotations
 
 import logging
-import platform
 import random
-import secrets
+import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
@@ -24,7 +23,6 @@ from trio_sched._blocking import Blocking, in_threads
 from trio_sched._capacity import AsyncCapacityPlan, plain
 from trio_sched._client import RetryFreeClients
 from trio_sched._errors import PipelineError
-from trio_sched._events.json_value import JsonValue
 from trio_sched._events.jsonl import open_jsonl_sink
 from trio_sched._events.sinks import (
     FanOutEventSink,
@@ -39,23 +37,35 @@ from trio_sched._pipeline.binding import BoundPipeline, bind_pipeline
 from trio_sched._pipeline.capacity import capacity_plan
 from trio_sched._pipeline.columns import Column
 from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.durable_parts import DurableParts, EarlierRows
 from trio_sched._pipeline.failures import classify_failure
-from trio_sched._pipeline.fingerprint import fingerprint
+from trio_sched._pipeline.fingerprint import dataset_identity
+from trio_sched._pipeline.folder import RunFolder, open_part_format
 from trio_sched._pipeline.model_calls import ModelHandle, retry_free_clients
 from trio_sched._pipeline.models import Model
+from trio_sched._pipeline.output_errors import OutputNotWritableError
 from trio_sched._pipeline.result import RunResult
+from trio_sched._pipeline.resume import (
+    ResumeMode,
+    check_resume_mode,
+    hold_output,
+    make_output,
+    reopen_output,
+    resume_advice,
+)
+from trio_sched._pipeline.resume_plan import resume_plan
+from trio_sched._pipeline.run_document import RunDocument
 from trio_sched._pipeline.runner import PipelineRunner
 from trio_sched._pipeline.sources import Row, open_rows
-from trio_sched._pipeline.store import OutputNotWritableError, PartStore, RunFolder
+from trio_sched._pipeline.store import PartStore
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
-from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroupPlan
+from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroupPlan, SkippingRowGroupPlan
 from trio_sched._scheduler.scheduler import AsyncTaskScheduler, default_task_admission
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.resolver import TaskSchedulingResolver
 from trio_sched._unwrap import single_error
-from trio_sched._version import __version__
 
 logger = logging.getLogger("trio_sched.run")
 
@@ -78,6 +88,7 @@ async def run(
     records: int | None = None,
     models: Mapping[str, Model] | None = None,
     config: RunConfig | None = None,
+    resume: ResumeMode = "never",
     event_sink: AnySink | None = None,
     blocking: Blocking | None = None,
 ) -> RunResult:
@@ -89,21 +100,26 @@ async def run(
     files are read and written and sync functions run, worker threads by default; a simulation on a mock clock gives
     `trio_sched.lowlevel.inline`.
 
+    resume: what to do with a run that `output` holds. `never` refuses it; `always` goes on with it, and refuses a
+    folder without one; `if-possible` goes on with it, or begins where there is none. Only the row groups that are not
+    durable are made; a run of another dataset is refused. Nothing is ever overwritten.
+
     Raises a `PipelineError` for a pipeline that cannot run, `InvalidValueError` for a bad number, `InputRowError` for a
-    bad row, `OutputExistsError` or `OutputNotWritableError` for a bad folder. A generator that raises drops its row and
-    is counted in the result. Interrupted or cancelled, it leaves every finished
+    bad row, `InputChangedError` for input other than the resumed run's, an `OutputError` for a bad folder or a full
+    disk. A generator that raises drops its row and is counted in the result. However it ends, it leaves every finished
     row group behind, and nothing of the others.
     """
     config = config if config is not None else RunConfig()
     column_blocking = blocking if blocking is not None else in_threads(_MAX_COLUMN_THREADS)
     blocking = blocking if blocking is not None else in_threads(_MAX_BLOCKING_THREADS)
+    mode = check_resume_mode(resume)
     if (rows is None) == (records is None):
         raise PipelineError("a run needs either rows or records: input rows, or how many to make from scratch")
     reader = None
     if rows is not None:
         reader = open_rows(rows, buffer_size=config.buffer_size, blocking=blocking)
     pipeline = bind_pipeline(columns, reader, models or {})
-    plan: RowGroupPlan
+    plan: SkippingRowGroupPlan
     if reader is not None:
         plan = reader
     else:
@@ -111,12 +127,24 @@ async def run(
     resolver = TaskSchedulingResolver(pipeline.columns)
     tasks = default_task_admission(resolver, submission_capacity=config.submission_capacity)
     clients = retry_free_clients(pipeline.aliases)
+    part_format = open_part_format(config.format)
+    source = await blocking(reader.identity) if reader is not None else None
+    identity = dataset_identity(pipeline, config, source, records)
+    order = pipeline.graph.columns
     folder = RunFolder(Path(output))
-    folder.create()
-
-    return await _Run(pipeline, plan, resolver, tasks, clients, folder, config, blocking, column_blocking).run(
-        event_sink, fingerprint(pipeline, config, reader.source if reader is not None else None, records)
-    )
+    with hold_output(folder, mode) as held:
+        durable = DurableParts(config.buffer_size)
+        if held is None:
+            make_output(folder)
+        else:
+            durable = await blocking(reopen_output, folder, held, identity, part_format, order, records)
+        document = RunDocument(folder, config, order, identity, resumed_from=held, earlier=durable.earlier)
+        forget = reader.forget if reader is not None else None
+        store = PartStore(folder, order, part_format, blocking=blocking, forget=forget)
+        to_do = resume_plan(plan, durable, folder, part_format, blocking)
+        return await _Run(
+            pipeline, to_do, resolver, tasks, clients, folder, store, config, blocking, column_blocking
+        ).run(event_sink, document, durable.earlier)
 
 
 class _Run:
@@ -130,6 +158,7 @@ class _Run:
         tasks: TaskAdmissionConfig,
         clients: RetryFreeClients,
         folder: RunFolder,
+        store: PartStore,
         config: RunConfig,
         blocking: Blocking,
         column_blocking: Blocking,
@@ -140,49 +169,47 @@ class _Run:
         self.tasks = tasks
         self.clients = clients
         self.folder = folder
+        self.store = store
         self.config = config
         self.blocking = blocking
         self.column_blocking = column_blocking
-        self.run_id = secrets.token_hex(8)
         self.statistics = RequestStatisticsSink()
 
-    async def run(self, event_sink: AnySink | None, run_fingerprint: str) -> RunResult:
+    async def run(self, event_sink: AnySink | None, document: RunDocument, earlier: EarlierRows) -> RunResult:
         """Run it; the folder's documents say how it stands, also when it fails."""
-        document: dict[str, JsonValue] = {
-            "schema_version": 1,
-            "run_id": self.run_id,
-            "status": "running",
-            "fingerprint": run_fingerprint,
-            "versions": {"trio_sched": __version__, "trio": trio.__version__, "python": platform.python_version()},
-            "config": plain(self.config),
-            "columns": list(self.pipeline.graph.columns),
-        }
-        self.folder.write_json(self.folder.run_file, document)
+        document.write_start()
         try:
             with single_error():
-                result = await self._run_with_sinks(event_sink)
-            document["status"] = "cancelled" if result.scheduler.cancelled else "completed"
-            document["rows"] = result.records
-            document["dropped_rows"] = result.dropped
+                result = attrs.evolve(await self._run_with_sinks(event_sink, document.run_id), earlier=earlier)
         except BaseException as error:
-            document["status"] = _status(error)
-            document["error"] = type(error).__name__
             with _quietly("run.json"):
-                self.folder.write_json(self.folder.run_file, document)
+                document.write_end(_status(error), error=type(error).__name__)
+            self._advise(error)
             raise
-        self.folder.write_json(self.folder.run_file, document)
+        status = "cancelled" if result.scheduler.cancelled else "completed"
+        document.write_end(status, rows=result.records, dropped_rows=result.dropped)
         return result
 
-    async def _run_with_sinks(self, event_sink: AnySink | None) -> RunResult:
+    def _advise(self, error: BaseException) -> None:
+        advice = resume_advice(self.folder)
+        logger.warning("run ended by %s: %s", type(error).__name__, advice)
+        if sys.version_info >= (3, 11):
+            error.add_note(advice)
+
+    async def _run_with_sinks(self, event_sink: AnySink | None, run_id: str) -> RunResult:
         sinks: list[AnySink] = [self.statistics]
         if event_sink is not None:
             sinks.append(event_sink)
-        if not self.config.write_events:
-            return await self._run_admitted(FanOutEventSink(*sinks))
-        async with open_jsonl_sink(self.folder.events, blocking=self.blocking) as files:
-            return await self._run_admitted(FanOutEventSink(files, *sinks))
+        async with AsyncExitStack() as stack:
+            if self.config.write_events:
+                try:
+                    files = await stack.enter_async_context(open_jsonl_sink(self.folder.events, blocking=self.blocking))
+                except OSError as error:
+                    raise OutputNotWritableError(self.folder.events, error) from error
+                sinks.insert(0, files)
+            return await self._run_admitted(FanOutEventSink(*sinks), run_id)
 
-    async def _run_admitted(self, sink: FanOutEventSink) -> RunResult:
+    async def _run_admitted(self, sink: FanOutEventSink, run_id: str) -> RunResult:
         requests = self.config.request_admission.with_limits()
         admission = AdaptiveRequestAdmissionController(requests, event_sink=sink)
         register_models(admission, self.pipeline.aliases)
@@ -192,7 +219,6 @@ class _Run:
             rng=random.Random(self.config.seed),
         )
         handles = {model: ModelHandle(model, executor, self.clients) for model in self.pipeline.aliases}
-        store = PartStore(self.folder, self.pipeline.graph.columns, blocking=self.blocking)
         task_admission = TaskAdmissionController(self.tasks)
         scheduler: AsyncTaskScheduler
 
@@ -205,18 +231,18 @@ class _Run:
             PipelineRunner(
                 self.pipeline,
                 handles,
-                store,
+                self.store,
                 blocking=self.column_blocking,
                 living_rows=living_rows,
                 seed=self.config.seed,
             ),
             self.plan,
-            store,
+            self.store,
             admission=task_admission,
             classify=classify_failure,
             max_concurrent_row_groups=self.config.max_concurrent_row_groups,
             events=scheduler_event_stream(sink),
-            run_id=self.run_id,
+            run_id=run_id,
         )
         started_at = trio.current_time()
         self._write_plan(requests, admission, scheduler)
@@ -230,7 +256,7 @@ class _Run:
         plan = self._write_plan(requests, admission, scheduler)
         return RunResult(
             path=self.folder.path,
-            run_id=self.run_id,
+            run_id=run_id,
             scheduler=outcome,
             requests=self.statistics.by_resource,
             static_caps={endpoint: each.cap for endpoint, each in self.pipeline.resolver.static_caps().items()},

@@ -13,7 +13,7 @@ import attrs
 
 from trio_sched import _validation as check
 
-__all__ = ["FixedRowGroupPlan", "RowGroup", "RowGroupPlan", "RowGroupStore"]
+__all__ = ["FixedRowGroupPlan", "RowGroup", "RowGroupPlan", "RowGroupStore", "SkippingRowGroupPlan"]
 
 
 @attrs.frozen
@@ -30,6 +30,14 @@ class RowGroupPlan(Protocol):
 
     async def next_row_group(self) -> RowGroup | None:
         """The next row group in order, or None when there are no more."""
+        ...
+
+
+class SkippingRowGroupPlan(RowGroupPlan, Protocol):
+    """A plan that can pass over row groups, which costs less than making them."""
+
+    async def skip(self, row_groups: int) -> int:
+        """Pass over the next `row_groups` row groups; says how many rows they had, fewer where the plan ended."""
         ...
 
 
@@ -62,3 +70,9 @@ class FixedRowGroupPlan:
             return None
         self._next += 1
         return RowGroup(index, self.start_offset + done, min(self.buffer_size, self.records - done))
+
+    async def skip(self, row_groups: int) -> int:
+        """Pass over row groups, at the same cost for any number. Does not checkpoint."""
+        first = min(self.records, self._next * self.buffer_size)
+        self._next += row_groups
+        return min(self.records, self._next * self.buffer_size) - first

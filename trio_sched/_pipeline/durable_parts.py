@@ -1,0 +1,106 @@
+"""How far a run has come, read from its part files and from nothing else.
+
+A part counts if it is whole: it reads to its end, has the dataset's columns, and its rows together with those that its
+list in `dropped/` names are as many as the row group has. A part that is there and not whole is a reason to stop and
+ask, never to overwrite.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import attrs
+
+from trio_sched._pipeline.folder import RunFolder
+from trio_sched._pipeline.output_errors import OutputDamagedError
+from trio_sched._pipeline.parts import PartFormat, count_rows
+from trio_sched._pipeline.row_group_set import RowGroupSet
+
+__all__ = ["DurableParts", "EarlierRows", "read_dropped_rows", "read_durable_parts"]
+
+
+@attrs.frozen
+class EarlierRows:
+    """What was durable before this attempt. dropped: rows that the earlier attempts gave up or filtered out."""
+
+    row_groups: int = 0
+    rows: int = 0
+    dropped: int = 0
+
+
+@attrs.frozen(eq=False)
+class DurableParts:
+    """The row groups that are done. last_size: rows of the last of them; all others have `buffer_size`."""
+
+    buffer_size: int
+    row_groups: RowGroupSet = attrs.field(factory=RowGroupSet)
+    last_row_group: int | None = None
+    last_size: int = 0
+    earlier: EarlierRows = attrs.field(factory=EarlierRows)
+
+    def rows_of(self, first: int, row_groups: int) -> int:
+        """How many rows of the input a run of done row groups stands for."""
+        last = self.last_row_group
+        if last is not None and first <= last < first + row_groups:
+            return (row_groups - 1) * self.buffer_size + self.last_size
+        return row_groups * self.buffer_size
+
+
+def read_durable_parts(
+    folder: RunFolder, part_format: PartFormat, columns: Sequence[str], *, buffer_size: int, records: int | None
+) -> DurableParts:
+    """Read every part. records: rows of the dataset, None where only the input knows. Raises `OutputDamagedError`."""
+    found = folder.parts()
+    row_groups = RowGroupSet()
+    rows = dropped = size = 0
+    for position, (row_group, format_name) in enumerate(found):
+        part = folder.part(row_group, format_name)
+        if format_name != part_format.name:
+            raise OutputDamagedError(part, f"it is not {part_format.name}, as the other parts are")
+        living, missing = _read_part(folder, row_group, part_format, part, columns)
+        size = living + missing
+        most = buffer_size if records is None else max(0, min(buffer_size, records - row_group * buffer_size))
+        may_be_shorter = records is None and position == len(found) - 1
+        if size > most or size == 0 or (size < most and not may_be_shorter):
+            raise OutputDamagedError(
+                part, f"it holds {living} rows and {missing} are known to be dropped, where the row group has {most}"
+            )
+        row_groups.add(row_group)
+        rows += living
+        dropped += missing
+    return DurableParts(
+        buffer_size=buffer_size,
+        row_groups=row_groups,
+        last_row_group=found[-1][0] if found else None,
+        last_size=size,
+        earlier=EarlierRows(len(row_groups), rows, dropped),
+    )
+
+
+def read_dropped_rows(folder: RunFolder, row_group: int) -> list[int]:
+    """The rows of the dataset that a durable row group lacks. Raises `OutputDamagedError`."""
+    path = folder.dropped_file(row_group)
+    try:
+        document: object = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise OutputDamagedError(path, str(error)) from error
+    rows = cast("dict[str, object]", document).get("dropped_rows") if isinstance(document, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, int) for row in cast("list[object]", rows)):
+        raise OutputDamagedError(path, "it does not list the dropped rows")
+    return cast("list[int]", rows)
+
+
+def _read_part(
+    folder: RunFolder, row_group: int, part_format: PartFormat, part: Path, columns: Sequence[str]
+) -> tuple[int, int]:
+    """How many rows a part has, and how many it lacks."""
+    try:
+        living = count_rows(part_format, part, columns)
+    except (OSError, ValueError) as error:
+        raise OutputDamagedError(part, str(error)) from error
+    return living, len(read_dropped_rows(folder, row_group))

@@ -1,0 +1,122 @@
+"""What can be wrong with an output folder, and what to do about each."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+
+from trio_sched._errors import TrioSchedError
+
+__all__ = [
+    "NothingToResumeError",
+    "OutputDamagedError",
+    "OutputError",
+    "OutputExistsError",
+    "OutputInUseError",
+    "OutputMismatchError",
+    "OutputNotWritableError",
+]
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class OutputError(TrioSchedError):
+    """An output folder that a run cannot use. Attribute: `path`, the folder or the file in it."""
+
+    path: Path
+
+
+class OutputExistsError(OutputError):
+    """The output folder holds another run. Attributes: `path`, `run_id` (None where the files are no run's)."""
+
+    def __init__(self, path: Path, run_id: str | None) -> None:
+        self.path = path
+        self.run_id = run_id
+        super().__init__(path, run_id)
+
+    def __str__(self) -> str:
+        if self.run_id is None:
+            return (
+                f"output {str(self.path)!r} already holds files that are not a run's; "
+                "choose another folder, or move or delete this one"
+            )
+        return (
+            f"output {str(self.path)!r} already holds run {self.run_id!r}; choose another folder, or move or delete "
+            'this one, or go on with that run: resume="if-possible"'
+        )
+
+
+class NothingToResumeError(OutputError):
+    """There is no run to go on with. Attribute: `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(path)
+
+    def __str__(self) -> str:
+        return (
+            f"output {str(self.path)!r} holds no run to go on with; look at the spelling, "
+            'or let the run begin where there is none: resume="if-possible"'
+        )
+
+
+class OutputMismatchError(OutputError):
+    """The run in the output folder makes another dataset. Attributes: `path`, `run_id`, `differences` (texts)."""
+
+    def __init__(self, path: Path, run_id: str, differences: Sequence[str]) -> None:
+        self.path = path
+        self.run_id = run_id
+        self.differences = tuple(differences)
+        super().__init__(path, run_id, self.differences)
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.run_id!r} in {str(self.path)!r} makes another dataset: {'; '.join(self.differences)}; "
+            "choose another folder, or give what that run was given"
+        )
+
+
+class OutputDamagedError(OutputError):
+    """A file of the run is not as the run left it. Attributes: `path`, `problem`."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(path, problem)
+
+    def __str__(self) -> str:
+        return (
+            f"{str(self.path)!r} is not as a run left it: {self.problem}; "
+            "restore it, or delete this one file to have its rows made again"
+        )
+
+
+class OutputInUseError(OutputError):
+    """Another run writes to the folder now. Attributes: `path`, `pid` and `host` of the holder (None if unknown)."""
+
+    def __init__(self, path: Path, pid: int | None, host: str | None) -> None:
+        self.path = path
+        self.pid = pid
+        self.host = host
+        super().__init__(path, pid, host)
+
+    def __str__(self) -> str:
+        holder = "another process" if self.pid is None else f"process {self.pid} on {self.host}"
+        return f"output {str(self.path)!r} is in use by {holder}; wait for it, or choose another folder"
+
+
+class OutputNotWritableError(OutputError, OSError):
+    """The output folder cannot be read or written. Attributes: `path`, `problem`."""
+
+    def __init__(self, path: Path, problem: OSError) -> None:
+        super().__init__(problem.errno, problem.strerror, str(path))
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        if self.problem.errno in _NO_SPACE:
+            remedy = 'make room and go on with resume="if-possible": what is finished is kept'
+        else:
+            remedy = "choose a folder you may write to"
+        return f"output {str(self.path)!r} cannot be written: {self.problem.strerror or self.problem}; {remedy}"
