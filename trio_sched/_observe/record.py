@@ -6,9 +6,10 @@ was killed; elsewhere the file was damaged. Events are read one at a time, so a 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from trio_sched._errors import TrioSchedError
 from trio_sched._events.request import RequestAdmissionEvent
@@ -16,11 +17,12 @@ from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._events.serde import read_event
 from trio_sched._observe.view import MAX_EXECUTIONS, CorrelatedRuntimeView, RuntimeViewBuilder
 
-__all__ = ["EVENT_FILES", "NoEventsError", "RunEventFiles", "build_view", "view_of_run"]
+__all__ = ["EVENT_FILES", "AdmissionEvent", "NoEventsError", "RunEventFiles", "build_view", "view_of_run"]
 
 EVENT_FILES: Final = ("scheduler.jsonl", "request.jsonl")
 """The files of a run's `events` folder: the scheduler's stream and the request stage's."""
 
+AdmissionEvent: TypeAlias = SchedulerAdmissionEvent | RequestAdmissionEvent
 E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)
 
 
@@ -57,6 +59,13 @@ class RunEventFiles:
     def request_events(self) -> Iterator[RequestAdmissionEvent] | None:
         """The request stage's stream in order, or None if the run did not write it."""
         return self._read(self._request, RequestAdmissionEvent) if self._request.is_file() else None
+
+    def events(self) -> Iterator[AdmissionEvent]:
+        """Both streams merged by time. Of two events of one instant the scheduler's comes first."""
+        streams: list[Iterator[AdmissionEvent]] = [
+            stream for stream in (self.scheduler_events(), self.request_events()) if stream is not None
+        ]
+        return heapq.merge(*streams, key=lambda event: event.captured_at_monotonic)
 
     def _read(self, path: Path, kind: type[E]) -> Iterator[E]:
         from cattrs.errors import BaseValidationError

@@ -27,7 +27,7 @@ import attrs
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
-from trio_sched._observe.recording import AdmissionEvent
+from trio_sched._observe.record import AdmissionEvent
 from trio_sched._resources.pressure import RequestPressureSnapshot
 from trio_sched._version import __version__
 
