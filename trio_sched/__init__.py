@@ -33,6 +33,7 @@ from trio_sched._pipeline.output_errors import (
 from trio_sched._pipeline.result import RunResult
 from trio_sched._pipeline.resume_plan import InputChangedError
 from trio_sched._pipeline.run import run
+from trio_sched._pipeline.skipping import SkipRuleError
 from trio_sched._pipeline.sources import InputRowError
 from trio_sched._request.config import RequestAdmissionTuningConfig
 from trio_sched._request.leases import RequestAdmissionError
@@ -73,6 +74,7 @@ __all__ = [
     "RunResult",
     "SchedulingMetadata",
     "SchedulingMetadataError",
+    "SkipRuleError",
     "TrioSchedError",
     "UnknownNameError",
     "__version__",

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import ParamSpec, TypeVar, cast
 
 import trio_sched as ts
+from trio_sched._pipeline.cells import read_cell
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,43 +55,62 @@ async def rows_sequentially(
     total = len(given) or records
     for start in range(0, total, buffer_size):
         count = min(buffer_size, total - start)
-        group = [dict(row) for row in given[start : start + count]] or [{} for _ in range(count)]
-        made.extend(await _row_group(columns, group, ts.RowSpan(start, count, seed)))
+        group = _RowGroup(given[start : start + count], count)
+        made.extend(await group.make(columns, ts.RowSpan(start, count, seed)))
     return made
 
 
-async def _row_group(columns: Sequence[ts.Column], group: list[Row], span: ts.RowSpan) -> list[Row]:
-    names = list(group[0])
-    waiting = list(columns)
-    while waiting:
-        column = next(each for each in waiting if set(each.needs) <= set(names))
-        waiting.remove(column)
-        names += column.outputs.columns
+class _RowGroup:
+    def __init__(self, given: Sequence[Mapping[str, object]], count: int) -> None:
+        self.rows: dict[int, Row] = {index: dict(given[index]) if given else {} for index in range(count)}
+        self.skipped: dict[int, set[str]] = {index: set() for index in range(count)}
+        self.names = list(given[0]) if given else []
+
+    async def make(self, columns: Sequence[ts.Column], span: ts.RowSpan) -> list[Row]:
+        waiting = list(columns)
+        while waiting:
+            column = next(each for each in waiting if set(each.needs) <= set(self.names))
+            waiting.remove(column)
+            await self._make_column(column, span)
+            self.names += column.outputs.columns
+        return [{name: row[name] for name in self.names} for row in self.rows.values()]
+
+    async def _make_column(self, column: ts.Column, span: ts.RowSpan) -> None:
+        indices = [index for index in list(self.rows) if not self._leaves_out(column, index)]
+        needed = [_needed(column, self.rows[index]) for index in indices]
+        results: Sequence[object]
         if column.task_type == "from_scratch":
-            results = await _call(column, span)
-            _keep(column, group, cast("Sequence[object]", results))
-        elif column.task_type == "batch":
-            results = await _call(column, [_needed(column, row) for row in group])
-            _keep(column, group, cast("Sequence[object]", results))
+            results = cast("Sequence[object]", await _call(column, span))
+        elif column.task_type == "cell":
+            results = [await _attempt(column, row) for row in needed]
         else:
-            results = [await _attempt(column, _needed(column, row)) for row in group]
-            _keep(column, group, results)
-        group = [row for row in group if row]
-    return [{name: row[name] for name in names} for row in group]
+            results = cast("Sequence[object]", await _call(column, needed)) if needed else []
+        for index, result in zip(indices, results, strict=True):
+            if isinstance(result, Exception):
+                del self.rows[index]
+            elif column.outputs.as_mapping:
+                self.rows[index] |= {name: cast("Row", result).get(name) for name in column.outputs.columns}
+            else:
+                self.rows[index][column.name] = result
+
+    def _leaves_out(self, column: ts.Column, index: int) -> bool:
+        rule = column.skip
+        if rule is None:
+            return False
+        if not (rule.with_needs and self.skipped[index].intersection(column.needs)):
+            try:
+                if rule.when is None or not rule.when(_needed(column, self.rows[index])):
+                    return False
+            except Exception:
+                del self.rows[index]
+                return True
+        self.skipped[index].update(column.outputs.columns)
+        self.rows[index].update(zip(column.outputs.columns, map(read_cell, rule.cells), strict=True))
+        return True
 
 
 def _needed(column: ts.Column, row: Row) -> Row:
     return cast("Row", json.loads(json.dumps({name: row[name] for name in column.needs})))
-
-
-def _keep(column: ts.Column, group: list[Row], results: Sequence[object]) -> None:
-    for row, result in zip(group, results, strict=True):
-        if isinstance(result, Exception):
-            row.clear()
-        elif column.outputs.as_mapping:
-            row.update({name: cast("Row", result).get(name) for name in column.outputs.columns})
-        else:
-            row[column.name] = result
 
 
 async def _attempt(column: ts.Column, *args: object) -> object:

@@ -23,13 +23,17 @@ __all__ = ["BoundColumn", "BoundPipeline", "bind_pipeline"]
 
 @attrs.define(eq=False)
 class BoundColumn(ColumnGenerator):
-    """One node of the graph with the models it calls in this run."""
+    """One node of the graph with the models it calls in this run.
+
+    skipped_with: the nodes which, where they skip a row, have this one skip it too.
+    """
 
     node: GraphNode
     maker: Column | RowReader
     models: tuple[Model, ...]
     aliases: tuple[str, ...]
     resolver: RequestResourceResolver
+    skipped_with: tuple[str, ...] = ()
 
     def get_scheduling_metadata(self) -> SchedulingMetadata:
         """Local work without models; else the endpoint's, or one of its own for several endpoints."""
@@ -64,6 +68,8 @@ def bind_pipeline(columns: Sequence[Column], reader: RowReader | None, models: M
     makers: list[tuple[GraphNode, Column | RowReader]] = [(made.node(), made) for made in checked]
     if reader is not None:
         makers.insert(0, (GraphNode(reader.columns[0], "from_scratch", (), reader.columns), reader))
+    graph = ExecutionGraph(node for node, _ in makers)
+    skipped_with = _skipped_with(graph, {made.name: made for made in checked})
     bound = {
         node.column: BoundColumn(
             node=node,
@@ -71,10 +77,25 @@ def bind_pipeline(columns: Sequence[Column], reader: RowReader | None, models: M
             models=used.get(node.column, ()),
             aliases=tuple(aliases[model] for model in used.get(node.column, ())),
             resolver=resolver,
+            skipped_with=skipped_with[node.column],
         )
         for node, maker in makers
     }
-    return BoundPipeline(ExecutionGraph(node for node, _ in makers), bound, aliases, resolver)
+    return BoundPipeline(graph, bound, aliases, resolver)
+
+
+def _skipped_with(graph: ExecutionGraph, columns: Mapping[str, Column]) -> dict[str, tuple[str, ...]]:
+    """For every node, those of the nodes it reads from that may skip a row, and take it along."""
+    owner = {output: node.column for node in graph.nodes.values() for output in node.outputs}
+    found: dict[str, tuple[str, ...]] = {}
+    may_skip: set[str] = set()
+    for name in graph.order:
+        rule = columns[name].skip if name in columns else None
+        sources = dict.fromkeys(owner[need] for need in graph.nodes[name].needs) if rule and rule.with_needs else ()
+        found[name] = tuple(source for source in sources if source in may_skip)
+        if found[name] or (rule and rule.when is not None):
+            may_skip.add(name)
+    return found
 
 
 def _checked(made: object) -> Column:

@@ -14,11 +14,12 @@ __all__ = ["RowGroupBuffer"]
 class RowGroupBuffer:
     """The cells of one row group. Who reads a row gets copies."""
 
-    __slots__ = ("_columns", "size")
+    __slots__ = ("_columns", "_skipped", "size")
 
     def __init__(self, columns: Iterable[str], size: int) -> None:
         self.size = size
         self._columns: dict[str, list[Cell]] = {column: [None] * size for column in columns}
+        self._skipped: dict[str, set[int]] = {}
 
     @property
     def columns(self) -> Iterable[str]:
@@ -42,6 +43,20 @@ class RowGroupBuffer:
             cell = held[column][row_index]
             row[column] = read_cell(cell) if isinstance(cell, EncodedCell) else cell
         return row
+
+    def mark_skipped(self, node: str, row_index: int) -> None:
+        """Note that the cells of a node of the graph were left out in one row."""
+        self._skipped.setdefault(node, set()).add(row_index)
+
+    def is_skipped(self, nodes: Iterable[str], row_index: int) -> bool:
+        """Whether the cells of any of these nodes were left out in one row."""
+        return any(row_index in self._skipped.get(node, ()) for node in nodes)
+
+    def skipped_counts(self, living_rows: Sequence[int]) -> dict[str, int]:
+        """In how many of the living rows the cells of each node were left out."""
+        living = set(living_rows)
+        counts = {node: len(rows & living) for node, rows in self._skipped.items()}
+        return {node: count for node, count in counts.items() if count}
 
     def lines(self, living_rows: Sequence[int]) -> str:
         """The living rows as JSON lines, columns in the graph's order."""

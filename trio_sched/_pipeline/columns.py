@@ -16,6 +16,8 @@ A function may make several columns. With `outputs=["title", "body"]` it returns
 known by the first of them. With `side_effect_columns=["thinking"]` it may also give a value for those; absent means
 null. Whoever needs one of them names it like any other column.
 
+With `skip_when=lambda row: not row["topic"]` a function is not called for some rows; see `skipping.py`.
+
 What a function is given is its own: it may change it, and nobody else sees that. Over many rows it may return an
 exception in the place of a value, which gives up just that row. What cannot be kept, such as a value that is no JSON or
 a list of the wrong length, is malformed: the rows that it spoiled are given up, and the result says why.
@@ -36,6 +38,7 @@ from trio_sched._generator import ColumnGenerator
 from trio_sched._pipeline.functions import accept_function, function_name
 from trio_sched._pipeline.models import Model
 from trio_sched._pipeline.outputs import Outputs
+from trio_sched._pipeline.skipping import SkipRule, SkipWhen, skip_rule
 from trio_sched._resources.task import TaskType
 from trio_sched._task.graph import GraphNode
 
@@ -65,6 +68,7 @@ class Column(ColumnGenerator):
     outputs: Outputs
     needs: tuple[str, ...] = ()
     models: tuple[Model | str, ...] = ()
+    skip: SkipRule | None = None
     ordered: bool = False
 
     def node(self, *, after: tuple[str, ...] = ()) -> GraphNode:
@@ -84,15 +88,22 @@ def column(
     name: str | None = None,
     outputs: Iterable[str] = (),
     side_effect_columns: Iterable[str] = (),
+    skip_when: SkipWhen | None = None,
+    skip_value: object = None,
+    skip_with_needs: bool = True,
 ) -> Callable[[Function], Column]:
     """Make a function a column, cell by cell.
 
     needs: the columns whose cells the function reads, at least one. model: the model or models it calls, or their names
     among the `models` given to `run`; the function gets one handle for each, after the row. name: the column's name, by
-    default the function's. outputs, side_effect_columns: what else it makes, see this module. Raises `PipelineError`
-    for a function that does not take those arguments, or that calls models and is not async.
+    default the function's. outputs, side_effect_columns: what else it makes, see this module. skip_when: says of a row
+    with what is needed whether to leave the cell out; it holds `skip_value` then, in the form in which the function
+    would return it. skip_with_needs: whether the cell is left out where one that it needs was.
+
+    Raises `PipelineError` for a function that does not take those arguments, or that calls models and is not async.
     """
-    return _decorator("cell", "row", needs, model, name, outputs, side_effect_columns)
+    skipping = (skip_when, skip_value, skip_with_needs)
+    return _decorator("cell", "row", needs, model, name, outputs, side_effect_columns, skipping)
 
 
 def batch_column(
@@ -102,6 +113,9 @@ def batch_column(
     name: str | None = None,
     outputs: Iterable[str] = (),
     side_effect_columns: Iterable[str] = (),
+    skip_when: SkipWhen | None = None,
+    skip_value: object = None,
+    skip_with_needs: bool = True,
 ) -> Callable[[Function], Column]:
     """Make a function a column, a whole row group at once.
 
@@ -109,9 +123,11 @@ def batch_column(
     what is needed, in order, and then a handle for each of its models. It returns a list with one value per row, in the
     same order; an exception in the place of a value gives up that row. If it raises, it is run again or the row group's
     rows are given up, as for a cell. Which rows a row group has depends on `RunConfig.buffer_size`, and which of them
-    are alive may depend on when others failed. The parameters are those of `column`.
+    are alive may depend on when others failed. Rows for which it is skipped are not among them, and if none is left the
+    function is not called. The parameters are those of `column`.
     """
-    return _decorator("batch", "rows", needs, model, name, outputs, side_effect_columns)
+    skipping = (skip_when, skip_value, skip_with_needs)
+    return _decorator("batch", "rows", needs, model, name, outputs, side_effect_columns, skipping)
 
 
 def from_scratch_column(
@@ -138,6 +154,7 @@ def _decorator(
     name: str | None,
     outputs: Iterable[str],
     side_effect_columns: Iterable[str],
+    skipping: tuple[SkipWhen | None, object, bool] | None = None,
 ) -> Callable[[Function], Column]:
     wanted = _names("needs", needs)
     models = (model,) if isinstance(model, Model | str) else tuple(model)
@@ -153,14 +170,16 @@ def _decorator(
             if not isinstance(cast("object", each), Model | str):
                 raise PipelineError(f"{owner}: model must be a Model or the name of one, got {each!r}")
         arguments = [argument, *(f"model {each}" for each in models)]
+        shape = Outputs(own or (known_as,), side_effects, as_mapping=bool(own or side_effects))
         made = Column(
             name=known_as,
             task_type=task_type,
             function=function,
             is_async=accept_function(owner, function, arguments, models=len(models)),
-            outputs=Outputs(own or (known_as,), side_effects, as_mapping=bool(own or side_effects)),
+            outputs=shape,
             needs=wanted,
             models=models,
+            skip=skip_rule(owner, shape, *skipping) if skipping is not None else None,
         )
         made.node()
         return made

@@ -20,6 +20,7 @@ from trio_sched._pipeline.columns import Column, RowSpan
 from trio_sched._pipeline.functions import awaited_call, raise_as_one
 from trio_sched._pipeline.model_calls import ModelHandle
 from trio_sched._pipeline.outputs import Outputs, one_per_row
+from trio_sched._pipeline.skipping import Skipper, SkipRuleError
 from trio_sched._pipeline.sources import RowReader
 from trio_sched._pipeline.store import PartStore
 from trio_sched._resources.task import Task, TaskType
@@ -68,18 +69,27 @@ def make_maker(bound: BoundColumn, handles: Sequence[ModelHandle], around: Surro
                 "batch": _BatchMaker,
                 "from_scratch": _FromScratchMaker,
             }
-            return makers[column.task_type](column, handles, around)
+            return makers[column.task_type](column, handles, around, _skipper(column, bound.skipped_with))
+
+
+def _skipper(column: Column, skipped_with: tuple[str, ...]) -> Skipper | None:
+    if column.skip is None or (column.skip.when is None and not skipped_with):
+        return None
+    return Skipper(column.name, column.needs, column.outputs, column.skip, skipped_with)
 
 
 class _FunctionMaker:
     """What the makers that call a user's function have in common."""
 
-    def __init__(self, column: Column, handles: Sequence[ModelHandle], around: Surroundings) -> None:
+    def __init__(
+        self, column: Column, handles: Sequence[ModelHandle], around: Surroundings, skipper: Skipper | None
+    ) -> None:
         self._name = column.name
         self._needs = column.needs
         self._outputs = column.outputs
         self._call = awaited_call(column.function, is_async=column.is_async, blocking=around.blocking)
         self._handles = tuple(handles)
+        self._skipper = skipper
         self._around = around
         self._store = around.store
 
@@ -89,6 +99,8 @@ class _CellMaker(_FunctionMaker):
         row_index = task.row_index
         assert row_index is not None
         buffer = self._store.buffer(task.row_group)
+        if self._skipper is not None and self._skipper.skips(buffer, row_index):
+            return ()
         row = buffer.row(row_index, self._needs)
         try:
             value = await self._call(row, *self._handles)
@@ -104,13 +116,35 @@ class _CellMaker(_FunctionMaker):
 class _BatchMaker(_FunctionMaker):
     async def run(self, task: Task) -> Sequence[RowFailure]:
         buffer = self._store.buffer(task.row_group)
-        row_indices = self._around.living_rows(task.row_group)
+        row_indices, failures = self._rows_to_make(buffer, self._around.living_rows(task.row_group))
+        if not row_indices:
+            return failures
         rows = [buffer.row(row_index, self._needs) for row_index in row_indices]
         try:
             made = await self._call(rows, *self._handles)
         except BaseExceptionGroup as group:
             raise_as_one(group)
-        return _keep_rows(self._outputs, buffer, row_indices, one_per_row(self._name, made, len(row_indices)))
+        try:
+            results = one_per_row(self._name, made, len(row_indices))
+        except MalformedOutputError as error:
+            # The rows that were skipped did not depend on it.
+            return [*failures, *(RowFailure(row_index, error) for row_index in row_indices)]
+        return [*failures, *_keep_rows(self._outputs, buffer, row_indices, results)]
+
+    def _rows_to_make(
+        self, buffer: RowGroupBuffer, living_rows: Sequence[int]
+    ) -> tuple[Sequence[int], Sequence[RowFailure]]:
+        if self._skipper is None:
+            return living_rows, ()
+        row_indices: list[int] = []
+        failures: list[RowFailure] = []
+        for row_index in living_rows:
+            try:
+                if not self._skipper.skips(buffer, row_index):
+                    row_indices.append(row_index)
+            except SkipRuleError as error:
+                failures.append(RowFailure(row_index, error))
+        return row_indices, failures
 
 
 class _FromScratchMaker(_FunctionMaker):
