@@ -17,7 +17,7 @@ from trio_sched._pipeline.config import RunConfig
 
 __all__ = ["DatasetIdentity", "dataset_identity"]
 
-_SHOWN = 60
+_SHOWN = 70
 """How much of a value a message shows, in characters."""
 
 

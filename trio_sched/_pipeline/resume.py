@@ -87,7 +87,7 @@ def resume_advice(folder: RunFolder) -> str:
         kept = f"{len(folder.parts())} row groups are"
     except OSError:
         kept = "what is finished is"
-    return f'{kept} kept in {str(folder.data)!r}; to go on, run the same again with resume="if-possible"'
+    return f'{kept} kept in {str(folder.data)!r}; the same run goes on from there with resume="if-possible"'
 
 
 def _find_run(folder: RunFolder, resume: ResumeMode) -> Mapping[str, JsonValue] | None:

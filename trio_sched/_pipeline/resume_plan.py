@@ -55,7 +55,8 @@ class ResumePlan:
             expected = self._durable.rows_of(first, done)
             if rows != expected:
                 raise InputChangedError(
-                    self._source, f"it has {rows} rows where {expected} are durable, from row {self._start(first)} on"
+                    self._source,
+                    f"row groups {first} to {first + done - 1} hold {expected} rows, and it has {rows} for them",
                 )
         row_group = await self._plan.next_row_group()
         self._next += 1
@@ -63,9 +64,6 @@ class ResumePlan:
 
     async def _pass_over(self, first: int, row_groups: int) -> int:
         return await self._plan.skip(row_groups)
-
-    def _start(self, row_group: int) -> int:
-        return row_group * self._durable.buffer_size
 
 
 class _ComparingResumePlan(ResumePlan):
