@@ -118,7 +118,7 @@ def demo(session: nox.Session) -> None:
 
 def run_tests(session: nox.Session) -> None:
     """The tests, on this one Python."""
-    session.install("-e", ".[openai,anthropic,otel,cli,rehearsal]", *group("test"))
+    session.install("-e", ".[all]", *group("test"))
     arguments = [argument for argument in session.posargs if argument != "--coverage"]
     if arguments == session.posargs:
         session.run("pytest", *arguments)
@@ -175,7 +175,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """State machines and long random runs, thousands of examples each; `bounded` keeps to those of a normal run."""
-    session.install("-e", ".[openai,anthropic,otel,cli,rehearsal]", *group("test"))
+    session.install("-e", ".[all]", *group("test"))
     arguments = [argument for argument in session.posargs if argument != "bounded"]
     profile = {"TRIO_SCHED_FUZZ": "full" if arguments == session.posargs else "normal"}
     session.run("pytest", "tests/stateful", *arguments, env=profile)
