@@ -94,8 +94,8 @@ def _measure(scenario: Scenario, profile: str, inputs: Inputs, given: Sequence[s
         baseline_sha=named[inputs.baseline].sha,
         candidate_sha=candidates[0].sha,
         inputs=JsonObject(recorded),
-        provider_script=_script(inputs.provider_script),
-        clock_script=_script(inputs.clock_script),
+        provider_script=_provider_script(scenario, profile, inputs),
+        clock_script=None if scenario.clock_script is None else JsonObject(dict(scenario.clock_script(inputs))),
         capacity_plan=found.capacity_plan,
         iterations=tuple(found.iterations),
         derived_metrics=derive(
@@ -138,8 +138,13 @@ def _scenario(name: str) -> Scenario:
     return ALL[name]
 
 
-def _script(path: Path | None) -> JsonObject | None:
-    return None if path is None else JsonObject({"name": path.name, "text": path.read_text(encoding="utf-8")})
+def _provider_script(scenario: Scenario, profile: str, inputs: Inputs) -> JsonObject | None:
+    """What the providers do, by point, where the scenario has such."""
+    script = scenario.provider_script
+    if script is None:
+        return None
+    points = scenario.points(profile, inputs)
+    return JsonObject({", ".join(map(str, point.values())): script(inputs, point) for point in points})
 
 
 def _inputs(options: argparse.Namespace) -> Inputs:

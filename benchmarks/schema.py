@@ -14,8 +14,9 @@ from pathlib import Path
 from cattrs import transform_error
 
 from benchmarks.artifact import ARTIFACT_SCHEMA_VERSION, Artifact, read_artifact
-from benchmarks.deriving import derive, key_of
+from benchmarks.deriving import derive
 from benchmarks.inputs import MEASURED_ITERATIONS
+from benchmarks.series import key_of
 
 __all__ = ["check_file", "findings"]
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.artifact import Artifact, BudgetVerdict, JsonObject
-from benchmarks.deriving import PointKey, key_of
 from benchmarks.figures import Figures
 from benchmarks.scenarios.scenario import Headline, Scenario
+from benchmarks.series import PointKey, key_of
 
 __all__ = ["markdown", "write_csv"]
 

@@ -12,13 +12,13 @@ import trio
 import trio_sched
 from benchmarks.workloads.outcome import Json, Outcome, Params, Run, number, word
 from benchmarks.workloads.samples import Stopwatch
-from benchmarks.workloads.timelines import derived, entries
+from benchmarks.workloads.timeline_metrics import derived
+from benchmarks.workloads.timelines import EXCERPT, counted, entries
 from trio_sched.lowlevel import InMemoryAdmissionEventSink
 
 __all__ = ["prepare"]
 
 CELL_COLUMNS = 3
-TIMELINE_ENTRIES = 40
 
 
 @trio_sched.from_scratch_column()
@@ -77,6 +77,7 @@ def prepare(params: Params) -> Run:
                 if events == "memory" and sink is not None:
                     timeline = entries(sink.scheduler_events, sink.request_events)
                     metrics.update(derived(timeline, {"submission": number(params, "task_capacity")}))
+                    counts.update(counted(timeline))
                 if counts["events"]:
                     metrics["event_us"] = max(0.0, watch.wall - without.wall) * 1e6 / counts["events"]
                     metrics["event_cpu_us"] = max(0.0, watch.cpu - without.cpu) * 1e6 / counts["events"]
@@ -85,7 +86,7 @@ def prepare(params: Params) -> Run:
                 wall_time_seconds=watch.wall,
                 metrics=metrics,
                 counts=counts,
-                timeline=tuple(timeline[:TIMELINE_ENTRIES]),
+                timeline=tuple(timeline[:EXCERPT]),
                 final_task_snapshot={"leased": len(result.leaks), "queued_total": 0},
                 output_hashes={"rows": result.data_hash()},
                 capacity_plan=read_json(result.path / "capacity_plan.json"),

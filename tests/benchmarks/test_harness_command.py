@@ -20,7 +20,7 @@ RECORDS = "--records does not apply to scenario 'requests'; of the optional inpu
     [
         (
             ["--scenario", "nothing"],
-            "benchmarks: there is no scenario 'nothing'; there are tasks, requests, pipeline, imports\n",
+            f"benchmarks: there is no scenario 'nothing'; there are {', '.join(ALL)}\n",
         ),
         (["--scenario", "requests", "--records", "5"], f"benchmarks: {RECORDS}\n"),
         (["--axis", "groups"], "benchmarks: --axis takes NAME=VALUE,VALUE, not 'groups'\n"),

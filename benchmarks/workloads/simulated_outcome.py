@@ -1,0 +1,79 @@
+"""What one iteration of a simulated pipeline reports, from its world and its events: the same for every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.workloads.outcome import Json, Outcome, Params
+from benchmarks.workloads.samples import Stopwatch
+from benchmarks.workloads.simulated_pipelines import PIPELINES, PipelineSpec
+from benchmarks.workloads.simulated_world import World, data_hash
+from benchmarks.workloads.timeline_metrics import derived, first_times
+from benchmarks.workloads.timelines import EXCERPT, counted, entries
+
+__all__ = ["outcome_of", "pipeline_of"]
+
+
+def pipeline_of(params: Params) -> PipelineSpec:
+    """The pipeline that `params` name, with their changes."""
+    return PIPELINES[str(params["pipeline"])].changed(params)
+
+
+def outcome_of(
+    world: World,
+    watch: Stopwatch,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    scheduler_events: Sequence[Any] = (),
+    request_events: Sequence[Any] = (),
+    capacity_plan: Mapping[str, Json] | None = None,
+) -> Outcome:
+    """One iteration, whose finished rows are `rows`."""
+    spec = world.spec
+    roots = spec.roots
+    timeline = entries(scheduler_events, request_events)
+    tasks = spec.records * spec.cells
+    lost = 0 if spec.cancel_after is not None else sum(map(world.can_be_made, range(spec.records))) - len(rows)
+    metrics = {**world.metrics(), **watch.each("task", tasks)}
+    counts = {**world.counts(), "rows": len(rows), "rows_lost": lost}
+    final_task, final_request = None, None
+    if timeline:
+        final_task = final_task_snapshot(scheduler_events)
+        final_request = final_request_snapshot(request_events)
+        limits = {str(name): int(limit) for name, limit in final_task["resource_limits"].items()}
+        metrics |= {**derived(timeline, limits, roots), **first_times(timeline, roots)}
+        counts |= counted(timeline)
+    return Outcome(
+        wall_time_seconds=watch.wall,
+        metrics=metrics,
+        counts=counts,
+        timeline=tuple(timeline[:EXCERPT]),
+        final_task_snapshot=final_task,
+        final_request_snapshot=final_request,
+        output_hashes={} if lost or spec.cancel_after is not None else {"rows": data_hash(list(rows))},
+        capacity_plan=capacity_plan,
+    )
+
+
+def final_task_snapshot(events: Sequence[Any]) -> dict[str, Any]:
+    """The last snapshot of the scheduler's stream, and how many leases its events leave held."""
+    snapshot: dict[str, Any] = next(
+        dict(event.snapshot) for event in reversed(events) if event.event_kind == "scheduler_job_completed"
+    )
+    return {**snapshot, "leased": _held(events, "task_lease")}
+
+
+def final_request_snapshot(events: Sequence[Any]) -> dict[str, Any]:
+    """How many leases and waiters the events leave, and each resource's last limit."""
+    kinds = [event.event_kind for event in events]
+    ended = ("request_wait_completed", "request_wait_timeout", "request_wait_cancelled")
+    return {
+        "leased": _held(events, "request_lease"),
+        "waiters": kinds.count("request_wait_started") - sum(map(kinds.count, ended)),
+    }
+
+
+def _held(events: Sequence[Any], lease: str) -> int:
+    kinds = [event.event_kind for event in events]
+    return kinds.count(f"{lease}_acquired") - kinds.count(f"{lease}_released")
