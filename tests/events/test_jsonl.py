@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import resource
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import pytest
 import trio
 import trio.testing
 
 from trio_sched._blocking import inline
+from trio_sched._errors import InvalidValueError
 from trio_sched._events.jsonl import open_jsonl_sink
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._events.serde import read_event
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def scheduler_lines(folder: Path) -> list[int]:
@@ -65,3 +74,97 @@ async def test_nothing_to_write_arms_no_timer(tmp_path: Path, mock_clock: trio.t
     async with open_jsonl_sink(tmp_path, blocking=inline):
         await trio.testing.wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline == float("inf")
+
+
+async def test_half_a_buffer_is_written_without_waiting_for_the_rest(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_jsonl_sink(tmp_path, blocking=inline, interval=1000, max_buffered=4) as sink:
+        for sequence in range(1, 4):
+            sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", 1.0, sequence))
+        await trio.sleep(1)
+        assert scheduler_lines(tmp_path) == [1, 2, 3]
+
+
+async def test_a_run_that_must_not_wait_drops_what_finds_the_buffer_full_and_says_so(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_jsonl_sink(tmp_path, blocking=inline, max_buffered=2, when_full="drop") as sink:
+        for sequence in range(1, 6):
+            sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", 1.0, sequence))
+        assert sink.dropped == 3
+    assert scheduler_lines(tmp_path) == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        "The event files are incomplete: 3 events dropped, 0 lost"
+    ]
+
+
+async def test_a_folder_that_cannot_be_written_is_told_once_and_costs_only_the_events(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_jsonl_sink(tmp_path / "missing", blocking=inline) as sink:
+        sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", 1.0, 1))
+        await trio.sleep(1)
+        sink.emit_request_event(RequestAdmissionEvent("request_wait_started", 1.0, 1))
+    assert (sink.dropped, sink.lost) == (0, 2)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+async def test_a_disk_that_fills_up_loses_what_comes_after_and_keeps_what_was_written(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        async with open_jsonl_sink(tmp_path, blocking=inline) as sink:
+            sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", 1.0, 1))
+            await trio.sleep(1)
+            written = (tmp_path / "scheduler.jsonl").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (written, limit[1]))
+            for sequence in (2, 3):
+                sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", 1.0, sequence))
+                await trio.sleep(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, previous)
+    assert sink.lost == 2
+    assert scheduler_lines(tmp_path) == [1]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+async def test_an_event_that_is_no_json_is_left_out_and_counted(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_jsonl_sink(tmp_path, blocking=inline) as sink:
+        for sequence, at in ((1, 1.0), (2, math.inf), (3, math.nan), (4, 1.0)):
+            sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", at, sequence))
+    assert scheduler_lines(tmp_path) == [1, 4]
+    assert sink.lost == 2
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+async def test_a_buffer_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValueError, match="max_buffered"):
+        async with open_jsonl_sink(tmp_path, blocking=inline, max_buffered=0):
+            pass
+
+
+def test_batches_that_a_thread_has_not_written_yet_stay_in_front(tmp_path: Path) -> None:
+    """The buffer overflows while a thread is about to write the batch before."""
+    handed_over = trio.Event()
+
+    async def later(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        handed_over.set()
+        await trio.sleep(1)
+        return function(*args, **kwargs)
+
+    async def main() -> None:
+        async with open_jsonl_sink(tmp_path, blocking=later, interval=0.1, max_buffered=2) as sink:
+            sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", 1.0, 1))
+            await handed_over.wait()
+            for sequence in range(2, 6):
+                sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", 1.0, sequence))
+            assert scheduler_lines(tmp_path) == [1, 2, 3]
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert scheduler_lines(tmp_path) == [1, 2, 3, 4, 5]

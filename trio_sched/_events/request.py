@@ -37,7 +37,7 @@ RequestAdmissionEventKind = Literal[
 REQUEST_EVENT_KINDS: Final[tuple[RequestAdmissionEventKind, ...]] = get_args(RequestAdmissionEventKind)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # as it is made twice as fast so
 class RequestAdmissionEvent:
     """Something that happened to a request resource, at `captured_at_monotonic` on the run's clock (seconds).
 

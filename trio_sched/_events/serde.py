@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
-import attrs
-
+from trio_sched._events.json_text import text_writer
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
@@ -19,13 +17,15 @@ __all__ = ["event_line", "read_event"]
 
 E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)
 
-# dict: snapshots hold read-only mappings, which JSON does not know.
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=dict).encode
+_scheduler_text = text_writer(SchedulerAdmissionEvent)
+_request_text = text_writer(RequestAdmissionEvent)
 
 
 def event_line(event: SchedulerAdmissionEvent | RequestAdmissionEvent) -> str:
-    """The event as one line of JSON, with its newline."""
-    return _encode(attrs.asdict(event)) + "\n"
+    """The event as one line of JSON, with its newline. Raises ValueError for a number that JSON does not know."""
+    if isinstance(event, SchedulerAdmissionEvent):
+        return _scheduler_text(event) + "\n"
+    return _request_text(event) + "\n"
 
 
 def read_event(line: str, kind: type[E]) -> E:

@@ -69,21 +69,20 @@ class EventStream(Generic[E]):
         self._sequence += 1
         return self._sequence
 
+    @trio.lowlevel.disable_ki_protection
     def deliver(self, event: E) -> None:
-        """Hand `event` to the sink; an exception of the sink is counted, and the first one logged."""
+        """Hand `event` to the sink; an exception of the sink is counted, and the first one logged.
+
+        A sink may be interrupted with Ctrl-C, also where its caller may not.
+        """
         if self._emit is None:
             return
         try:
-            _call(self._emit, event)
+            self._emit(event)
         except Exception:
             self.failures += 1
             if self.failures == 1:
                 logger.exception("An admission event sink failed; its further failures are counted, not logged")
-
-
-@trio.lowlevel.disable_ki_protection
-def _call(emit: Callable[[E], None], event: E) -> None:
-    emit(event)
 
 
 def _wanted(sink: object, method: str, kinds: Iterable[str]) -> list[str]:
@@ -109,30 +108,39 @@ class FanOutEventSink:
     """Both streams to several sinks, each with its own interest and its own failures."""
 
     def __init__(self, *sinks: SchedulerAdmissionEventSink | RequestAdmissionEventSink) -> None:
-        self._scheduler = [
+        self._scheduler = _by_kind(
             scheduler_event_stream(sink) for sink in sinks if isinstance(sink, SchedulerAdmissionEventSink)
-        ]
-        self._request = [request_event_stream(sink) for sink in sinks if isinstance(sink, RequestAdmissionEventSink)]
+        )
+        self._request = _by_kind(
+            request_event_stream(sink) for sink in sinks if isinstance(sink, RequestAdmissionEventSink)
+        )
 
     def accepts_scheduler_event(self, kind: str) -> bool:
         """Whether any of the sinks wants the kind."""
-        return any(kind in stream.wanted for stream in self._scheduler)
+        return kind in self._scheduler
 
     def accepts_request_event(self, kind: str) -> bool:
         """Whether any of the sinks wants the kind."""
-        return any(kind in stream.wanted for stream in self._request)
+        return kind in self._request
 
     def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
         """Hand the event to every sink that wants it."""
-        for stream in self._scheduler:
-            if event.event_kind in stream.wanted:
-                stream.deliver(event)
+        for stream in self._scheduler.get(event.event_kind, ()):
+            stream.deliver(event)
 
     def emit_request_event(self, event: RequestAdmissionEvent) -> None:
         """Hand the event to every sink that wants it."""
-        for stream in self._request:
-            if event.event_kind in stream.wanted:
-                stream.deliver(event)
+        for stream in self._request.get(event.event_kind, ()):
+            stream.deliver(event)
+
+
+def _by_kind(streams: Iterable[EventStream[E]]) -> dict[str, list[EventStream[E]]]:
+    """Who wants what, so that an event meets nobody who does not want it."""
+    wanting: dict[str, list[EventStream[E]]] = {}
+    for stream in streams:
+        for kind in stream.wanted:
+            wanting.setdefault(kind, []).append(stream)
+    return wanting
 
 
 class InMemoryAdmissionEventSink:

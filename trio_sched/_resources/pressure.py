@@ -11,7 +11,7 @@ from trio_sched._resources.identity import ProviderModelKey, RequestDomain, Requ
 __all__ = ["ProviderModelPressureSnapshot", "RequestPressureSnapshot"]
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # as it is made twice as fast so, and made for every event
 class RequestPressureSnapshot:
     """One request resource at `captured_at` (the run's clock, seconds). `sequence` counts its state changes."""
 

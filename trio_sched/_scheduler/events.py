@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Final
 
 import trio
 
@@ -22,6 +23,8 @@ from trio_sched._task.resolver import TaskSchedulingResolver
 
 __all__ = ["SchedulerEvents"]
 
+_MOST_REMEMBERED: Final = 1024
+
 
 class SchedulerEvents:
     """The scheduler's voice on its event stream."""
@@ -31,9 +34,24 @@ class SchedulerEvents:
         self._run_id = run_id
         self._wanted = stream.wanted
         self._group_hashes: dict[TaskGroupKey, str] = {}
+        self._of_columns: dict[tuple[str, int], RuntimeCorrelation] = {}
 
     def correlation(self, task: Task, group: TaskGroupKey, task_execution_id: str | None) -> RuntimeCorrelation:
-        """The correlation of one task, or with an execution id of one execution of it."""
+        """The correlation of one task, or with an execution id of one execution of it.
+
+        Without one it is the same for all tasks of a column in a row group, and the same object for most of them.
+        """
+        if task_execution_id is not None:
+            return self._new_correlation(task, group, task_execution_id)
+        key = (task.column, task.row_group)
+        known = self._of_columns.get(key)
+        if known is None:
+            if len(self._of_columns) >= _MOST_REMEMBERED:
+                self._of_columns.clear()
+            known = self._of_columns[key] = self._new_correlation(task, group, None)
+        return known
+
+    def _new_correlation(self, task: Task, group: TaskGroupKey, task_execution_id: str | None) -> RuntimeCorrelation:
         return RuntimeCorrelation(
             self._run_id,
             task.row_group,
@@ -83,6 +101,48 @@ class SchedulerEvents:
                 kind,
                 correlation=RuntimeCorrelation(self._run_id, row_group, None, None, None, None, None),
                 diagnostics=diagnostics,
+            )
+
+    def row_group_blocked(self, reason: str, *, in_flight: int, admitted_rows: int) -> None:
+        """The next row group has to wait."""
+        if "row_group_admission_blocked" in self._wanted:
+            self._emit(
+                "row_group_admission_blocked",
+                reason_or_result=reason,
+                diagnostics={"in_flight": in_flight, "admitted_rows": admitted_rows},
+            )
+
+    def row_group_target_changed(self, target: int) -> None:
+        """More row groups may be in flight from now on."""
+        if "row_group_admission_target_changed" in self._wanted:
+            self._emit("row_group_admission_target_changed", diagnostics={"target": target})
+
+    def health(self, reason: str, snapshot: dict[str, JsonValue], **diagnostics: JsonValue) -> None:
+        """How the run stands."""
+        if "scheduler_health_snapshot" in self._wanted:
+            self._emit(
+                "scheduler_health_snapshot", reason_or_result=reason, snapshot=snapshot, diagnostics=diagnostics
+            )
+
+    def release_diagnostic(self, reason: str, count: int) -> None:
+        """Task admission noted something about leases given back, `count` times by now."""
+        if "release_diagnostic" in self._wanted:
+            self._emit("release_diagnostic", reason_or_result=reason, diagnostics={"count": count})
+
+    def group_capped(self, group: str, reason: str) -> None:
+        """A group with ready tasks has reached its cap, or its debt holds it back, while others compete with it."""
+        if "group_capped" in self._wanted:
+            self._emit("group_capped", reason_or_result=reason, diagnostics={"group": group})
+
+    def pressure_advisory_skipped(self, item: SchedulableTask, preferred: SchedulableTask) -> None:
+        """A task could run, but its endpoint is under pressure and `preferred` goes first."""
+        if "request_pressure_advisory_skipped" in self._wanted:
+            self._emit(
+                "request_pressure_advisory_skipped",
+                task_id=item.task_id,
+                scheduler_resource_key=resource_label(item),
+                reason_or_result="request_pressure",
+                diagnostics={"preferred_task_id": preferred.task_id},
             )
 
     def queued(self, kind: SchedulerAdmissionEventKind, item: SchedulableTask, task: Task) -> None:
@@ -170,6 +230,10 @@ class SchedulerEvents:
         """A worker was cancelled, or ended by what ends the whole run."""
         result = "cancelled" if isinstance(error, trio.Cancelled) else type(error).__name__
         self.task_lease("cancelled", lease, correlation, result)
+
+    def stopped(self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
+        """A worker was cancelled alone, because its rows were given up while it ran."""
+        self.task_lease("cancelled", lease, correlation, "row_given_up")
 
     def task_lease_released(self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
         """A worker left its lease."""

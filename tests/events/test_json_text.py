@@ -1,0 +1,82 @@
+"""Values as JSON text: what cattrs and `json` make of it is what was written, for every kind of field."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_sched._events.json_text import object_text, text_writer
+from trio_sched._events.json_value import JsonValue
+from trio_sched._resources.identity import RequestDomain
+
+
+@attrs.frozen
+class Inner:
+    name: str
+    domain: RequestDomain
+
+
+@attrs.frozen
+class Outer:
+    kind: Literal["a", "b"]
+    text: str | None
+    count: int | None
+    time: float | None
+    inner: Inner | None
+    facts: Mapping[str, JsonValue]
+    anything: JsonValue
+
+
+json_values: st.SearchStrategy[JsonValue] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.builds(
+        Outer,
+        kind=st.sampled_from(("a", "b")),
+        text=st.none() | st.text(),
+        count=st.none() | st.integers(),
+        time=st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 10),
+        inner=st.none() | st.builds(Inner, st.text(), st.sampled_from(RequestDomain)),
+        facts=st.dictionaries(st.text(max_size=5), json_values, max_size=4).map(MappingProxyType),
+        anything=json_values,
+    )
+)
+def test_the_text_is_what_json_makes_of_the_fields(value: Outer) -> None:
+    fields = attrs.asdict(value, recurse=False)
+    fields["inner"] = None if value.inner is None else attrs.asdict(value.inner)
+    fields["facts"] = dict(value.facts)
+    text = text_writer(Outer)(value)
+    assert json.loads(text) == fields
+    assert list(json.loads(text)) == list(fields)
+    assert "\n" not in text
+
+
+@given(st.lists(st.text(max_size=3), min_size=1, max_size=5))
+def test_a_remembered_text_is_never_that_of_another_object(names: list[str]) -> None:
+    write = text_writer(Outer)
+    for name in names * 500:
+        text = write(Outer("a", None, None, None, Inner(name, RequestDomain.CHAT), {}, None))
+        assert json.loads(text)["inner"]["name"] == name
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_numbers_that_json_does_not_know_are_refused(number: float) -> None:
+    with pytest.raises(ValueError, match="no place in JSON"):
+        text_writer(Outer)(Outer("a", None, None, number, None, {}, None))
+    with pytest.raises(ValueError, match="no place in JSON"):
+        object_text({"number": number})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        object_text({"numbers": [number]})
