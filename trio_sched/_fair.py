@@ -34,7 +34,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 import attrs
 
-__all__ = ["FairGroup", "FairOrder", "FairOrderStatistics", "FairPlace"]
+__all__ = ["FairGroup", "FairLane", "FairOrder", "FairOrderStatistics", "FairPlace"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -61,7 +61,7 @@ class FairGroup(Generic[K]):
     __slots__ = ("base", "entry", "key", "lane", "services", "weight")
 
     entry: FairPlace[K]
-    lane: _Lane[K]
+    lane: FairLane[K]
 
     def __init__(self, key: K, tag: float) -> None:
         self.key = key
@@ -77,8 +77,8 @@ FairPlace: TypeAlias = tuple[float, int, FairGroup[K]]
 """Place of an active group: tag, turn, group. Places compare as their groups do; a group that moves gets a new one."""
 
 
-class _Lane(Generic[K]):
-    """A heap of entries of which `live` count; the top always does."""
+class FairLane(Generic[K]):
+    """A heap of entries of which `live` count; the top, the place of the lane's first group, always does."""
 
     __slots__ = ("heap", "live", "name")
 
@@ -142,7 +142,7 @@ class FairOrder(Generic[K]):
 
     def __init__(self) -> None:
         self._active: dict[K, FairGroup[K]] = {}
-        self._lanes: dict[Hashable, _Lane[K]] = {}
+        self._lanes: dict[Hashable, FairLane[K]] = {}
         self._turn = 0
         self._reset()
 
@@ -150,7 +150,7 @@ class FairOrder(Generic[K]):
         self._virtual_time = 0.0
         self._forgotten = 0.0
         self._idle: dict[K, FairGroup[K]] = {}
-        self._idle_lane: _Lane[K] = _Lane(None)
+        self._idle_lane: FairLane[K] = FairLane(None)
 
     def __len__(self) -> int:
         return len(self._active)
@@ -189,13 +189,14 @@ class FairOrder(Generic[K]):
             self._idle_lane.add(group, tag, turn)
         self._trim_idle()
 
-    def move(self, key: K, lane: Hashable) -> None:
-        """Stand in `lane` from now on, in the same place of the order."""
+    def move(self, key: K, lane: Hashable) -> FairLane[K]:
+        """Stand in `lane` from now on, in the same place of the order. The lane lasts while anybody stands there."""
         group = self._active[key]
         if group.lane.name != lane:
             self._leave_lane(group)
             tag, turn, _ = group.entry
             self._lane(lane).add(group, tag, turn)
+        return group.lane
 
     def serve(self, key: K, weight: float) -> None:
         """Charge `key` one unit of service at `weight`."""
@@ -219,11 +220,6 @@ class FairOrder(Generic[K]):
         """First of a lane, or None if nobody stands there."""
         found = self._lanes.get(lane)
         return None if found is None else found.heap[0][2].key
-
-    def first(self, lane: Hashable) -> FairPlace[K] | None:
-        """Place of the first of a lane, or None if nobody stands there."""
-        found = self._lanes.get(lane)
-        return None if found is None else found.heap[0]
 
     def rank(self, key: K) -> tuple[float, int]:
         """Place of an active group in the order; comparable across lanes, valid until the next change."""
@@ -256,10 +252,10 @@ class FairOrder(Generic[K]):
             virtual_time=self._virtual_time,
         )
 
-    def _lane(self, name: Hashable) -> _Lane[K]:
+    def _lane(self, name: Hashable) -> FairLane[K]:
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = _Lane(name)
+            lane = self._lanes[name] = FairLane(name)
         return lane
 
     def _leave_lane(self, group: FairGroup[K]) -> None:

@@ -24,25 +24,23 @@ Shares are computed from sums of exact weights: no rounding error decides who is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from trio_sched._resources.task import (
     SchedulableTask,
     SchedulerResourceKey,
+    SchedulerResourceRequest,
     TaskGroupKey,
 )
 from trio_sched._task.competition import Competition, PeerPolicy
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig
 from trio_sched._task.heads import StandingKind, exact_weight
-from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.leases import GroupAccount, TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.policies import ALLOWED, NO_CHANGE, PolicyStateDelta, TaskAdmissionPolicyDecision
 from trio_sched._task.queue_view import QueueView
 
 __all__ = ["BorrowStanding", "BoundedBorrowTaskAdmissionPolicy", "ResourceStanding"]
-
-_NOTHING: Final[Mapping[SchedulerResourceKey, int]] = MappingProxyType({})
 
 
 class ResourceStanding(NamedTuple):
@@ -83,9 +81,10 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         admitted limit, is entitled to nothing; where neither ceiling nor reserve bounds borrowing, and only one
         resource is competed for, nothing else about it matters.
         """
-        if self._is_within_any_share(item, admission_view):
+        account = admission_view.account(item.group.key)
+        if self._is_within_any_share(item.resource_request, account):
             return "always entitled"
-        parts = self._parts(item, admission_view)
+        parts = self._parts(item, account)
         if len(parts) == 1 and self._borrows_freely:
             (part,) = parts
             if part.debt or (part.admitted_limit is not None and part.projected > part.admitted_limit):
@@ -108,10 +107,11 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
     ) -> TaskAdmissionPolicyDecision:
         """Refuse with `group_cap` who would go above its share, with `borrow_debt` who owes or would owe too much."""
-        if self._is_within_any_share(item, admission_view):
+        account = admission_view.account(item.group.key)
+        if self._is_within_any_share(item.resource_request, account):
             return ALLOWED
         standing, competition = self.situation(item, queue_view, admission_view)
-        parts = self._parts(item, admission_view) if isinstance(standing, str) else standing
+        parts = self._parts(item, account) if isinstance(standing, str) else standing
         return self._judge(parts, competition)
 
     def _judge(
@@ -151,34 +151,28 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         group = lease.item.group.key
         return PolicyStateDelta({(group, resource): -units for resource, units in repaid.items()}, {})
 
-    def _is_within_any_share(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
-        group = item.group.key
-        request = item.resource_request
-        held = admission_view.leased_resources_by_group.get(group, _NOTHING)
-        debts = admission_view.policy_debt_by_group_resource
+    def _is_within_any_share(self, request: SchedulerResourceRequest, account: GroupAccount) -> bool:
+        held, debt, amounts = account.held, account.debt, request.amounts
         for resource in request.competed_for:
-            if held.get(resource, 0) + request.amounts[resource] > 1 or (debts and debts.get((group, resource))):
+            if held.get(resource, 0) + amounts[resource] > 1 or (debt and resource in debt):
                 return False
         return True
 
-    def _parts(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> tuple[ResourceStanding, ...]:
-        spec = item.group
-        group = spec.key
-        held = admission_view.leased_resources_by_group.get(group, _NOTHING)
-        debts = admission_view.policy_debt_by_group_resource
-        amounts = item.resource_request.amounts
+    def _parts(self, item: SchedulableTask, account: GroupAccount) -> tuple[ResourceStanding, ...]:
+        spec, request = item.group, item.resource_request
+        held, debt, amounts = account.held, account.debt, request.amounts
         return tuple(
             [
                 ResourceStanding(
                     resource,
                     amounts[resource],
                     held.get(resource, 0) + amounts[resource],
-                    debts.get((group, resource), 0) if debts else 0,
+                    debt.get(resource, 0),
                     spec.weight,
                     spec.admitted_limit,
-                    self._ceiling(group, resource),
+                    self._ceiling(spec.key, resource),
                 )
-                for resource in item.resource_request.competed_for
+                for resource in request.competed_for
             ]
         )
 

@@ -144,8 +144,8 @@ class PeerPolicy(ABC, Generic[S]):
         """How the group of `item` stands, and who competes now, with `item` as head of its group."""
         index = queue_view.heads
         if index is not None:
-            source = index.source
-            if source is not None and source is admission_view.source and source.policy is self:
+            source = admission_view.source
+            if source is not None and index.shows(source) and source.policy is self:
                 own = index.class_with_room(item)
                 if own is not None:
                     return cast("S", own.standing), self._among_classes(index, admission_view)

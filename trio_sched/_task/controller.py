@@ -42,6 +42,7 @@ from trio_sched._task.leases import (
     TaskAdmissionView,
 )
 from trio_sched._task.policies import (
+    ALLOWED,
     NO_CHANGE,
     PolicyStateDelta,
     StrictFairTaskAdmissionPolicy,
@@ -168,8 +169,15 @@ class TaskAdmissionController:
         if self._policy_error is not None:
             error, self._policy_error = self._policy_error, None
             raise error
-        state, allowed = self._state, self._allowed
+        state, allowed, index = self._state, self._allowed, queue_view.heads
         if (
+            index is not None
+            and index.sure_item is item
+            and index.sure_version == state.version
+            and index.source is state
+        ):
+            answer = ALLOWED
+        elif (
             allowed is not None
             and allowed[0] is item
             and allowed[1] is queue_view
@@ -196,9 +204,10 @@ class TaskAdmissionController:
         state.ledger.book(lease)
         state.changed(item.group.key, ())
         try:
-            delta = self._tell_acquired(lease, answer)
+            delta = state.on_acquire(lease, answer)
         except BaseException:
-            self._unbook(lease)
+            state.ledger.unbook(lease)
+            state.changed(item.group.key, lease.resources)
             raise
         self._leases[lease.lease_id] = lease
         self._granted += 1
@@ -210,13 +219,15 @@ class TaskAdmissionController:
     @trio.lowlevel.enable_ki_protection
     def release(self, lease: TaskAdmissionLease) -> ReleaseResult:
         """Take `lease` back. Raises nothing, and takes nothing back twice; the result says why not."""
+        state = self._state
         held = self._leases.get(lease.lease_id) if lease.controller_generation == self._generation else None
-        if held is None or (held is not lease and (held.item is not lease.item or held.resources != lease.resources)):
+        if held is not lease and (held is None or held.item is not lease.item or held.resources != lease.resources):
             return self._not_released(lease, held)
         del self._leases[held.lease_id]
-        self._unbook(held)
+        state.ledger.unbook(held)
+        state.changed(held.item.group.key, held.resources)
         try:
-            delta = self._tell_released(held)
+            delta = state.on_release(held)
         except Exception as error:
             self._count("policy_release_errors")
             if self._policy_error is None:
@@ -259,10 +270,6 @@ class TaskAdmissionController:
         reason = decision.reason or "policy_denial"
         return TaskAdmissionDenied(item, reason, decision.available_after, diagnostics=decision.diagnostics)
 
-    def _unbook(self, lease: TaskAdmissionLease) -> None:
-        self._state.ledger.unbook(lease)
-        self._state.changed(lease.item.group.key, lease.resources)
-
     def _apply(self, delta: PolicyStateDelta) -> None:
         self._state.apply(delta)
         for name, count in delta.diagnostic_counters.items():
@@ -285,11 +292,3 @@ class TaskAdmissionController:
 
     def _count(self, name: str, count: int = 1) -> None:
         self._counters[name] = self._counters.get(name, 0) + count
-
-    @trio.lowlevel.disable_ki_protection
-    def _tell_acquired(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
-        return self.policy.on_acquire(lease, decision)
-
-    @trio.lowlevel.disable_ki_protection
-    def _tell_released(self, lease: TaskAdmissionLease) -> PolicyStateDelta:
-        return self.policy.on_release(lease)

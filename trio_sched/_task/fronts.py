@@ -23,11 +23,11 @@ from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from trio_sched._fair import FairOrder, FairPlace
+from trio_sched._fair import FairPlace
 from trio_sched._resources.task import SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.heads import HeadBucket, HeadClass
 
-__all__ = ["Examiner", "Fronts"]
+__all__ = ["Examiner", "FoundHead", "Fronts"]
 
 Place: TypeAlias = FairPlace[TaskGroupKey]
 Ask: TypeAlias = Callable[[TaskGroupKey], bool]
@@ -46,8 +46,13 @@ class Examiner(Protocol):
         """Whether any unit of `resource` is free."""
         ...
 
-    def settle(self, bucket: HeadBucket, /) -> None:
-        """Look again how the groups of `bucket` stand."""
+    @property
+    def epoch(self) -> int:
+        """Of which `HeadBucket.seen` tells."""
+        ...
+
+    def settle(self, bucket: HeadBucket, /) -> bool:
+        """Look again how the groups of `bucket` stand; whether any stands differently."""
         ...
 
     def refuses(self, examined: HeadClass, /) -> bool:
@@ -71,43 +76,42 @@ class _Front:
             heap[:] = [entry for entry in heap if entry[2].front is self and entry[2].place is entry[0]]
             heapify(heap)
 
-    def first(self, order: FairOrder[TaskGroupKey]) -> HeadClass | None:
+    def correct(self) -> None:
+        """Let the entry at the top be in date, if there is any."""
         heap = self.heap
         while heap:
             place, _, entered = heap[0]
             if entered.place is not place or entered.front is not self:
                 heappop(heap)
                 continue
-            now = order.first(entered)
+            now = entered.lane.heap[0]
             if now is place:
-                return entered
-            assert now is not None
+                return
             entered.place = now
             heapreplace(heap, (now, id(entered), entered))
-        return None
 
 
-class _Found(NamedTuple):
+class FoundHead(NamedTuple):
+    """An eligible head: the place of its group in fair order, and its class."""
+
     place: Place
     head_class: HeadClass
 
 
 class Fronts:
-    """The classes of all heads, each in its front. `parked`: the fronts of resources."""
+    """The classes of all heads, each in its front."""
 
-    __slots__ = ("_held", "_open", "_order", "_stirred", "parked")
+    __slots__ = ("_held", "_open", "_parked", "_stirred")
 
-    def __init__(self, order: FairOrder[TaskGroupKey]) -> None:
-        self._order = order
+    def __init__(self) -> None:
         self._open = _Front(None)
         self._held: dict[tuple[SchedulerResourceKey, ...], _Front] = {}
         self._stirred: dict[SchedulerResourceKey, _Front] = {}
-        self.parked: dict[SchedulerResourceKey, _Front] = {}
+        self._parked: dict[SchedulerResourceKey, _Front] = {}
 
     def join(self, changed: HeadClass) -> None:
         """`changed` has one more head, or is new."""
-        place = self._order.first(changed)
-        assert place is not None
+        place = changed.lane.heap[0]
         front = changed.front
         if front is None:
             self._enter(changed, self._held_front(changed) if changed.kind == "unentitled" else self._open, place)
@@ -124,28 +128,40 @@ class Fronts:
 
     def stir(self, resources: Iterable[SchedulerResourceKey]) -> None:
         """Units of these may have come free."""
-        for resource in resources:
-            front = self.parked.get(resource)
-            if front is not None:
-                self._stirred[resource] = front
+        parked = self._parked
+        if parked:
+            for resource in resources:
+                front = parked.get(resource)
+                if front is not None:
+                    self._stirred[resource] = front
 
     def stir_all(self) -> None:
         """Units of any resource may have come free."""
-        self._stirred.update(self.parked)
+        self._stirred.update(self._parked)
 
-    def first(self, examiner: Examiner, ask: Ask, asks_about_entitled: bool) -> TaskGroupKey | None:
-        """The group of the first eligible head in fair order. `ask` says whether the head of a group is eligible."""
-        found = self._first_of([self._open, *self._stirred.values()], examiner, ask, None, asks_about_entitled)
-        for front in tuple(self._held.values()) if self._held else ():
-            if found is None or not _competes(found.head_class, front):
-                found = self._first_of([front], examiner, ask, found, asks_about_entitled) or found
-        return None if found is None else found.place[2].key
+    def first(self, examiner: Examiner, ask: Ask, trusts_kinds: bool) -> FoundHead | None:
+        """The first eligible head in fair order.
+
+        `ask` says whether the head of a group is eligible; with `trusts_kinds` only where its kind does not decide it.
+        """
+        fronts = [self._open]
+        if self._stirred:
+            for resource, front in tuple(self._stirred.items()):
+                if examiner.has_free(resource):
+                    fronts.append(front)
+                else:
+                    del self._stirred[resource]
+        found = self._first_of(fronts, examiner, ask, trusts_kinds, None)
+        if self._held:
+            for front in tuple(self._held.values()):
+                if found is None or not _competes(found.head_class, front):
+                    found = self._first_of([front], examiner, ask, trusts_kinds, found) or found
+        return found
 
     def _first_of(
-        self, fronts: list[_Front], examiner: Examiner, ask: Ask, found: _Found | None, asks_about_entitled: bool
-    ) -> _Found | None:
+        self, fronts: list[_Front], examiner: Examiner, ask: Ask, trusts_kinds: bool, found: FoundHead | None
+    ) -> FoundHead | None:
         """The first eligible head in these fronts that comes before what was found."""
-        order = self._order
         aside: list[tuple[_Front, HeadClass, Place]] = []
         try:
             while True:
@@ -153,23 +169,35 @@ class Fronts:
                 place: Place | None = None if found is None else found.place
                 examined_front = self._open
                 for front in fronts:
-                    candidate = front.first(order)
-                    if candidate is not None and (place is None or front.heap[0][0] < place):
-                        examined, examined_front, place = candidate, front, front.heap[0][0]
+                    heap = front.heap
+                    if heap:
+                        # A class at the top that stands where it did is the common case, and needs no correction.
+                        first_place, _, candidate = heap[0]
+                        if (
+                            candidate.place is not first_place
+                            or candidate.front is not front
+                            or candidate.lane.heap[0] is not first_place
+                        ):
+                            front.correct()
+                            if not heap:
+                                continue
+                            first_place, _, candidate = heap[0]
+                        if place is None or first_place < place:
+                            examined, examined_front, place = candidate, front, first_place
                 if examined is None or place is None:
                     return None
-                resource = examiner.lacks(examined.bucket)
+                bucket = examined.bucket
+                resource = bucket.lacks if bucket.seen == examiner.epoch else examiner.lacks(bucket)
                 if resource is None:
-                    if examined.bucket.unsettled:
-                        examiner.settle(examined.bucket)
+                    if bucket.unsettled and examiner.settle(bucket):
                         continue
                     if examined.kind == "unentitled" and examiner.refuses(examined):
-                        if examined_front.name == examined.bucket.request.competed_for:
+                        if examined_front.name == bucket.request.competed_for:
                             return None
                         self._move(examined, self._held_front(examined), place)
                         continue
-                    if (examined.kind == "entitled" and not asks_about_entitled) or ask(place[2].key):
-                        return _Found(place, examined)
+                    if (trusts_kinds and examined.kind != "depends") or ask(place[2].key):
+                        return FoundHead(place, examined)
                 elif resource != examined_front.name:
                     self._move(examined, self._parked_front(resource), place)
                     continue
@@ -184,9 +212,9 @@ class Fronts:
                 front.push(examined, place)
 
     def _parked_front(self, resource: SchedulerResourceKey) -> _Front:
-        front = self.parked.get(resource)
+        front = self._parked.get(resource)
         if front is None:
-            front = self.parked[resource] = _Front(resource)
+            front = self._parked[resource] = _Front(resource)
         return front
 
     def _held_front(self, held: HeadClass) -> _Front:
@@ -211,7 +239,7 @@ class Fronts:
         front.classes -= 1
         if not front.classes:
             if isinstance(front.name, str):
-                del self.parked[front.name]
+                del self._parked[front.name]
                 self._stirred.pop(front.name, None)
             elif front.name is not None:
                 del self._held[front.name]

@@ -9,7 +9,7 @@ is now, nobody might ever look at its bucket.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import trio
@@ -28,7 +28,8 @@ class HeadIndex:
     """Classes and buckets of all heads.
 
     memo: the policy's. epoch: rises with every change of the heads, or of the source, since it was last looked at.
-    gathering_heads: how many heads ask for units that may come free one at a time.
+    gathering_heads: how many heads ask for units that may come free one at a time. sure_item: a head that the source,
+    asked at its version `sure_version`, would allow, because it has room and is entitled.
     """
 
     __slots__ = (
@@ -37,6 +38,7 @@ class HeadIndex:
         "_buckets",
         "_by_resource",
         "_changed",
+        "_claims",
         "_fronts",
         "_gathering",
         "_groups",
@@ -49,6 +51,8 @@ class HeadIndex:
         "gathering_heads",
         "memo",
         "source",
+        "sure_item",
+        "sure_version",
     )
 
     def __init__(
@@ -60,13 +64,16 @@ class HeadIndex:
         self._groups = groups
         self._heads = heads
         self._order = order
-        self._fronts = Fronts(order)
+        self._fronts = Fronts()
         self._buckets: dict[tuple[SchedulerResourceRequest, Hashable], HeadBucket] = {}
         self._by_resource: dict[SchedulerResourceKey, dict[HeadBucket, None]] = {}
         self._gathering: dict[HeadBucket, None] = {}
         self._changed: set[QueuedGroup] = set()
+        self._claims: Collection[object] = ()
         self._version = 0
         self._seen_version = self._seen_source_version = -1
+        self.sure_item: SchedulableTask | None = None
+        self.sure_version = -1
         self.epoch = 0
         self._aspect: Aspect | None = None
         self.source: StandingSource | None = None
@@ -84,6 +91,7 @@ class HeadIndex:
         self._seen_version = self._seen_source_version = -1
         self._aspect = aspect
         self.source = source
+        self._claims = source.claims
         self.memo = None
         source.watch(self)
 
@@ -92,19 +100,21 @@ class HeadIndex:
         found = None if group is None else self._groups.get(group)
         if found is not None:
             known = found.head_class
-            if known is None or known.kind == "unentitled" or known.bucket.claim is not None or self._has_claims():
+            if known is None or known.kind == "unentitled" or known.bucket.claim is not None or self._claims:
                 self._changed.add(found)
             else:
                 known.bucket.unsettled.add(found)
-        if self._fronts.parked:
+        if freed:
             self._fronts.stir(freed)
 
     def head_changed(self, group: QueuedGroup) -> None:
         """`group` has another head."""
         head = group.head
         request = head.resource_request
-        if request is group.request and head.group is group.spec and self._aspect is None and not self._has_claims():
-            return
+        if request is group.request and head.group is group.spec and self._aspect is None:
+            known = group.head_class
+            if known is not None and known.bucket.claim is None and not self._claims:
+                return
         self._changed.add(group)
         if request is not group.request:
             group.request = request
@@ -124,30 +134,50 @@ class HeadIndex:
     def first_eligible(self, ask: Callable[[TaskGroupKey], bool]) -> SchedulableTask | None:
         """The first head in fair order that lacks nothing and that `ask` agrees to; one of each class is asked about.
 
-        Where the source alone answers, nobody is asked about an entitled head: it is never refused.
+        Where the source alone answers, nobody is asked about a head whose kind decides.
         """
         source = self.source
         assert source is not None
         if not source.is_open:
             return None
-        self._catch_up()
-        if source.claims:
+        if self._changed or self._version != self._seen_version or source.version != self._seen_source_version:
+            self._catch_up()
+        if self._claims:
             self._fronts.stir_all()
-        key = self._fronts.first(self, ask, self._aspect is not None)
-        return None if key is None else self._groups[key].head
+        trusts_kinds = self._aspect is None
+        found = self._fronts.first(self, ask, trusts_kinds)
+        if found is None:
+            return None
+        item = self._groups[found.place[2].key].head
+        if trusts_kinds and found.head_class.kind == "entitled" and not self._claims:
+            self.sure_item, self.sure_version = item, source.version
+        return item
+
+    def shows(self, source: object) -> bool:
+        """Whether heads are classed by how they stand with `source`."""
+        return source is self.source
 
     def lacks(self, bucket: HeadBucket) -> SchedulerResourceKey | None:
         """A resource of which too little is free for the heads of `bucket`, or None. The index is up to date."""
         if bucket.seen != self.epoch:
-            assert self.source is not None
-            bucket.lacks = self.source.lacking(bucket.request, bucket.claim, self._heads)
+            source = self.source
+            assert source is not None
             bucket.seen = self.epoch
+            if self._claims:
+                bucket.lacks = source.lacking(bucket.request, bucket.claim, self._heads)
+            else:
+                bucket.lacks = None
+                for resource, limiter, amount in bucket.wants:
+                    if limiter is None or limiter.borrowed_tokens + amount > limiter.total_tokens:
+                        bucket.lacks = resource
+                        break
         return bucket.lacks
 
     def has_free(self, resource: SchedulerResourceKey) -> bool:
-        """Whether any unit of `resource` is free."""
+        """Whether any unit of `resource` is free to anybody."""
         assert self.source is not None
-        return self.source.has_free(resource)
+        limiter = self.source.limiters.get(resource)
+        return limiter is not None and limiter.borrowed_tokens < limiter.total_tokens
 
     def refuses(self, examined: HeadClass) -> bool:
         """Whether entitled heads compete with a class that is held back by them."""
@@ -177,14 +207,21 @@ class HeadIndex:
                 self.settle(bucket)
         return found
 
-    def settle(self, bucket: HeadBucket) -> None:
-        """Look again how the groups of `bucket` stand."""
-        source = self.source
-        assert source is not None
+    def settle(self, bucket: HeadBucket) -> bool:
+        """Look again how the groups of `bucket` stand; whether any stands differently."""
+        assert self.source is not None
+        standing_of = self.source.standing
+        moved = False
         for group in tuple(bucket.unsettled):
             known = group.head_class
             assert known is not None
-            self._place(group, bucket.claim, source.standing(group.head), known.aspect)
+            standing = standing_of(group.head)
+            if standing == known.standing:
+                bucket.unsettled.discard(group)
+            else:
+                self._place(group, bucket.claim, standing, known.aspect)
+                moved = True
+        return moved
 
     def gathering(self) -> Iterable[HeadBucket]:
         """The buckets whose units may come free one at a time."""
@@ -213,7 +250,7 @@ class HeadIndex:
         assert source is not None
         if self._changed:
             aspect = self._aspect
-            has_claims = bool(source.claims)
+            has_claims = bool(self._claims)
             for group in tuple(self._changed):
                 head = group.head
                 claim = source.claim(head) if has_claims else None
@@ -221,9 +258,6 @@ class HeadIndex:
         if self._version != self._seen_version or source.version != self._seen_source_version:
             self._seen_version, self._seen_source_version = self._version, source.version
             self.epoch += 1
-
-    def _has_claims(self) -> bool:
-        return self.source is not None and bool(self.source.claims)
 
     @trio.lowlevel.enable_ki_protection
     def _place(self, group: QueuedGroup, claim: Hashable, standing: Hashable, aspect: Hashable) -> None:
@@ -245,7 +279,7 @@ class HeadIndex:
             group.exact_weight = exact_weight(spec.weight)
             found.bucket.exact_weight += group.exact_weight
             group.head_class = found
-            self._order.move(group.key, found)
+            found.lane = self._order.move(group.key, found)
             self._fronts.join(found)
             self._version += 1
         else:
@@ -257,7 +291,8 @@ class HeadIndex:
     ) -> HeadClass:
         bucket = self._buckets.get((request, claim))
         if bucket is None:
-            bucket = self._buckets[request, claim] = HeadBucket(request, claim)
+            assert self.source is not None
+            bucket = self._buckets[request, claim] = HeadBucket(request, claim, self.source.limiters)
             for resource in request.amounts:
                 self._by_resource.setdefault(resource, {})[bucket] = None
             if gathers(request):

@@ -11,11 +11,13 @@ A `StandingSource`, the admission controller, says how a group stands and what i
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Literal, Protocol
 
-from trio_sched._fair import FairPlace
+import trio
+
+from trio_sched._fair import FairLane, FairPlace
 from trio_sched._resources.task import (
     SchedulableTask,
     SchedulerResourceKey,
@@ -79,7 +81,14 @@ class StandingSource(Protocol):
 
     @property
     def claims(self) -> Collection[object]:
-        """The groups that have a claim. While there are any, what is free to whom may change with every change."""
+        """The groups that have a claim, always in the same object. While there are any, what is free to whom may change
+        with every change.
+        """
+        ...
+
+    @property
+    def limiters(self) -> Mapping[SchedulerResourceKey, trio.CapacityLimiter]:
+        """Who lends the units of every resource; they are never exchanged."""
         ...
 
     @property
@@ -87,8 +96,9 @@ class StandingSource(Protocol):
         """Differs after every change that may alter an answer."""
         ...
 
-    def standing(self, head: SchedulableTask) -> Hashable:
-        """What the answer to `head` depends on besides its request and the shared state: its group's own state."""
+    @property
+    def standing(self) -> Callable[[SchedulableTask], Hashable]:
+        """What the answer to a head depends on besides its request and the shared state: its group's own state."""
         ...
 
     def claim(self, head: SchedulableTask) -> Hashable:
@@ -110,10 +120,6 @@ class StandingSource(Protocol):
 
     def refuses(self, request: SchedulerResourceRequest, standing: Hashable, heads: ClassedHeads) -> bool:
         """Whether entitled heads compete with those, unentitled, that ask and stand like that."""
-        ...
-
-    def has_free(self, resource: SchedulerResourceKey) -> bool:
-        """Whether any unit of `resource` is free to anybody."""
         ...
 
     def watch(self, watcher: StandingWatcher) -> None:
@@ -160,14 +166,20 @@ class QueuedGroup:
 class HeadBucket:
     """Heads that ask for `request` and have `claim`. `exact_weight` is the sum over their groups.
 
-    lacks: a resource of which too little is free, or None; as of `seen`, an epoch of the index. unsettled: the groups
-    that may have come to stand differently than their class.
+    wants: what is asked for, each with its limiter. lacks: a resource of which too little is free, or None; as of
+    `seen`, an epoch of the index. unsettled: the groups that may have come to stand differently than their class.
     """
 
-    __slots__ = ("claim", "classes", "count", "exact_weight", "lacks", "request", "seen", "unsettled")
+    __slots__ = ("claim", "classes", "count", "exact_weight", "lacks", "request", "seen", "unsettled", "wants")
 
-    def __init__(self, request: SchedulerResourceRequest, claim: Hashable) -> None:
+    def __init__(
+        self,
+        request: SchedulerResourceRequest,
+        claim: Hashable,
+        limiters: Mapping[SchedulerResourceKey, trio.CapacityLimiter],
+    ) -> None:
         self.request = request
+        self.wants = [(resource, limiters.get(resource), amount) for resource, amount in request.amounts.items()]
         self.claim = claim
         self.count = 0
         self.exact_weight = 0
@@ -180,10 +192,13 @@ class HeadBucket:
 class HeadClass:
     """Heads of one bucket that stand the same, and by `aspect` are the same to whoever asks. Names their lane.
 
-    front, place: where the class stands among all, see `_task/fronts.py`.
+    lane: where its heads stand in fair order, while it has any. front, place: where the class stands among all, see
+    `_task/fronts.py`.
     """
 
-    __slots__ = ("aspect", "bucket", "count", "front", "kind", "place", "standing")
+    __slots__ = ("aspect", "bucket", "count", "front", "kind", "lane", "place", "standing")
+
+    lane: FairLane[TaskGroupKey]
 
     def __init__(self, bucket: HeadBucket, standing: Hashable, aspect: Hashable, kind: StandingKind) -> None:
         self.bucket = bucket

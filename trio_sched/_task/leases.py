@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import attrs
 import trio
@@ -17,6 +17,9 @@ from trio_sched._resources.release import ReleaseResult
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 
 __all__ = [
+    "NO_ACCOUNT",
+    "AdmissionSource",
+    "GroupAccount",
     "LeakedTaskLease",
     "LeaseUnit",
     "TaskAdmissionBlockSummary",
@@ -86,13 +89,42 @@ class TaskReservation:
     item: SchedulableTask
 
 
+class GroupAccount:
+    """What one group holds and owes, by resource, and how many tasks it runs. Zeros are absent."""
+
+    __slots__ = ("debt", "held", "running")
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.held: dict[SchedulerResourceKey, int] = {}
+        self.debt: dict[SchedulerResourceKey, int] = {}
+
+
+NO_ACCOUNT: Final = GroupAccount()
+"""Of every group that holds and owes nothing."""
+
+
+class AdmissionSource(Protocol):
+    """The state that a live view shows."""
+
+    @property
+    def accounts(self) -> Mapping[TaskGroupKey, GroupAccount]:
+        """Of the groups that hold or owe anything."""
+        ...
+
+    @property
+    def policy(self) -> object:
+        """Who judges by it."""
+        ...
+
+
 @attrs.frozen
 class TaskAdmissionView:
     """What is held and what is free. Of each resource, held + free = limit; free is negative after a limit shrank.
 
     `reservations` are in force while their item heads its group, the oldest first; reserved units count as free here.
-    A view that a controller hands out is live and read-only; `snapshot()` freezes it. `source` is the controller of a
-    live view.
+    A view that a controller hands out is live and read-only; `snapshot()` freezes it. `source` is the state that a live
+    view shows.
     """
 
     resource_limits: Mapping[SchedulerResourceKey, int]
@@ -102,7 +134,19 @@ class TaskAdmissionView:
     running_counts_by_group: Mapping[TaskGroupKey, int]
     policy_debt_by_group_resource: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int]
     reservations: Sequence[TaskReservation] = attrs.field(default=(), eq=tuple)
-    source: object | None = attrs.field(default=None, eq=False, repr=False)
+    source: AdmissionSource | None = attrs.field(default=None, eq=False, repr=False)
+
+    def account(self, group: TaskGroupKey) -> GroupAccount:
+        """What `group` holds and owes, to be read and not kept."""
+        if self.source is not None:
+            return self.source.accounts.get(group, NO_ACCOUNT)
+        account = GroupAccount()
+        account.running = self.running_counts_by_group.get(group, 0)
+        account.held.update(self.leased_resources_by_group.get(group, _NOTHING))
+        account.debt.update(
+            {resource: debt for (owing, resource), debt in self.policy_debt_by_group_resource.items() if owing == group}
+        )
+        return account
 
     def snapshot(self) -> TaskAdmissionView:
         """This view at this instant; later changes do not show in it."""

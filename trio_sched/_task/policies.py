@@ -93,7 +93,7 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
     def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
         """Whether the item's group is at its limit."""
         limit = item.group.admitted_limit
-        return limit is not None and admission_view.running_counts_by_group.get(item.group.key, 0) >= limit
+        return limit is not None and admission_view.account(item.group.key).running >= limit
 
     def is_entitled(self, standing: bool, competition: Competition[bool]) -> bool:
         """Whoever is not at its limit is entitled."""
@@ -108,7 +108,7 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
     ) -> TaskAdmissionPolicyDecision:
         """Refuse with `group_cap` a group at its limit that an entitled peer competes with."""
         limit = item.group.admitted_limit
-        if limit is None or admission_view.running_counts_by_group.get(item.group.key, 0) < limit:
+        if limit is None or admission_view.account(item.group.key).running < limit:
             return ALLOWED
         request = item.resource_request
         _, competition = self.situation(item, queue_view, admission_view)

@@ -66,13 +66,13 @@ def _ask(
 class FairTaskQueue:
     """Ready tasks in weighted fair order over their groups. Synchronous; belongs to one task."""
 
-    __slots__ = ("_ask", "_group_of", "_groups", "_heads", "_order", "_owner", "_version", "_view")
+    __slots__ = ("_ask", "_classed_for", "_group_of", "_groups", "_heads", "_order", "_version", "_view")
 
     def __init__(self) -> None:
         self._groups: dict[TaskGroupKey, QueuedGroup] = {}
         self._group_of: dict[str, QueuedGroup] = {}
         self._order: FairOrder[TaskGroupKey] = FairOrder()
-        self._owner: LaneEligibility | None = None
+        self._classed_for: Callable[[SchedulableTask, QueueView], bool] | None = None
         self._ask: Callable[[TaskGroupKey], bool] | None = None
         self._version = 0
         groups = self._groups
@@ -125,7 +125,7 @@ class FairTaskQueue:
         """The first item in fair order that is eligible, or None. Changes nothing."""
         if not self._groups:
             return None
-        if self._is_classed(is_eligible):
+        if is_eligible == self._classed_for or self._is_classed(is_eligible):
             assert self._ask is not None
             item = self._heads.first_eligible(self._ask)
         else:
@@ -164,13 +164,12 @@ class FairTaskQueue:
     def _is_classed(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> bool:
         """Whether answers are shared within classes of heads; if so the classes are kept for who answers."""
         owner = getattr(is_eligible, "__self__", None)
-        if owner is not self._owner:
-            if not isinstance(owner, LaneEligibility) or is_eligible != owner.is_eligible or owner.standings is None:
-                return False
-            self._heads.bind(owner.standings, None if owner.aspect is no_aspect else owner.aspect)
-            self._owner = owner
-            self._ask = partial(_ask, is_eligible, self._groups, self._view)
-        return owner is not None and is_eligible == owner.is_eligible
+        if not isinstance(owner, LaneEligibility) or is_eligible != owner.is_eligible or owner.standings is None:
+            return False
+        self._heads.bind(owner.standings, None if owner.aspect is no_aspect else owner.aspect)
+        self._classed_for = is_eligible
+        self._ask = partial(_ask, is_eligible, self._groups, self._view)
+        return True
 
     def _first(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> SchedulableTask | None:
         first = next(self._order.ranked())

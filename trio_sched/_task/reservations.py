@@ -116,12 +116,13 @@ class Reservations(Sequence[TaskReservation]):
         """What those in force keep from whoever has `claim`."""
         return reserved_before(self._all_in_force(), claim, heads)
 
+    def forget_passed_over(self) -> None:
+        """Nobody is queued who could be passed over."""
+        if self._passed_over:
+            self._passed_over = {}
+
     def granted(self, item: SchedulableTask, queue_view: QueueView) -> Sequence[TaskGroupKey]:
         """`item` was granted, and its units are booked; return the groups whose claims changed by it."""
-        index = queue_view.heads
-        if index is not None and not index.gathering_heads and not self.made:
-            self._passed_over.clear()
-            return ()
         changed = self._end_stale(item, queue_view.first_candidate_tasks_by_group)
         counts: dict[SchedulerResourceRequest, tuple[str, int]] = {}
         for head in self._waiting(item, queue_view):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 import trio
 
@@ -18,12 +19,18 @@ from trio_sched._resources.task import (
     SchedulerResourceRequest,
     TaskGroupKey,
 )
+from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.competition import PeerPolicy
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.heads import ClassedHeads, StandingKind, StandingWatcher
-from trio_sched._task.leases import TaskAdmissionView
+from trio_sched._task.leases import TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.ledger import TaskLedger
-from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
+from trio_sched._task.policies import (
+    PolicyStateDelta,
+    StrictFairTaskAdmissionPolicy,
+    TaskAdmissionPolicy,
+    TaskAdmissionPolicyDecision,
+)
 from trio_sched._task.queue_view import QueueView
 from trio_sched._task.reservations import Reservations
 
@@ -32,26 +39,51 @@ __all__ = ["TaskAdmissionState"]
 _NOTHING: Final[Mapping[SchedulerResourceKey, int]] = MappingProxyType({})
 
 
+# A subclass may judge otherwise than its standings say, so of that nothing is taken for granted.
+_OWN_POLICIES: Final = (StrictFairTaskAdmissionPolicy, BoundedBorrowTaskAdmissionPolicy)
+_StandingOf: TypeAlias = Callable[[SchedulableTask, TaskAdmissionView], Hashable]
+
+
+@trio.lowlevel.disable_ki_protection
+def _ask_standing(standing_of: _StandingOf | None, view: TaskAdmissionView, head: SchedulableTask) -> Hashable:
+    assert standing_of is not None
+    return standing_of(head, view)
+
+
+@trio.lowlevel.disable_ki_protection
+def _tell_acquired(
+    policy: TaskAdmissionPolicy, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision
+) -> PolicyStateDelta:
+    return policy.on_acquire(lease, decision)
+
+
+@trio.lowlevel.disable_ki_protection
+def _tell_released(policy: TaskAdmissionPolicy, lease: TaskAdmissionLease) -> PolicyStateDelta:
+    return policy.on_release(lease)
+
+
 class TaskAdmissionState:
     """What is held, owed and reserved, and who judges.
 
-    view: the live view of it. is_open: whether anything is granted at all. has_standings: whether the policy says how groups stand; it is then taken to be as pure
-    as it should be. standing_of, evaluate, on_acquire, on_release: the policy's, called without protection from Ctrl-C
-    unless it is one of this package's own.
+    view: the live view of it. is_open: whether anything is granted at all. has_standings: whether the policy says how
+    groups stand; it is then taken to be as pure as it should be. standing, evaluate, on_acquire,
+    on_release: the policy's, called without protection from Ctrl-C if it is not of this package.
     """
 
     __slots__ = (
         "_peer_policy",
-        "_roomy_request",
-        "_roomy_version",
-        "_standing_of",
         "_watchers",
+        "accounts",
         "claims",
         "has_standings",
         "is_open",
         "ledger",
+        "limiters",
+        "on_acquire",
+        "on_release",
         "policy",
         "reservations",
+        "standing",
         "version",
         "view",
     )
@@ -61,17 +93,22 @@ class TaskAdmissionState:
         self.version = 0
         self.is_open = True
         self.ledger = TaskLedger(config.limits)
+        self.accounts = self.ledger.accounts
+        self.limiters = self.ledger.limiters
         self.reservations = Reservations(config.multi_unit_skip_bound, self.ledger, self)
         self.claims = self.reservations.made
         self.view = self.ledger.view(self.reservations, self)
         self._watchers: list[weakref.ref[StandingWatcher]] = []
-        self._peer_policy = cast("PeerPolicy[Hashable]", policy) if isinstance(policy, PeerPolicy) else None
-        self._standing_of = cast(
-            "Callable[[SchedulableTask, TaskAdmissionView], Hashable] | None", getattr(policy, "standing", None)
+        self._peer_policy = cast("PeerPolicy[Hashable]", policy) if type(policy) in _OWN_POLICIES else None
+        standing_of = cast("_StandingOf | None", getattr(policy, "standing", None))
+        self.has_standings = standing_of is not None
+        self.standing: Callable[[SchedulableTask], Hashable] = (
+            partial(_ask_standing, standing_of, self.view)
+            if self._peer_policy is None
+            else partial(self._peer_policy.standing, admission_view=self.view)
         )
-        self.has_standings = self._standing_of is not None
-        self._roomy_request: SchedulerResourceRequest | None = None
-        self._roomy_version = 0
+        self.on_acquire = policy.on_acquire if self._peer_policy is not None else partial(_tell_acquired, policy)
+        self.on_release = policy.on_release if self._peer_policy is not None else partial(_tell_released, policy)
 
     # Changes
 
@@ -90,16 +127,14 @@ class TaskAdmissionState:
 
     def reserve_after_grant(self, item: SchedulableTask, queue_view: QueueView) -> None:
         """`item` was granted: count whom that passed over, and end its own reservation."""
+        index = queue_view.heads
+        if index is not None and not index.gathering_heads and not self.claims:
+            self.reservations.forget_passed_over()
+            return
         for group in self.reservations.granted(item, queue_view):
             self.changed(group, self.ledger.limiters)
 
     # Questions
-
-    @trio.lowlevel.disable_ki_protection
-    def standing(self, head: SchedulableTask) -> Hashable:
-        """How the head's group stands with the policy."""
-        assert self._standing_of is not None
-        return self._standing_of(head, self.view)
 
     def claim(self, head: SchedulableTask) -> Hashable:
         """The reservation made for `head`, or None."""
@@ -111,22 +146,11 @@ class TaskAdmissionState:
         """A resource of which too little is free for `request` to a head that has `claim`, or None."""
         if self.claims:
             return self.ledger.lacking(request.amounts, self.reservations.reserved_before(claim, heads))
-        resource = self.ledger.lacking(request.amounts, _NOTHING)
-        if resource is None:
-            # Selecting looks whether a request has room, and then asks about an item that has the same request.
-            self._roomy_request, self._roomy_version = request, self.version
-        return resource
+        return self.ledger.lacking(request.amounts, _NOTHING)
 
     def lacking_for(self, item: SchedulableTask, queue_view: QueueView) -> SchedulerResourceKey | None:
         """A resource of which too little is free to `item`, or None."""
-        request = item.resource_request
-        if request is self._roomy_request and self.version == self._roomy_version and not self.claims:
-            return None
-        return self.lacking(request, self.claim(item), queue_view.first_candidate_tasks_by_group)
-
-    def has_free(self, resource: SchedulerResourceKey) -> bool:
-        """Whether any unit of `resource` is free to anybody."""
-        return self.ledger.free(resource) > 0
+        return self.lacking(item.resource_request, self.claim(item), queue_view.first_candidate_tasks_by_group)
 
     def shortage(self, item: SchedulableTask, queue_view: QueueView) -> Mapping[str, object]:
         """What `item` lacks, as facts for a denial."""
