@@ -134,7 +134,7 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Remove what a crash left half written, and lists of missing rows without their part. Raises `OSError`."""
-        for folder in (self.path, self.data, self.dropped):
+        for folder in (self.path, self.data, self.dropped, *_files(self.attempts)):
             for path in _files(folder):
                 if path.suffix == TEMPORARY_SUFFIX and _is_ours(path):
                     path.unlink()
