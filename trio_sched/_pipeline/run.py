@@ -31,6 +31,8 @@ from trio_sched._events.sinks import (
     scheduler_event_stream,
 )
 from trio_sched._executor import ModelRequestExecutor, RequestRetryConfig
+from trio_sched._observe.display import LiveMode, RunWatch, choose_display, shown
+from trio_sched._observe.run_progress import RunProgressSink
 from trio_sched._observe.statistics import RequestStatisticsSink
 from trio_sched._pipeline.admission import register_models
 from trio_sched._pipeline.binding import BoundPipeline, bind_pipeline
@@ -90,15 +92,17 @@ async def run(
     config: RunConfig | None = None,
     resume: ResumeMode = "never",
     event_sink: AnySink | None = None,
+    live: LiveMode | None = None,
     blocking: Blocking | None = None,
 ) -> RunResult:
     """Make a dataset and put it into the folder `output`.
 
     columns: made with `@column`, `@batch_column` and `@from_scratch_column`, in any order. rows: input rows, as an
     iterable of mappings or a `.jsonl` or `.csv` file; or records: how many rows the from-scratch columns are to make.
-    models: what columns call by name. event_sink: gets either or both event streams, besides the files. blocking: where
-    files are read and written and sync functions run, worker threads by default; a simulation on a mock clock gives
-    `trio_sched.lowlevel.inline`.
+    models: what columns call by name. event_sink: gets either or both event streams, besides the files. live: shows
+    progress on standard error, as a `panel` on the terminal, as log `lines`, or `auto` as fits; nothing by default.
+    blocking: where files are read and written and sync functions run, worker threads by default; a simulation on a mock
+    clock gives `trio_sched.lowlevel.inline`.
 
     resume: what to do with a run that `output` holds. `never` refuses it; `always` goes on with it, and refuses a
     folder without one; `if-possible` goes on with it, or begins where there is none. Only the row groups that are not
@@ -113,6 +117,7 @@ async def run(
     column_blocking = blocking if blocking is not None else in_threads(_MAX_COLUMN_THREADS)
     blocking = blocking if blocking is not None else in_threads(_MAX_BLOCKING_THREADS)
     mode = check_resume_mode(resume)
+    display = choose_display(live) if live is not None else None
     if (rows is None) == (records is None):
         raise PipelineError("a run needs either rows or records: input rows, or how many to make from scratch")
     reader = None
@@ -141,10 +146,13 @@ async def run(
         document = RunDocument(folder, config, order, identity, resumed_from=held, earlier=durable.earlier)
         forget = reader.forget if reader is not None else None
         store = PartStore(folder, order, part_format, blocking=blocking, forget=forget)
+        watch = None
+        if display is not None:
+            watch = RunWatch(RunProgressSink(_records_to_make(rows, records, durable.earlier)), display)
         to_do = resume_plan(plan, durable, folder, part_format, blocking)
         return await _Run(
             pipeline, to_do, resolver, tasks, clients, folder, store, config, blocking, column_blocking
-        ).run(event_sink, document, durable.earlier)
+        ).run(event_sink, watch, document, durable.earlier)
 
 
 class _Run:
@@ -175,12 +183,14 @@ class _Run:
         self.column_blocking = column_blocking
         self.statistics = RequestStatisticsSink()
 
-    async def run(self, event_sink: AnySink | None, document: RunDocument, earlier: EarlierRows) -> RunResult:
+    async def run(
+        self, event_sink: AnySink | None, watch: RunWatch | None, document: RunDocument, earlier: EarlierRows
+    ) -> RunResult:
         """Run it; the folder's documents say how it stands, also when it fails."""
         document.write_start()
         try:
             with single_error():
-                result = attrs.evolve(await self._run_with_sinks(event_sink, document.run_id), earlier=earlier)
+                result = attrs.evolve(await self._run_with_sinks(event_sink, watch, document.run_id), earlier=earlier)
         except BaseException as error:
             with _quietly("run.json"):
                 document.write_end(_status(error), error=type(error).__name__)
@@ -196,7 +206,7 @@ class _Run:
         if sys.version_info >= (3, 11):
             error.add_note(advice)
 
-    async def _run_with_sinks(self, event_sink: AnySink | None, run_id: str) -> RunResult:
+    async def _run_with_sinks(self, event_sink: AnySink | None, watch: RunWatch | None, run_id: str) -> RunResult:
         sinks: list[AnySink] = [self.statistics]
         if event_sink is not None:
             sinks.append(event_sink)
@@ -207,6 +217,9 @@ class _Run:
                 except OSError as error:
                     raise OutputNotWritableError(self.folder.events, error) from error
                 sinks.insert(0, files)
+            if watch is not None:
+                sinks.append(watch.sink)
+                await stack.enter_async_context(shown(watch, self.blocking))
             return await self._run_admitted(FanOutEventSink(*sinks), run_id)
 
     async def _run_admitted(self, sink: FanOutEventSink, run_id: str) -> RunResult:
@@ -286,6 +299,15 @@ class _Run:
         assert isinstance(document, dict)
         self.folder.write_json(self.folder.capacity_file, document)
         return plan
+
+
+def _records_to_make(
+    rows: Iterable[Row] | str | PathLike[str] | None, records: int | None, earlier: EarlierRows
+) -> int | None:
+    """How many rows are left to make, or None where only reading the input to its end would tell."""
+    if isinstance(rows, Sequence) and not isinstance(rows, str):
+        records = len(rows)
+    return None if records is None else records - earlier.rows - earlier.dropped
 
 
 def _status(error: BaseException) -> str:

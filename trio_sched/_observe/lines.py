@@ -1,0 +1,101 @@
+"""Progress as plain log lines, and the words that every display has in common."""
+
+from __future__ import annotations
+
+from typing import Final, TextIO
+
+from trio_sched._observe.limiting import Limit
+from trio_sched._observe.run_progress import EndpointProgress, RunProgress
+from trio_sched._observe.waits import Layer
+
+__all__ = ["ProgressLines", "duration", "limit_sentence", "progress_line", "records_text"]
+
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+
+_WORDS: Final[dict[Layer, str]] = {
+    "readiness": "inputs that are not made yet",
+    "fairness": "other work whose turn it is",
+    "task_admission": "task admission",
+    "request_admission": "request admission",
+    "cooldown": "a cooldown after rate limits",
+    "provider": "the provider's answers",
+    "completion": "work outside model calls",
+}
+
+
+def duration(seconds: float) -> str:
+    """A length of time as `m:ss` or `h:mm:ss`."""
+    whole = round(seconds)
+    minutes, rest = divmod(whole, _MINUTE)
+    if whole < _HOUR:
+        return f"{minutes}:{rest:02d}"
+    return f"{minutes // _MINUTE}:{minutes % _MINUTE:02d}:{rest:02d}"
+
+
+def records_text(progress: RunProgress) -> str:
+    """Records done, and of how many where that is known."""
+    done = f"{progress.records_done:,}"
+    if progress.records_total is None:
+        return done
+    share = progress.records_done / progress.records_total if progress.records_total else 1.0
+    return f"{done}/{progress.records_total:,} ({share:.0%})"
+
+
+def limit_sentence(progress: RunProgress) -> str:
+    """One sentence: what limits progress right now."""
+    if progress.result is not None:
+        return f"run {progress.result}"
+    limit: Limit | None = progress.limit
+    if limit is None:
+        return "limited by work outside model calls"
+    where = f" at {limit.where}" if limit.where is not None else ""
+    left = ""
+    if limit.layer == "cooldown":
+        cooling = [each.cooldown_left_seconds for each in progress.endpoints if each.resource == limit.where]
+        left = f", {max(cooling):.1f} s left" if cooling else ""
+    return f"limited by {_WORDS[limit.layer]}{where}{left}"
+
+
+def progress_line(progress: RunProgress) -> str:
+    """Everything in one line, for logs."""
+    parts = [
+        f"{duration(progress.elapsed_seconds)} records {records_text(progress)}",
+        f"{progress.rate_now:.1f}/s now, {progress.rate_average:.1f}/s average",
+    ]
+    if progress.result is None:
+        parts.append(f"left {duration(progress.eta_seconds) if progress.eta_seconds is not None else 'unknown'}")
+    parts.append(f"dropped {progress.dropped:,}, deferred {progress.deferred:,}")
+    parts += [_endpoint(each) for each in progress.endpoints]
+    parts.append(limit_sentence(progress))
+    return "; ".join(parts)
+
+
+def _endpoint(endpoint: EndpointProgress) -> str:
+    limit = "?" if endpoint.limit is None else endpoint.limit
+    cooling = f", cooling {endpoint.cooldown_left_seconds:.1f} s" if endpoint.cooldown_left_seconds > 0 else ""
+    return (
+        f"{endpoint.resource} {endpoint.in_flight}/{limit} in flight, {endpoint.waiting:,} waiting{cooling}, "
+        f"{endpoint.requests_per_minute:,.0f}/min"
+    )
+
+
+class ProgressLines:
+    """Writes a line every time it is shown a progress; what a terminal could take for a command is taken out."""
+
+    interval_seconds: Final = 10.0
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def start(self) -> None:
+        """Nothing has to be prepared."""
+
+    def show(self, progress: RunProgress) -> None:
+        """Write one line."""
+        line = "".join(letter if letter.isprintable() else "?" for letter in progress_line(progress))
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def stop(self) -> None:
+        """Nothing has to be cleaned up."""
