@@ -30,11 +30,13 @@ from trio_sched._pipeline.output_errors import (
     OutputMismatchError,
     OutputNotWritableError,
 )
+from trio_sched._pipeline.processors import Processor, ProcessorError, post_batch_processor, pre_batch_processor
 from trio_sched._pipeline.result import RunResult
 from trio_sched._pipeline.resume_plan import InputChangedError
 from trio_sched._pipeline.run import run
 from trio_sched._pipeline.skipping import SkipRuleError
 from trio_sched._pipeline.sources import InputRowError
+from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._request.config import RequestAdmissionTuningConfig
 from trio_sched._request.leases import RequestAdmissionError
 from trio_sched._version import __version__
@@ -65,6 +67,9 @@ __all__ = [
     "OutputMismatchError",
     "OutputNotWritableError",
     "PipelineError",
+    "PipelineStep",
+    "Processor",
+    "ProcessorError",
     "QuotaExhaustedError",
     "RequestAdmission",
     "RequestAdmissionError",
@@ -82,5 +87,7 @@ __all__ = [
     "column",
     "from_scratch_column",
     "open_admission",
+    "post_batch_processor",
+    "pre_batch_processor",
     "run",
 ]

@@ -24,7 +24,7 @@ def mocked(main: Callable[[], Awaitable[None]]) -> None:
 
 
 def simulate(
-    columns: Sequence[ts.Column],
+    columns: Sequence[ts.PipelineStep],
     output: Path,
     *,
     records: int | None = None,

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from trio_sched._errors import PipelineError, UnknownNameError
+from trio_sched._errors import UnknownNameError
 from trio_sched._generator import ColumnGenerator
 from trio_sched._pipeline.columns import Column
 from trio_sched._pipeline.models import Model, alias_models
+from trio_sched._pipeline.nodes import NodeMaker, place_steps
 from trio_sched._pipeline.sources import RowReader
+from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._task.graph import ExecutionGraph, GraphNode
 from trio_sched.metadata import SchedulingMetadata
@@ -29,7 +31,7 @@ class BoundColumn(ColumnGenerator):
     """
 
     node: GraphNode
-    maker: Column | RowReader
+    maker: NodeMaker
     models: tuple[Model, ...]
     aliases: tuple[str, ...]
     resolver: RequestResourceResolver
@@ -52,10 +54,13 @@ class BoundPipeline:
     resolver: RequestResourceResolver
 
 
-def bind_pipeline(columns: Sequence[Column], reader: RowReader | None, models: Mapping[str, Model]) -> BoundPipeline:
+def bind_pipeline(
+    steps: Sequence[PipelineStep], reader: RowReader | None, models: Mapping[str, Model]
+) -> BoundPipeline:
     """Check and bind. Raises a `PipelineError` that names the value and the remedy."""
-    checked = [_checked(made) for made in columns]
-    used = {made.name: tuple(_model(made, model, models) for model in made.models) for made in checked}
+    placed = place_steps(steps, reader)
+    columns = [maker for _, maker in placed if isinstance(maker, Column)]
+    used = {made.name: tuple(_model(made, model, models) for model in made.models) for made in columns}
     aliases = alias_models(model for each in used.values() for model in each)
     resolver = RequestResourceResolver()
     for model, alias in aliases.items():
@@ -65,11 +70,8 @@ def bind_pipeline(columns: Sequence[Column], reader: RowReader | None, models: M
             alias=alias,
             max_parallel_requests=model.max_parallel_requests,
         )
-    makers: list[tuple[GraphNode, Column | RowReader]] = [(made.node(), made) for made in checked]
-    if reader is not None:
-        makers.insert(0, (GraphNode(reader.columns[0], "from_scratch", (), reader.columns), reader))
-    graph = ExecutionGraph(node for node, _ in makers)
-    skipped_with = _skipped_with(graph, {made.name: made for made in checked})
+    graph = ExecutionGraph(node for node, _ in placed)
+    skipped_with = _skipped_with(graph, {made.name: made for made in columns})
     bound = {
         node.column: BoundColumn(
             node=node,
@@ -79,7 +81,7 @@ def bind_pipeline(columns: Sequence[Column], reader: RowReader | None, models: M
             resolver=resolver,
             skipped_with=skipped_with[node.column],
         )
-        for node, maker in makers
+        for node, maker in placed
     }
     return BoundPipeline(graph, bound, aliases, resolver)
 
@@ -96,12 +98,6 @@ def _skipped_with(graph: ExecutionGraph, columns: Mapping[str, Column]) -> dict[
         if found[name] or (rule and rule.when is not None):
             may_skip.add(name)
     return found
-
-
-def _checked(made: object) -> Column:
-    if not isinstance(made, Column):
-        raise PipelineError(f"columns must be made with @column, @batch_column or @from_scratch_column, got {made!r}")
-    return made
 
 
 def _model(made: Column, model: Model | str, models: Mapping[str, Model]) -> Model:

@@ -27,24 +27,22 @@ A column is named after its function and can still be called as one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias, cast
 
 import attrs
 
-from trio_sched import _validation as check
 from trio_sched._errors import PipelineError
-from trio_sched._generator import ColumnGenerator
-from trio_sched._pipeline.functions import accept_function, function_name
+from trio_sched._pipeline.functions import accept_function, column_names, function_name
 from trio_sched._pipeline.models import Model
 from trio_sched._pipeline.outputs import Outputs
 from trio_sched._pipeline.skipping import SkipRule, SkipWhen, skip_rule
+from trio_sched._pipeline.steps import Function, PipelineStep
 from trio_sched._resources.task import TaskType
 from trio_sched._task.graph import GraphNode
 
 __all__ = ["Column", "RowSpan", "batch_column", "column", "from_scratch_column"]
 
-Function: TypeAlias = Callable[..., object]
 Models: TypeAlias = "Model | str | Sequence[Model | str]"
 
 
@@ -58,13 +56,10 @@ class RowSpan:
 
 
 @attrs.define(eq=False, kw_only=True)
-class Column(ColumnGenerator):
+class Column(PipelineStep):
     """A column of a pipeline, or several that one function makes; made by one of the decorators of this module."""
 
-    name: str = attrs.field(validator=check.text)
     task_type: TaskType
-    function: Function
-    is_async: bool
     outputs: Outputs
     needs: tuple[str, ...] = ()
     models: tuple[Model | str, ...] = ()
@@ -72,13 +67,11 @@ class Column(ColumnGenerator):
     ordered: bool = False
 
     def node(self, *, after: tuple[str, ...] = ()) -> GraphNode:
-        """The column's place in the graph, behind the nodes `after`."""
-        return GraphNode(self.name, self.task_type, self.needs, self.outputs.columns)
-
-    async def __call__(self, *args: object) -> object:
-        """Call the function as it is, and await what an async one returns."""
-        made = self.function(*args)
-        return await cast("Awaitable[object]", made) if self.is_async else made
+        """The column's place in the graph, behind the nodes `after`, which those from scratch never are."""
+        behind = () if self.task_type == "from_scratch" else after
+        return GraphNode(
+            self.name, self.task_type, self.needs, self.outputs.columns, ordered=self.ordered, after=behind
+        )
 
 
 def column(
@@ -88,6 +81,7 @@ def column(
     name: str | None = None,
     outputs: Iterable[str] = (),
     side_effect_columns: Iterable[str] = (),
+    ordered: bool = False,
     skip_when: SkipWhen | None = None,
     skip_value: object = None,
     skip_with_needs: bool = True,
@@ -96,14 +90,15 @@ def column(
 
     needs: the columns whose cells the function reads, at least one. model: the model or models it calls, or their names
     among the `models` given to `run`; the function gets one handle for each, after the row. name: the column's name, by
-    default the function's. outputs, side_effect_columns: what else it makes, see this module. skip_when: says of a row
-    with what is needed whether to leave the cell out; it holds `skip_value` then, in the form in which the function
-    would return it. skip_with_needs: whether the cell is left out where one that it needs was.
+    default the function's. outputs, side_effect_columns: what else it makes, see this module. ordered: whether the
+    function is called for one row at a time, in the order of the rows, which takes as long as all its calls together.
+    skip_when: says of a row with what is needed whether to leave the cell out; it holds `skip_value` then, in the form
+    in which the function would return it. skip_with_needs: whether the cell is left out where one that it needs was.
 
     Raises `PipelineError` for a function that does not take those arguments, or that calls models and is not async.
     """
     skipping = (skip_when, skip_value, skip_with_needs)
-    return _decorator("cell", "row", needs, model, name, outputs, side_effect_columns, skipping)
+    return _decorator("cell", "row", needs, model, name, outputs, side_effect_columns, ordered, skipping)
 
 
 def batch_column(
@@ -113,6 +108,7 @@ def batch_column(
     name: str | None = None,
     outputs: Iterable[str] = (),
     side_effect_columns: Iterable[str] = (),
+    ordered: bool = False,
     skip_when: SkipWhen | None = None,
     skip_value: object = None,
     skip_with_needs: bool = True,
@@ -124,10 +120,10 @@ def batch_column(
     same order; an exception in the place of a value gives up that row. If it raises, it is run again or the row group's
     rows are given up, as for a cell. Which rows a row group has depends on `RunConfig.buffer_size`, and which of them
     are alive may depend on when others failed. Rows for which it is skipped are not among them, and if none is left the
-    function is not called. The parameters are those of `column`.
+    function is not called. The parameters are those of `column`; `ordered`: one row group at a time, in their order.
     """
     skipping = (skip_when, skip_value, skip_with_needs)
-    return _decorator("batch", "rows", needs, model, name, outputs, side_effect_columns, skipping)
+    return _decorator("batch", "rows", needs, model, name, outputs, side_effect_columns, ordered, skipping)
 
 
 def from_scratch_column(
@@ -136,14 +132,15 @@ def from_scratch_column(
     name: str | None = None,
     outputs: Iterable[str] = (),
     side_effect_columns: Iterable[str] = (),
+    ordered: bool = False,
 ) -> Callable[[Function], Column]:
     """Make a function a column that starts a dataset.
 
     The function gets a `RowSpan`, and then a handle for each of its models. It returns exactly `count` values, the same
     for the same span and seed; an exception in the place of a value gives up that row. The parameters are those of
-    `column`.
+    `column`; `ordered`: one row group at a time, in their order.
     """
-    return _decorator("from_scratch", "span", (), model, name, outputs, side_effect_columns)
+    return _decorator("from_scratch", "span", (), model, name, outputs, side_effect_columns, ordered)
 
 
 def _decorator(
@@ -154,21 +151,19 @@ def _decorator(
     name: str | None,
     outputs: Iterable[str],
     side_effect_columns: Iterable[str],
+    ordered: bool,
     skipping: tuple[SkipWhen | None, object, bool] | None = None,
 ) -> Callable[[Function], Column]:
-    wanted = _names("needs", needs)
-    models = (model,) if isinstance(model, Model | str) else tuple(model)
-    own = _names("outputs", outputs)
-    side_effects = _names("side_effect_columns", side_effect_columns)
+    wanted = column_names("needs", needs)
+    models = _models(model)
+    own = column_names("outputs", outputs)
+    side_effects = column_names("side_effect_columns", side_effect_columns)
     if own and name is not None and name != own[0]:
         raise PipelineError(f"a function is known by its first output {own[0]!r}, not by name={name!r}; leave that out")
 
     def decorate(function: Function) -> Column:
         known_as = own[0] if own else function_name("column", function, name)
         owner = f"column {known_as!r}"
-        for each in models:
-            if not isinstance(cast("object", each), Model | str):
-                raise PipelineError(f"{owner}: model must be a Model or the name of one, got {each!r}")
         arguments = [argument, *(f"model {each}" for each in models)]
         shape = Outputs(own or (known_as,), side_effects, as_mapping=bool(own or side_effects))
         made = Column(
@@ -179,6 +174,7 @@ def _decorator(
             outputs=shape,
             needs=wanted,
             models=models,
+            ordered=ordered,
             skip=skip_rule(owner, shape, *skipping) if skipping is not None else None,
         )
         made.node()
@@ -187,7 +183,10 @@ def _decorator(
     return decorate
 
 
-def _names(parameter: str, names: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise PipelineError(f"{parameter} must be a list of column names, got the string {names!r}; write [{names!r}]")
-    return tuple(check.check_text(f"each of {parameter}", each) for each in names)
+def _models(model: Models) -> tuple[Model | str, ...]:
+    several = not isinstance(model, str) and isinstance(cast("object", model), Sequence)
+    models = tuple(cast("Sequence[Model | str]", model)) if several else (cast("Model | str", model),)
+    for each in models:
+        if not isinstance(cast("object", each), Model | str):
+            raise PipelineError(f"model must be a Model or the name of one, or a list of those, got {each!r}")
+    return models

@@ -8,6 +8,7 @@ from typing import cast
 from trio_sched._classify import judge_exception
 from trio_sched._executor import QuotaExhaustedError
 from trio_sched._pipeline.cells import MalformedOutputError
+from trio_sched._pipeline.processors import ProcessorError
 from trio_sched._pipeline.skipping import SkipRuleError
 from trio_sched._request.leases import RequestAdmissionError
 from trio_sched._scheduler.retry import Failure
@@ -28,6 +29,8 @@ def classify_failure(error: Exception) -> Failure:
         return _least_hopeful([classify_failure(each) for each in cast("ExceptionGroup[Exception]", error).exceptions])
     if isinstance(error, MalformedOutputError):
         return Failure("non_retryable", "malformed_output")
+    if isinstance(error, ProcessorError):
+        return Failure("fatal", "processor")
     if isinstance(error, SkipRuleError):
         return Failure("non_retryable", "skip_rule")
     if isinstance(error, RequestAdmissionError):

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NoReturn, TypeAlias
 
 import trio
 
+from trio_sched import _validation as check
 from trio_sched._blocking import Blocking
 from trio_sched._errors import PipelineError
 from trio_sched._events.correlation import runtime_correlation
@@ -27,7 +28,7 @@ from trio_sched._unwrap import single_error
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-__all__ = ["UserCall", "accept_function", "awaited_call", "function_name", "raise_as_one"]
+__all__ = ["UserCall", "accept_function", "awaited_call", "column_names", "function_name", "raise_as_one"]
 
 UserCall: TypeAlias = Callable[..., Awaitable[object]]
 
@@ -38,6 +39,13 @@ def function_name(what: str, function: Callable[..., object], name: str | None) 
     if not isinstance(found, str) or not found or found == "<lambda>":
         raise PipelineError(f"a {what} needs a name, and {function!r} has none to go by; write name='...'")
     return found
+
+
+def column_names(parameter: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The names given for `parameter`, checked. A string is refused, since its letters would be taken for names."""
+    if isinstance(names, str):
+        raise PipelineError(f"{parameter} must be a list of column names, got the string {names!r}; write [{names!r}]")
+    return tuple(check.check_text(f"each of {parameter}", each) for each in names)
 
 
 def accept_function(owner: str, function: Callable[..., object], arguments: Sequence[str], *, models: int = 0) -> bool:

@@ -20,11 +20,12 @@ from trio_sched._pipeline.columns import Column, RowSpan
 from trio_sched._pipeline.functions import awaited_call, raise_as_one
 from trio_sched._pipeline.model_calls import ModelHandle
 from trio_sched._pipeline.outputs import Outputs, one_per_row
+from trio_sched._pipeline.processors import Processor, ProcessorError
 from trio_sched._pipeline.skipping import Skipper, SkipRuleError
 from trio_sched._pipeline.sources import RowReader
 from trio_sched._pipeline.store import PartStore
 from trio_sched._resources.task import Task, TaskType
-from trio_sched._scheduler.reports import RowFailure
+from trio_sched._scheduler.reports import RowDrop, RowFailure, RowFiltered
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -53,7 +54,7 @@ class Surroundings:
 class Maker(Protocol):
     """Makes what a node of the graph makes."""
 
-    async def run(self, task: Task) -> Sequence[RowFailure]:
+    async def run(self, task: Task) -> Sequence[RowDrop]:
         """Make and keep the task's cells; the rows it could not make."""
         ...
 
@@ -63,6 +64,8 @@ def make_maker(bound: BoundColumn, handles: Sequence[ModelHandle], around: Surro
     match bound.maker:
         case RowReader() as reader:
             return _InputMaker(reader, around)
+        case Processor() as processor:
+            return _ProcessorMaker(processor, bound.node.needs, around)
         case column:
             makers: dict[TaskType, type[_CellMaker | _BatchMaker | _FromScratchMaker]] = {
                 "cell": _CellMaker,
@@ -95,7 +98,7 @@ class _FunctionMaker:
 
 
 class _CellMaker(_FunctionMaker):
-    async def run(self, task: Task) -> Sequence[RowFailure]:
+    async def run(self, task: Task) -> Sequence[RowDrop]:
         row_index = task.row_index
         assert row_index is not None
         buffer = self._store.buffer(task.row_group)
@@ -114,7 +117,7 @@ class _CellMaker(_FunctionMaker):
 
 
 class _BatchMaker(_FunctionMaker):
-    async def run(self, task: Task) -> Sequence[RowFailure]:
+    async def run(self, task: Task) -> Sequence[RowDrop]:
         buffer = self._store.buffer(task.row_group)
         row_indices, failures = self._rows_to_make(buffer, self._around.living_rows(task.row_group))
         if not row_indices:
@@ -148,7 +151,7 @@ class _BatchMaker(_FunctionMaker):
 
 
 class _FromScratchMaker(_FunctionMaker):
-    async def run(self, task: Task) -> Sequence[RowFailure]:
+    async def run(self, task: Task) -> Sequence[RowDrop]:
         row_group = self._store.row_group(task.row_group)
         try:
             made = await self._call(RowSpan(row_group.start, row_group.size, self._around.seed), *self._handles)
@@ -158,6 +161,36 @@ class _FromScratchMaker(_FunctionMaker):
         return _keep_rows(self._outputs, self._store.buffer(task.row_group), range(row_group.size), results)
 
 
+class _ProcessorMaker:
+    """Has a processor look at the living rows. What fails in it fails the run."""
+
+    def __init__(self, processor: Processor, columns: tuple[str, ...], around: Surroundings) -> None:
+        self._processor = processor
+        self._columns = columns
+        self._call = awaited_call(processor.function, is_async=processor.is_async, blocking=around.blocking)
+        self._around = around
+
+    async def run(self, task: Task) -> Sequence[RowDrop]:
+        buffer = self._around.store.buffer(task.row_group)
+        row_indices = self._around.living_rows(task.row_group)
+        rows = [buffer.row(row_index, self._columns) for row_index in row_indices]
+        try:
+            try:
+                made = await self._call(rows)
+            except BaseExceptionGroup as group:
+                raise_as_one(group)
+            changes = self._processor.changes(made, len(row_indices), self._columns)
+        except Exception as error:
+            raise ProcessorError(self._processor.stage, self._processor.name, task.row_group) from error
+        filtered: list[RowFiltered] = []
+        for row_index, cells in zip(row_indices, changes, strict=True):
+            if cells is None:
+                filtered.append(RowFiltered(row_index))
+            else:
+                buffer.put_all(tuple(cells), row_index, tuple(cells.values()))
+        return filtered
+
+
 class _InputMaker:
     """Hands over the rows that were read for a row group."""
 
@@ -165,7 +198,7 @@ class _InputMaker:
         self._reader = reader
         self._store = around.store
 
-    async def run(self, task: Task) -> Sequence[RowFailure]:
+    async def run(self, task: Task) -> Sequence[RowDrop]:
         buffer = self._store.buffer(task.row_group)
         columns = self._reader.columns
         failures: list[RowFailure] = []
@@ -179,7 +212,7 @@ class _InputMaker:
 
 def _keep_rows(
     outputs: Outputs, buffer: RowGroupBuffer, row_indices: Sequence[int], results: Sequence[object]
-) -> Sequence[RowFailure]:
+) -> Sequence[RowDrop]:
     """Keep one result per row; an exception among them, or one that cannot be kept, fails its row."""
     failures: list[RowFailure] = []
     for row_index, result in zip(row_indices, results, strict=True):

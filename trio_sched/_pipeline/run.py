@@ -37,7 +37,6 @@ from trio_sched._observe.statistics import RequestStatisticsSink
 from trio_sched._pipeline.admission import register_models
 from trio_sched._pipeline.binding import BoundPipeline, bind_pipeline
 from trio_sched._pipeline.capacity import capacity_plan
-from trio_sched._pipeline.columns import Column
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.durable_parts import DurableParts, EarlierRows
 from trio_sched._pipeline.failures import classify_failure
@@ -59,6 +58,7 @@ from trio_sched._pipeline.resume_plan import resume_plan
 from trio_sched._pipeline.run_document import RunDocument
 from trio_sched._pipeline.runner import PipelineRunner
 from trio_sched._pipeline.sources import Row, open_rows
+from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._pipeline.store import PartStore
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
@@ -83,7 +83,7 @@ _MAX_COLUMN_THREADS = 40
 
 
 async def run(
-    columns: Sequence[Column],
+    steps: Sequence[PipelineStep],
     *,
     output: str | PathLike[str],
     rows: Iterable[Row] | str | PathLike[str] | None = None,
@@ -97,8 +97,10 @@ async def run(
 ) -> RunResult:
     """Make a dataset and put it into the folder `output`.
 
-    columns: made with `@column`, `@batch_column` and `@from_scratch_column`, in any order. rows: input rows, as an
-    iterable of mappings or a `.jsonl` or `.csv` file; or records: how many rows the from-scratch columns are to make.
+    steps: columns, made with `@column`, `@batch_column` and `@from_scratch_column`, in any order, and processors, made
+    with `@pre_batch_processor` and `@post_batch_processor`, each kind in the order in which they follow each other.
+    rows: input rows, as an iterable of mappings or a `.jsonl` or `.csv` file; or records: how many rows the
+    from-scratch columns are to make.
     models: what columns call by name. event_sink: gets either or both event streams, besides the files. live: shows
     progress on standard error, as a `panel` on the terminal, as log `lines`, or `auto` as fits; nothing by default.
     blocking: where files are read and written and sync functions run, worker threads by default; a simulation on a mock
@@ -123,7 +125,7 @@ async def run(
     reader = None
     if rows is not None:
         reader = open_rows(rows, buffer_size=config.buffer_size, blocking=blocking)
-    pipeline = bind_pipeline(columns, reader, models or {})
+    pipeline = bind_pipeline(steps, reader, models or {})
     plan: SkippingRowGroupPlan
     if reader is not None:
         plan = reader

@@ -11,7 +11,7 @@ from trio_sched._pipeline.model_calls import ModelHandle
 from trio_sched._pipeline.models import Model
 from trio_sched._pipeline.store import PartStore
 from trio_sched._resources.task import Task
-from trio_sched._scheduler.reports import RowFailure
+from trio_sched._scheduler.reports import RowDrop
 
 __all__ = ["PipelineRunner"]
 
@@ -35,6 +35,6 @@ class PipelineRunner:
             for name, bound in pipeline.columns.items()
         }
 
-    async def run(self, task: Task) -> Sequence[RowFailure]:
+    async def run(self, task: Task) -> Sequence[RowDrop]:
         """Make and keep the task's cells."""
         return await self._makers[task.column].run(task)
