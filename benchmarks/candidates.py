@@ -1,8 +1,9 @@
-"""Who is measured: this checkout, another one, a commit, the peer, the floor."""
+"""Who is measured: this checkout, another one, a commit, the peer, the floor, and what asyncio programs use."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from benchmarks.scenarios.scenario import Kind
 
 __all__ = ["GRAMMAR", "Candidate", "open_candidate"]
 
-GRAMMAR = "here, path:FOLDER, ref:COMMIT, peer, floor"
+GRAMMAR = "here, path:FOLDER, ref:COMMIT, peer, floor, asyncio, anyio, aiometer"
 
 
 @attrs.frozen
@@ -34,6 +35,10 @@ def open_candidate(spec: str, scratch: Path, *, peer_needs: tuple[str, ...] = ()
     if spec == "peer":
         sha, python = environments.PEER[0], environments.peer_python(peer_needs)
         return Candidate("peer", "peer", sha, python, environments.copy_of(folder))
+    if spec in environments.OTHERS:
+        packages = environments.OTHERS[spec]
+        sha = packages[0] if packages else f"CPython {platform.python_version()}"
+        return Candidate(spec, spec, sha, environments.python_with(spec, packages), environments.copy_of(folder))
     if spec == "floor":
         sha = f"trio=={importlib.metadata.version('trio')}"
         return Candidate("floor", "floor", sha, sys.executable, environments.copy_of(folder))

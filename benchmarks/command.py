@@ -71,7 +71,9 @@ def _run(given: Sequence[str]) -> int:
 def _measure(scenario: Scenario, profile: str, inputs: Inputs, given: Sequence[str]) -> list[str]:
     """Run one scenario, write its artifact, print its summary; what failed."""
     environments.WORKSPACE.mkdir(parents=True, exist_ok=True)
-    specs = dict.fromkeys((inputs.candidate, inputs.baseline, *inputs.beside))
+    if inputs.beside is None:
+        inputs = attrs.evolve(inputs, beside=scenario.beside)
+    specs = dict.fromkeys((inputs.candidate, inputs.baseline, *(inputs.beside or ())))
     with tempfile.TemporaryDirectory(dir=environments.WORKSPACE, prefix="run-") as scratch:
         candidates = [open_candidate(spec, Path(scratch), peer_needs=scenario.peer_needs) for spec in specs]
         before = load_average()
@@ -153,7 +155,7 @@ def _inputs(options: argparse.Namespace) -> Inputs:
     inputs = Inputs(
         baseline=options.baseline if options.against is None else f"ref:{options.against}",
         candidate=options.candidate,
-        beside=tuple(options.beside or (() if options.against else ("floor",))),
+        beside=tuple(options.beside) if options.beside else () if options.against else None,
         against=options.against,
         axes=dict(map(_axis, options.axis)),
         warm_ups=options.warm_ups,
@@ -200,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--candidate", default="here", help=f"who is judged: {GRAMMAR}")
     add("--baseline", default="peer", help="who it is judged against")
     add("--against", metavar="COMMIT", help="the same with a commit as baseline, and with gates on time")
-    add("--beside", action="append", help="who else takes part, again for more; the floor unless given")
+    add("--beside", action="append", help="who else takes part, again for more; unless given, the scenario's choice")
     add("--axis", action="append", default=[], metavar="NAME=VALUES", help="values of one axis, such as groups=1,8")
     add("--warm-ups", type=int, default=1)
     add("--iterations", type=int, default=MEASURED_ITERATIONS)

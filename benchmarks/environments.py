@@ -1,9 +1,9 @@
-"""Where candidates run: copies of their code, and the peer's own virtual environment.
+"""Where candidates run: copies of their code, and virtual environments of their own for other implementations.
 
 Everything lies in `.nox/candidates` of this checkout. A candidate of this project runs on a copy of its package taken
 when the run starts, next to a copy of the harness of this checkout, so editing during a run changes nothing and an old
-commit is measured by the harness of today. The peer's environment is kept between runs; what is in it is written down
-in it, and when that is not what is wanted it is made again.
+commit is measured by the harness of today. An environment is kept between runs; what is in it is written down in it,
+and when that is not what is wanted it is made again.
 """
 
 from __future__ import annotations
@@ -13,16 +13,23 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError, UsageError
 
-__all__ = ["PEER", "ROOT", "checkout_sha", "copy_of", "peer_python", "ref_sha"]
+__all__ = ["OTHERS", "PEER", "ROOT", "checkout_sha", "copy_of", "peer_python", "python_with", "ref_sha"]
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKSPACE = ROOT / ".nox" / "candidates"
 PEER = ("data-designer-engine==0.9.7", "data-designer-config==0.9.7")
 """Installed without their dependencies: queue, admission and request admission need the standard library alone."""
+OTHERS: Mapping[str, tuple[str, ...]] = {
+    "asyncio": (),
+    "anyio": ("anyio==4.12.0",),
+    "aiometer": ("aiometer==1.0.0", "anyio==4.12.0"),
+}
+"""What asyncio programs use to bound calls, each for the scenarios that it can do the work of."""
 
 
 def copy_of(folder: Path, *, package: Path | None = None, ref: str | None = None) -> Path:
@@ -56,17 +63,23 @@ def ref_sha(ref: str) -> str:
 
 def peer_python(needs: tuple[str, ...]) -> str:
     """The Python of an environment with the peer and what else it needs, made unless it is there."""
-    folder = WORKSPACE / "peer{}-{}.{}".format("-with-needs" * bool(needs), *sys.version_info)
+    return python_with("peer-with-needs" if needs else "peer", needs, without_dependencies=PEER)
+
+
+def python_with(name: str, packages: tuple[str, ...], *, without_dependencies: tuple[str, ...] = ()) -> str:
+    """The Python of an environment of that name with these packages, made unless it is there."""
+    folder = WORKSPACE / "{}-{}.{}".format(name, *sys.version_info)
     python, contents = folder / "bin" / "python", folder / "contents.txt"
-    wanted = "\n".join((*PEER, *needs))
+    wanted = "\n".join((*without_dependencies, *packages))
     if contents.exists() and contents.read_text(encoding="utf-8") == wanted:
         return str(python)
     shutil.rmtree(folder, ignore_errors=True)
-    _run("make the peer's environment", sys.executable, "-m", "venv", str(folder))
+    _run(f"make the environment {name}", sys.executable, "-m", "venv", str(folder))
     install = (str(python), "-m", "pip", "install", "--quiet")
-    _run("install the peer", *install, "--no-deps", *PEER)
-    if needs:
-        _run("install what the peer needs", *install, *needs)
+    if without_dependencies:
+        _run(f"install {without_dependencies[0]}", *install, "--no-deps", *without_dependencies)
+    if packages:
+        _run(f"install what {name} needs", *install, *packages)
     contents.write_text(wanted, encoding="utf-8")
     return str(python)
 

@@ -18,11 +18,11 @@ MEASURED_ITERATIONS = 5
 
 @attrs.frozen
 class Inputs:
-    """What to run. `axes` narrows or replaces the values of a scenario's axes."""
+    """What to run. `axes` narrows or replaces the values of a scenario's axes; None `beside` is its choice."""
 
     baseline: str = "peer"
     candidate: str = "here"
-    beside: tuple[str, ...] = ("floor",)
+    beside: tuple[str, ...] | None = None
     against: str | None = None
     axes: Mapping[str, tuple[Value, ...]] = attrs.field(factory=dict[str, tuple[Value, ...]])
     warm_ups: int = 1
@@ -66,7 +66,7 @@ class Inputs:
             "baseline": _without_path(self.baseline),
             "candidate": _without_path(self.candidate),
             "against": self.against,
-            "beside": [_without_path(each) for each in self.beside],
+            "beside": [_without_path(each) for each in self.beside or ()],
             "axes": {name: list(values) for name, values in self.axes.items()},
             "warm_ups": self.warm_ups,
             "iterations": self.iterations,

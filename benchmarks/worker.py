@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.workloads.outcome import Json, RefusedError, Run
 
-PACKAGES = ("trio_sched", "trio", "attrs", "anyio", "data-designer-engine")
+PACKAGES = ("trio_sched", "trio", "attrs", "anyio", "aiometer", "data-designer-engine")
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 CALIBRATION_ROUNDS = 100_000

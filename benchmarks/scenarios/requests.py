@@ -22,6 +22,8 @@ def skips(kind: Kind, point: Point) -> str | None:
     """The peer's cost of a request grows with the number of those that wait."""
     if kind == "peer" and int(point["callers"]) > PEER_FINISHES:
         return f"not finishable: every release looks at every waiter; measured up to {PEER_FINISHES} callers"
+    if kind == "aiometer" and point["callers"] == 1:
+        return "it runs lists of calls and has no permit to acquire alone"
     return None
 
 
@@ -36,6 +38,9 @@ REQUESTS = Scenario(
         "project": "benchmarks.workloads.requests_here",
         "floor": "benchmarks.workloads.requests_floor",
         "peer": "benchmarks.peers.engine_requests",
+        "asyncio": "benchmarks.peers.requests_asyncio",
+        "anyio": "benchmarks.peers.requests_anyio",
+        "aiometer": "benchmarks.peers.requests_aiometer",
     },
     params=params,
     headlines=(
@@ -44,4 +49,5 @@ REQUESTS = Scenario(
         Headline("request_cpu_us", f"one request through {PERMITS} permits, with its task, processor time"),
     ),
     skips=skips,
+    beside=("floor", "asyncio", "anyio", "aiometer"),
 )

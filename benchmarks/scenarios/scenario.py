@@ -46,8 +46,9 @@ class Scenario:
     axes: the values of the full grid. budget_points: those that the budgets speak of. smoke_points: those of the smoke
     profile, whose counts must repeat exactly. params: what a worker is told for a point. skips: why a kind of candidate
     does not run a point. block: points with the same value take turns with each other. peer_needs: what the peer's
-    environment must have besides the peer itself. provider_script, clock_script: what the providers of a point and the
-    clock do, where a scenario has such.
+    environment must have besides the peer itself. beside: who takes part besides candidate and baseline, unless the
+    command line says. provider_script, clock_script: what the providers of a point and the clock do, where a scenario
+    has such.
     """
 
     scenario_id: str
@@ -63,6 +64,7 @@ class Scenario:
     skips: Callable[[Kind, Point], str | None] = nothing_skipped
     block: Callable[[Point], Hashable] = all_in_one_block
     peer_needs: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ("floor",)
     provider_script: Callable[[Inputs, Point], dict[str, Json]] | None = None
     clock_script: Callable[[Inputs], dict[str, Json]] | None = None
 
