@@ -28,7 +28,7 @@ from trio_sched._observe.waits import Layer
 from trio_sched._resources.identity import RequestResourceKey
 from trio_sched._resources.task import SchedulerResourceKey, endpoint_stage_resource
 
-__all__ = ["Limit", "full_resource", "layer_of_deferral", "limit_now"]
+__all__ = ["Limit", "full_resource", "layer_of_deferral", "limit_now", "open_limit"]
 
 _NEAREST_FIRST: Final[dict[Layer, int]] = {
     "cooldown": 0,
@@ -101,6 +101,22 @@ def limit_now(
             if facts is not None and facts.calls_models:
                 return Limit("provider", column)
     return _of_deferrals(scheduler)
+
+
+def open_limit(scheduler: SchedulerReplay) -> Limit:
+    """What an open instant counts as while nobody knows what happens next.
+
+    Where a column runs that others need, they wait for it: `readiness`, at that column. Else what runs, or is written,
+    only has to be completed. Where no row group is open at all, rows are missing: `readiness`.
+    """
+    needed = {need for facts in scheduler.columns.values() for need in facts.needs}
+    running = scheduler.running_by_column
+    awaited = [column for column in running if column in needed or column not in scheduler.columns]
+    if awaited:
+        return Limit("readiness", max(awaited, key=running.__getitem__))
+    if running or scheduler.row_groups:
+        return Limit("completion")
+    return Limit("readiness")
 
 
 def _most(votes: dict[Limit, int]) -> Limit:

@@ -21,18 +21,25 @@ __all__ = ["ReplayedResource", "RequestReplay"]
 
 @attrs.define
 class ReplayedResource:
-    """One request resource. Limits are None until an event told them; `cooling_until` may have passed."""
+    """One request resource. Limits are None until an event told them; `cooling_until` may have passed.
+
+    held: the leases that are out, by id, and since when. retry_hint_seconds: what the provider asked for last.
+    """
 
     current_limit: int | None = None
     effective_max: int | None = None
-    in_flight: int = 0
+    held: dict[int, float] = attrs.field(factory=dict[int, float])
     waiters: int = 0
-    calls_out: int = 0
     cooling_until: float | None = None
     rate_limit_ceiling: int | None = None
     consecutive_rate_limits: int = 0
     last_outcome: str | None = None
     retry_hint_seconds: float | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Leases that are out."""
+        return len(self.held)
 
     def cooling_at(self, now: float) -> bool:
         """Whether a cooldown is in force at `now`."""
@@ -91,14 +98,12 @@ class RequestReplay:
             case "request_acquire_denied" if "waited_seconds" in facts:
                 resource.waiters -= 1
             case "request_lease_acquired":
-                resource.in_flight += 1
+                if event.request_lease_id is not None:
+                    resource.held[event.request_lease_id] = event.captured_at_monotonic
                 self.uncorrelated += event.captured_correlation is None
-            case "model_request_started":
-                resource.calls_out += 1
-            case "model_request_completed":
-                resource.calls_out -= 1
             case "request_lease_released":
-                resource.in_flight -= 1
+                if event.request_lease_id is not None:
+                    resource.held.pop(event.request_lease_id, None)
                 resource.last_outcome = event.reason_or_outcome
                 if event.reason_or_outcome == "success" and not resource.cooling_at(event.captured_at_monotonic):
                     resource.consecutive_rate_limits = 0

@@ -16,7 +16,7 @@ The order of two events that belong to different tasks does not matter, so both 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import attrs
 
@@ -26,7 +26,7 @@ from trio_sched._resources.task import SUBMISSION, SchedulerResourceKey
 
 K = TypeVar("K")
 
-__all__ = ["ColumnFacts", "DeferredTask", "SchedulerReplay"]
+__all__ = ["ColumnFacts", "DeferredTask", "SchedulerReplay", "TaskPlace"]
 
 
 @attrs.frozen
@@ -53,18 +53,29 @@ class DeferredTask:
     due: float | None
 
 
+class TaskPlace(NamedTuple):
+    """Where a task belongs, and since when it has been queued or run."""
+
+    column: str
+    row_group: int | None
+    since: float
+
+
 @attrs.define(eq=False)
 class SchedulerReplay:
     """Feed it the events of one run in order with `apply`; read what it holds, and change nothing of that.
 
-    queued: task id to column. leases: lease id to column. row_groups: those admitted and not durable yet, with their
+    queued: the queued tasks by id. leases: the running ones by lease id. refusals: why heads of the queue were refused
+    when that was last told, and how many were. row_groups: those admitted and not durable yet, with their
     sizes, as far as they were told. deferred_by_cause: how many of `deferred`, by column and reason.
     """
 
     columns: dict[str, ColumnFacts] = attrs.field(factory=dict[str, ColumnFacts], init=False)
     resource_limits: dict[SchedulerResourceKey, int] = attrs.field(factory=dict[SchedulerResourceKey, int], init=False)
-    queued: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
-    leases: dict[int, str] = attrs.field(factory=dict[int, str], init=False)
+    queued: dict[str, TaskPlace] = attrs.field(factory=dict[str, TaskPlace], init=False)
+    leases: dict[int, TaskPlace] = attrs.field(factory=dict[int, TaskPlace], init=False)
+    refusals: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
+    release_diagnostics: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
     deferred: dict[str, DeferredTask] = attrs.field(factory=dict[str, DeferredTask], init=False)
     row_groups: dict[int, int] = attrs.field(factory=dict[int, int], init=False)
     queued_by_column: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
@@ -87,15 +98,24 @@ class SchedulerReplay:
             case "row_group_checkpointed" if correlation is not None and correlation.row_group is not None:
                 self.row_groups.pop(correlation.row_group, None)
             case "ready_enqueued" if task_id is not None and column is not None:
-                if task_id not in self.queued:
-                    self.queued[task_id] = column
+                if task_id not in self.queued and correlation is not None:
+                    self.queued[task_id] = TaskPlace(column, correlation.row_group, event.captured_at_monotonic)
                     _add(self.queued_by_column, column, 1)
-            case "task_lease_acquired" if lease_id is not None and column is not None:
-                self._acquire(lease_id, column, event.diagnostics.get("borrowed"))
+            case "task_lease_acquired" if lease_id is not None and column is not None and correlation is not None:
+                place = TaskPlace(column, correlation.row_group, event.captured_at_monotonic)
+                self._acquire(lease_id, place, event.diagnostics.get("borrowed"))
             case "worker_spawned" | "worker_spawn_failed" if task_id is not None:
                 self._leave_queue(task_id)
             case "task_lease_released" if lease_id is not None:
                 self._release(lease_id)
+            case "cancelled" if task_id is None and correlation is not None and correlation.row_group is not None:
+                self.row_groups.pop(correlation.row_group, None)
+            case "admission_blocked":
+                self.refusals = {reason: _int(n) for reason, n in event.diagnostics.items() if reason != "queued"}
+            case "queue_drained":
+                self.refusals = {}
+            case "release_diagnostic":
+                self.release_diagnostics[event.reason_or_result or "unknown"] = _int(event.diagnostics.get("count"))
             case "cancelled" if task_id is not None and lease_id is None:
                 self._leave_queue(task_id)
                 self._reopen(task_id)
@@ -132,8 +152,17 @@ class SchedulerReplay:
             "resources_available": {resource: limit - leased.get(resource, 0) for resource, limit in limits.items()},
             "leased_resources": {**leased},
             "leased_resources_by_group": self._resources_by_group(self.running_by_column),
+            "active_leases_by_resource": self._active_leases(),
+            "release_diagnostics": {**self.release_diagnostics},
             "policy_debt": {f"{group}|{resource}": owed for (group, resource), owed in self.debt.items()},
         }
+
+    def _active_leases(self) -> dict[str, JsonValue]:
+        active: dict[str, int] = {}
+        for column, running in self.running_by_column.items():
+            for resource in self.resources_of(column):
+                _add(active, resource, running)
+        return {**active}
 
     def _start(self, event: SchedulerAdmissionEvent) -> None:
         columns = event.diagnostics.get("columns")
@@ -149,16 +178,17 @@ class SchedulerReplay:
             )
         self.resource_limits.update(_amounts((event.snapshot or {}).get("resource_limits")))
 
-    def _acquire(self, lease_id: int, column: str, borrowed: JsonValue) -> None:
-        self.leases[lease_id] = column
-        _add(self.running_by_column, column, 1)
+    def _acquire(self, lease_id: int, place: TaskPlace, borrowed: JsonValue) -> None:
+        self.leases[lease_id] = place
+        _add(self.running_by_column, place.column, 1)
         for resource, units in _amounts(borrowed).items():
-            _add(self.debt, (self._group(column), resource), units)
+            _add(self.debt, (self._group(place.column), resource), units)
 
     def _release(self, lease_id: int) -> None:
-        column = self.leases.pop(lease_id, None)
-        if column is None:
+        place = self.leases.pop(lease_id, None)
+        if place is None:
             return
+        column = place.column
         _add(self.running_by_column, column, -1)
         group = self._group(column)
         for resource, units in self.resources_of(column).items():
@@ -167,9 +197,9 @@ class SchedulerReplay:
                 _add(self.debt, (group, resource), -min(owed, units))
 
     def _leave_queue(self, task_id: str) -> None:
-        column = self.queued.pop(task_id, None)
-        if column is not None:
-            _add(self.queued_by_column, column, -1)
+        place = self.queued.pop(task_id, None)
+        if place is not None:
+            _add(self.queued_by_column, place.column, -1)
 
     def _defer(self, task_id: str, column: str, row_group: int | None, event: SchedulerAdmissionEvent) -> None:
         due = event.diagnostics.get("due_monotonic")

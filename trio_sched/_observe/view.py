@@ -23,11 +23,13 @@ import attrs
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._observe.executions import ColumnWaits, ExecutionBook, WaitClocks
-from trio_sched._observe.limiting import Limit, full_resource, limit_now
+from trio_sched._observe.limiting import Limit, full_resource, limit_now, open_limit
 from trio_sched._observe.marks import ExecutionView
 from trio_sched._observe.progress import LimitTime, ProgressBook, ProgressStretch
 from trio_sched._observe.request_replay import RequestReplay
 from trio_sched._observe.scheduler_replay import SchedulerReplay
+from trio_sched._observe.wait_chain import wait_chain
+from trio_sched._observe.wait_links import WaitLink
 from trio_sched._observe.waits import Layer, WaitBreakdown, nanoseconds, seconds
 
 __all__ = ["CorrelatedRuntimeView", "RuntimeViewBuilder"]
@@ -95,7 +97,8 @@ class CorrelatedRuntimeView:
 class RuntimeViewBuilder:
     """Takes the events of one run in the order of their time, and knows at every moment where it stands.
 
-    It is a sink for both streams. scheduler_stream, request_stream: whether that stream is on.
+    It is a sink for both streams. scheduler_stream, request_stream: whether that stream is on. stopped_at: how it stood
+    just before its workers were last cancelled, which is all that can be known of why a run was stopped.
     """
 
     def __init__(
@@ -107,7 +110,8 @@ class RuntimeViewBuilder:
         self._clocks = WaitClocks()
         self._executions = ExecutionBook(self._clocks, max_kept=max_executions, follows_tasks=scheduler_stream)
         self._progress: ProgressBook | None = None
-        self._limit: Limit | None = None
+        self.stopped_at: tuple[Limit, tuple[WaitLink, ...]] | None = None
+        self._stopping_since: float | None = None
         self._result: str | None = None
         self._run_id: str | None = None
         self._seen_scheduler = False
@@ -119,6 +123,8 @@ class RuntimeViewBuilder:
         self._seen_scheduler = True
         if self._run_id is None and event.captured_correlation is not None:
             self._run_id = event.captured_correlation.run_id
+        if event.event_kind == "cancelled" and event.task_lease_id is not None:
+            self._note_stop(event.captured_at_monotonic)
         self._executions.scheduler_event(event)
         self.scheduler.apply(event)
         if event.event_kind == "scheduler_job_completed":
@@ -175,9 +181,19 @@ class RuntimeViewBuilder:
         at = seconds(self._progress.until) if now is None else now
         return limit_now(self.scheduler, self.requests, at, model_tasks_call=self._model_tasks_call)
 
+    def chain(self, now: float | None = None) -> tuple[Limit, tuple[WaitLink, ...]]:
+        """What limits progress at `now`, or after the last event, and who waits for what because of it."""
+        at = now if now is not None else seconds(self._progress.until) if self._progress is not None else 0.0
+        return wait_chain(self.scheduler, self.requests, at, model_tasks_call=self._model_tasks_call)
+
+    def _note_stop(self, time: float) -> None:
+        """Keep the chain as it was before the first worker of this instant was cancelled."""
+        if self._stopping_since != time:
+            self._stopping_since = time
+            self.stopped_at = self.chain(time)
+
     def _undecided(self) -> Layer:
-        """What an open piece at the end counts as: a task that still runs may make others ready."""
-        return "readiness" if self._result is None and self.scheduler.running_by_column else "completion"
+        return "completion" if self._result is not None else open_limit(self.scheduler).layer
 
     def _pass_time(self, time: float, kind: str | None) -> None:
         """Hand over the time since the last event; `kind` is that of the event which ends it."""

@@ -1,0 +1,117 @@
+"""Follows what waits down to its cause, at one instant: a limit and the links of the chain that leads to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from trio_sched._observe.limiting import Limit, full_resource, layer_of_deferral, limit_now, open_limit
+from trio_sched._observe.request_replay import ReplayedResource, RequestReplay
+from trio_sched._observe.scheduler_replay import SchedulerReplay
+from trio_sched._observe.wait_links import (
+    CallsOut,
+    CoolingDown,
+    HeldBack,
+    LimitReached,
+    NothingToDo,
+    RowGroupWaits,
+    TasksRun,
+    TasksWait,
+    WaitLink,
+    WaitsToRepeat,
+)
+from trio_sched._resources.identity import RequestResourceKey
+
+__all__ = ["wait_chain"]
+
+
+def wait_chain(
+    scheduler: SchedulerReplay, requests: RequestReplay, now: float, *, model_tasks_call: bool
+) -> tuple[Limit, tuple[WaitLink, ...]]:
+    """What limits at `now`, and the chain from the oldest row group to the cause."""
+    limit = limit_now(scheduler, requests, now, model_tasks_call=model_tasks_call)
+    links = list(_row_group(scheduler))
+    if limit is None:
+        limit = open_limit(scheduler)
+        links += _under_way(scheduler, now)
+        return limit, tuple(links)
+    found = _resource(requests, limit.where)
+    if found is not None:
+        links += _at_request_resource(requests, *found, limit, now)
+    elif limit.layer == "task_admission":
+        links += _at_stage_resource(scheduler, limit)
+    elif limit.layer == "fairness":
+        waiting = scheduler.queued_by_column.get(limit.where or "", 0)
+        links += [TasksWait(waiting, limit.layer, limit.where), HeldBack(limit.where, dict(scheduler.refusals))]
+    else:
+        links += _to_repeat(scheduler, limit, now) or _under_way(scheduler, now)
+    return limit, tuple(links)
+
+
+def _row_group(scheduler: SchedulerReplay) -> list[WaitLink]:
+    """The oldest row group, and the column that most of its known unfinished tasks belong to."""
+    if not scheduler.row_groups:
+        return []
+    oldest = min(scheduler.row_groups)
+    places = [*scheduler.queued.values(), *scheduler.leases.values()]
+    columns = Counter(place.column for place in places if place.row_group == oldest)
+    columns.update(deferred.column for deferred in scheduler.deferred.values() if deferred.row_group == oldest)
+    return [RowGroupWaits(oldest, columns.most_common(1)[0][0] if columns else None)]
+
+
+def _resource(requests: RequestReplay, where: str | None) -> tuple[RequestResourceKey, ReplayedResource] | None:
+    return next(((key, each) for key, each in requests.resources.items() if str(key) == where), None)
+
+
+def _at_request_resource(
+    requests: RequestReplay, key: RequestResourceKey, resource: ReplayedResource, limit: Limit, now: float
+) -> list[WaitLink]:
+    if limit.layer == "provider":
+        oldest = min(resource.held.values(), default=None)
+        return [CallsOut(str(key), resource.in_flight, None if oldest is None else now - oldest)]
+    waiting = TasksWait(resource.waiters, limit.layer, str(key))
+    if resource.cooling_at(now):
+        assert resource.cooling_until is not None
+        left = resource.cooling_until - now
+        told = resource.retry_hint_seconds is not None
+        return [waiting, CoolingDown(str(key), left, resource.consecutive_rate_limits, told)]
+    endpoint = key.provider_model_key
+    cap = requests.static_caps.get(endpoint)
+    in_all = sum(each.in_flight for other, each in requests.resources.items() if other.provider_model_key == endpoint)
+    if resource.current_limit is None or (cap is not None and resource.in_flight < resource.current_limit):
+        return [waiting, LimitReached(str(endpoint), in_all, cap if cap is not None else in_all, None)]
+    return [waiting, LimitReached(str(key), resource.in_flight, resource.current_limit, resource.effective_max)]
+
+
+def _at_stage_resource(scheduler: SchedulerReplay, limit: Limit) -> list[WaitLink]:
+    leased = scheduler.leased_resources()
+    waiting = sum(
+        queued
+        for column, queued in scheduler.queued_by_column.items()
+        if full_resource(scheduler, leased, column) == limit.where
+    )
+    links: list[WaitLink] = [TasksWait(waiting, limit.layer, limit.where)]
+    if limit.where is not None:
+        held, most = leased.get(limit.where, 0), scheduler.resource_limits[limit.where]
+        links.append(LimitReached(limit.where, held, most, None))
+    return links
+
+
+def _to_repeat(scheduler: SchedulerReplay, limit: Limit, now: float) -> list[WaitLink]:
+    deferred = [
+        each
+        for each in scheduler.deferred.values()
+        if each.column == limit.where and layer_of_deferral(each.reason) == limit.layer
+    ]
+    if not deferred or limit.where is None:
+        return []
+    reason = Counter(each.reason for each in deferred).most_common(1)[0][0]
+    due = min((each.due - now for each in deferred if each.due is not None), default=None)
+    return [WaitsToRepeat(limit.where, len(deferred), reason, due)]
+
+
+def _under_way(scheduler: SchedulerReplay, now: float) -> list[WaitLink]:
+    """What runs by itself: the tasks of the column whose oldest task has run longest."""
+    if not scheduler.leases:
+        return [NothingToDo(len(scheduler.row_groups))]
+    oldest = min(scheduler.leases.values(), key=lambda place: place.since)
+    return [TasksRun(oldest.column, scheduler.running_by_column[oldest.column], now - oldest.since)]

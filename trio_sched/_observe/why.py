@@ -1,0 +1,103 @@
+"""Why is it slow, why does it stand still: the wait-for chain of a run, live or afterwards, with where its time went.
+
+The chain starts with the oldest row group that is not durable, names what most of the waiting work waits in (as
+`limiting.py` decides it), and ends with the cause. Of a run that is over, the chain is that of the moment before it was
+stopped, and there is none where it simply completed; what is always there is the division of the time.
+
+`explain` works on a live `RuntimeViewBuilder`, `why` on a run's folder. Both give a frozen `Explanation`, with a text
+for people, and JSON for programs through `to_json`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+import attrs
+
+from trio_sched._events.json_value import JsonValue
+from trio_sched._observe.limiting import Limit
+from trio_sched._observe.progress import LimitTime
+from trio_sched._observe.record import build_view
+from trio_sched._observe.view import RuntimeViewBuilder
+from trio_sched._observe.wait_links import WaitLink
+from trio_sched._observe.waits import WaitBreakdown, seconds
+
+__all__ = ["Explanation", "explain", "why"]
+
+_PLACES_SHOWN: Final = 5
+
+
+@attrs.frozen
+class Explanation:
+    """state: `running` also of a run that was killed, since its events cannot tell. limit: what limits now, or did.
+
+    chain: from who waits to the cause; empty for a run that completed. limited_by: the wall time so far, by layer.
+    limits: the same by layer and place, most first. problems: what could not be read.
+    """
+
+    state: Literal["running", "completed", "failed", "cancelled"]
+    limit: Limit | None
+    chain: tuple[WaitLink, ...]
+    wall_seconds: float
+    limited_by: WaitBreakdown
+    limits: tuple[LimitTime, ...]
+    problems: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The explanation as plain JSON; each link says its `kind` and its `text`."""
+        return {
+            "state": self.state,
+            "limiting_layer": None if self.limit is None else self.limit.layer,
+            "limiting_place": None if self.limit is None else self.limit.where,
+            "chain": [{**attrs.asdict(link), "text": str(link)} for link in self.chain],
+            "wall_seconds": self.wall_seconds,
+            "limited_by_seconds": dict(self.limited_by.seconds().items()),
+            "limits": [
+                {"layer": each.layer, "where": each.where, "seconds": seconds(each.nanoseconds)} for each in self.limits
+            ],
+            "problems": list(self.problems),
+        }
+
+    def __str__(self) -> str:
+        lines: list[str] = []
+        if self.chain:
+            lines.append(" ← ".join(map(str, self.chain)))
+        lines.append(f"{_STATES[self.state]} {self.wall_seconds:.1f} s; its progress was limited by")
+        for each in self.limits[:_PLACES_SHOWN]:
+            where = f" on {each.where}" if each.where is not None else ""
+            share = each.nanoseconds / self.limited_by.total
+            lines.append(f"  {share:>6.1%}  {seconds(each.nanoseconds):>8.1f} s  {each.layer.replace('_', ' ')}{where}")
+        lines += self.problems
+        return "\n".join(lines)
+
+
+_STATES: Final = {
+    "running": "not ended after",
+    "completed": "completed in",
+    "failed": "failed after",
+    "cancelled": "cancelled after",
+}
+
+
+def why(run_folder: Path) -> Explanation:
+    """Explain a run from its folder. Raises `NoEventsError`, or `OSError` for files that cannot be read."""
+    builder, problems = build_view(run_folder, max_executions=0)
+    return explain(builder, problems=problems)
+
+
+def explain(builder: RuntimeViewBuilder, *, now: float | None = None, problems: tuple[str, ...] = ()) -> Explanation:
+    """Explain a run as `builder` knows it, at `now` on its clock, or at its last event."""
+    view = builder.view(now=now)
+    state: Literal["running", "completed", "failed", "cancelled"]
+    limit: Limit | None = None
+    chain: tuple[WaitLink, ...] = ()
+    if view.result == "completed":
+        state = "completed"
+    elif view.result is None:
+        state = "running"
+        limit, chain = builder.chain(now)
+    else:
+        state = "cancelled" if view.result == "cancelled" else "failed"
+        limit, chain = builder.stopped_at or builder.chain(now)
+    return Explanation(state, limit, chain, view.wall_seconds, view.limited_by, view.limits, problems)
