@@ -16,7 +16,7 @@ import attrs
 import pytest
 from crashing_run import BUFFER_SIZE, RECORDS, Attempt, Moment, input_rows
 
-from trio_sched._pipeline.durable_parts import read_dropped_rows, read_durable_parts
+from trio_sched._pipeline.durable_parts import read_durable_parts, read_missing_rows
 from trio_sched._pipeline.folder import RunFolder, open_part_format
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills and forks")
@@ -79,7 +79,7 @@ def durable(attempt: Attempt) -> dict[str, bytes]:
         part = folder.part(row_group, name)
         numbers = range(row_group * BUFFER_SIZE, min(RECORDS, (row_group + 1) * BUFFER_SIZE))
         assert list(part_format.read(part)) == [row for row in EXPECTED if row["number"] in numbers]
-        assert read_dropped_rows(folder, row_group) == [n for n in DROPPED if n in numbers]
+        assert list(read_missing_rows(folder, row_group).dropped) == [n for n in DROPPED if n in numbers]
         found[part.name] = part.read_bytes()
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -50,7 +50,7 @@ def mocked(main: Callable[[], Awaitable[None]]) -> None:
 
 
 def run(
-    columns: list[ts.Column],
+    columns: Sequence[ts.PipelineStep],
     output: Path,
     *,
     resume: Mode = "never",
@@ -101,6 +101,7 @@ def test_only_what_is_missing_is_made_and_the_result_speaks_of_the_whole(tmp_pat
         "row_groups": 3,
         "rows": 30,
         "dropped": 0,
+        "filtered": 0,
     }
     assert (document["status"], document["rows"]) == ("completed", 47)
     earlier = out / "attempts" / "1"
@@ -187,7 +188,10 @@ def test_rows_that_were_dropped_are_listed_and_not_tried_again(tmp_path: Path) -
 
     rows: Rows = [{"number": n} for n in range(20)]
     first = run([picky], out, rows=rows)
-    assert json.loads((out / "dropped" / "part-00001.json").read_text()) == {"dropped_rows": [14, 15]}
+    assert json.loads((out / "dropped" / "part-00001.json").read_text()) == {
+        "dropped_rows": [14, 15],
+        "filtered_rows": [],
+    }
     second = run([picky], out, rows=rows, resume="always")
     assert (second.records, second.dropped, second.earlier.dropped) == (17, 3, 3)
     assert second.data_hash() == first.data_hash()
@@ -298,9 +302,9 @@ DAMAGES: list[tuple[Callable[[str], str], str]] = [
     (lambda text: text[:-1], "line 10 is torn off"),
     (
         lambda text: text[: text.rindex("{")],
-        "it holds 9 rows and 0 are known to be dropped, where the row group has 10",
+        "it holds 9 rows, and 0 are known to be missing, of 10;",
     ),
-    (lambda text: "", "it holds 0 rows and 0 are known to be dropped, where the row group has 10"),
+    (lambda text: "", "it holds 0 rows, and 0 are known to be missing, of 10;"),
     (lambda text: text + LINE, "it holds 11 rows"),
     (lambda text: text.replace("{", "[", 1), "line 1 is not JSON"),
     (lambda text: "\0" * len(text) + "\n", "line 1 is not JSON"),
@@ -329,14 +333,25 @@ def test_parts_beyond_the_dataset_and_of_another_format_are_refused(tmp_path: Pa
     out = tmp_path / "out"
     run([number], out, records=20)
     part(out, 2).write_text('{"number": 1}\n', encoding="utf-8")
-    with pytest.raises(ts.OutputDamagedError, match="where the row group has 0"):
+    with pytest.raises(ts.OutputDamagedError, match="are known to be missing, of 0;"):
         run([number], out, records=20, resume="always")
     part(out, 2).rename(out / "data" / "part-00000.parquet")
     with pytest.raises(ts.OutputDamagedError, match="it is not jsonl, as the other parts are"):
         run([number], out, records=20, resume="always")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"dropped_rows": 1}', '{"dropped_rows": ["1"]}', '{"dropped_rows": [1]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"dropped_rows": []}',
+        '{"dropped_rows": 1, "filtered_rows": []}',
+        '{"dropped_rows": ["1"], "filtered_rows": []}',
+        '{"dropped_rows": [1], "filtered_rows": []}',
+        '{"dropped_rows": [], "filtered_rows": [1]}',
+    ],
+)
 def test_a_bad_list_of_dropped_rows_is_refused(tmp_path: Path, text: str) -> None:
     run([number], tmp_path / "out", records=10)
     listed = tmp_path / "out" / "dropped" / "part-00000.json"
@@ -420,6 +435,46 @@ def test_an_iterable_that_gives_other_rows_is_noticed(
         part(tmp_path / "out", 2).write_text("".join(f'{{"number": {n}, "picky": {n}}}\n' for n in range(20, 25)))
     with pytest.raises(ts.InputChangedError, match=f"changed since the earlier attempt: {problem}"):
         run([picky], tmp_path / "out", rows=change(rows), resume="always")
+
+
+def test_rows_that_processors_removed_and_changed_stay_so(tmp_path: Path) -> None:
+    @ts.pre_batch_processor()
+    def even(rows: list[dict[str, int]]) -> list[dict[str, int] | None]:
+        return [{"number": row["number"] * 10} if row["number"] % 2 == 0 else None for row in rows]
+
+    @ts.column(needs=["number"])
+    async def picky(row: dict[str, int]) -> int:
+        if row["number"] == 40:
+            raise LookupError
+        return row["number"]
+
+    rows: Rows = [{"number": n} for n in range(25)]
+    out = tmp_path / "out"
+    first = run([even, picky], out, rows=rows)
+    assert json.loads((out / "dropped" / "part-00000.json").read_text()) == {
+        "dropped_rows": [4],
+        "filtered_rows": [1, 3, 5, 7, 9],
+    }
+    part(out, 1).unlink()
+    second = run([even, picky], out, rows=rows, resume="always")
+    assert second.data_hash() == first.data_hash()
+    assert (second.records, second.dropped, second.filtered) == (12, 1, 12)
+    assert (second.earlier.rows, second.earlier.dropped, second.earlier.filtered) == (7, 1, 7)
+    assert "12 written, 1 dropped, 12 filtered" in second.summary()
+    with pytest.raises(ts.InputChangedError, match="row groups 0 to 2 hold 25 rows, and it has 24 for them"):
+        run([even, picky], out, rows=rows[:24], resume="always")
+
+
+def test_an_ordered_column_is_told_when_a_run_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    @ts.column(needs=["number"], ordered=True)
+    async def chained(row: dict[str, int]) -> int:
+        return row["number"]
+
+    run([number, chained], tmp_path / "out", records=20)
+    assert caplog.records == []
+    run([number, chained], tmp_path / "out", records=20, resume="always")
+    (record,) = caplog.records
+    assert "the ordered columns 'chained' are made for the missing row groups only" in record.getMessage()
 
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

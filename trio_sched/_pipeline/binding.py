@@ -14,6 +14,7 @@ from trio_sched._generator import ColumnGenerator
 from trio_sched._pipeline.columns import Column
 from trio_sched._pipeline.models import Model, alias_models
 from trio_sched._pipeline.nodes import NodeMaker, place_steps
+from trio_sched._pipeline.processors import Processor
 from trio_sched._pipeline.sources import RowReader
 from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._request.resolver import RequestResourceResolver
@@ -52,6 +53,11 @@ class BoundPipeline:
     columns: Mapping[str, BoundColumn]
     aliases: Mapping[Model, str]
     resolver: RequestResourceResolver
+
+    @property
+    def keeps_input(self) -> bool:
+        """Whether input rows become cells as they are, since no processor may change them."""
+        return not any(isinstance(bound.maker, Processor) for bound in self.columns.values())
 
 
 def bind_pipeline(

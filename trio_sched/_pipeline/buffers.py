@@ -12,12 +12,13 @@ __all__ = ["RowGroupBuffer"]
 
 
 class RowGroupBuffer:
-    """The cells of one row group. Who reads a row gets copies."""
+    """The cells of one row group. Who reads a row gets copies. filtered: rows that processors removed."""
 
-    __slots__ = ("_columns", "_skipped", "size")
+    __slots__ = ("_columns", "_skipped", "filtered", "size")
 
     def __init__(self, columns: Iterable[str], size: int) -> None:
         self.size = size
+        self.filtered: set[int] = set()
         self._columns: dict[str, list[Cell]] = {column: [None] * size for column in columns}
         self._skipped: dict[str, set[int]] = {}
 

@@ -19,16 +19,30 @@ from trio_sched._pipeline.output_errors import OutputDamagedError
 from trio_sched._pipeline.parts import PartFormat, count_rows
 from trio_sched._pipeline.row_group_set import RowGroupSet
 
-__all__ = ["DurableParts", "EarlierRows", "read_dropped_rows", "read_durable_parts"]
+__all__ = ["DurableParts", "EarlierRows", "MissingRows", "read_durable_parts", "read_missing_rows"]
 
 
 @attrs.frozen
 class EarlierRows:
-    """What was durable before this attempt. dropped: rows that the earlier attempts gave up or filtered out."""
+    """What was durable before this attempt. dropped: rows given up; filtered: removed by processors."""
 
     row_groups: int = 0
     rows: int = 0
     dropped: int = 0
+    filtered: int = 0
+
+
+@attrs.frozen
+class MissingRows:
+    """The rows of the dataset that a durable row group lacks: given up, and removed by processors."""
+
+    dropped: Sequence[int] = ()
+    filtered: Sequence[int] = ()
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """All of them."""
+        return (*self.dropped, *self.filtered)
 
 
 @attrs.frozen(eq=False)
@@ -55,52 +69,61 @@ def read_durable_parts(
     """Read every part. records: rows of the dataset, None where only the input knows. Raises `OutputDamagedError`."""
     found = folder.parts()
     row_groups = RowGroupSet()
-    rows = dropped = size = 0
+    rows = dropped = filtered = size = 0
     for position, (row_group, format_name) in enumerate(found):
         part = folder.part(row_group, format_name)
         if format_name != part_format.name:
             raise OutputDamagedError(part, f"it is not {part_format.name}, as the other parts are")
         living, missing = _read_part(folder, row_group, part_format, part, columns)
-        size = living + missing
+        size = living + len(missing.all)
         most = buffer_size if records is None else max(0, min(buffer_size, records - row_group * buffer_size))
         may_be_shorter = records is None and position == len(found) - 1
         if size > most or size == 0 or (size < most and not may_be_shorter):
             raise OutputDamagedError(
-                part, f"it holds {living} rows and {missing} are known to be dropped, where the row group has {most}"
+                part,
+                f"it holds {living} rows, and {len(missing.all)} are known to be missing, of {most}",
             )
         row_groups.add(row_group)
         rows += living
-        dropped += missing
+        dropped += len(missing.dropped)
+        filtered += len(missing.filtered)
     return DurableParts(
         buffer_size=buffer_size,
         row_groups=row_groups,
         last_row_group=found[-1][0] if found else None,
         last_size=size,
-        earlier=EarlierRows(len(row_groups), rows, dropped),
+        earlier=EarlierRows(len(row_groups), rows, dropped, filtered),
     )
 
 
-def read_dropped_rows(folder: RunFolder, row_group: int) -> list[int]:
-    """The rows of the dataset that a durable row group lacks. Raises `OutputDamagedError`."""
+def read_missing_rows(folder: RunFolder, row_group: int) -> MissingRows:
+    """The rows that a durable row group lacks. Raises `OutputDamagedError`."""
     path = folder.dropped_file(row_group)
     try:
         document: object = json.loads(path.read_bytes())
     except FileNotFoundError:
-        return []
+        return MissingRows()
     except (OSError, ValueError) as error:
         raise OutputDamagedError(path, str(error)) from error
-    rows = cast("dict[str, object]", document).get("dropped_rows") if isinstance(document, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, int) for row in cast("list[object]", rows)):
-        raise OutputDamagedError(path, "it does not list the dropped rows")
-    return cast("list[int]", rows)
+    dropped, filtered = _numbers(document, "dropped_rows"), _numbers(document, "filtered_rows")
+    if dropped is None or filtered is None:
+        raise OutputDamagedError(path, "it does not list the rows that are missing")
+    return MissingRows(dropped, filtered)
+
+
+def _numbers(document: object, key: str) -> list[int] | None:
+    held = cast("dict[str, object]", document).get(key) if isinstance(document, dict) else None
+    if isinstance(held, list) and all(isinstance(number, int) for number in cast("list[object]", held)):
+        return cast("list[int]", held)
+    return None
 
 
 def _read_part(
     folder: RunFolder, row_group: int, part_format: PartFormat, part: Path, columns: Sequence[str]
-) -> tuple[int, int]:
-    """How many rows a part has, and how many it lacks."""
+) -> tuple[int, MissingRows]:
+    """How many rows a part has, and which it lacks."""
     try:
         living = count_rows(part_format, part, columns)
     except (OSError, ValueError) as error:
         raise OutputDamagedError(part, str(error)) from error
-    return living, len(read_dropped_rows(folder, row_group))
+    return living, read_missing_rows(folder, row_group)

@@ -23,10 +23,11 @@ _SHOWN = 70
 
 @attrs.frozen
 class DatasetIdentity:
-    """The facts that a dataset depends on, by name; `buffer_size` is one of them."""
+    """The facts that a dataset depends on, by name; the other fields are among them."""
 
     facts: Mapping[str, JsonValue]
     buffer_size: int
+    ordered_columns: tuple[str, ...]
 
     @property
     def fingerprint(self) -> str:
@@ -59,6 +60,8 @@ def dataset_identity(
             "task_type": column.node.task_type,
             "needs": list(column.node.needs),
             "outputs": list(column.node.outputs),
+            "ordered": column.node.ordered,
+            "after": list(column.node.after),
             "models": [str(model) for model in column.models],
         }
         for column in pipeline.columns.values()
@@ -74,6 +77,7 @@ def dataset_identity(
             "format": config.format,
         },
         config.buffer_size,
+        tuple(name for name, column in pipeline.columns.items() if column.node.ordered),
     )
 
 

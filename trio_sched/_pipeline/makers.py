@@ -186,6 +186,7 @@ class _ProcessorMaker:
         for row_index, cells in zip(row_indices, changes, strict=True):
             if cells is None:
                 filtered.append(RowFiltered(row_index))
+                buffer.filtered.add(row_index)
             else:
                 buffer.put_all(tuple(cells), row_index, tuple(cells.values()))
         return filtered

@@ -27,7 +27,7 @@ class RunResult:
     `requests`, `capacity_plan` and `wall_seconds` are those of this attempt, all others those of the whole dataset.
     capacity_plan: what bounded it and what was used, as in `capacity_plan.json`. wall_seconds: from the first to the
     last step. leaks: task and request leases still held, which is always empty unless there is a bug; each entry names
-    the holder.
+    the holder. skipped_cells: by column, in how many of this attempt's rows a skip rule left the cell out.
     """
 
     path: Path
@@ -38,6 +38,7 @@ class RunResult:
     capacity_plan: AsyncCapacityPlan
     wall_seconds: float
     leaks: tuple[str, ...]
+    skipped_cells: Mapping[str, int]
     earlier: EarlierRows = attrs.field(factory=EarlierRows)
 
     @property
@@ -49,6 +50,11 @@ class RunResult:
     def dropped(self) -> int:
         """Rows that were given up."""
         return self.earlier.dropped + self.scheduler.dropped_rows
+
+    @property
+    def filtered(self) -> int:
+        """Rows that processors removed."""
+        return self.earlier.filtered + self.scheduler.filtered_rows
 
     def rows(self) -> Iterator[dict[str, JsonValue]]:
         """The durable rows in order, read from disk one at a time."""
@@ -75,6 +81,7 @@ class RunResult:
         attempts = sum(statistics.attempts for statistics in self.requests.values())
         lines = [
             f"rows         {self.records:,} written, {self.dropped:,} dropped"
+            + (f", {self.filtered:,} filtered" if self.filtered else "")
             + (' (stopped before the end; to go on: resume="if-possible")' if self.scheduler.cancelled else ""),
             f"row groups   {self.earlier.row_groups + self.scheduler.row_groups:,} in {self.path / 'data'}",
             f"requests     {attempts:,} attempts: " + (_counts(outcomes) or "none"),
@@ -96,6 +103,7 @@ class RunResult:
                 f"{self.static_caps[resource.provider_model_key]:>3}  {statistics.max_in_flight:>4}  "
                 f"{limits:>14}  {self.utilisation(resource):>11.1%}"
             )
+        lines += [f"skipped {count:,} cells of column {name!r}" for name, count in sorted(self.skipped_cells.items())]
         for cause in self.scheduler.drop_causes:
             lines.append(
                 f"dropped {cause.rows:,} rows: column {cause.column!r}, {cause.error_type}: {_text(cause.first_error)}"

@@ -9,6 +9,7 @@ To go on is to plan only the row groups that are not durable (`ResumePlan`); the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ from trio_sched._pipeline.parts import PartFormat
 from trio_sched._pipeline.run_lock import hold_run_lock
 
 __all__ = ["ResumeMode", "check_resume_mode", "hold_output", "make_output", "reopen_output", "resume_advice"]
+
+logger = logging.getLogger("trio_sched.run")
 
 ResumeMode = Literal["never", "always", "if-possible"]
 
@@ -74,6 +77,12 @@ def reopen_output(
     if held["fingerprint"] != identity.fingerprint:
         raise OutputMismatchError(folder.path, str(held["run_id"]), tuple(identity.differences(held.get("dataset"))))
     durable = read_durable_parts(folder, part_format, columns, buffer_size=identity.buffer_size, records=records)
+    if durable.row_groups and identity.ordered_columns:
+        logger.warning(
+            "the ordered columns %s are made for the missing row groups only: what their functions carry over "
+            "from row to row begins anew there",
+            ", ".join(map(repr, identity.ordered_columns)),
+        )
     with _as_not_writable(folder):
         folder.remove_leftovers()
         folder.set_attempt_aside()

@@ -2,7 +2,7 @@
 
 What is durable is passed over. Where the input's content is part of the dataset's identity, or there is no input, that
 is counting. The rows of an iterable are read again instead and compared with what the parts hold, since nothing else
-tells whether they are the same.
+tells whether they are the same. Where processors may have changed what the parts hold, their number has to do.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import cast
 from trio_sched._blocking import Blocking
 from trio_sched._errors import TrioSchedError
 from trio_sched._pipeline.cells import MalformedOutputError, keep_cell, read_cell
-from trio_sched._pipeline.durable_parts import DurableParts, read_dropped_rows
+from trio_sched._pipeline.durable_parts import DurableParts, read_missing_rows
 from trio_sched._pipeline.folder import RunFolder
 from trio_sched._pipeline.parts import PartFormat
 from trio_sched._pipeline.sources import Row, RowReader
@@ -90,21 +90,30 @@ class _ComparingResumePlan(ResumePlan):
 
 
 def resume_plan(
-    plan: SkippingRowGroupPlan, durable: DurableParts, folder: RunFolder, part_format: PartFormat, blocking: Blocking
+    plan: SkippingRowGroupPlan,
+    durable: DurableParts,
+    folder: RunFolder,
+    part_format: PartFormat,
+    blocking: Blocking,
+    *,
+    keeps_input: bool,
 ) -> RowGroupPlan:
-    """The plan of what is still to do: `plan` itself where nothing is durable."""
+    """The plan of what is still to do: `plan` itself where nothing is durable.
+
+    keeps_input: whether the parts hold the input's rows as they came, so that they can be compared.
+    """
     if not durable.row_groups:
         return plan
     if not isinstance(plan, RowReader):
         return ResumePlan(plan, durable, "the number of records")
-    if plan.file is not None:
+    if plan.file is not None or not keeps_input:
         return ResumePlan(plan, durable, plan.source)
     reader = plan
 
     def compare(row_group: RowGroup) -> None:
-        dropped = set(read_dropped_rows(folder, row_group.index))
+        missing = set(read_missing_rows(folder, row_group.index).all)
         numbered = enumerate(reader.take(row_group.index), row_group.start)
-        living = [(number, row) for number, row in numbered if number not in dropped]
+        living = [(number, row) for number, row in numbered if number not in missing]
         kept = part_format.read(folder.part(row_group.index, part_format.name))
         for (number, row), held in zip(living, kept, strict=False):
             for column in reader.columns:

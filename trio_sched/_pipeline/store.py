@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trio_sched._blocking import Blocking
+from trio_sched._events.json_value import JsonValue
 from trio_sched._pipeline.buffers import RowGroupBuffer
 from trio_sched._pipeline.durable import make_folder, write_durably
 from trio_sched._pipeline.folder import RunFolder
@@ -23,7 +24,10 @@ __all__ = ["PartStore"]
 
 
 class PartStore:
-    """The buffers of the open row groups, and where they go; a `RowGroupStore`."""
+    """The buffers of the open row groups, and where they go; a `RowGroupStore`.
+
+    skipped_cells: by column, in how many of the rows written a skip rule left the cell out.
+    """
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class PartStore:
         self._blocking = blocking
         self._forget = forget
         self._open: dict[int, tuple[RowGroup, RowGroupBuffer]] = {}
+        self.skipped_cells: dict[str, int] = {}
 
     def open(self, row_group: RowGroup) -> None:
         """Make room for a row group that was admitted."""
@@ -61,17 +66,22 @@ class PartStore:
             await self._blocking(lambda: self._write(part, row_group, buffer, living_rows))
         except OSError as error:
             raise OutputNotWritableError(part, error) from error
+        for column, count in buffer.skipped_counts(living_rows).items():
+            self.skipped_cells[column] = self.skipped_cells.get(column, 0) + count
         if self._forget is not None:
             self._forget(row_group.index)
 
     def _write(self, part: Path, row_group: RowGroup, buffer: RowGroupBuffer, living_rows: Sequence[int]) -> None:
         content = self._format.encode(buffer, living_rows)
         if len(living_rows) < row_group.size:
-            self._write_dropped(row_group, living_rows)
+            self._write_missing(row_group, buffer, living_rows)
         write_durably(part, content)
 
-    def _write_dropped(self, row_group: RowGroup, living_rows: Sequence[int]) -> None:
-        living = set(living_rows)
-        rows = [row_group.start + index for index in range(row_group.size) if index not in living]
+    def _write_missing(self, row_group: RowGroup, buffer: RowGroupBuffer, living_rows: Sequence[int]) -> None:
+        missing = sorted(set(range(row_group.size)) - set(living_rows))
+        rows: dict[str, JsonValue] = {
+            "dropped_rows": [row_group.start + index for index in missing if index not in buffer.filtered],
+            "filtered_rows": [row_group.start + index for index in missing if index in buffer.filtered],
+        }
         make_folder(self._folder.dropped)
-        write_durably(self._folder.dropped_file(row_group.index), (json.dumps({"dropped_rows": rows}) + "\n").encode())
+        write_durably(self._folder.dropped_file(row_group.index), (json.dumps(rows) + "\n").encode())

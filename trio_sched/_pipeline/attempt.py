@@ -1,0 +1,228 @@
+"""One attempt at a dataset: request admission, event writer and scheduler, around a pipeline that was accepted.
+
+The folder's documents say how the attempt stands, also when it fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from typing import TypeAlias
+
+import attrs
+import trio
+
+from trio_sched._blocking import Blocking
+from trio_sched._capacity import AsyncCapacityPlan, plain
+from trio_sched._client import RetryFreeClients
+from trio_sched._events.jsonl import open_jsonl_sink
+from trio_sched._events.sinks import (
+    FanOutEventSink,
+    RequestAdmissionEventSink,
+    SchedulerAdmissionEventSink,
+    scheduler_event_stream,
+)
+from trio_sched._executor import ModelRequestExecutor, RequestRetryConfig
+from trio_sched._observe.display import RunWatch, shown
+from trio_sched._observe.statistics import RequestStatisticsSink
+from trio_sched._pipeline.admission import register_models
+from trio_sched._pipeline.binding import BoundPipeline
+from trio_sched._pipeline.capacity import capacity_plan
+from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.durable_parts import EarlierRows
+from trio_sched._pipeline.failures import classify_failure
+from trio_sched._pipeline.folder import RunFolder
+from trio_sched._pipeline.model_calls import ModelHandle
+from trio_sched._pipeline.output_errors import OutputNotWritableError
+from trio_sched._pipeline.result import RunResult
+from trio_sched._pipeline.resume import (
+    resume_advice,
+)
+from trio_sched._pipeline.run_document import RunDocument
+from trio_sched._pipeline.runner import PipelineRunner
+from trio_sched._pipeline.store import PartStore
+from trio_sched._request.config import RequestAdmissionConfig
+from trio_sched._request.controller import AdaptiveRequestAdmissionController
+from trio_sched._scheduler.row_groups import RowGroupPlan
+from trio_sched._scheduler.scheduler import AsyncTaskScheduler
+from trio_sched._task.config import TaskAdmissionConfig
+from trio_sched._task.controller import TaskAdmissionController
+from trio_sched._task.resolver import TaskSchedulingResolver
+from trio_sched._unwrap import single_error
+
+logger = logging.getLogger("trio_sched.run")
+
+__all__ = ["AnySink", "RunAttempt"]
+
+AnySink: TypeAlias = SchedulerAdmissionEventSink | RequestAdmissionEventSink
+
+
+class RunAttempt:
+    """A pipeline that was accepted, from its first document to its result."""
+
+    def __init__(
+        self,
+        pipeline: BoundPipeline,
+        plan: RowGroupPlan,
+        resolver: TaskSchedulingResolver,
+        tasks: TaskAdmissionConfig,
+        clients: RetryFreeClients,
+        folder: RunFolder,
+        store: PartStore,
+        config: RunConfig,
+        blocking: Blocking,
+        column_blocking: Blocking,
+    ) -> None:
+        self.pipeline = pipeline
+        self.plan = plan
+        self.resolver = resolver
+        self.tasks = tasks
+        self.clients = clients
+        self.folder = folder
+        self.store = store
+        self.config = config
+        self.blocking = blocking
+        self.column_blocking = column_blocking
+        self.statistics = RequestStatisticsSink()
+
+    async def run(
+        self, event_sink: AnySink | None, watch: RunWatch | None, document: RunDocument, earlier: EarlierRows
+    ) -> RunResult:
+        """Run it; the folder's documents say how it stands, also when it fails."""
+        document.write_start()
+        try:
+            with single_error():
+                result = attrs.evolve(await self._run_with_sinks(event_sink, watch, document.run_id), earlier=earlier)
+        except BaseException as error:
+            with _quietly("run.json"):
+                document.write_end(_status(error), error=type(error).__name__)
+            self._advise(error)
+            raise
+        status = "cancelled" if result.scheduler.cancelled else "completed"
+        document.write_end(status, rows=result.records, dropped_rows=result.dropped, filtered_rows=result.filtered)
+        return result
+
+    def _advise(self, error: BaseException) -> None:
+        advice = resume_advice(self.folder)
+        logger.warning("run ended by %s: %s", type(error).__name__, advice)
+        if sys.version_info >= (3, 11):
+            error.add_note(advice)
+
+    async def _run_with_sinks(self, event_sink: AnySink | None, watch: RunWatch | None, run_id: str) -> RunResult:
+        sinks: list[AnySink] = [self.statistics]
+        if event_sink is not None:
+            sinks.append(event_sink)
+        async with AsyncExitStack() as stack:
+            if self.config.write_events:
+                try:
+                    files = await stack.enter_async_context(open_jsonl_sink(self.folder.events, blocking=self.blocking))
+                except OSError as error:
+                    raise OutputNotWritableError(self.folder.events, error) from error
+                sinks.insert(0, files)
+            if watch is not None:
+                sinks.append(watch.sink)
+                await stack.enter_async_context(shown(watch, self.blocking))
+            return await self._run_admitted(FanOutEventSink(*sinks), run_id)
+
+    async def _run_admitted(self, sink: FanOutEventSink, run_id: str) -> RunResult:
+        requests = self.config.request_admission.with_limits()
+        admission = AdaptiveRequestAdmissionController(requests, event_sink=sink)
+        register_models(admission, self.pipeline.aliases)
+        executor = ModelRequestExecutor(
+            admission,
+            retry=RequestRetryConfig(max_attempts=self.config.max_attempts),
+            rng=random.Random(self.config.seed),
+        )
+        handles = {model: ModelHandle(model, executor, self.clients) for model in self.pipeline.aliases}
+        task_admission = TaskAdmissionController(self.tasks)
+        scheduler: AsyncTaskScheduler
+
+        def living_rows(row_group: int) -> Sequence[int]:
+            return scheduler.living_rows(row_group)
+
+        scheduler = AsyncTaskScheduler(
+            self.pipeline.graph,
+            self.resolver,
+            PipelineRunner(
+                self.pipeline,
+                handles,
+                self.store,
+                blocking=self.column_blocking,
+                living_rows=living_rows,
+                seed=self.config.seed,
+            ),
+            self.plan,
+            self.store,
+            admission=task_admission,
+            classify=classify_failure,
+            max_concurrent_row_groups=self.config.max_concurrent_row_groups,
+            events=scheduler_event_stream(sink),
+            run_id=run_id,
+        )
+        started_at = trio.current_time()
+        self._write_plan(requests, admission, scheduler)
+        try:
+            async with admission:
+                outcome = await scheduler.run()
+        except BaseException:
+            with _quietly("capacity_plan.json"):
+                self._write_plan(requests, admission, scheduler)
+            raise
+        plan = self._write_plan(requests, admission, scheduler)
+        return RunResult(
+            path=self.folder.path,
+            run_id=run_id,
+            scheduler=outcome,
+            requests=self.statistics.by_resource,
+            static_caps={endpoint: each.cap for endpoint, each in self.pipeline.resolver.static_caps().items()},
+            capacity_plan=plan,
+            wall_seconds=trio.current_time() - started_at,
+            leaks=(*map(str, task_admission.leak_report()), *map(str, admission.leak_report()), *_waiters(admission)),
+            skipped_cells=self.store.skipped_cells,
+        )
+
+    def _write_plan(
+        self,
+        requests: RequestAdmissionConfig,
+        admission: AdaptiveRequestAdmissionController,
+        scheduler: AsyncTaskScheduler,
+    ) -> AsyncCapacityPlan:
+        seen = admission.pressure.maxima()
+        maxima = attrs.evolve(
+            scheduler.observed_maxima(),
+            request_waiters_by_resource=seen.waiters_by_resource,
+            request_in_flight_by_resource=seen.in_flight_by_resource,
+            provider_model_aggregate_in_flight=seen.in_flight_by_endpoint,
+            request_domain_current_limits=seen.current_limit_by_resource,
+        )
+        plan = capacity_plan(
+            self.pipeline, self.config, self.tasks, requests, admission.pressure, maxima, self.clients.records
+        )
+        document = plain(plan)
+        assert isinstance(document, dict)
+        self.folder.write_json(self.folder.capacity_file, document)
+        return plan
+
+
+def _status(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "cancelled" if isinstance(error, trio.Cancelled) else "failed"
+
+
+def _waiters(admission: AdaptiveRequestAdmissionController) -> Iterator[str]:
+    for resource, snapshot in admission.pressure.snapshots().items():
+        if snapshot.waiters:
+            yield f"{snapshot.waiters} requests still wait for {resource}"
+
+
+@contextmanager
+def _quietly(document: str) -> Generator[None, None, None]:
+    """On the way out with an error, trouble with a document is logged and does not take that error's place."""
+    try:
+        yield
+    except OutputNotWritableError:
+        logger.exception("%s could not be written", document)
