@@ -157,16 +157,16 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typecheck(session: nox.Session) -> None:
-    """Mypy and pyright, both strict, on the package and its tests."""
+    """Mypy and pyright, both strict, on the package and its tests; mypy also on the benchmarks."""
     session.install("-e", ".[all]", *group("typecheck"))
-    session.run("mypy", "trio_sched", "tests")
+    session.run("mypy", "trio_sched", "tests", "benchmarks")
     session.run("pyright")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """What it costs, beside the peer and the floor. `smoke` counts instead of timing, and needs less than a minute."""
-    session.install("-e", ".")
+    session.install("-e", ".", *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
     if session.posargs == ["smoke"]:
         session.run("python", "-m", "benchmarks.aimd", "--smoke")

@@ -25,6 +25,7 @@ from benchmarks.errors import BenchmarkError, UsageError
 from benchmarks.inputs import MEASURED_ITERATIONS, Inputs, Value
 from benchmarks.machine import command_line, load_average, machine, noise
 from benchmarks.measuring import measure
+from benchmarks.plots import draw, require_plotting
 from benchmarks.scenarios import ALL, Scenario
 from benchmarks.schema import check_file, findings
 from benchmarks.summary import markdown, write_csv
@@ -62,13 +63,18 @@ def _run(given: Sequence[str]) -> int:
                 f"no point of scenario {scenario.scenario_id!r} has those axes in the profile {options.profile}"
             )
     inputs.output.mkdir(parents=True, exist_ok=True)
-    failed = [name for scenario in scenarios for name in _measure(scenario, options.profile, inputs, given)]
+    plots = options.profile != "smoke" and not options.without_plots
+    if plots:
+        require_plotting()
+    failed = [
+        name for scenario in scenarios for name in _measure(scenario, options.profile, inputs, given, plots=plots)
+    ]
     for name in failed:
         print(f"FAILED: {name}")
     return 1 if failed else 0
 
 
-def _measure(scenario: Scenario, profile: str, inputs: Inputs, given: Sequence[str]) -> list[str]:
+def _measure(scenario: Scenario, profile: str, inputs: Inputs, given: Sequence[str], *, plots: bool) -> list[str]:
     """Run one scenario, write its artifact, print its summary; what failed."""
     environments.WORKSPACE.mkdir(parents=True, exist_ok=True)
     if inputs.beside is None:
@@ -113,7 +119,7 @@ def _measure(scenario: Scenario, profile: str, inputs: Inputs, given: Sequence[s
     name = f"{scenario.scenario_id}-{profile}"
     write_artifact(artifact, inputs.output / f"{name}.json")
     write_csv(artifact, inputs.output / f"{name}.csv")
-    text = markdown(artifact, scenario)
+    text = markdown(artifact, scenario, draw(artifact, scenario, inputs.output, name) if plots else ())
     (inputs.output / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
     return [f"{name}: {finding}" for finding in findings(artifact)] + [
@@ -208,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--iterations", type=int, default=MEASURED_ITERATIONS)
     add("--seed", type=int, default=0, help="of the order in which candidates take turns")
     add("--output", type=Path, default=Path("out/benchmarks"))
+    add("--without-plots", action="store_true", help="no charts in the summary; smoke never has any")
     add("--records", type=int)
     add("--buffer-size", type=int)
     add("--row-group-concurrency", type=int)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.artifact import Artifact, BudgetVerdict, JsonObject
 from benchmarks.figures import Figures
-from benchmarks.scenarios.scenario import Headline, Scenario
+from benchmarks.scenarios.scenario import Chart, Headline, Scenario
 from benchmarks.series import PointKey, key_of
 
 __all__ = ["markdown", "write_csv"]
@@ -35,13 +35,14 @@ def write_csv(artifact: Artifact, path: Path) -> None:
             )
 
 
-def markdown(artifact: Artifact, scenario: Scenario) -> str:
-    """The summary."""
+def markdown(artifact: Artifact, scenario: Scenario, charts: Sequence[tuple[Chart, Path]] = ()) -> str:
+    """The summary; `charts` lie beside it."""
     smoke = artifact.inputs["profile"] == "smoke"
     parts = [
         f"# Benchmark {artifact.scenario_id}: {scenario.title}",
         _who(artifact),
         *([] if smoke else (_headline(artifact, headline) for headline in scenario.headlines)),
+        _charts(charts),
         _budgets(artifact.derived_metrics.budgets),
         _gates(artifact),
         _skipped(artifact),
@@ -131,6 +132,11 @@ def _gates(artifact: Artifact) -> str:
         for gate in artifact.derived_metrics.gates
     ]
     return "## Gates\n\n" + _table(["gate", "verdict"], rows, words=2) if rows else ""
+
+
+def _charts(charts: Sequence[tuple[Chart, Path]]) -> str:
+    lines = [f"![{chart.title}, in {chart.unit}]({path.name})" for chart, path in charts]
+    return "\n\n".join(["## Growth", *lines]) if lines else ""
 
 
 def _skipped(artifact: Artifact) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.inputs import Inputs
-from benchmarks.scenarios.scenario import Headline, Kind, Point, Scenario, grid
+from benchmarks.scenarios.scenario import Chart, Headline, Kind, Point, Scenario, grid
 from benchmarks.workloads.outcome import Json
 
 __all__ = ["REQUESTS"]
@@ -49,5 +49,8 @@ REQUESTS = Scenario(
         Headline("request_cpu_us", f"one request through {PERMITS} permits, with its task, processor time"),
     ),
     skips=skips,
+    charts=(
+        Chart("request_cpu_us", "callers", f"A request through {PERMITS} permits, by callers at once", "callers", "µs"),
+    ),
     beside=("floor", "asyncio", "anyio", "aiometer"),
 )

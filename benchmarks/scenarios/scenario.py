@@ -11,7 +11,7 @@ import attrs
 from benchmarks.inputs import Inputs, Value
 from benchmarks.workloads.outcome import Json
 
-__all__ = ["Headline", "Kind", "Point", "Scenario", "grid"]
+__all__ = ["Chart", "Headline", "Kind", "Point", "Scenario", "grid"]
 
 Kind: TypeAlias = str
 """`project`, `floor`, or the name of a peer."""
@@ -27,6 +27,23 @@ class Headline:
     metric: str
     title: str
     unit: str = "µs"
+
+
+@attrs.frozen
+class Chart:
+    """How a metric grows with an axis: a line for each candidate and each value of the axes in `split`, at `where`.
+
+    per: what the metric is divided by to come to the unit.
+    """
+
+    metric: str
+    axis: str
+    title: str
+    axis_title: str
+    unit: str
+    split: tuple[str, ...] = ()
+    where: Mapping[str, Value] = attrs.field(factory=dict[str, Value])
+    per: float = 1.0
 
 
 def nothing_skipped(_kind: Kind, _point: Point) -> str | None:
@@ -48,7 +65,7 @@ class Scenario:
     does not run a point. block: points with the same value take turns with each other. peer_needs: what the peer's
     environment must have besides the peer itself. beside: who takes part besides candidate and baseline, unless the
     command line says. provider_script, clock_script: what the providers of a point and the clock do, where a scenario
-    has such.
+    has such. charts: what the summary draws.
     """
 
     scenario_id: str
@@ -67,6 +84,7 @@ class Scenario:
     beside: tuple[str, ...] = ("floor",)
     provider_script: Callable[[Inputs, Point], dict[str, Json]] | None = None
     clock_script: Callable[[Inputs], dict[str, Json]] | None = None
+    charts: tuple[Chart, ...] = ()
 
     def points(self, profile: str, inputs: Inputs) -> tuple[Point, ...]:
         """The points of a profile. Given axes replace the full grid's, and narrow what the other profiles name."""

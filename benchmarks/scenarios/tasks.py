@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from benchmarks.inputs import Inputs
-from benchmarks.scenarios.scenario import Headline, Kind, Point, Scenario, grid
+from benchmarks.scenarios.scenario import Chart, Headline, Kind, Point, Scenario, grid
 from benchmarks.workloads.outcome import Json
 
 __all__ = ["TASKS"]
@@ -79,4 +79,24 @@ TASKS = Scenario(
     accepts=frozenset({"task_capacity"}),
     skips=skips,
     block=block,
+    charts=(
+        Chart(
+            "full_cycle_and_nothing_us",
+            "groups",
+            "Cycle and the select that finds nothing, by groups (1,000 tasks)",
+            "groups",
+            "µs",
+            split=("policy",),
+            where={"tasks": 1_000, "resources": "local"},
+        ),
+        Chart(
+            "full_cycle_and_nothing_us",
+            "tasks",
+            "Cycle and the select that finds nothing, by queued tasks (256 groups)",
+            "queued tasks",
+            "µs",
+            split=("policy",),
+            where={"groups": 256, "resources": "local"},
+        ),
+    ),
 )

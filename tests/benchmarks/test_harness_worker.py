@@ -89,8 +89,10 @@ def test_a_process_that_ends_is_noticed(floor: Candidate) -> None:
     [
         (
             "nobody",
-            r"^there is no candidate 'nobody'; "
-            r"there are here, path:FOLDER, ref:COMMIT, peer, floor, asyncio, anyio, aiometer$",
+            (
+                r"^there is no candidate 'nobody'; "
+                r"there are here, path:FOLDER, ref:COMMIT, peer, floor, asyncio, anyio, aiometer$"
+            ),
         ),
         ("ref:no-such-commit", r"^there is no commit called 'no-such-commit' in this repository$"),
         ("path:/", r"^/ is no checkout of this project: it has no folder trio_sched$"),
