@@ -24,8 +24,9 @@ Shares are computed from sums of exact weights: no rounding error decides who is
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from trio_sched._resources.task import (
     SchedulableTask,
@@ -41,6 +42,10 @@ from trio_sched._task.policies import ALLOWED, NO_CHANGE, PolicyStateDelta, Task
 from trio_sched._task.queue_view import QueueView
 
 __all__ = ["BorrowStanding", "BoundedBorrowTaskAdmissionPolicy", "ResourceStanding"]
+
+
+# The same few decisions and changes of debt come again and again.
+_REMEMBERED: Final = 1024
 
 
 class ResourceStanding(NamedTuple):
@@ -103,6 +108,16 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
             return "entitled" if standing == "always entitled" else "unentitled"
         return "depends"
 
+    def is_refused(
+        self, standing: BorrowStanding, request: SchedulerResourceRequest, competition: Competition[BorrowStanding]
+    ) -> bool:
+        """Who is not entitled and competes with an entitled peer, or would borrow beyond its bound."""
+        if isinstance(standing, str):
+            return standing == "never entitled" and competition.is_contested_for(request)
+        if self._borrows_freely and not competition.is_contested_for(request):
+            return False
+        return not self._judge(standing, competition).allowed
+
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
     ) -> TaskAdmissionPolicyDecision:
@@ -110,17 +125,19 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         account = admission_view.account(item.group.key)
         if self._is_within_any_share(item.resource_request, account):
             return ALLOWED
-        standing, competition = self.situation(item, queue_view, admission_view)
-        parts = self._parts(item, account) if isinstance(standing, str) else standing
-        return self._judge(parts, competition)
+        return self._judge(self._parts(item, account), self.competition(item, queue_view, admission_view))
 
     def _judge(
         self, parts: tuple[ResourceStanding, ...], competition: Competition[BorrowStanding]
     ) -> TaskAdmissionPolicyDecision:
         shares = [self._strict_share(part, competition) for part in parts]
-        if all(not part.debt and part.projected <= share for part, share in zip(parts, shares, strict=True)):
+        is_entitled = True
+        for part, share in zip(parts, shares, strict=True):
+            if part.debt or part.projected > share:
+                is_entitled = False
+        if is_entitled:
             return ALLOWED
-        borrowed: dict[SchedulerResourceKey, int] = {}
+        borrowed: list[tuple[SchedulerResourceKey, int]] = []
         for part, share in zip(parts, shares, strict=True):
             above = part.projected - share
             if competition.is_contested(part.resource):
@@ -130,26 +147,21 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
                     return _refusal("group_cap", part, share, "an entitled peer competes")
             elif above > 0:
                 units = min(part.amount, above)
-                if self._exceeds_bound(part, units, competition.admission_view):
+                if not self._borrows_freely and self._exceeds_bound(part, units, competition.admission_view):
                     return _refusal("borrow_debt", part, share, "borrowing is bounded")
-                borrowed[part.resource] = units
-        return TaskAdmissionPolicyDecision(allowed=True, borrowed=MappingProxyType(borrowed))
+                borrowed.append((part.resource, units))
+        return _borrowing(*borrowed)
 
     def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
         """Owe what was borrowed."""
         if not decision.borrowed:
             return NO_CHANGE
-        group = lease.item.group.key
-        return PolicyStateDelta(
-            {(group, resource): units for resource, units in decision.borrowed.items()},
-            {"borrowed_units": sum(decision.borrowed.values())},
-        )
+        return _owed(lease.item.group.key, *decision.borrowed.items())
 
     def on_release(self, lease: TaskAdmissionLease) -> PolicyStateDelta:
         """Repay with what the lease held, or only what it borrowed itself if the terms say so."""
         repaid = lease.resources if self._config.repay_on_withheld_peer_pressure else lease.borrowed
-        group = lease.item.group.key
-        return PolicyStateDelta({(group, resource): -units for resource, units in repaid.items()}, {})
+        return _repaid(lease.item.group.key, *repaid.items())
 
     def _is_within_any_share(self, request: SchedulerResourceRequest, account: GroupAccount) -> bool:
         held, debt, amounts = account.held, account.debt, request.amounts
@@ -177,15 +189,16 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         )
 
     def _strict_share(self, part: ResourceStanding, competition: Competition[BorrowStanding]) -> int:
-        weight = exact_weight(part.weight)
+        limit = competition.admission_view.resource_limits[part.resource]
         total_weight, groups = competition.field(part.resource)
         if groups == 1:
-            total_weight = 2 * weight
-        numerator = competition.admission_view.resource_limits[part.resource] * weight
-        if self._config.strict_share_rounding == "ceil":
-            share = -(-numerator // total_weight)
+            weight, total_weight = 1, 2
         else:
-            share = max(1, numerator // total_weight)
+            weight = exact_weight(part.weight)
+        if self._config.strict_share_rounding == "ceil":
+            share = -(-limit * weight // total_weight)
+        else:
+            share = max(1, limit * weight // total_weight)
         return share if part.admitted_limit is None else min(share, part.admitted_limit)
 
     def _ceiling(self, group: TaskGroupKey, resource: SchedulerResourceKey) -> int | None:
@@ -201,6 +214,26 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         # Rounded first: 0.07 of 100 is 7, though 0.07 * 100 lies just above.
         reserve = math.ceil(round(limit * self._config.dynamic_borrow_reserve_fraction, 9))
         return part.projected > limit - min(reserve, self._config.dynamic_borrow_max_reserved_slots)
+
+
+@lru_cache(_REMEMBERED)
+def _owed(group: TaskGroupKey, *borrowed: tuple[SchedulerResourceKey, int]) -> PolicyStateDelta:
+    return PolicyStateDelta(
+        MappingProxyType({(group, resource): units for resource, units in borrowed}),
+        MappingProxyType({"borrowed_units": sum(units for _, units in borrowed)}),
+    )
+
+
+@lru_cache(_REMEMBERED)
+def _repaid(group: TaskGroupKey, *repaid: tuple[SchedulerResourceKey, int]) -> PolicyStateDelta:
+    return PolicyStateDelta(
+        MappingProxyType({(group, resource): -units for resource, units in repaid}), MappingProxyType({})
+    )
+
+
+@lru_cache(_REMEMBERED)
+def _borrowing(*borrowed: tuple[SchedulerResourceKey, int]) -> TaskAdmissionPolicyDecision:
+    return TaskAdmissionPolicyDecision(allowed=True, borrowed=MappingProxyType(dict(borrowed)))
 
 
 def _refusal(

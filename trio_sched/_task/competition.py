@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 from trio_sched._resources.task import (
     SchedulableTask,
@@ -32,6 +32,8 @@ __all__ = ["Competition", "PeerPolicy"]
 
 S = TypeVar("S", bound=Hashable)
 
+_ALONE: Final = (0, 1)
+
 
 class Competition(ABC, Generic[S]):
     """Who competes for which resource, in one state of queue and ledger."""
@@ -45,18 +47,25 @@ class Competition(ABC, Generic[S]):
         self._contested: dict[SchedulerResourceKey, bool] = {}
 
     def field(self, resource: SchedulerResourceKey) -> tuple[int, int]:
-        """Exact weight and number of the groups that compete for `resource`."""
+        """Exact weight and number of the groups that compete for `resource`; of one alone the weight is not told."""
         found = self._field.get(resource)
         if found is None:
             found = self._field[resource] = self._sum(resource)
         return found
 
     def is_contested(self, resource: SchedulerResourceKey) -> bool:
-        """Whether an entitled head asks for `resource`. To a group that is not entitled itself, that is a peer's."""
+        """Whether an entitled head asks for `resource`. To a group that is not entitled itself, that is a peer's.
+
+        Where only one head asks for it the answer is no: nobody is its own peer.
+        """
         found = self._contested.get(resource)
         if found is None:
             found = self._contested[resource] = self._has_entitled(resource)
         return found
+
+    def is_contested_for(self, request: SchedulerResourceRequest) -> bool:
+        """Whether any resource that `request` competes for is contested."""
+        return any(self.is_contested(resource) for resource in request.competed_for)
 
     def clear(self) -> None:
         """Forget what was found: the state is another."""
@@ -78,6 +87,12 @@ class _ClassedCompetition(Competition[S]):
         self._heads = heads
         self.epoch = heads.epoch
 
+    def field(self, resource: SchedulerResourceKey) -> tuple[int, int]:
+        return _ALONE if self._heads.is_alone(resource) else super().field(resource)
+
+    def is_contested(self, resource: SchedulerResourceKey) -> bool:
+        return not self._heads.is_alone(resource) and super().is_contested(resource)
+
     def _sum(self, resource: SchedulerResourceKey) -> tuple[int, int]:
         weight = groups = 0
         for bucket in self._heads.with_room(resource):
@@ -90,7 +105,7 @@ class _ClassedCompetition(Competition[S]):
         for bucket in self._heads.with_room(resource):
             for each in bucket.classes.values():
                 # An index knows standings as hashables only. Its source's policy is this one, so they are this one's.
-                if is_entitled(cast("S", each.standing), self):
+                if each.kind == "entitled" or (each.kind == "depends" and is_entitled(cast("S", each.standing), self)):
                     return True
         return False
 
@@ -131,26 +146,27 @@ class PeerPolicy(ABC, Generic[S]):
     def kind(self, standing: S) -> StandingKind:
         """Whether such a standing alone decides who is entitled."""
 
-    def refuses_class(
-        self, request: SchedulerResourceRequest, heads: ClassedHeads, admission_view: TaskAdmissionView
-    ) -> bool:
-        """Whether an entitled head asks for any resource that `request` competes for."""
-        competition = self._among_classes(heads, admission_view)
-        return any(competition.is_contested(resource) for resource in request.competed_for)
+    @abstractmethod
+    def is_refused(self, standing: S, request: SchedulerResourceRequest, competition: Competition[S]) -> bool:
+        """Whether `evaluate` refuses heads that stand and ask like that, and have room."""
 
-    def situation(
+    def refuses_class(
+        self, request: SchedulerResourceRequest, standing: S, heads: ClassedHeads, admission_view: TaskAdmissionView
+    ) -> bool:
+        """Whether `evaluate` refuses the heads of a class that has room."""
+        return self.is_refused(standing, request, self._among_classes(heads, admission_view))
+
+    def competition(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
-    ) -> tuple[S, Competition[S]]:
-        """How the group of `item` stands, and who competes now, with `item` as head of its group."""
+    ) -> Competition[S]:
+        """Who competes now, with `item` as head of its group."""
         index = queue_view.heads
         if index is not None:
             source = admission_view.source
-            if source is not None and index.shows(source) and source.policy is self:
-                own = index.class_with_room(item)
-                if own is not None:
-                    return cast("S", own.standing), self._among_classes(index, admission_view)
-        heads = _heads_with_room(item, queue_view, admission_view)
-        return self.standing(item, admission_view), _ListedCompetition(self, admission_view, heads)
+            is_shown = source is not None and index.shows(source) and source.policy is self
+            if is_shown and index.is_head_with_room(item):
+                return self._among_classes(index, admission_view)
+        return _ListedCompetition(self, admission_view, _heads_with_room(item, queue_view, admission_view))
 
     def _among_classes(self, heads: ClassedHeads, admission_view: TaskAdmissionView) -> Competition[S]:
         known = heads.memo

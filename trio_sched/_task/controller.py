@@ -28,7 +28,7 @@ from trio.lowlevel import in_trio_run
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError, UnknownNameError
 from trio_sched._resources.release import ReleaseReason, ReleaseResult
-from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.eligibility import no_aspect
@@ -169,23 +169,9 @@ class TaskAdmissionController:
         if self._policy_error is not None:
             error, self._policy_error = self._policy_error, None
             raise error
-        state, allowed, index = self._state, self._allowed, queue_view.heads
-        if (
-            index is not None
-            and index.sure_item is item
-            and index.sure_version == state.version
-            and index.source is state
-        ):
-            answer = ALLOWED
-        elif (
-            allowed is not None
-            and allowed[0] is item
-            and allowed[1] is queue_view
-            and allowed[2] == queue_view.version
-            and allowed[3] == state.version
-        ):
-            answer = allowed[4]
-        else:
+        state = self._state
+        answer = self._known_answer(item, queue_view)
+        if answer is None or not answer.allowed:
             judgement = self._judge(item, queue_view)
             if isinstance(judgement, TaskAdmissionDenied):
                 self._count(f"denied_{judgement.reason}")
@@ -202,17 +188,18 @@ class TaskAdmissionController:
             self,
         )
         state.ledger.book(lease)
-        state.changed(item.group.key, ())
+        state.version += 1
         try:
             delta = state.on_acquire(lease, answer)
+            if delta is not NO_CHANGE:
+                self._apply(delta, item.group.key)
         except BaseException:
             state.ledger.unbook(lease)
-            state.changed(item.group.key, lease.resources)
             raise
+        finally:
+            state.changed(item.group.key, ())
         self._leases[lease.lease_id] = lease
         self._granted += 1
-        if delta is not NO_CHANGE:
-            self._apply(delta)
         state.reserve_after_grant(item, queue_view)
         return lease
 
@@ -225,16 +212,17 @@ class TaskAdmissionController:
             return self._not_released(lease, held)
         del self._leases[held.lease_id]
         state.ledger.unbook(held)
-        state.changed(held.item.group.key, held.resources)
+        state.version += 1
         try:
             delta = state.on_release(held)
+            if delta is not NO_CHANGE:
+                self._apply(delta, held.item.group.key)
         except Exception as error:
             self._count("policy_release_errors")
             if self._policy_error is None:
                 self._policy_error = error
-        else:
-            if delta is not NO_CHANGE:
-                self._apply(delta)
+        finally:
+            state.changed(held.item.group.key, held.resources)
         return _RELEASED
 
     @trio.lowlevel.enable_ki_protection
@@ -258,6 +246,22 @@ class TaskAdmissionController:
 
     # Inside
 
+    def _known_answer(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | None:
+        """The policy's answer, if it is known that `item` has room, as it is right after a selection."""
+        state, index, allowed = self._state, queue_view.heads, self._allowed
+        version = state.version
+        if index is not None and index.sure_item is item and index.sure_version == version and index.source is state:
+            return ALLOWED if index.sure_is_entitled else state.policy.evaluate(item, queue_view, state.view)
+        if (
+            allowed is not None
+            and allowed[0] is item
+            and allowed[1] is queue_view
+            and allowed[2] == queue_view.version
+            and allowed[3] == version
+        ):
+            return allowed[4]
+        return None
+
     def _judge(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | TaskAdmissionDenied:
         state = self._state
         if not state.is_open:
@@ -270,8 +274,8 @@ class TaskAdmissionController:
         reason = decision.reason or "policy_denial"
         return TaskAdmissionDenied(item, reason, decision.available_after, diagnostics=decision.diagnostics)
 
-    def _apply(self, delta: PolicyStateDelta) -> None:
-        self._state.apply(delta)
+    def _apply(self, delta: PolicyStateDelta, own: TaskGroupKey) -> None:
+        self._state.apply(delta, own)
         for name, count in delta.diagnostic_counters.items():
             self._count(name, count)
 

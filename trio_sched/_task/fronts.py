@@ -56,7 +56,7 @@ class Examiner(Protocol):
         ...
 
     def refuses(self, examined: HeadClass, /) -> bool:
-        """Whether entitled heads compete with a class that is held back by them."""
+        """Whether the heads of a class that has room are refused."""
         ...
 
 
@@ -139,10 +139,10 @@ class Fronts:
         """Units of any resource may have come free."""
         self._stirred.update(self._parked)
 
-    def first(self, examiner: Examiner, ask: Ask, trusts_kinds: bool) -> FoundHead | None:
+    def first(self, examiner: Examiner, ask: Ask, is_decided: bool) -> FoundHead | None:
         """The first eligible head in fair order.
 
-        `ask` says whether the head of a group is eligible; with `trusts_kinds` only where its kind does not decide it.
+        `ask` says whether the head of a group is eligible. If `is_decided` the examiner knows it of every class.
         """
         fronts = [self._open]
         if self._stirred:
@@ -151,15 +151,15 @@ class Fronts:
                     fronts.append(front)
                 else:
                     del self._stirred[resource]
-        found = self._first_of(fronts, examiner, ask, trusts_kinds, None)
+        found = self._first_of(fronts, examiner, ask, is_decided, None)
         if self._held:
             for front in tuple(self._held.values()):
                 if found is None or not _competes(found.head_class, front):
-                    found = self._first_of([front], examiner, ask, trusts_kinds, found) or found
+                    found = self._first_of([front], examiner, ask, is_decided, found) or found
         return found
 
     def _first_of(
-        self, fronts: list[_Front], examiner: Examiner, ask: Ask, trusts_kinds: bool, found: FoundHead | None
+        self, fronts: list[_Front], examiner: Examiner, ask: Ask, is_decided: bool, found: FoundHead | None
     ) -> FoundHead | None:
         """The first eligible head in these fronts that comes before what was found."""
         aside: list[tuple[_Front, HeadClass, Place]] = []
@@ -191,12 +191,16 @@ class Fronts:
                 if resource is None:
                     if bucket.unsettled and examiner.settle(bucket):
                         continue
-                    if examined.kind == "unentitled" and examiner.refuses(examined):
+                    kind = examined.kind
+                    if kind == "unentitled" and examiner.refuses(examined):
                         if examined_front.name == bucket.request.competed_for:
                             return None
                         self._move(examined, self._held_front(examined), place)
                         continue
-                    if (trusts_kinds and examined.kind != "depends") or ask(place[2].key):
+                    if is_decided:
+                        if kind != "depends" or not examiner.refuses(examined):
+                            return FoundHead(place, examined)
+                    elif ask(place[2].key):
                         return FoundHead(place, examined)
                 elif resource != examined_front.name:
                     self._move(examined, self._parked_front(resource), place)

@@ -3,8 +3,8 @@
 The source says which groups may have come to stand differently, and of which resources units may have come free. Such a
 change only makes a note. The index is brought up to date when it is next looked at, and how groups stand only where it
 matters: in buckets that have room. A group that is served and released over and over, in a stage that is full, then
-stays in the class that it has whenever anybody asks. The exception is a group that was not entitled: to learn that it
-is now, nobody might ever look at its bucket.
+stays in the class that it has whenever anybody asks. The exception is a group that was not entitled and gave something
+back: to learn that it is entitled now, nobody might ever look at its bucket.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class HeadIndex:
     """Classes and buckets of all heads.
 
     memo: the policy's. epoch: rises with every change of the heads, or of the source, since it was last looked at.
-    gathering_heads: how many heads ask for units that may come free one at a time. sure_item: a head that the source,
-    asked at its version `sure_version`, would allow, because it has room and is entitled.
+    gathering_heads: how many heads ask for units that may come free one at a time. sure_item: a head that has room at
+    `sure_version` of the source and was not refused; if `sure_is_entitled` nobody's coming changes that.
     """
 
     __slots__ = (
@@ -43,6 +43,7 @@ class HeadIndex:
         "_gathering",
         "_groups",
         "_heads",
+        "_is_decided",
         "_order",
         "_seen_source_version",
         "_seen_version",
@@ -51,6 +52,7 @@ class HeadIndex:
         "gathering_heads",
         "memo",
         "source",
+        "sure_is_entitled",
         "sure_item",
         "sure_version",
     )
@@ -70,10 +72,12 @@ class HeadIndex:
         self._gathering: dict[HeadBucket, None] = {}
         self._changed: set[QueuedGroup] = set()
         self._claims: Collection[object] = ()
+        self._is_decided = False
         self._version = 0
         self._seen_version = self._seen_source_version = -1
         self.sure_item: SchedulableTask | None = None
         self.sure_version = -1
+        self.sure_is_entitled = False
         self.epoch = 0
         self._aspect: Aspect | None = None
         self.source: StandingSource | None = None
@@ -92,6 +96,7 @@ class HeadIndex:
         self._aspect = aspect
         self.source = source
         self._claims = source.claims
+        self._is_decided = aspect is None and source.decides
         self.memo = None
         source.watch(self)
 
@@ -100,7 +105,12 @@ class HeadIndex:
         found = None if group is None else self._groups.get(group)
         if found is not None:
             known = found.head_class
-            if known is None or known.kind == "unentitled" or known.bucket.claim is not None or self._claims:
+            if (
+                known is None
+                or (freed and known.kind == "unentitled")
+                or known.bucket.claim is not None
+                or self._claims
+            ):
                 self._changed.add(found)
             else:
                 known.bucket.unsettled.add(found)
@@ -134,7 +144,7 @@ class HeadIndex:
     def first_eligible(self, ask: Callable[[TaskGroupKey], bool]) -> SchedulableTask | None:
         """The first head in fair order that lacks nothing and that `ask` agrees to; one of each class is asked about.
 
-        Where the source alone answers, nobody is asked about a head whose kind decides.
+        Where the source alone answers, and knows of every class whether it is refused, `ask` is not needed.
         """
         source = self.source
         assert source is not None
@@ -144,13 +154,14 @@ class HeadIndex:
             self._catch_up()
         if self._claims:
             self._fronts.stir_all()
-        trusts_kinds = self._aspect is None
-        found = self._fronts.first(self, ask, trusts_kinds)
+        is_decided = self._is_decided
+        found = self._fronts.first(self, ask, is_decided)
         if found is None:
             return None
         item = self._groups[found.place[2].key].head
-        if trusts_kinds and found.head_class.kind == "entitled" and not self._claims:
+        if is_decided and not self._claims:
             self.sure_item, self.sure_version = item, source.version
+            self.sure_is_entitled = found.head_class.kind == "entitled"
         return item
 
     def shows(self, source: object) -> bool:
@@ -180,23 +191,23 @@ class HeadIndex:
         return limiter is not None and limiter.borrowed_tokens < limiter.total_tokens
 
     def refuses(self, examined: HeadClass) -> bool:
-        """Whether entitled heads compete with a class that is held back by them."""
+        """Whether the heads of a class that has room are refused."""
         assert self.source is not None
         return self.source.refuses(examined.bucket.request, examined.standing, self)
 
-    def class_with_room(self, item: SchedulableTask) -> HeadClass | None:
-        """The class of `item`, or None if it heads no group or lacks units."""
+    def is_alone(self, resource: SchedulerResourceKey) -> bool:
+        """Whether at most one head asks for `resource`."""
+        buckets = self._by_resource.get(resource, ())
+        return len(buckets) < 2 and all(bucket.count < 2 for bucket in buckets)
+
+    def is_head_with_room(self, item: SchedulableTask) -> bool:
+        """Whether `item` heads its group and lacks nothing."""
         group = self._groups.get(item.group.key)
         if group is None or group.head is not item:
-            return None
+            return False
         self._catch_up()
-        found = group.head_class
-        assert found is not None
-        if self.lacks(found.bucket) is not None:
-            return None
-        if found.bucket.unsettled:
-            self.settle(found.bucket)
-        return group.head_class
+        assert group.head_class is not None
+        return self.lacks(group.head_class.bucket) is None
 
     def with_room(self, resource: SchedulerResourceKey) -> Sequence[HeadBucket]:
         """The buckets that ask for `resource`, and all of whose units are free."""
@@ -216,11 +227,10 @@ class HeadIndex:
             known = group.head_class
             assert known is not None
             standing = standing_of(group.head)
-            if standing == known.standing:
-                bucket.unsettled.discard(group)
-            else:
-                self._place(group, bucket.claim, standing, known.aspect)
+            if standing != known.standing:
+                self._stand(group, known, standing)
                 moved = True
+            bucket.unsettled.discard(group)
         return moved
 
     def gathering(self) -> Iterable[HeadBucket]:
@@ -286,6 +296,20 @@ class HeadIndex:
             old.bucket.unsettled.discard(group)
         self._changed.discard(group)
 
+    @trio.lowlevel.enable_ki_protection
+    def _stand(self, group: QueuedGroup, old: HeadClass, standing: Hashable) -> None:
+        """`group` stands differently, and is otherwise as it was."""
+        found = self._class_in(old.bucket, standing, old.aspect)
+        found.count += 1
+        group.head_class = found
+        found.lane = self._order.move(group.key, found)
+        self._fronts.join(found)
+        old.count -= 1
+        if not old.count:
+            del old.bucket.classes[old.standing, old.aspect]
+            self._fronts.leave(old)
+        self._version += 1
+
     def _class(
         self, request: SchedulerResourceRequest, claim: Hashable, standing: Hashable, aspect: Hashable
     ) -> HeadClass:
@@ -297,6 +321,9 @@ class HeadIndex:
                 self._by_resource.setdefault(resource, {})[bucket] = None
             if gathers(request):
                 self._gathering[bucket] = None
+        return self._class_in(bucket, standing, aspect)
+
+    def _class_in(self, bucket: HeadBucket, standing: Hashable, aspect: Hashable) -> HeadClass:
         found = bucket.classes.get((standing, aspect))
         if found is None:
             assert self.source is not None

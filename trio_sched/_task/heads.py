@@ -114,12 +114,17 @@ class StandingSource(Protocol):
         """A resource of which too little is free for `request`, or None. Only reservations for one of `heads` count."""
         ...
 
+    @property
+    def decides(self) -> bool:
+        """Whether `kind` and `refuses` are known. If not, every kind is `depends`."""
+        ...
+
     def kind(self, standing: Hashable) -> StandingKind:
         """Of which kind a standing is."""
         ...
 
     def refuses(self, request: SchedulerResourceRequest, standing: Hashable, heads: ClassedHeads) -> bool:
-        """Whether entitled heads compete with those, unentitled, that ask and stand like that."""
+        """Whether heads that have room are refused, if they ask and stand like that."""
         ...
 
     def watch(self, watcher: StandingWatcher) -> None:
@@ -135,6 +140,10 @@ class ClassedHeads(Protocol):
     @property
     def epoch(self) -> int:
         """Rises with every change of the heads, or of the source, since it was last looked at."""
+        ...
+
+    def is_alone(self, resource: SchedulerResourceKey) -> bool:
+        """Whether at most one head asks for `resource`."""
         ...
 
     def with_room(self, resource: SchedulerResourceKey) -> Sequence[HeadBucket]:

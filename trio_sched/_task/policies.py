@@ -16,6 +16,7 @@ import attrs
 from trio_sched._resources.task import (
     SchedulableTask,
     SchedulerResourceKey,
+    SchedulerResourceRequest,
     TaskGroupKey,
 )
 from trio_sched._task.competition import Competition, PeerPolicy
@@ -103,6 +104,10 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
         """It always does."""
         return "unentitled" if standing else "entitled"
 
+    def is_refused(self, standing: bool, request: SchedulerResourceRequest, competition: Competition[bool]) -> bool:
+        """Who is at its limit, and competes with an entitled peer."""
+        return standing and competition.is_contested_for(request)
+
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
     ) -> TaskAdmissionPolicyDecision:
@@ -111,7 +116,7 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
         if limit is None or admission_view.account(item.group.key).running < limit:
             return ALLOWED
         request = item.resource_request
-        _, competition = self.situation(item, queue_view, admission_view)
+        competition = self.competition(item, queue_view, admission_view)
         contested = tuple([resource for resource in request.competed_for if competition.is_contested(resource)])
         if not contested:
             return ALLOWED

@@ -75,6 +75,7 @@ class TaskAdmissionState:
         "_watchers",
         "accounts",
         "claims",
+        "decides",
         "has_standings",
         "is_open",
         "ledger",
@@ -102,6 +103,7 @@ class TaskAdmissionState:
         self._peer_policy = cast("PeerPolicy[Hashable]", policy) if type(policy) in _OWN_POLICIES else None
         standing_of = cast("_StandingOf | None", getattr(policy, "standing", None))
         self.has_standings = standing_of is not None
+        self.decides = self._peer_policy is not None
         self.standing: Callable[[SchedulableTask], Hashable] = (
             partial(_ask_standing, standing_of, self.view)
             if self._peer_policy is None
@@ -120,10 +122,11 @@ class TaskAdmissionState:
             if watcher is not None:
                 watcher.changed(group, freed)
 
-    def apply(self, delta: PolicyStateDelta) -> None:
-        """Change debt as the policy says."""
+    def apply(self, delta: PolicyStateDelta, own: TaskGroupKey) -> None:
+        """Change debt as the policy says. Of `own`, watchers are told by the caller."""
         for group in self.ledger.change_debt(delta.debt_changes):
-            self.changed(group, ())
+            if group != own:
+                self.changed(group, ())
 
     def reserve_after_grant(self, item: SchedulableTask, queue_view: QueueView) -> None:
         """`item` was granted: count whom that passed over, and end its own reservation."""
@@ -178,12 +181,11 @@ class TaskAdmissionState:
         policy = self._peer_policy
         return "depends" if policy is None else policy.kind(standing)
 
-    @trio.lowlevel.disable_ki_protection
     def refuses(self, request: SchedulerResourceRequest, standing: Hashable, heads: ClassedHeads) -> bool:
-        """Whether entitled heads compete with those, unentitled, that ask and stand like that."""
+        """Whether heads that have room are refused, if they ask and stand like that."""
         policy = self._peer_policy
         assert policy is not None
-        return policy.refuses_class(request, heads, self.view)
+        return policy.refuses_class(request, standing, heads, self.view)
 
     def is_refused_alone(self, item: SchedulableTask) -> bool:
         """Whether the policy refuses `item` even if nobody else is queued."""
