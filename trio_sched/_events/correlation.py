@@ -1,12 +1,46 @@
-"""Carries the current `RuntimeCorrelation` in a context variable, so that child tasks of a worker inherit it."""
+"""Carries the current `RuntimeCorrelation` in a context variable, so that whatever a worker causes knows its execution.
+
+*Who inherits it.* Tasks that a worker starts, in nurseries of its own or of others, at any depth; threads started by
+`trio.to_thread`, and what they call back through `trio.from_thread`. A thread of another making starts without it; what
+it is to run is wrapped by `carried` on the worker's side. Trio's system tasks start without it.
+
+*When it ends.* A correlation belongs to one execution and ends with it. The context variable does not hold the bare
+value but a binding, the same one in every copy of the worker's context. `reset` ends the binding, so a task that
+outlives its worker, in a nursery of somebody else, has no correlation from then on: what it calls late is told as
+uncorrelated, and never attached to an execution that is over. A call that was begun before that keeps the correlation
+it was begun under.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar, Token
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import attrs
 
 from trio_sched._resources.correlation import RuntimeCorrelation
 
-__all__ = ["RuntimeCorrelationProvider", "runtime_correlation"]
+__all__ = ["CorrelationToken", "RuntimeCorrelationProvider", "runtime_correlation"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@attrs.define(eq=False)
+class _Binding:
+    """A correlation for as long as its execution lasts. `correlation` is None once that is over."""
+
+    correlation: RuntimeCorrelation | None
+
+
+@attrs.frozen(eq=False)
+class CorrelationToken:
+    """What `set` returns and `reset` takes."""
+
+    binding: _Binding
+    token: Token[_Binding | None]
 
 
 class RuntimeCorrelationProvider:
@@ -15,19 +49,36 @@ class RuntimeCorrelationProvider:
     __slots__ = ("_current",)
 
     def __init__(self) -> None:
-        self._current: ContextVar[RuntimeCorrelation | None] = ContextVar("trio_sched_correlation", default=None)
+        self._current: ContextVar[_Binding | None] = ContextVar("trio_sched_correlation", default=None)
 
     def current(self) -> RuntimeCorrelation | None:
-        """The correlation of the task execution at work here, or None outside one."""
-        return self._current.get()
+        """The correlation of the task execution at work here; None outside one, and after it ended."""
+        binding = self._current.get()
+        return None if binding is None else binding.correlation
 
-    def set(self, correlation: RuntimeCorrelation | None) -> Token[RuntimeCorrelation | None]:
+    def set(self, correlation: RuntimeCorrelation | None) -> CorrelationToken:
         """Set it for this context and what it spawns; give the token to `reset`."""
-        return self._current.set(correlation)
+        binding = _Binding(correlation)
+        return CorrelationToken(binding, self._current.set(binding))
 
-    def reset(self, token: Token[RuntimeCorrelation | None]) -> None:
-        """Undo the `set` that returned `token`."""
-        self._current.reset(token)
+    def reset(self, token: CorrelationToken) -> None:
+        """Undo the `set` that returned `token`, here and in everything that inherited it."""
+        token.binding.correlation = None
+        self._current.reset(token.token)
+
+    def carried(self, function: Callable[P, T]) -> Callable[P, T]:
+        """`function`, to be called in a thread that Trio did not start, under the correlation that is current here."""
+        binding = self._current.get()
+
+        @wraps(function)
+        def under_correlation(*args: P.args, **kwargs: P.kwargs) -> T:
+            token = self._current.set(binding)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._current.reset(token)
+
+        return under_correlation
 
 
 runtime_correlation = RuntimeCorrelationProvider()
