@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -508,3 +509,50 @@ async def test_the_data_of_a_resumed_run_are_those_of_a_sequential_one(tmp_path:
         part(tmp_path / "out", row_group).unlink()
     result = await ts.run([number, double], records=50, output=tmp_path / "out", config=config, resume="always")
     assert result.data_hash() == await run_sequentially([number, double], records=50, seed=5)
+
+
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope before the given step of any task."""
+
+    def __init__(self, step: int) -> None:
+        self.scope = trio.CancelScope()
+        self._left = step
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.scope.cancel()
+
+
+def test_cancelled_at_every_step_and_resumed(tmp_path: Path) -> None:
+    @ts.column(needs=["number"])
+    async def slow(row: dict[str, int]) -> int:
+        await trio.sleep(row["number"] % 3)
+        if row["number"] == 2:
+            raise LookupError
+        return row["number"]
+
+    async def attempt(output: Path) -> ts.RunResult:
+        rows: Rows = [{"number": n} for n in range(7)]
+        config = ts.RunConfig(buffer_size=2, write_events=False)
+        return await ts.run([slow], rows=rows, output=output, config=config, resume="if-possible", blocking=inline)
+
+    async def main() -> None:
+        expected = [{"number": n, "slow": n} for n in range(7) if n != 2]
+        went_on = set[int]()
+        for step in itertools.count(1):
+            output = tmp_path / str(step)
+            canceller = CancelAtStep(step)
+            trio.lowlevel.add_instrument(canceller)
+            with canceller.scope:
+                await attempt(output)
+            trio.lowlevel.remove_instrument(canceller)
+            result = await attempt(output)
+            assert list(result.rows()) == expected
+            assert (result.records, result.dropped, result.leaks) == (6, 1, ())
+            went_on.add(result.earlier.row_groups)
+            if not canceller.scope.cancelled_caught:
+                break
+        assert went_on == {0, 1, 2, 3, 4}
+
+    mocked(main)

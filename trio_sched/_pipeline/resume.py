@@ -76,7 +76,8 @@ def reopen_output(
     """Make the folder of an earlier attempt ready and say what is durable in it. `held` as given by `hold_output`."""
     if held["fingerprint"] != identity.fingerprint:
         raise OutputMismatchError(folder.path, str(held["run_id"]), tuple(identity.differences(held.get("dataset"))))
-    durable = read_durable_parts(folder, part_format, columns, buffer_size=identity.buffer_size, records=records)
+    with _as_not_writable(folder):
+        durable = read_durable_parts(folder, part_format, columns, buffer_size=identity.buffer_size, records=records)
     if durable.row_groups and identity.ordered_columns:
         logger.warning(
             "the ordered columns %s are made for the missing row groups only: what their functions carry over "
