@@ -168,3 +168,16 @@ def test_batches_that_a_thread_has_not_written_yet_stay_in_front(tmp_path: Path)
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert scheduler_lines(tmp_path) == [1, 2, 3, 4, 5]
+
+
+def test_also_when_the_run_is_interrupted(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_jsonl_sink(tmp_path, blocking=inline, interval=3600) as sink:
+            for sequence in (1, 2):
+                sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", 1.0, sequence))
+            signal.raise_signal(signal.SIGINT)
+            await trio.sleep_forever()
+
+    with pytest.RaisesGroup(pytest.RaisesExc(KeyboardInterrupt)):
+        trio.run(main)
+    assert scheduler_lines(tmp_path) == [1, 2]

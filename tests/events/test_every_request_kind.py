@@ -1,0 +1,72 @@
+"""Every kind of the request stream is emitted: one scripted afternoon of a controller brings about all of them.
+
+A kind that is added to the literal and emitted nowhere fails here, and so does an event of a kind that is not in it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import trio
+import trio.testing
+
+from trio_sched._events.request import REQUEST_EVENT_KINDS
+from trio_sched.lowlevel import (
+    AdaptiveRequestAdmissionController,
+    InMemoryAdmissionEventSink,
+    RequestAdmissionConfig,
+    RequestAdmissionError,
+    RequestAdmissionItem,
+    RequestDomain,
+    RequestGroupSpec,
+    RequestReleaseOutcome,
+    RequestResourceKey,
+)
+
+CHAT = RequestResourceKey("provider", "model", RequestDomain.CHAT)
+UNKNOWN = RequestResourceKey("provider", "unknown", RequestDomain.CHAT)
+SUCCESS = RequestReleaseOutcome("success")
+
+
+def item(key: RequestResourceKey = CHAT, timeout: float | None = None) -> RequestAdmissionItem:
+    return RequestAdmissionItem(key, RequestGroupSpec(key), timeout)
+
+
+async def test_a_controller_emits_every_kind(autojump_clock: trio.testing.MockClock) -> None:
+    sink = InMemoryAdmissionEventSink()
+    config = RequestAdmissionConfig(successes_until_increase=1, cooldown_seconds=5, multiplicative_decrease_factor=0.5)
+
+    async def call(controller: AdaptiveRequestAdmissionController, outcome: RequestReleaseOutcome) -> None:
+        lease = await controller.acquire_async(item())
+        controller.model_request_started(lease)
+        await trio.sleep(1)
+        controller.model_request_completed(lease, outcome)
+        controller.release(lease, outcome)
+        if outcome is not SUCCESS:
+            assert controller.release(lease, outcome).reason == "duplicate"
+
+    async def give_up(controller: AdaptiveRequestAdmissionController) -> None:
+        try:
+            with trio.move_on_after(0.5):
+                await controller.acquire_async(item(timeout=0.1))
+        except RequestAdmissionError:
+            with trio.move_on_after(0.1):
+                await controller.acquire_async(item())
+
+    async with AdaptiveRequestAdmissionController(config, event_sink=sink) as controller:
+        for cap in (5, 4):
+            controller.register(provider_name="provider", model_id="model", alias="a", max_parallel_requests=cap)
+        controller.try_acquire(item(UNKNOWN))
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(call, controller, SUCCESS)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(give_up, controller)
+        for _ in range(2):
+            await call(controller, RequestReleaseOutcome("rate_limited"))
+        for _ in range(4):
+            await call(controller, SUCCESS)
+
+    kinds = Counter(event.event_kind for event in sink.request_events)
+    assert set(kinds) == set(REQUEST_EVENT_KINDS)
+    assert [event.sequence for event in sink.request_events] == list(range(1, len(sink.request_events) + 1))
