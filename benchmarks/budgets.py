@@ -156,8 +156,16 @@ def _orients(budget_id: str, step: str, quantity: Quantity, bound: float) -> Bud
 
 
 def _scenario_of(quantity: Quantity) -> str:
-    return {"callers": "requests", "events": "pipeline"}.get(next(iter(quantity.point)), "tasks")
+    return {"callers": "requests", "events": "pipeline", "sink": "events"}.get(next(iter(quantity.point)), "tasks")
 
+
+def _memory(budget_id: str, step: str, metric: str, load: str, bound: float, unit: str = "MB") -> Budget:
+    quantity = Quantity("candidate", metric, {"load": load})
+    return Budget(budget_id, "soak", step, quantity, "at most", bound, unit=unit)
+
+
+FLAT_MB: Final = 5.0
+"""Growth that is still called flat: what an allocator keeps back for itself in runs that grow by nothing."""
 
 BUDGETS: Final[tuple[Budget, ...]] = (
     Budget(
@@ -252,7 +260,27 @@ BUDGETS: Final[tuple[Budget, ...]] = (
         Quantity("candidate", "task_cpu_us", {"events": "off"}),
         50,
     ),
-    _orients("event-time", "an event to JSONL", Quantity("candidate", "event_cpu_us", {"events": "jsonl"}), 3),
+    _orients(
+        "event-time",
+        "an event to JSONL, over a whole pipeline",
+        Quantity("candidate", "event_cpu_us", {"events": "jsonl"}),
+        3,
+    ),
+    _orients("one-event-time", "one event to JSONL", Quantity("candidate", "one_event_cpu_us", {"sink": "jsonl"}), 3),
+    Budget(
+        "one-unwanted-event",
+        "events",
+        "one event that the sink does not want, against one without a sink",
+        Quantity("candidate", "one_event_cpu_us", {"sink": "unwanted"}),
+        "at most",
+        1.3,
+        Quantity("candidate", "one_event_cpu_us", {"sink": "nobody"}),
+    ),
+    _memory("memory-million-rows", "a million rows × 5 columns", "memory_above_start_mb", "million rows", 150),
+    _memory("memory-flat", "a million rows × 5 columns, after warm-up", "memory_growth_mb", "million rows", FLAT_MB),
+    _memory("soak-flat", "300,000 tasks that call, after warm-up", "memory_growth_mb", "300,000 tasks", FLAT_MB),
+    _memory("row-groups-memory", "a million row groups prepared", "memory_above_start_mb", "million row groups", 10),
+    _memory("row-groups-time", "a million row groups prepared", "preparation_seconds", "million row groups", 1, "s"),
     Budget(
         "unwanted-event",
         "pipeline",

@@ -107,6 +107,7 @@ def _team(
 
 
 def _iteration(candidate: str, point: Point, index: int, order: int, answer: dict[str, Any]) -> Iteration:
+    """One iteration. Only the first keeps its excerpt of a timeline; what is derived from it is kept of all."""
     outcome = answer["outcome"]
     return Iteration(
         candidate=candidate,
@@ -119,7 +120,7 @@ def _iteration(candidate: str, point: Point, index: int, order: int, answer: dic
         calibration_seconds=answer["calibration_seconds"],
         metrics=outcome["metrics"],
         counts=outcome["counts"],
-        timeline=tuple(converter().structure(entry, TimelineEntry) for entry in outcome["timeline"]),
+        timeline=tuple(converter().structure(entry, TimelineEntry) for entry in outcome["timeline"] if index == 0),
         final_task_snapshot=outcome["final_task_snapshot"],
         final_request_snapshot=outcome["final_request_snapshot"],
         output_hashes=outcome["output_hashes"],

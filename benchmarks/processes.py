@@ -16,7 +16,7 @@ from benchmarks.workloads.outcome import Json
 
 __all__ = ["RefusedByWorkerError", "WorkerProcess"]
 
-PATIENCE_SECONDS = 900.0
+PATIENCE_SECONDS = 1_800.0
 
 
 class RefusedByWorkerError(BenchmarkError):

@@ -18,19 +18,16 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import sys
 import time
 import traceback
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from benchmarks.workloads.memory import forget_peak, resident
 from benchmarks.workloads.outcome import Json, RefusedError, Run
 
 PACKAGES = ("trio_sched", "trio", "attrs", "anyio", "aiometer", "data-designer-engine")
-STATUS = Path("/proc/self/status")
-CLEAR_REFS = Path("/proc/self/clear_refs")
 CALIBRATION_ROUNDS = 100_000
 
 
@@ -69,7 +66,7 @@ class Worker:
         """Import the workload and let it prepare itself."""
         module = importlib.import_module(workload)
         gc.collect()
-        self._memory_before = memory("VmRSS")
+        self._memory_before = resident()
         self._run = module.prepare(params)
         return {"runtime": runtime()}
 
@@ -85,7 +82,7 @@ class Worker:
         return {
             "outcome": asdict(outcome),
             "cpu_time_seconds": cpu,
-            "peak_memory_bytes": max(0, memory("VmHWM") - self._memory_before),
+            "peak_memory_bytes": max(0, resident("VmHWM") - self._memory_before),
             "calibration_seconds": calibration,
         }
 
@@ -108,23 +105,6 @@ def calibrate() -> float:
     for number in range(CALIBRATION_ROUNDS):
         total += number & 3
     return time.perf_counter() - start
-
-
-def memory(name: str) -> int:
-    """Bytes resident now (`VmRSS`) or at most (`VmHWM`); where the system does not say, the most there ever was."""
-    if STATUS.exists():
-        for line in STATUS.read_text().splitlines():
-            if line.startswith(name):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def forget_peak() -> None:
-    """Let the peak start again at what is resident now, where the system can."""
-    try:
-        CLEAR_REFS.write_text("5")
-    except OSError:
-        return
 
 
 if __name__ == "__main__":
