@@ -28,21 +28,21 @@ class PlainHandle:
 
 
 async def run_sequentially(
-    columns: Sequence[ts.Column],
+    steps: Sequence[ts.PipelineStep],
     *,
     records: int,
     rows: Iterable[Mapping[str, object]] = (),
     seed: int = 0,
     buffer_size: int = 100,
 ) -> str:
-    """The data hash of the dataset, made with nothing of trio_sched but the columns' own functions."""
-    made = await rows_sequentially(columns, records=records, rows=rows, seed=seed, buffer_size=buffer_size)
+    """The data hash of the dataset, made with nothing of trio_sched but the steps' own functions."""
+    made = await rows_sequentially(steps, records=records, rows=rows, seed=seed, buffer_size=buffer_size)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in made]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 async def rows_sequentially(
-    columns: Sequence[ts.Column],
+    steps: Sequence[ts.PipelineStep],
     *,
     records: int,
     rows: Iterable[Mapping[str, object]] = (),
@@ -56,7 +56,7 @@ async def rows_sequentially(
     for start in range(0, total, buffer_size):
         count = min(buffer_size, total - start)
         group = _RowGroup(given[start : start + count], count)
-        made.extend(await group.make(columns, ts.RowSpan(start, count, seed)))
+        made.extend(await group.make(steps, ts.RowSpan(start, count, seed)))
     return made
 
 
@@ -66,21 +66,45 @@ class _RowGroup:
         self.skipped: dict[int, set[str]] = {index: set() for index in range(count)}
         self.names = list(given[0]) if given else []
 
-    async def make(self, columns: Sequence[ts.Column], span: ts.RowSpan) -> list[Row]:
+    async def make(self, steps: Sequence[ts.PipelineStep], span: ts.RowSpan) -> list[Row]:
+        columns = [step for step in steps if isinstance(step, ts.Column)]
+        processors = [step for step in steps if isinstance(step, ts.Processor)]
+        await self._make_columns([each for each in columns if each.task_type == "from_scratch"], span)
+        for processor in processors:
+            if processor.stage == "pre-batch":
+                await self._process(processor)
+        await self._make_columns([each for each in columns if each.task_type != "from_scratch"], span)
+        for processor in processors:
+            if processor.stage == "post-batch":
+                await self._process(processor)
+        return [{name: row[name] for name in self.names} for row in self.rows.values()]
+
+    async def _process(self, processor: ts.Processor) -> None:
+        if not self.rows:
+            return
+        made = cast("Sequence[Row | None]", await processor([_copy(row) for row in self.rows.values()]))
+        for index, changed in zip(list(self.rows), made, strict=True):
+            if changed is None:
+                del self.rows[index]
+            else:
+                self.rows[index] |= changed
+        self.names += processor.outputs
+
+    async def _make_columns(self, columns: Sequence[ts.Column], span: ts.RowSpan) -> None:
         waiting = list(columns)
         while waiting:
             column = next(each for each in waiting if set(each.needs) <= set(self.names))
             waiting.remove(column)
             await self._make_column(column, span)
             self.names += column.outputs.columns
-        return [{name: row[name] for name in self.names} for row in self.rows.values()]
 
     async def _make_column(self, column: ts.Column, span: ts.RowSpan) -> None:
         indices = [index for index in list(self.rows) if not self._leaves_out(column, index)]
         needed = [_needed(column, self.rows[index]) for index in indices]
         results: Sequence[object]
         if column.task_type == "from_scratch":
-            results = cast("Sequence[object]", await _call(column, span))
+            made = cast("Sequence[object]", await _call(column, span))
+            results = [made[index] for index in indices]
         elif column.task_type == "cell":
             results = [await _attempt(column, row) for row in needed]
         else:
@@ -110,7 +134,11 @@ class _RowGroup:
 
 
 def _needed(column: ts.Column, row: Row) -> Row:
-    return cast("Row", json.loads(json.dumps({name: row[name] for name in column.needs})))
+    return _copy({name: row[name] for name in column.needs})
+
+
+def _copy(row: Row) -> Row:
+    return cast("Row", json.loads(json.dumps(row)))
 
 
 async def _attempt(column: ts.Column, *args: object) -> object:
