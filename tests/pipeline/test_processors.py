@@ -62,6 +62,7 @@ def test_a_row_that_a_processor_removes_is_filtered_and_no_failure(tmp_path: Pat
     assert [row["called"] for row in result.rows()] == [0, 2, 4]
     assert sorted(calls) == [0, 2, 4]
     assert (result.records, result.dropped, result.scheduler.filtered_rows) == (3, 0, 2)
+    assert "3 written, 0 dropped, 2 filtered" in result.summary()
     assert result.scheduler.drop_causes == ()
     assert result.scheduler.first_non_retryable_error is None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
 from pipeline_samples import Row, number, simulate
 
 import trio_sched as ts
@@ -109,6 +110,25 @@ def test_a_batch_column_does_not_see_rows_that_it_skips(tmp_path: Path) -> None:
     result = simulate([number, first, ranked], tmp_path / "out", records=6)
     assert [[row["number"] for row in rows] for rows in seen] == [[2, 4]]
     assert [row["ranked"] for row in result.rows()] == [-1, -1, 0, -1, 1, -1]
+
+
+def test_skips_are_counted_for_the_rows_that_are_written(tmp_path: Path) -> None:
+    @ts.column(needs=["number"])
+    async def late(row: dict[str, int]) -> int:
+        await trio.sleep(1)
+        if row["number"] == 1:
+            raise LookupError
+        return 0
+
+    columns = [
+        number,
+        recorded("first", ["number"], [], skip_when=odd),
+        recorded("second", ["first"], [], skip_when=always),
+        late,
+    ]
+    result = simulate(columns, tmp_path / "out", records=6, buffer_size=2)
+    assert dict(result.skipped_cells) == {"first": 2, "second": 5}
+    assert "skipped 2 cells of column 'first'\nskipped 5 cells of column 'second'" in result.summary()
 
 
 def test_a_batch_column_without_rows_is_not_called(tmp_path: Path) -> None:
