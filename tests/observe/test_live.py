@@ -28,7 +28,10 @@ def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def resize(monkeypatch: pytest.MonkeyPatch, width: int, height: int = 40) -> None:
-    monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((width, height)))
+    def size(_descriptor: int = 0) -> os.terminal_size:
+        return os.terminal_size((width, height))
+
+    monkeypatch.setattr(os, "get_terminal_size", size)
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch, width: int, height: int = 40) -> list[str]:

@@ -60,15 +60,15 @@ def choose_display(mode: LiveMode, file: TextIO | None = None) -> ProgressDispla
     """
     if mode not in get_args(LiveMode):
         raise InvalidValueError("live", mode, "None, 'auto', 'panel' or 'lines'")
-    file = file if file is not None else sys.stderr
-    if mode == "lines" or (mode == "auto" and not (file.isatty() and os.environ.get("TERM") != "dumb")):
-        return ProgressLines(file)
+    stream: TextIO = sys.stderr if file is None else file
+    if mode == "lines" or (mode == "auto" and not (stream.isatty() and os.environ.get("TERM") != "dumb")):
+        return ProgressLines(stream)
     try:
-        return LivePanel(file)
+        return LivePanel(stream)
     except MissingExtraError:
         if mode == "panel":
             raise
-        return ProgressLines(file)
+        return ProgressLines(stream)
 
 
 @attrs.frozen

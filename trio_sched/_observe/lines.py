@@ -83,7 +83,7 @@ def _endpoint(endpoint: EndpointProgress) -> str:
 class ProgressLines:
     """Writes a line every time it is shown a progress; what a terminal could take for a command is taken out."""
 
-    interval_seconds: Final = 10.0
+    interval_seconds = 10.0
 
     def __init__(self, file: TextIO) -> None:
         self._file = file

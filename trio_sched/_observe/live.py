@@ -32,7 +32,7 @@ _UP_AND_ERASE: Final = "\x1b[1A\x1b[2K"
 class LivePanel:
     """Shows progress on the terminal behind `file`. Raises `MissingExtraError` unless the extra `cli` is installed."""
 
-    interval_seconds: Final = 0.25
+    interval_seconds = 0.25
 
     def __init__(self, file: TextIO) -> None:
         require("cli", "rich.live")

@@ -1,0 +1,174 @@
+"""The report: figures equal to the run's, readable without its charts, self-contained, private, and escaped."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.resources import files
+from itertools import pairwise
+
+import attrs
+import pytest
+from report_parser import ParsedReport, parse_report
+from sample_runs import SECRET, SampleRun, sample_run
+
+from trio_sched._events.json_value import JsonValue
+from trio_sched._observe.record import RunEventFiles
+from trio_sched._observe.report.figures import ReportCollector, ReportFigures
+from trio_sched._observe.report.page import report_page
+from trio_sched._observe.waits import LAYERS
+from trio_sched.lowlevel import SchedulerAdmissionEvent
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> SampleRun:
+    return sample_run(tmp_path_factory.mktemp("report") / "out")
+
+
+def figures_of(run: SampleRun, length: int | None = None) -> ReportFigures:
+    collector = ReportCollector()
+    for event in list(RunEventFiles(run.folder).events())[:length]:
+        if isinstance(event, SchedulerAdmissionEvent):
+            collector.emit_scheduler_event(event)
+        else:
+            collector.emit_request_event(event)
+    plan: dict[str, JsonValue] = {
+        "configured": {"buffer_size": {"value": 4, "source": "run_config"}},
+        "observed_maxima": {"rows": {"a": 1}},
+    }
+    run_document: dict[str, JsonValue] = {"status": "running", "run_id": "r", "versions": {"trio_sched": "1.0"}}
+    return collector.figures(run_document, plan)
+
+
+@pytest.fixture(scope="module")
+def figures(run: SampleRun) -> ReportFigures:
+    return figures_of(run)
+
+
+@pytest.fixture(scope="module")
+def report(figures: ReportFigures) -> ParsedReport:
+    return parse_report(report_page(figures))
+
+
+def test_the_summary_equals_the_result(run: SampleRun, report: ParsedReport) -> None:
+    attempts = sum(each.attempts for each in run.result.requests.values())
+    refused = sum(each.outcomes.get("rate_limited", 0) for each in run.result.requests.values())
+    assert report.facts["rows written"] == str(run.result.records)
+    assert report.facts["rows dropped"] == str(run.result.dropped)
+    assert report.facts["row groups"] == str(run.result.scheduler.row_groups)
+    assert report.facts["requests"] == str(attempts)
+    assert report.facts["refused by rate limits"].split(" ")[0] == str(refused)
+    assert float(report.facts["rows a second"]) == pytest.approx(run.result.records / run.result.wall_seconds, abs=0.01)
+
+
+def test_every_endpoint_equals_its_statistics(run: SampleRun, report: ParsedReport) -> None:
+    head, *rows = report.table("Request resources")
+    assert {row[0] for row in rows} == {str(resource) for resource in run.result.requests}
+    for resource, statistics in run.result.requests.items():
+        (told,) = [dict(zip(head, row, strict=True)) for row in rows if row[0] == str(resource)]
+        assert told["attempts"] == str(statistics.attempts)
+        assert told["answered"] == str(statistics.outcomes.get("success", 0))
+        assert told["refused"] == str(statistics.outcomes.get("rate_limited", 0))
+        assert told["static cap"] == str(run.result.static_caps[resource.provider_model_key])
+        assert told["most in flight"] == str(statistics.max_in_flight)
+        if statistics.lowest_limit is not None:
+            assert told["lowest limit"] == str(statistics.lowest_limit)
+            assert told["last limit"] == str(statistics.last_limit)
+        utilisation = float(told["utilisation"].rstrip("%")) / 100
+        assert utilisation == pytest.approx(run.result.utilisation(resource), abs=0.002)
+
+
+def test_the_layers_add_up_to_the_time_of_the_run(run: SampleRun, report: ParsedReport) -> None:
+    _, *rows = report.table("By layer and place, most first")
+    assert sum(float(row[2]) for row in rows) == pytest.approx(run.result.wall_seconds, abs=0.1)
+
+
+def test_failures_are_told_by_column_and_error_type(report: ParsedReport) -> None:
+    _, *rows = report.table("Failed tasks by cause")
+    assert ["draft", "ValueError", "given up", "1"] in [[row[0], row[1], row[3], row[4]] for row in rows]
+
+
+def test_charts_have_the_same_values_as_their_tables(report: ParsedReport, figures: ReportFigures) -> None:
+    assert set(report.charts) == set(report.chart_labels)
+    assert len(report.charts) == 3 + len(figures.endpoints)
+    for endpoint in figures.endpoints:
+        (name,) = [name for name, label in report.chart_labels.items() if endpoint.resource in label]
+        _, *rows = report.table(report.chart_labels[name].removesuffix(" The table below has the values."))
+        chart = report.charts[name]
+        assert len(rows) == len(chart["times"]) == len(figures.times)
+        for column, series in enumerate(chart["series"], 1):
+            assert [float(row[column]) for row in rows] == pytest.approx(series["values"], rel=1e-3, abs=1e-3)
+
+
+def test_the_time_of_answers_and_limits_is_kept_in_the_series(run: SampleRun, figures: ReportFigures) -> None:
+    edges = [*figures.times, figures.view.wall_seconds]
+    widths = [later - earlier for earlier, later in pairwise(edges)]
+    for endpoint in figures.endpoints:
+        (statistics,) = [each for key, each in run.result.requests.items() if str(key) == endpoint.resource]
+        answered = sum(rate * width for rate, width in zip(endpoint.answered, widths, strict=True))
+        refused = sum(rate * width for rate, width in zip(endpoint.refused, widths, strict=True))
+        assert answered + refused == pytest.approx(statistics.attempts)
+        assert max(endpoint.in_flight) <= statistics.max_in_flight
+        assert all(0 <= share <= 1 for share in endpoint.cooling)
+    assert any(max(endpoint.cooling) > 0 for endpoint in figures.endpoints)
+
+
+def test_stacked_layers_reach_the_whole(report: ParsedReport) -> None:
+    chart = report.charts["chart-limits"]
+    assert len(chart["series"]) == len(LAYERS)
+    assert chart["series"][0]["values"] == pytest.approx([1.0] * len(chart["times"]), abs=1e-3)
+
+
+def test_headings_and_names_lead_a_reader_who_sees_no_charts(report: ParsedReport) -> None:
+    levels = [level for level, _ in report.headings]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
+    assert len(report.ids) == len(set(report.ids))
+    assert all(link.removeprefix("#") in report.ids for link in report.links)
+    assert all(table.caption for table in report.tables)
+    assert all(label for label in report.chart_labels.values())
+    assert 'lang="en"' in (files("trio_sched._observe.report") / "page.html").read_text()
+
+
+def test_nothing_is_fetched(figures: ReportFigures, report: ParsedReport) -> None:
+    page = report_page(figures)
+    assert report.fetched == []
+    assert "default-src 'none'" in page
+    assert not re.findall(r"url\(|@import|\bfetch\(|XMLHttpRequest|WebSocket", page)
+    assert "The MIT License" in page
+
+
+def test_nothing_of_a_row_a_prompt_or_an_error_is_in_it(figures: ReportFigures) -> None:
+    assert SECRET not in report_page(figures)
+
+
+def test_names_cannot_become_markup(figures: ReportFigures) -> None:
+    evil = "</script></title><img src=x onerror=alert(1)>&\"'"
+    endpoints = [attrs.evolve(each, resource=evil) for each in figures.endpoints]
+    page = report_page(attrs.evolve(figures, run_id=evil, status=evil, endpoints=endpoints))
+    assert "<img" not in page
+    parsed = parse_report(page)
+    assert parsed.headings[0] == (1, f"Run {evil}")
+    assert (3, evil) in parsed.headings
+
+
+def test_a_run_cut_anywhere_has_a_report(run: SampleRun) -> None:
+    whole = len(run.events.scheduler_events) + len(run.events.request_events)
+    for length in (0, 1, 2, 5, *range(10, whole, 23)):
+        parsed = parse_report(report_page(figures_of(run, length)))
+        assert parsed.headings[0][1].startswith("Run ")
+        assert "under way when this was written, or it was killed" in parsed.text
+
+
+def test_the_plan_is_told_with_sources(report: ParsedReport) -> None:
+    _, *rows = report.table("Every value that bounded the run, and what was used of it")
+    assert rows == [["configured", "buffer size", "4", "run config"], ["observed maxima", "rows", "a: 1", ""]]
+
+
+@pytest.mark.parametrize("name", ["uPlot.iife.min.js", "uPlot.min.css"])
+def test_the_charting_library_is_what_its_readme_says(name: str) -> None:
+    vendor = files("trio_sched._observe.report") / "vendor"
+    content = (vendor / name).read_bytes()
+    line = f"| `{name}` | {len(content)} | `{hashlib.sha256(content).hexdigest()}` |"
+    assert line in (vendor / "README.md").read_text()

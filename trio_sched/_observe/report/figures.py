@@ -1,0 +1,254 @@
+"""What a report shows, as plain values: collected from the events of a run and from its two documents.
+
+`ReportCollector` is a sink for both streams. It counts with the same code that counts for the run's own result, so the
+figures of both are equal. Of the documents only what is named here is taken over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from trio_sched._events.json_value import JsonValue
+from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._observe.report.bins import TimeBins
+from trio_sched._observe.statistics import RequestStatistics, RequestStatisticsSink
+from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
+
+__all__ = ["ColumnFigures", "EndpointFigures", "FailureFigures", "PlanLine", "ReportCollector", "ReportFigures"]
+
+_ROWS: Final = "rows"
+_TASKS: Final = "tasks"
+
+
+@attrs.frozen
+class EndpointFigures:
+    """One request resource. Series have one value a bin: requests a second, limits and counts as means of the bin,
+    `cooling` as the share of it. utilisation: seconds of answered calls over what the static cap could have carried.
+    """
+
+    resource: str
+    static_cap: int | None
+    statistics: RequestStatistics
+    first_limit: int | None
+    utilisation: float | None
+    answered: Sequence[float]
+    refused: Sequence[float]
+    limit: Sequence[float]
+    in_flight: Sequence[float]
+    waiting: Sequence[float]
+    cooling: Sequence[float]
+
+
+@attrs.frozen
+class ColumnFigures:
+    """One column: executions by result."""
+
+    column: str
+    by_result: Mapping[str, int]
+
+
+@attrs.frozen
+class FailureFigures:
+    """Tasks that failed alike. `final`: given up, else repeated later."""
+
+    column: str
+    error: str
+    reason: str
+    final: bool
+    tasks: int
+
+
+@attrs.frozen
+class PlanLine:
+    """One value of the capacity plan."""
+
+    part: str
+    name: str
+    value: str
+    source: str
+
+
+@attrs.frozen
+class ReportFigures:
+    """Everything on the page. `times`: the beginning of each bin, in seconds since the first event."""
+
+    run_id: str
+    status: str
+    versions: Mapping[str, str]
+    view: CorrelatedRuntimeView
+    rows: int
+    dropped_rows: int
+    row_groups: int
+    times: Sequence[float]
+    rows_per_second: Sequence[float]
+    tasks_per_second: Sequence[float]
+    endpoints: Sequence[EndpointFigures]
+    failures: Sequence[FailureFigures]
+    plan: Sequence[PlanLine]
+
+
+class ReportCollector:
+    """Takes the events of one run in the order of their times; `figures` makes the report's values of them."""
+
+    def __init__(self) -> None:
+        # Executions one by one are for those who ask about one: the page shows sums.
+        self._view = RuntimeViewBuilder(max_executions=0)
+        self._statistics = RequestStatisticsSink()
+        self._bins = TimeBins()
+        self._first_limits: dict[str, int] = {}
+        self._cooling_until: dict[str, float] = {}
+        self._sizes: dict[int, int] = {}
+        self._failures: dict[tuple[str, str, str, bool], int] = {}
+        self._dropped = 0
+        self._row_groups = 0
+
+    def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
+        """Take the next scheduler event."""
+        self._view.emit_scheduler_event(event)
+        at, correlation = event.captured_at_monotonic, event.captured_correlation
+        self._bins.reach(at)
+        row_group = correlation.row_group if correlation is not None else None
+        match event.event_kind:
+            case "row_group_admitted" if row_group is not None:
+                self._sizes[row_group] = _int(event.diagnostics.get("size"))
+            case "row_group_checkpointed" if row_group is not None:
+                rows = _int(event.diagnostics.get("rows"))
+                self._bins.add(_ROWS, at, rows)
+                self._row_groups += 1
+                self._dropped += max(0, self._sizes.pop(row_group, rows) - rows)
+            case "task_completed" if event.reason_or_result == "success":
+                self._bins.add(_TASKS, at, 1)
+            case "retry_deferred" | "non_retryable_dropped":
+                column = (correlation.task_column if correlation is not None else None) or "unknown"
+                error = str(event.diagnostics.get("error", "unknown"))
+                final = event.event_kind == "non_retryable_dropped"
+                key = (column, error, event.reason_or_result or "unknown", final)
+                self._failures[key] = self._failures.get(key, 0) + 1
+            case _:
+                pass
+
+    def emit_request_event(self, event: RequestAdmissionEvent) -> None:
+        """Take the next request event."""
+        self._view.emit_request_event(event)
+        self._statistics.emit_request_event(event)
+        at, resource = event.captured_at_monotonic, str(event.request_resource_key)
+        self._bins.reach(at)
+        pressure = event.pressure_snapshot
+        if pressure is not None:
+            self._first_limits.setdefault(resource, pressure.current_limit)
+            self._bins.set_level(f"limit {resource}", at, pressure.current_limit)
+            self._bins.set_level(f"in flight {resource}", at, pressure.in_flight_count)
+            self._bins.set_level(f"waiting {resource}", at, pressure.waiters)
+            self._end_cooldowns(at)
+            until = pressure.blocked_until_monotonic
+            if until is not None and pressure.cooldown_remaining_seconds > 0:
+                self._bins.set_level(f"cooling {resource}", at, 1.0, before=0.0)
+                self._cooling_until[resource] = max(until, self._cooling_until.get(resource, until))
+        if event.event_kind == "request_lease_released":
+            refused = event.reason_or_outcome == "rate_limited"
+            self._bins.add(f"{'refused' if refused else 'answered'} {resource}", at, 1)
+
+    def figures(
+        self,
+        run_document: Mapping[str, JsonValue],
+        plan_document: Mapping[str, JsonValue],
+        problems: Sequence[str] = (),
+    ) -> ReportFigures:
+        """The figures so far, with what `run.json` and `capacity_plan.json` tell; either may be empty."""
+        self._end_cooldowns(self._bins.ended_at)
+        self._bins.close()
+        view = self._view.view(problems=problems)
+        versions = run_document.get("versions")
+        return ReportFigures(
+            run_id=view.run_id or str(run_document.get("run_id", "unknown")),
+            status=view.result or str(run_document.get("status", "unknown")),
+            versions={name: str(told) for name, told in versions.items()} if isinstance(versions, dict) else {},
+            view=view,
+            rows=round(self._bins.total(_ROWS)),
+            dropped_rows=self._dropped,
+            row_groups=self._row_groups,
+            times=self._bins.times(),
+            rows_per_second=self._bins.per_second(_ROWS),
+            tasks_per_second=self._bins.per_second(_TASKS),
+            endpoints=self._endpoints(view.wall_seconds),
+            failures=[
+                FailureFigures(column, error, reason, final, tasks)
+                for (column, error, reason, final), tasks in sorted(self._failures.items())
+            ],
+            plan=plan_lines(plan_document),
+        )
+
+    def _end_cooldowns(self, now: float) -> None:
+        for resource in [each for each, until in self._cooling_until.items() if until <= now]:
+            self._bins.set_level(f"cooling {resource}", self._cooling_until.pop(resource), 0.0)
+
+    def _endpoints(self, wall_seconds: float) -> list[EndpointFigures]:
+        found: list[EndpointFigures] = []
+        for key, statistics in sorted(self._statistics.by_resource.items()):
+            resource = str(key)
+            cap = self._view.requests.static_caps.get(key.provider_model_key)
+            carried = cap * wall_seconds if cap is not None else 0.0
+            found.append(
+                EndpointFigures(
+                    resource,
+                    cap,
+                    statistics,
+                    self._first_limits.get(resource),
+                    statistics.success_seconds / carried if carried else None,
+                    answered=self._bins.per_second(f"answered {resource}"),
+                    refused=self._bins.per_second(f"refused {resource}"),
+                    limit=self._bins.per_second(f"limit {resource}"),
+                    in_flight=self._bins.per_second(f"in flight {resource}"),
+                    waiting=self._bins.per_second(f"waiting {resource}"),
+                    cooling=self._bins.per_second(f"cooling {resource}"),
+                )
+            )
+        return found
+
+
+def plan_lines(document: Mapping[str, JsonValue]) -> list[PlanLine]:
+    """The capacity plan line by line: configured values with their source, then what was seen of them."""
+    lines: list[PlanLine] = []
+    for part in ("configured", "runtime_snapshot", "observed_maxima"):
+        values = document.get(part)
+        if isinstance(values, dict):
+            lines.extend(_lines(part.replace("_", " "), "", values))
+    return lines
+
+
+def _lines(part: str, prefix: str, values: Mapping[str, JsonValue]) -> list[PlanLine]:
+    lines: list[PlanLine] = []
+    for name, value in values.items():
+        label = f"{prefix}{name.replace('_', ' ')}"
+        if isinstance(value, dict) and "source" in value and "value" in value:
+            reason = value.get("missing_reason")
+            told = f"none: {reason}" if reason is not None else _text(value["value"])
+            fallback = value.get("fallback_from")
+            source = f"{value['source']}" + (f", in place of {fallback}" if fallback is not None else "")
+            lines.append(PlanLine(part, label, told, source.replace("_", " ")))
+        elif isinstance(value, dict) and part == "configured":
+            lines.extend(_lines(part, f"{label}: ", value))
+        else:
+            lines.append(PlanLine(part, label, _text(value), ""))
+    return lines
+
+
+def _text(value: JsonValue) -> str:
+    """A value as a short text."""
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_text(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def _int(value: JsonValue) -> int:
+    return value if isinstance(value, int) else 0
