@@ -114,6 +114,28 @@ def closed_unit_interval(instance: object, attribute: Attribute[float], value: o
     )
 
 
+def optional_closed_unit_interval(instance: object, attribute: Attribute[float], value: object) -> None:
+    """Attrs validator: None, or a finite number from 0 to 1."""
+    if value is not None:
+        check_finite(
+            _name(instance, attribute),
+            value,
+            expected="None or a number from 0 to 1",
+            accept=lambda number: 0 <= number <= 1,
+        )
+
+
+def optional_positive_finite(instance: object, attribute: Attribute[float], value: object) -> None:
+    """Attrs validator: None, or a finite number above 0."""
+    if value is not None:
+        check_finite(
+            _name(instance, attribute),
+            value,
+            expected="None or a positive finite number",
+            accept=lambda number: number > 0,
+        )
+
+
 def text(instance: object, attribute: Attribute[str], value: object) -> None:
     """Attrs validator: a non-empty string."""
     check_text(_name(instance, attribute), value)

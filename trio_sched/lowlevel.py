@@ -31,6 +31,7 @@ from trio_sched._observe.marks import ExecutionView, RequestMarks, TaskMarks
 from trio_sched._observe.record import NoEventsError, view_of_run
 from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
 from trio_sched._observe.waits import WaitBreakdown
+from trio_sched._observe.why import Explanation, explain, why
 from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError
 from trio_sched._request.config import (
     RequestAdmissionConfig,
@@ -79,10 +80,16 @@ from trio_sched._resources.task import (
     endpoint_stage_resource,
     stable_task_id,
 )
+from trio_sched._scheduler.config import SchedulerConfig
+from trio_sched._scheduler.health import EarlyStop, HealthConfig
 from trio_sched._scheduler.reports import RowDrop, RowFailure, RowFiltered
+from trio_sched._scheduler.result import SchedulerResult
 from trio_sched._scheduler.retry import Failure, RetryConfig
+from trio_sched._scheduler.retry_budget import RetryBudgetConfig
+from trio_sched._scheduler.row_group_target import AdaptiveRowGroupTargetConfig, RowGroupConfig
 from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroup, RowGroupPlan, RowGroupStore
-from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerResult, SchedulerStalledError
+from trio_sched._scheduler.scheduler import AsyncTaskScheduler
+from trio_sched._scheduler.stall import NoProgressError, SchedulerStalledError, StallExplanation
 from trio_sched._scheduler.worker import TaskRunner
 from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.completion import CompletionTracker
@@ -110,6 +117,7 @@ from trio_sched.metadata import SchedulingMetadata, SchedulingMetadataError
 __all__ = [
     "AdaptiveRequestAdmissionController",
     "AdaptiveRequestLimitState",
+    "AdaptiveRowGroupTargetConfig",
     "AdmittedAttempt",
     "AsyncCapacityConfigured",
     "AsyncCapacityObservedMaxima",
@@ -124,10 +132,12 @@ __all__ = [
     "ColumnGenerator",
     "CompletionTracker",
     "CorrelatedRuntimeView",
+    "EarlyStop",
     "ErrorVerdict",
     "EventStream",
     "ExecutionGraph",
     "ExecutionView",
+    "Explanation",
     "Failure",
     "FairOrder",
     "FairTaskQueue",
@@ -135,6 +145,7 @@ __all__ = [
     "FixedRowGroupPlan",
     "FrontierDelta",
     "GraphNode",
+    "HealthConfig",
     "HiddenRetriesError",
     "InMemoryAdmissionEventSink",
     "LeakedRequestLease",
@@ -142,6 +153,7 @@ __all__ = [
     "ModelRequest",
     "ModelRequestExecutor",
     "NoEventsError",
+    "NoProgressError",
     "PolicyStateDelta",
     "ProviderModelKey",
     "ProviderModelPressureSnapshot",
@@ -178,6 +190,7 @@ __all__ = [
     "RequestWaiter",
     "ResolvedRequestResource",
     "ResolvedTaskScheduling",
+    "RetryBudgetConfig",
     "RetryConfig",
     "RetryFreeClients",
     "RowDrop",
@@ -185,6 +198,7 @@ __all__ = [
     "RowFiltered",
     "RowGroup",
     "RowGroupAdmissionPlan",
+    "RowGroupConfig",
     "RowGroupPlan",
     "RowGroupStore",
     "RuntimeCorrelation",
@@ -193,6 +207,7 @@ __all__ = [
     "SchedulableTask",
     "SchedulerAdmissionEvent",
     "SchedulerAdmissionEventSink",
+    "SchedulerConfig",
     "SchedulerResourceKey",
     "SchedulerResourceRequest",
     "SchedulerResult",
@@ -200,6 +215,7 @@ __all__ = [
     "SchedulingMetadata",
     "SchedulingMetadataError",
     "SliceRef",
+    "StallExplanation",
     "StrictFairTaskAdmissionPolicy",
     "Task",
     "TaskAdmissionBlockSummary",
@@ -221,6 +237,7 @@ __all__ = [
     "classify_exception",
     "endpoint_stage_resource",
     "event_line",
+    "explain",
     "in_threads",
     "inline",
     "judge_exception",
@@ -230,4 +247,5 @@ __all__ = [
     "scheduler_event_stream",
     "stable_task_id",
     "view_of_run",
+    "why",
 ]

@@ -46,7 +46,7 @@ def test_rate_limits_do_not_use_up_salvage_rounds() -> None:
 def test_any_other_failure_is_given_up_at_once() -> None:
     book = RetryBook(RetryConfig())
     assert book.defer(TASK, Failure("non_retryable", "unexpected_exception"), 0.0) is None
-    assert book.next_due() is None
+    assert book.next_due(0.0) is None
 
 
 def test_a_hint_is_the_delay() -> None:
@@ -60,7 +60,7 @@ def test_due_tasks_come_out_in_order_and_once() -> None:
     book = RetryBook(RetryConfig())
     for row, hint in enumerate([3.0, 1.0, 2.0, 1.0]):
         book.defer(Task("a", 0, row, "cell"), Failure("preserved", "rate_limited", hint), 0.0)
-    assert book.next_due() == 1.0
+    assert book.next_due(0.0) == 1.0
     assert [deferral.task.row_index for deferral in book.take_due(2.0)] == [1, 3, 2]
     assert book.take_due(2.0) == []
     assert len(book) == 1

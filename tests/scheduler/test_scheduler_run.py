@@ -24,8 +24,10 @@ from trio_sched.lowlevel import (
     QueueView,
     RowFailure,
     RowGroup,
+    RowGroupConfig,
     SchedulableTask,
     SchedulerAdmissionEvent,
+    SchedulerConfig,
     SchedulerResult,
     SchedulerStalledError,
     Task,
@@ -92,7 +94,7 @@ class Setup:
             self.store,
             admission=self.admission,
             classify=classify,
-            max_concurrent_row_groups=row_groups,
+            config=SchedulerConfig(row_groups=RowGroupConfig(max_concurrent=row_groups)),
             events=scheduler_event_stream(self.sink),
         )
 
@@ -294,7 +296,7 @@ def test_an_error_of_the_plan_ends_the_run_with_its_cause_alone() -> None:
                 setup.store,
                 admission=setup.admission,
                 classify=lambda _: Failure("non_retryable", "x"),
-                max_concurrent_row_groups=5,
+                config=SchedulerConfig(row_groups=RowGroupConfig(max_concurrent=5)),
                 events=scheduler_event_stream(setup.sink),
             )
             with pytest.raises(LookupError):
@@ -410,7 +412,6 @@ async def test_ten_thousand_rows_by_three_columns_in_flat_memory() -> None:
         Store(),
         admission=setup.admission,
         classify=lambda _: Failure("non_retryable", "x"),
-        max_concurrent_row_groups=3,
         events=scheduler_event_stream(sink),
     )
     tracemalloc.start()

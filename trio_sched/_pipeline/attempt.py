@@ -46,6 +46,9 @@ from trio_sched._pipeline.runner import PipelineRunner
 from trio_sched._pipeline.store import PartStore
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
+from trio_sched._scheduler.config import SchedulerConfig
+from trio_sched._scheduler.health import HealthConfig
+from trio_sched._scheduler.row_group_target import RowGroupConfig
 from trio_sched._scheduler.row_groups import RowGroupPlan
 from trio_sched._scheduler.scheduler import AsyncTaskScheduler
 from trio_sched._task.config import TaskAdmissionConfig
@@ -158,7 +161,12 @@ class RunAttempt:
             self.store,
             admission=task_admission,
             classify=classify_failure,
-            max_concurrent_row_groups=self.config.max_concurrent_row_groups,
+            config=SchedulerConfig(
+                row_groups=RowGroupConfig(max_concurrent=self.config.max_concurrent_row_groups),
+                health=HealthConfig(stop_error_rate=self.config.stop_error_rate),
+                no_progress_seconds=self.config.no_progress_seconds,
+            ),
+            pressure=admission.pressure,
             events=scheduler_event_stream(sink),
             run_id=run_id,
         )

@@ -27,6 +27,9 @@ class RunConfig:
     max_concurrent_row_groups: row groups in flight at once.
     submission_capacity: tasks running at once.
     max_attempts: outbound attempts per model call, beyond which its row waits or is dropped; see the failures how-to.
+    stop_error_rate: share of failed attempts among the last hundred that stops the run, rate limits never counted; None
+    for never. What is finished is kept.
+    no_progress_seconds: how long nothing at all may happen before the run fails and says why; None for ever.
     seed: handed to from-scratch columns, and of the jitter between attempts.
     request_admission: how the limit of each endpoint and domain adapts.
     write_events: whether both event streams are written to `events/`.
@@ -37,6 +40,8 @@ class RunConfig:
     max_concurrent_row_groups: int = attrs.field(default=4, validator=check.positive_int)
     submission_capacity: int = attrs.field(default=1024, validator=check.positive_int)
     max_attempts: int = attrs.field(default=5, validator=check.positive_int)
+    stop_error_rate: float | None = attrs.field(default=0.5, validator=check.optional_closed_unit_interval)
+    no_progress_seconds: float | None = attrs.field(default=1800.0, validator=check.optional_positive_finite)
     seed: int = attrs.field(default=0, validator=check.non_negative_int)
     request_admission: RequestAdmissionTuningConfig = attrs.field(factory=RequestAdmissionTuningConfig)
     write_events: bool = True

@@ -16,7 +16,9 @@ import trio
 from trio_sched._events.scheduler import SchedulerAdmissionEventKind
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.task import SchedulableTask, Task
+from trio_sched._scheduler.advisory import PressureAdvisory
 from trio_sched._scheduler.events import SchedulerEvents
+from trio_sched._scheduler.peaks import CapacityPeaks
 from trio_sched._task.completion import CompletionTracker
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
@@ -30,7 +32,7 @@ __all__ = ["Dispatcher", "Spawn"]
 class Spawn(Protocol):
     """Starts the worker of an admitted task. May raise, and then has not started it."""
 
-    def __call__(self, task: Task, attempt: int, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
+    def __call__(self, task: Task, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
         """Start the worker; it owns `lease` from then on."""
         ...
 
@@ -47,6 +49,7 @@ class Dispatcher:
         *,
         attempt: Callable[[str], int],
         spawn: Spawn,
+        advisory: PressureAdvisory | None = None,
     ) -> None:
         self._tracker = tracker
         self._resolver = resolver
@@ -54,7 +57,9 @@ class Dispatcher:
         self._events = events
         self._attempt = attempt
         self._spawn = spawn
+        self._advisory = advisory
         self._queue = FairTaskQueue()
+        self.peaks = CapacityPeaks()
         self._tasks: dict[str, Task] = {}
 
     @property
@@ -76,6 +81,8 @@ class Dispatcher:
             items[item.task_id] = item
         accepted = self._queue.enqueue(items.values())
         self._tracker.mark_enqueued(accepted)
+        groups = {items[task_id].group.key for task_id in accepted}
+        self.peaks.note_queued(groups, self._queue.view().queued_by_group)
         for task_id in accepted:
             self._events.queued("ready_enqueued", items[task_id], self._tasks[task_id])
 
@@ -85,12 +92,22 @@ class Dispatcher:
         if self._queue.discard(task_id) and task is not None:
             self._events.withdrawn(self._resolver.schedulable(task), task)
 
+    def withdraw_row_group(self, row_group: int) -> None:
+        """Take all tasks of a row group out of the queue."""
+        for task_id in [task_id for task_id, task in self._tasks.items() if task.row_group == row_group]:
+            self.withdraw(task_id)
+
     @trio.lowlevel.enable_ki_protection
     def dispatch(self) -> int:
-        """Start workers until nothing queued is eligible; how many were started."""
-        started = 0
-        queue, admission = self._queue, self._admission
-        while (selection := queue.select_next(admission.is_eligible)) is not None:
+        """Start workers until nothing queued is eligible; how many of them make a first attempt."""
+        first_attempts = 0
+        queue, admission, advisory = self._queue, self._admission, self._advisory
+        if advisory is not None:
+            advisory.begin_round()
+        while True:
+            selection = queue.select_next(admission.is_eligible) if advisory is None else advisory.select(queue)
+            if selection is None:
+                break
             item = selection.item
             task = self._tasks[item.task_id]
             self._events.queued("selected", item, task)
@@ -100,16 +117,16 @@ class Dispatcher:
                 break
             attempt = self._attempt(item.task_id)
             correlation = self._events.correlation(task, item.group.key, f"{item.task_id}@{attempt}")
-            if self._start(selection, task, attempt, decision, correlation):
+            if self._start(selection, task, decision, correlation):
                 self._events.task_lease("worker_spawned", decision, correlation)
-                started += 1
-        return started
+                self.peaks.note_leased(decision.resources, admission.view().leased_resources)
+                first_attempts += attempt == 1
+        return first_attempts
 
     def _start(
         self,
         selection: QueueSelection,
         task: Task,
-        attempt: int,
         lease: TaskAdmissionLease,
         correlation: RuntimeCorrelation,
     ) -> bool:
@@ -119,7 +136,7 @@ class Dispatcher:
             self._events.task_lease_acquired(lease, correlation)
             if self._queue.commit(selection) is not None:
                 del self._tasks[selection.item.task_id]
-                self._spawn(task, attempt, lease, correlation)
+                self._spawn(task, lease, correlation)
                 return True
             event = "stale_selection"
         except BaseException:

@@ -103,6 +103,15 @@ class SchedulerEvents:
                 diagnostics=diagnostics,
             )
 
+    def row_group_abandoned(self, row_group: int) -> None:
+        """A row group was cancelled before it was complete; nothing of it is written."""
+        if "cancelled" in self._wanted:
+            self._emit(
+                "cancelled",
+                correlation=RuntimeCorrelation(self._run_id, row_group, None, None, None, None, None),
+                reason_or_result="row_group_abandoned",
+            )
+
     def row_group_blocked(self, reason: str, *, in_flight: int, admitted_rows: int) -> None:
         """The next row group has to wait."""
         if "row_group_admission_blocked" in self._wanted:
@@ -120,9 +129,7 @@ class SchedulerEvents:
     def health(self, reason: str, snapshot: dict[str, JsonValue], **diagnostics: JsonValue) -> None:
         """How the run stands."""
         if "scheduler_health_snapshot" in self._wanted:
-            self._emit(
-                "scheduler_health_snapshot", reason_or_result=reason, snapshot=snapshot, diagnostics=diagnostics
-            )
+            self._emit("scheduler_health_snapshot", reason_or_result=reason, snapshot=snapshot, diagnostics=diagnostics)
 
     def release_diagnostic(self, reason: str, count: int) -> None:
         """Task admission noted something about leases given back, `count` times by now."""

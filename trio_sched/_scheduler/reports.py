@@ -13,11 +13,13 @@ from trio_sched._scheduler.row_groups import RowGroup
 
 __all__ = [
     "AdmissionChanged",
+    "NothingMoved",
     "PlanExhausted",
     "Report",
     "RowDrop",
     "RowFailure",
     "RowFiltered",
+    "RowGroupAbandoned",
     "RowGroupDurable",
     "RowGroupOpened",
     "WorkerDone",
@@ -44,12 +46,16 @@ RowDrop: TypeAlias = RowFailure | RowFiltered
 
 @attrs.define(eq=False)
 class WorkerDone:
-    """A worker has given its lease back. `error` failed the whole task; `row_drops` are single rows of it."""
+    """A worker has given its lease back.
+
+    row_drops: single rows that the task did not make. error: what failed the whole task. stopped: its rows were given
+    up while it ran, and it was cancelled for that.
+    """
 
     task: Task
-    attempt: int
     row_drops: Sequence[RowDrop]
     error: Exception | None
+    stopped: bool = False
 
 
 @attrs.frozen(eq=False)
@@ -69,6 +75,18 @@ class RowGroupDurable:
 
 
 @attrs.frozen
+class RowGroupAbandoned:
+    """A row group was cancelled before it was complete; all its workers are gone, and nothing of it is written."""
+
+    row_group: RowGroup
+
+
+@attrs.frozen
+class NothingMoved:
+    """For as long as a run may go without any progress there has been none."""
+
+
+@attrs.frozen
 class PlanExhausted:
     """No row group will be admitted any more; there were `row_groups`, of which some may not have opened yet."""
 
@@ -80,4 +98,6 @@ class AdmissionChanged:
     """Task admission may take what it refused: a limit was raised, or something was released."""
 
 
-Report: TypeAlias = WorkerDone | RowGroupOpened | RowGroupDurable | PlanExhausted | AdmissionChanged
+Report: TypeAlias = (
+    WorkerDone | RowGroupOpened | RowGroupDurable | RowGroupAbandoned | PlanExhausted | AdmissionChanged | NothingMoved
+)

@@ -1,16 +1,18 @@
 """What becomes of a task that failed: it waits and runs again, or its rows are given up.
 
 A *preserved* failure (a rate limit, a local queue timeout) says nothing about the row, so it is deferred however often
-it happens. A *retryable* failure is deferred for a bounded number of salvage rounds. Any other failure gives the rows
-up at once. A *fatal* failure is not the row's at all: it ends the run. A deferred task waits for the hint that came with its failure, or else for a delay that doubles with every
-failure of that task, up to a maximum; then it re-enters through the tracker.
+it happens. A *retryable* failure is deferred for a bounded number of salvage rounds, and runs again when the retry
+budget allows. Any other failure gives the rows up at once. A *fatal* failure is not the row's at all: it ends the run.
 
-The scheduler only learns which of the four a failure is. What a rate limit or a provider is, it does not know.
+A deferred task waits for the hint that came with its failure, or else for a delay that doubles with every failure of
+that task, up to a maximum; then it re-enters through the tracker. The scheduler only learns which of the four a failure
+is. What a rate limit or a provider is, it does not know.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -18,15 +20,18 @@ import attrs
 
 from trio_sched import _validation as check
 from trio_sched._resources.task import Task, stable_task_id
+from trio_sched._scheduler.retry_budget import RetryBudget, RetryBudgetConfig
 
-__all__ = ["Deferral", "Failure", "FailureClassifier", "RetryBook", "RetryConfig"]
+__all__ = ["Deferral", "Failure", "FailureClassifier", "FailureKind", "RetryBook", "RetryConfig"]
+
+FailureKind = Literal["preserved", "retryable", "non_retryable", "fatal"]
 
 
 @attrs.frozen
 class Failure:
     """What a failure means for the task. reason: a stable word for events; retry_after_seconds: a hint, or None."""
 
-    kind: Literal["preserved", "retryable", "non_retryable", "fatal"]
+    kind: FailureKind
     reason: str
     retry_after_seconds: float | None = None
 
@@ -41,15 +46,17 @@ class RetryConfig:
     max_salvage_rounds: int = attrs.field(default=2, validator=check.non_negative_int)
     first_delay_seconds: float = attrs.field(default=1.0, validator=check.positive_finite)
     max_delay_seconds: float = attrs.field(default=30.0, validator=check.positive_finite)
+    budget: RetryBudgetConfig = attrs.field(factory=RetryBudgetConfig)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Deferral:
-    """A task that will run again at `due` on the run's clock."""
+    """A task that will run again at `due` on the run's clock, or later if it takes a token and none is left then."""
 
     task: Task
     due: float
     reason: str
+    takes_token: bool = False
 
 
 @attrs.define(eq=False)
@@ -63,59 +70,87 @@ class RetryBook:
 
     def __init__(self, config: RetryConfig) -> None:
         self._config = config
+        self.budget = RetryBudget(config.budget)
         self._histories: dict[str, _History] = {}
         self._deferred: dict[str, Deferral] = {}
         self._heap: list[tuple[float, int, Deferral]] = []
+        self._overdue: dict[str, Deferral] = {}
+        """Those of `_deferred` that are due and wait for a token, in that order."""
         self._order = 0
+        self._salvages = True
 
     def attempt(self, task_id: str) -> int:
         """Which run of the task comes next, from 1."""
         history = self._histories.get(task_id)
         return 1 if history is None else history.attempts
 
+    def stop_salvage(self) -> None:
+        """From now on a retryable failure gives the row up; those that are deferred already still run again."""
+        self._salvages = False
+
     def defer(self, task: Task, failure: Failure, now: float) -> Deferral | None:
         """Note a failure; the deferral, or None when the task is to be given up."""
         task_id = stable_task_id(task)
         history = self._histories.setdefault(task_id, _History())
-        if failure.kind == "non_retryable" or (
-            failure.kind == "retryable" and history.salvage_rounds >= self._config.max_salvage_rounds
-        ):
+        is_salvage = failure.kind == "retryable"
+        spent = not self._salvages or history.salvage_rounds >= self._config.max_salvage_rounds
+        if failure.kind == "non_retryable" or (is_salvage and spent):
             del self._histories[task_id]
             return None
-        if failure.kind == "retryable":
-            history.salvage_rounds += 1
+        history.salvage_rounds += is_salvage
         delay = failure.retry_after_seconds
         if delay is None:
             doublings = min(history.attempts - 1, 64)
             delay = min(self._config.max_delay_seconds, self._config.first_delay_seconds * 2**doublings)
         history.attempts += 1
-        deferral = Deferral(task, now + delay, failure.reason)
+        deferral = Deferral(task, now + delay, failure.reason, takes_token=is_salvage)
         self._order += 1
         self._deferred[task_id] = deferral
         heapq.heappush(self._heap, (deferral.due, self._order, deferral))
         return deferral
 
     def forget(self, task: Task) -> bool:
-        """The task succeeded, or nobody needs it any more: it will not run again. Whether it was waiting to."""
+        """The task succeeded, or nobody needs it any more: it will not run again. Whether it would have."""
+        if not self._histories:
+            return False
         task_id = stable_task_id(task)
         self._histories.pop(task_id, None)
+        self._overdue.pop(task_id, None)
         return self._deferred.pop(task_id, None) is not None
 
-    def next_due(self) -> float | None:
-        """When the next deferred task is due."""
+    def next_due(self, now: float) -> float | None:
+        """When the next deferred task may run."""
         heap = self._heap
         while heap and self._deferred.get(stable_task_id(heap[0][2].task)) is not heap[0][2]:
             heapq.heappop(heap)
-        return heap[0][0] if heap else None
+        due = heap[0][0] if heap else math.inf
+        if self._overdue:
+            due = min(due, self.budget.next_token_at(now))
+        return due if due < math.inf else None
 
     def take_due(self, now: float) -> list[Deferral]:
-        """Remove and return the deferrals that are due."""
+        """Remove and return the deferrals that may run now."""
+        if not self._deferred:
+            return []
         due: list[Deferral] = []
-        while (next_due := self.next_due()) is not None and next_due <= now:
-            deferral = heapq.heappop(self._heap)[2]
-            del self._deferred[stable_task_id(deferral.task)]
-            due.append(deferral)
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            deferral = heapq.heappop(heap)[2]
+            task_id = stable_task_id(deferral.task)
+            if self._deferred.get(task_id) is deferral:
+                if deferral.takes_token:
+                    self._overdue[task_id] = deferral
+                else:
+                    due.append(self._deferred.pop(task_id))
+        while self._overdue and self.budget.try_take(now):
+            task_id = next(iter(self._overdue))
+            del self._overdue[task_id]
+            due.append(self._deferred.pop(task_id))
         return due
+
+    def deferred(self) -> tuple[Deferral, ...]:
+        """Those that will run again, the earliest first."""
+        return tuple(sorted(self._deferred.values(), key=lambda deferral: deferral.due))
 
     def __len__(self) -> int:
         return len(self._deferred)

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from trio_sched._events.json_value import JsonValue
 from trio_sched._resources.task import SchedulerResourceKey, TaskGroupKey
-from trio_sched._task.leases import TaskAdmissionView
+from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.queue_view import QueueView
 
-__all__ = ["scheduler_snapshot"]
+__all__ = ["release_diagnostics", "scheduler_snapshot"]
+
+_RELEASE_DIAGNOSTICS = (
+    "duplicate",
+    "stale_lease",
+    "unknown_lease",
+    "wrong_controller_generation",
+    "policy_release_errors",
+)
 
 
-def scheduler_snapshot(queue: QueueView, admission: TaskAdmissionView) -> dict[str, JsonValue]:
+def release_diagnostics(admission: TaskAdmissionController) -> dict[str, int]:
+    """What went wrong when leases were given back: how often, by reason; empty when nothing did."""
+    counters = admission.diagnostics()
+    return {reason: counters[reason] for reason in _RELEASE_DIAGNOSTICS if counters.get(reason)}
+
+
+def scheduler_snapshot(queue: QueueView, controller: TaskAdmissionController) -> dict[str, JsonValue]:
     """Queue and ledger at one instant; zero entries are absent, except in limits and availability."""
+    admission = controller.view()
+    leases = Counter(resource for held in controller.leak_report() for resource in held.resources)
     return {
         "queued_total": queue.queued_total,
         "queued_by_group": {str(group): count for group, count in queue.queued_by_group.items()},
@@ -23,6 +40,8 @@ def scheduler_snapshot(queue: QueueView, admission: TaskAdmissionView) -> dict[s
         "resources_available": dict(admission.resources_available),
         "leased_resources": dict(admission.leased_resources),
         "leased_resources_by_group": _nested(admission.leased_resources_by_group),
+        "active_leases_by_resource": dict(leases),
+        "release_diagnostics": dict(release_diagnostics(controller).items()),
         "policy_debt": {
             f"{group}|{resource}": debt for (group, resource), debt in admission.policy_debt_by_group_resource.items()
         },

@@ -123,10 +123,12 @@ class CompletionTracker:
     def drop_row(self, row_group: int, row_index: int) -> FrontierDelta:
         """Give a row up. `removed` holds every ready task that is now needless, acknowledged or not.
 
-        That is the row's own cells, and with the last living row every task of the row group. Tasks among them that were
-        acknowledged are to be taken out of the queue or stopped; for each, `mark_ended` or `mark_complete` follows.
+        That is the row's own cells, and with the last living row every task of the row group. Those among them that
+        were acknowledged are to be taken out of the queue or stopped; for each, `mark_ended` follows.
         """
         group = self._group(row_group)
+        if not 0 <= row_index < group.size:
+            raise TrackerError(f"row group {row_group} has rows 0 to {group.size - 1}, and no row {row_index}")
         if row_index in group.dropped:
             return FrontierDelta()
         graph = self._graph
@@ -161,6 +163,26 @@ class CompletionTracker:
             if self._withdraw(task):
                 self._give_turn_back(task)
         return self._publish(added + self._advance(self._turns.values()), tuple(removed))
+
+    def abandon(self, row_group: int) -> FrontierDelta:
+        """Forget an open row group that will not be finished. `removed` holds its tasks that were not acknowledged."""
+        self._group(row_group)
+        removed = tuple(task for task in self._frontier.values() if task.row_group == row_group)
+        for task in removed:
+            self._withdraw(task)
+            self._give_turn_back(task)
+        del self._groups[row_group]
+        return self._publish(self._advance(self._turns.values()), removed)
+
+    def has_finished_row(self, row_group: int) -> bool:
+        """Whether a living row of an open row group has every column."""
+        group = self._group(row_group)
+        return any(done == self._graph.full_mask and row not in group.dropped for row, done in enumerate(group.done))
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether any node is ordered, so that a row group is made with its predecessors in mind."""
+        return bool(self._turns)
 
     def is_complete(self, row_group: int) -> bool:
         """Whether every living row of an open row group has every column."""

@@ -80,6 +80,7 @@ class ExecutionGraph:
     full_mask: int
     downstream: Mapping[str, tuple[GraphNode, ...]]
     columns: tuple[str, ...]
+    _before_or_after: Mapping[str, int]
 
     def __init__(self, nodes: Iterable[GraphNode]) -> None:
         by_column: dict[str, GraphNode] = {}
@@ -108,11 +109,16 @@ class ExecutionGraph:
         )
         self.downstream = MappingProxyType({column: tuple(nodes) for column, nodes in feeds.items()})
         self.columns = tuple(column for name in self.order for column in by_column[name].outputs)
+        self._before_or_after = _before_or_after(self.order, sources, self.bit)
 
     @property
     def roots(self) -> tuple[GraphNode, ...]:
         """Nodes that wait for nothing, in order."""
         return tuple(self.nodes[column] for column in self.order if not self.needs_mask[column])
+
+    def may_run_beside_another(self, column: str) -> bool:
+        """Whether some other node may work on a row while this one does: it comes neither before nor after it."""
+        return self._before_or_after[column] | self.bit[column] != self.full_mask
 
 
 def _sources(node: GraphNode, by_column: Mapping[str, GraphNode], owner: Mapping[str, GraphNode]) -> tuple[str, ...]:
@@ -124,6 +130,23 @@ def _sources(node: GraphNode, by_column: Mapping[str, GraphNode], owner: Mapping
         if earlier not in by_column:
             raise UnknownNameError("node", earlier, used_by=f"column {node.column!r}", known=by_column)
     return tuple(dict.fromkeys((*(owner[need].column for need in node.needs), *node.after)))
+
+
+def _before_or_after(
+    order: tuple[str, ...], sources: Mapping[str, tuple[str, ...]], bit: Mapping[str, int]
+) -> dict[str, int]:
+    """Per node, the bits of all nodes that it waits for, or that wait for it, however indirectly."""
+    before: dict[str, int] = {}
+    for column in order:
+        before[column] = 0
+        for source in sources[column]:
+            before[column] |= before[source] | bit[source]
+    found = dict(before)
+    for column in order:
+        for other in order:
+            if before[column] & bit[other]:
+                found[other] |= bit[column]
+    return found
 
 
 def _topological_order(sources: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 Order is that in which row groups were opened, and within a row group that of its rows. The task in turn is given out
 when it has all its inputs, and holds the turn until it completes or has *ended*. A row that was given up has no turn.
-If its task had been given out already, the turn is held until nobody runs that task any more, so that two never overlap.
-A task that failed and waits to run again still holds the turn.
+If its task had been given out already, the turn is held until nobody runs that task any more, so two never overlap. A
+task that failed and waits to run again still holds the turn.
 """
 
 from __future__ import annotations

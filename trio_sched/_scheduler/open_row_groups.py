@@ -1,0 +1,119 @@
+"""The row groups in flight, as the loop sees them: open, complete, durable, or abandoned.
+
+After too many failures no row group is admitted any more. Row groups without a single finished row are abandoned:
+cancelled, not written, and free to be made by another run. The others are completed, without further salvage rounds,
+so that what is finished in them is kept and nothing else of them is lost. Where a node is ordered, a row group that
+follows an abandoned one is abandoned too, since it would be made without its predecessor.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from trio_sched._scheduler.events import SchedulerEvents
+from trio_sched._scheduler.health import EarlyStop, HealthMonitor
+from trio_sched._scheduler.outcomes import TaskOutcomes
+from trio_sched._scheduler.reports import RowGroupAbandoned, RowGroupDurable, RowGroupOpened, WorkerDone
+from trio_sched._scheduler.retry import RetryBook
+from trio_sched._scheduler.row_group_admission import RowGroupAdmission
+from trio_sched._scheduler.worker import Workers
+from trio_sched._task.completion import CompletionTracker
+
+__all__ = ["OpenRowGroups"]
+
+
+class OpenRowGroups:
+    """Opens, completes and abandons row groups. planned: how many there are in all, once the plan has ended."""
+
+    def __init__(
+        self,
+        tracker: CompletionTracker,
+        admission: RowGroupAdmission,
+        workers: Workers,
+        outcomes: TaskOutcomes,
+        retries: RetryBook,
+        health: HealthMonitor,
+        events: SchedulerEvents,
+    ) -> None:
+        self._tracker = tracker
+        self._admission = admission
+        self._workers = workers
+        self._outcomes = outcomes
+        self._retries = retries
+        self._health = health
+        self._events = events
+        self._open: dict[int, RowGroupOpened] = {}
+        self.planned: int | None = None
+        self.durable = 0
+        self.durable_rows = 0
+        self.abandoned = 0
+        self.early_stop: EarlyStop | None = None
+
+    @property
+    def are_done(self) -> bool:
+        """Whether every row group of the plan has come to its end."""
+        return self.durable + self.abandoned == self.planned
+
+    def nursery(self, row_group: int) -> trio.Nursery:
+        """Where the workers of an open row group live."""
+        return self._open[row_group].nursery
+
+    def take_opened(self, opened: RowGroupOpened) -> None:
+        """A row group was admitted; its roots become ready."""
+        row_group = opened.row_group
+        self._open[row_group.index] = opened
+        self._tracker.open_row_group(row_group.index, row_group.size)
+        self._admission.target.opened(row_group.index)
+        self._events.row_group("row_group_admitted", row_group.index, size=row_group.size)
+        if self.early_stop is not None:
+            self._abandon(row_group.index)
+
+    def take_worker(self, done: WorkerDone) -> bool:
+        """A task ended; whether that showed trouble that is to be told."""
+        index = done.task.row_group
+        opened = self._open.get(index)
+        if opened is None:
+            return False
+        in_trouble = self._outcomes.take(done)
+        self._admission.target.task_ended(index)
+        if self._tracker.is_complete(index):
+            opened.complete.set()
+        if done.error is not None and self.early_stop is None:
+            self.early_stop = self._health.early_stop()
+            if self.early_stop is not None:
+                self._stop_early()
+        return in_trouble
+
+    def take_durable(self, report: RowGroupDurable) -> None:
+        """A row group is written; all that is remembered of it is which rows were given up."""
+        index = report.row_group.index
+        living = len(self._tracker.living_rows(index))
+        self._tracker.mark_durable(index)
+        del self._open[index]
+        self.durable += 1
+        self.durable_rows += living
+        self._events.row_group("row_group_checkpointed", index, rows=living)
+
+    def take_abandoned(self, report: RowGroupAbandoned) -> None:
+        """The last worker of an abandoned row group has ended."""
+        index = report.row_group.index
+        self._workers.forget_row_group(index)
+        self.abandoned += 1
+        self._events.row_group_abandoned(index)
+
+    def listed(self, *, complete: bool) -> tuple[int, ...]:
+        """The open row groups whose rows are all finished, or those where some are not."""
+        return tuple(index for index, opened in self._open.items() if opened.complete.is_set() is complete)
+
+    def _stop_early(self) -> None:
+        self._admission.stop_admitting()
+        self._retries.stop_salvage()
+        follows_abandoned = False
+        for index in self.listed(complete=False):
+            if follows_abandoned or not self._tracker.has_finished_row(index):
+                self._abandon(index)
+                follows_abandoned = self._tracker.is_ordered
+
+    def _abandon(self, row_group: int) -> None:
+        self._open.pop(row_group).nursery.cancel_scope.cancel()
+        self._outcomes.abandon(row_group)
