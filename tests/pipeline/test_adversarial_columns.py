@@ -116,6 +116,70 @@ def test_errors_beside_a_cancellation_do_not_fail_the_run(tmp_path: Path) -> Non
     mocked(lambda: run_and_cancel([number, divided], tmp_path / "out", started))
 
 
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope before the given step of any task."""
+
+    def __init__(self, step: int) -> None:
+        self.scope = trio.CancelScope()
+        self._left = step
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.scope.cancel()
+
+
+def test_steps_of_every_kind_can_be_cancelled_anywhere(tmp_path: Path) -> None:
+    @ts.column(needs=["number"], outputs=["a", "b"], ordered=True)
+    def sync(row: Row) -> Row:
+        return {"a": row["number"], "b": 2}
+
+    @ts.column(needs=["a"], skip_when=is_two, side_effect_columns=["aside"])
+    async def waiting(row: Row) -> Row:
+        await trio.sleep(1)
+        return {"waiting": 1}
+
+    @ts.batch_column(needs=["aside"])
+    async def batch(rows: list[Row]) -> list[int]:
+        await trio.sleep(1)
+        return [1] * len(rows)
+
+    @ts.pre_batch_processor()
+    async def before(rows: list[Row]) -> list[Row | None]:
+        await trio.sleep(1)
+        return [*rows[:-1], None]
+
+    @ts.post_batch_processor(outputs=["place"])
+    def after(rows: list[Row]) -> list[Row]:
+        return [{"place": place} for place, _ in enumerate(rows)]
+
+    async def main() -> None:
+        config = ts.RunConfig(buffer_size=2, max_concurrent_row_groups=2)
+        steps = cancelled = 0
+        while cancelled == steps:
+            steps += 7
+            out = tmp_path / str(steps)
+            canceller = CancelAtStep(steps)
+            sink = InMemoryAdmissionEventSink()
+            trio.lowlevel.add_instrument(canceller)
+            with canceller.scope:
+                columns = [number, sync, waiting, batch, before, after]
+                await ts.run(columns, records=4, output=out, event_sink=sink, config=config, blocking=inline)
+            trio.lowlevel.remove_instrument(canceller)
+            cancelled += 7 * canceller.scope.cancelled_caught
+            kinds = Counter(event.event_kind for event in sink.scheduler_events)
+            assert kinds["task_lease_acquired"] == kinds["task_lease_released"]
+            for part in (out / "data").glob("*"):
+                assert [json.loads(line)["place"] for line in part.read_text().splitlines()] == [0]
+        assert cancelled > 50
+
+    mocked(main)
+
+
+def is_two(row: Row) -> bool:
+    return row["a"] == 2
+
+
 @pytest.mark.parametrize("kind", ["cell", "batch", "from_scratch"])
 def test_an_error_in_a_nursery_of_its_own_is_told_as_itself(tmp_path: Path, kind: str) -> None:
     async def fails() -> None:

@@ -285,6 +285,17 @@ def test_from_scratch_columns_stand_beside_input_rows_and_call_models(tmp_path: 
     mocked(main)
 
 
+def test_an_input_value_that_cannot_be_kept_gives_up_its_row_and_names_it(tmp_path: Path) -> None:
+    rows: list[Row] = [{"a": n, "b": {n} if n == 4 else n} for n in range(6)]
+    result = simulate([ts.column(needs=["a"])(passed)], tmp_path / "out", rows=rows, buffer_size=2)
+    assert [row["b"] for row in result.rows()] == [0, 1, 2, 3, 5]
+    assert "InputRowError: the rows given, row 5: its 'b' is a set that is not JSON" in result.summary()
+
+
+async def passed(row: Row) -> object:
+    return row["a"]
+
+
 @pytest.mark.parametrize("kind", ["cell", "batch"])
 def test_readers_of_a_cell_cannot_change_it_for_each_other(tmp_path: Path, kind: str) -> None:
     returned: list[int] = [1]

@@ -22,7 +22,7 @@ from trio_sched._pipeline.model_calls import ModelHandle
 from trio_sched._pipeline.outputs import Outputs, one_per_row
 from trio_sched._pipeline.processors import Processor, ProcessorError
 from trio_sched._pipeline.skipping import Skipper, SkipRuleError
-from trio_sched._pipeline.sources import RowReader
+from trio_sched._pipeline.sources import InputRowError, RowReader
 from trio_sched._pipeline.store import PartStore
 from trio_sched._resources.task import Task, TaskType
 from trio_sched._scheduler.reports import RowDrop, RowFailure, RowFiltered
@@ -201,13 +201,17 @@ class _InputMaker:
 
     async def run(self, task: Task) -> Sequence[RowDrop]:
         buffer = self._store.buffer(task.row_group)
+        start = self._store.row_group(task.row_group).start
         columns = self._reader.columns
         failures: list[RowFailure] = []
         for row_index, row in enumerate(self._reader.take(task.row_group)):
             try:
                 buffer.put_all(columns, row_index, [keep_cell(column, row[column]) for column in columns])
             except MalformedOutputError as error:
-                failures.append(RowFailure(row_index, error))
+                problem = f"its {error.column!r} is {error.problem}; give {error.expected}"
+                failures.append(
+                    RowFailure(row_index, InputRowError(self._reader.source, start + row_index + 1, problem))
+                )
         return failures
 
 
