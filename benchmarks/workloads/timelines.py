@@ -21,6 +21,15 @@ EXCERPT: Final = 60
 
 COMMON: Final = ("event_kind", "captured_at_monotonic", "sequence")
 OF_TASKS: Final = ("task_id", "task_execution_id", "scheduler_resource_key")
+OF_A_CORRELATION: Final = (
+    "run_id",
+    "row_group",
+    "task_column",
+    "task_type",
+    "scheduling_group_kind",
+    "scheduling_group_identity_hash",
+    "task_execution_id",
+)
 OF_REQUESTS: Final = ("request_attempt_id", "reason_or_outcome")
 
 STEPS_OF_A_REQUEST: Final = {
@@ -111,7 +120,7 @@ def requests_out_of_order(timeline: Sequence[Entry]) -> int:
 def _plain(correlation: Any) -> dict[str, Json] | None:
     if correlation is None or isinstance(correlation, dict):
         return cast("dict[str, Json] | None", correlation)
-    return {name: getattr(correlation, name) for name in correlation.__slots__ if name != "__weakref__"}
+    return {name: getattr(correlation, name) for name in OF_A_CORRELATION}
 
 
 def _name(value: object) -> str | None:
