@@ -16,15 +16,15 @@ work, `completion`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 import attrs
 
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._observe.execution_state import Execution, LayerTimes, ReadyTask
 from trio_sched._observe.limiting import layer_of_deferral
-from trio_sched._observe.marks import ExecutionView, RequestMarks, TaskMarks
-from trio_sched._observe.waits import LAYERS, Layer, WaitBreakdown, nanoseconds, seconds
+from trio_sched._observe.marks import ExecutionView
+from trio_sched._observe.waits import WaitBreakdown, nanoseconds
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.identity import RequestResourceKey
 
@@ -48,131 +48,6 @@ class ColumnWaits:
     waits: WaitBreakdown
 
 
-class _Times:
-    """Nanoseconds by layer, and up to when they are told."""
-
-    __slots__ = ("by_layer", "since", "until")
-
-    def __init__(self, since: int) -> None:
-        self.since = self.until = since
-        self.by_layer: dict[Layer, int] = dict.fromkeys(LAYERS, 0)
-
-    def spend(self, until: int, layer: Layer) -> None:
-        if until > self.until:
-            self.by_layer[layer] += until - self.until
-            self.until = until
-
-    def split(self, until: int, layer: Layer, part: int, rest: Layer) -> None:
-        """Of the time up to `until`, `part` is of `layer`, and what is left of `rest`."""
-        if until > self.until:
-            part = max(0, min(part, until - self.until))
-            self.by_layer[layer] += part
-            self.by_layer[rest] += until - self.until - part
-            self.until = until
-
-    def breakdown(self) -> WaitBreakdown:
-        return WaitBreakdown(**self.by_layer)
-
-
-class _Ready:
-    """A task on its way to a lease."""
-
-    __slots__ = ("enqueued_at", "full", "ready_at", "selected_at", "times")
-
-    def __init__(self, times: _Times) -> None:
-        self.times = times
-        self.ready_at: float | None = None
-        self.enqueued_at: float | None = None
-        self.selected_at: float | None = None
-        self.full = 0
-
-
-@attrs.define(eq=False)
-class _Call:
-    """One outbound attempt, as far as it has come; the fields are those of `RequestMarks`."""
-
-    resource: RequestResourceKey
-    request_attempt_id: str | None
-    request_lease_id: int | None
-    wait_started_at: float | None = None
-    wait_ended_at: float | None = None
-    lease_acquired_at: float | None = None
-    model_request_started_at: float | None = None
-    model_request_completed_at: float | None = None
-    lease_released_at: float | None = None
-    outcome: str | None = None
-
-    def note(self, event: RequestAdmissionEvent) -> None:
-        at, kind = event.captured_at_monotonic, event.event_kind
-        if self.request_lease_id is None:
-            self.request_lease_id = event.request_lease_id
-        if kind == "request_wait_started":
-            self.wait_started_at = at
-        elif kind == "request_wait_completed":
-            self.wait_ended_at = at
-        elif kind in _UNSERVED:
-            self.wait_ended_at, self.outcome = at, event.reason_or_outcome or kind
-        elif kind == "request_lease_acquired":
-            self.lease_acquired_at = at
-        elif kind == "model_request_started":
-            self.model_request_started_at = at
-        elif kind == "model_request_completed":
-            self.model_request_completed_at = at
-        elif kind == "request_lease_released":
-            self.lease_released_at, self.outcome = at, event.reason_or_outcome
-
-    def is_of(self, event: RequestAdmissionEvent) -> bool:
-        attempt, lease_id = event.request_attempt_id, event.request_lease_id
-        return (attempt is not None and self.request_attempt_id == attempt) or (
-            lease_id is not None and self.request_lease_id == lease_id
-        )
-
-    def marks(self) -> RequestMarks:
-        return RequestMarks(*attrs.astuple(self, recurse=False))
-
-
-class _Execution:
-    __slots__ = (
-        "calls",
-        "cooled",
-        "correlation",
-        "held",
-        "lease_id",
-        "marks",
-        "ready",
-        "result",
-        "task_id",
-        "times",
-        "waiting",
-    )
-
-    def __init__(self, correlation: RuntimeCorrelation, ready: _Ready) -> None:
-        self.correlation = correlation
-        self.ready = ready
-        self.times = ready.times
-        self.marks: dict[str, float] = {}
-        self.calls: list[_Call] = []
-        self.task_id: str | None = None
-        self.lease_id: int | None = None
-        self.result: str | None = None
-        self.held = 0
-        self.waiting: list[RequestResourceKey] = []
-        self.cooled = 0
-
-
-_FIRST: Final[dict[str, str]] = {
-    "request_wait_started": "request_wait_started_at",
-    "request_wait_completed": "request_wait_completed_at",
-    "request_lease_acquired": "request_lease_acquired_at",
-    "model_request_started": "model_request_started_at",
-}
-_LAST: Final[dict[str, str]] = {
-    "model_request_completed": "model_request_completed_at",
-    "request_lease_released": "request_lease_released_at",
-}
-_UNSERVED: Final = frozenset({"request_wait_timeout", "request_wait_cancelled", "request_acquire_denied"})
-
-
 class ExecutionBook:
     """Follows every execution of a run. Keeps at most `max_kept` finished ones; the others are only summed up."""
 
@@ -181,8 +56,8 @@ class ExecutionBook:
         self._max_kept = max_kept
         self._follows_tasks = follows_tasks
         self._row_groups: dict[int, int] = {}
-        self._ready: dict[str, _Ready] = {}
-        self._open: dict[str, _Execution] = {}
+        self._ready: dict[str, ReadyTask] = {}
+        self._open: dict[str, Execution] = {}
         self._closing: list[str] = []
         self._closing_at = 0
         self._kept: list[ExecutionView] = []
@@ -216,7 +91,7 @@ class ExecutionBook:
             case "selected" if task_id is not None:
                 self._ready_of(task_id, correlation, now).selected_at = event.captured_at_monotonic
             case "retry_deferred" if task_id is not None:
-                self._ready[task_id] = _Ready(_Times(now))
+                self._ready[task_id] = ReadyTask(LayerTimes(now))
             case "salvage_redispatched" if task_id is not None:
                 reason = event.reason_or_result or ""
                 self._ready_of(task_id, correlation, now).times.spend(now, layer_of_deferral(reason))
@@ -239,30 +114,15 @@ class ExecutionBook:
             if self._follows_tasks:
                 self.late_request_events += 1
                 return
-            execution = self._open[correlation.task_execution_id] = _Execution(correlation, _Ready(_Times(now)))
-        kind = event.event_kind
-        self._spend_running(execution, now)
-        if kind in _FIRST:
-            execution.marks.setdefault(_FIRST[kind], event.captured_at_monotonic)
-        elif kind in _LAST:
-            execution.marks[_LAST[kind]] = event.captured_at_monotonic
-        if kind == "request_wait_started":
-            execution.waiting.append(resource)
-        elif kind == "request_wait_completed" or (kind in _UNSERVED and resource in execution.waiting):
-            if resource in execution.waiting:
-                execution.waiting.remove(resource)
-        elif kind == "request_lease_acquired":
-            execution.held += 1
-        elif kind == "request_lease_released":
-            execution.held -= 1
-        self._note_cooling(execution)
-        _note_call(execution, event, resource)
+            execution = self._open[correlation.task_execution_id] = Execution(correlation, ReadyTask(LayerTimes(now)))
+        execution.spend(now, self._clocks.cooling)
+        execution.request_event(event, resource, self._clocks.cooling)
 
     # Telling
 
     def executions(self) -> tuple[ExecutionView, ...]:
         """The finished executions that were kept, in the order they ended, and then those under way."""
-        under_way = tuple(_view(each, key) for key, each in self._open.items())
+        under_way = tuple(each.view(key) for key, each in self._open.items())
         return (*self._kept, *under_way)
 
     def columns(self) -> dict[str, ColumnWaits]:
@@ -286,7 +146,7 @@ class ExecutionBook:
             self._ready.pop(task_id, None)
             full = self._clocks.full.get(correlation.task_column or "", 0) - ready.full
             ready.times.split(now, "task_admission", full, "fairness")
-            execution = self._open[execution_id] = _Execution(correlation, ready)
+            execution = self._open[execution_id] = Execution(correlation, ready)
             execution.task_id, execution.lease_id = task_id, event.task_lease_id
             execution.marks["task_lease_acquired_at"] = at
             return
@@ -294,7 +154,7 @@ class ExecutionBook:
         if execution_or_none is None:
             return
         execution = execution_or_none
-        self._spend_running(execution, now)
+        execution.spend(now, self._clocks.cooling)
         match event.event_kind:
             case "worker_spawned":
                 execution.marks["worker_spawned_at"] = at
@@ -310,27 +170,13 @@ class ExecutionBook:
             case _:
                 pass
 
-    def _ready_of(self, task_id: str, correlation: RuntimeCorrelation, now: int) -> _Ready:
+    def _ready_of(self, task_id: str, correlation: RuntimeCorrelation, now: int) -> ReadyTask:
         ready = self._ready.get(task_id)
         if ready is None:
             row_group = correlation.row_group
             since = now if row_group is None else self._row_groups.get(row_group, now)
-            ready = self._ready[task_id] = _Ready(_Times(since))
+            ready = self._ready[task_id] = ReadyTask(LayerTimes(since))
         return ready
-
-    def _spend_running(self, execution: _Execution, now: int) -> None:
-        if execution.held > 0:
-            execution.times.spend(now, "provider")
-        elif execution.waiting:
-            cooled = self._clocks.cooling.get(execution.waiting[0], 0) - execution.cooled
-            execution.times.split(now, "cooldown", cooled, "request_admission")
-            self._note_cooling(execution)
-        else:
-            execution.times.spend(now, "completion")
-
-    def _note_cooling(self, execution: _Execution) -> None:
-        if execution.waiting:
-            execution.cooled = self._clocks.cooling.get(execution.waiting[0], 0)
 
     def _close_before(self, now: int) -> None:
         """Let go of what ended earlier. Events of the same instant may still come, in any order."""
@@ -342,48 +188,15 @@ class ExecutionBook:
                 continue
             _sum_up(self._sums, execution)
             if len(self._kept) < self._max_kept:
-                self._kept.append(_view(execution, execution_id))
+                self._kept.append(execution.view(execution_id))
             else:
                 self.not_kept += 1
         self._closing.clear()
 
 
-def _sum_up(sums: dict[str, tuple[dict[str, int], WaitBreakdown]], execution: _Execution) -> None:
+def _sum_up(sums: dict[str, tuple[dict[str, int], WaitBreakdown]], execution: Execution) -> None:
     column = execution.correlation.task_column or ""
     counts, waits = sums.get(column, ({}, WaitBreakdown()))
     result = execution.result or "unknown"
     counts[result] = counts.get(result, 0) + 1
     sums[column] = (counts, waits + execution.times.breakdown())
-
-
-def _note_call(execution: _Execution, event: RequestAdmissionEvent, resource: RequestResourceKey) -> None:
-    call = next((each for each in reversed(execution.calls) if each.is_of(event)), None)
-    if call is None:
-        call = _Call(resource, event.request_attempt_id, event.request_lease_id)
-        execution.calls.append(call)
-    call.note(event)
-
-
-def _view(execution: _Execution, execution_id: str) -> ExecutionView:
-    correlation, ready, times = execution.correlation, execution.ready, execution.times
-    released = execution.marks.get("task_lease_released_at")
-    return ExecutionView(
-        task_execution_id=execution_id,
-        task_id=execution.task_id,
-        task_lease_id=execution.lease_id,
-        column=correlation.task_column,
-        row_group=correlation.row_group,
-        task_type=correlation.task_type,
-        group_kind=correlation.scheduling_group_kind,
-        result=execution.result,
-        started_at=seconds(times.since),
-        ended_at=seconds(times.until) if released is not None else None,
-        marks=TaskMarks(
-            dependency_ready_at=ready.ready_at,
-            ready_enqueued_at=ready.enqueued_at,
-            selected_at=ready.selected_at,
-            **execution.marks,
-        ),
-        requests=tuple(call.marks() for call in execution.calls),
-        waits=times.breakdown(),
-    )
