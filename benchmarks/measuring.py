@@ -2,14 +2,17 @@
 
 Points of one block run together. In each round every candidate runs every point of the block once; candidates of one
 point run directly after each other, so that the two sides of a ratio meet the same machine, and who begins is drawn
-anew each time. Only one process works at any moment.
+anew each time. Only one process works at any moment. In smoke, where counts take the place of times, points run at the
+same time instead, as many as there are processors.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -32,6 +35,14 @@ class Measurements:
     skipped: list[Skipped] = attrs.field(factory=list[Skipped])
     runtimes: dict[str, JsonObject] = attrs.field(factory=dict[str, JsonObject])
     capacity_plan: JsonObject | None = None
+    judged: str = ""
+
+    def take(self, worker: WorkerProcess, point: Point, index: int, answer: dict[str, Any]) -> None:
+        """Keep what one iteration answered, and the capacity plan of the candidate under judgement."""
+        name = worker.candidate.name
+        self.iterations.append(_iteration(name, point, index, len(self.iterations), answer))
+        if name == self.judged:
+            self.capacity_plan = answer["outcome"]["capacity_plan"]
 
 
 def measure(
@@ -44,7 +55,11 @@ def measure(
     progress: Callable[[str], None],
 ) -> Measurements:
     """Run every point at every candidate; the first candidate is the one under judgement."""
-    found = Measurements()
+    found = Measurements(judged=candidates[0].name)
+    if smoke:
+        progress(f"{scenario.scenario_id}: counted at {len(points)} points")
+        _count(scenario, points, candidates, inputs, found)
+        return found
     rng = random.Random(inputs.seed)
     for block, members in itertools.groupby(
         sorted(points, key=lambda point: str(scenario.block(point))), scenario.block
@@ -55,7 +70,7 @@ def measure(
             teams = [
                 (point, workers)
                 for point in of_block
-                if (workers := _team(scenario, point, candidates, inputs, smoke, stack, found))
+                if (workers := _team(scenario, point, candidates, inputs, stack, found, smoke=False))
             ]
             for _ in range(inputs.warm_ups):
                 for _, workers in teams:
@@ -64,14 +79,33 @@ def measure(
             for index in range(inputs.iterations):
                 for point, workers in teams:
                     for worker in rng.sample(workers, len(workers)):
-                        answer = worker.iterate(warm_up=False)
-                        found.iterations.append(
-                            _iteration(worker.candidate.name, point, index, len(found.iterations), answer)
-                        )
-                        if worker.candidate is candidates[0]:
-                            found.capacity_plan = answer["outcome"]["capacity_plan"]
+                        found.take(worker, point, index, worker.iterate(warm_up=False))
                 progress(f"  iteration {index + 1} of {inputs.iterations}")
     return found
+
+
+def _count(
+    scenario: Scenario,
+    points: Sequence[Point],
+    candidates: Sequence[Candidate],
+    inputs: Inputs,
+    found: Measurements,
+) -> None:
+    """Run every point the given number of times, several points at once."""
+
+    def count(point: Point) -> list[tuple[WorkerProcess, int, dict[str, Any]]]:
+        with ExitStack() as stack:
+            workers = _team(scenario, point, candidates, inputs, stack, found, smoke=True)
+            return [
+                (worker, index, worker.iterate(warm_up=False))
+                for index in range(inputs.iterations)
+                for worker in workers
+            ]
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for point, answers in zip(points, pool.map(count, points), strict=True):
+            for worker, index, answer in answers:
+                found.take(worker, point, index, answer)
 
 
 def _team(
@@ -79,9 +113,10 @@ def _team(
     point: Point,
     candidates: Sequence[Candidate],
     inputs: Inputs,
-    smoke: bool,
     stack: ExitStack,
     found: Measurements,
+    *,
+    smoke: bool,
 ) -> list[WorkerProcess]:
     """A prepared worker for every candidate that runs this point."""
     workers: list[WorkerProcess] = []

@@ -1,8 +1,8 @@
 """Run family 7: print its tables and write them, with all figures, to a folder.
 
 `python -m benchmarks.aimd --out FOLDER` takes some minutes of one core. `--smoke` takes seconds: one seed, a short
-span, the control line and every scripted provider, no sweep. With `--peer-python`, the Python of an environment that
-has data-designer-engine, the peer's controller is put through the same scenarios, at the same time.
+span, the control line and every scripted provider, no sweep. With `--peer` the peer's controller is put through the
+same scenarios, at the same time, in the environment that the harness makes for it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from benchmarks.aimd.ours import Tuning, controllers, in_simulated_time, rules
 from benchmarks.aimd.results import ControlLine, Result, run_scenarios
 from benchmarks.aimd.scenarios import FULL, SCENARIOS, SMOKE
 from benchmarks.aimd.sweep import CHOSEN, Point, grid, neighbourhood, slices, sweep
+from benchmarks.environments import peer_python
 
 __all__ = ["main"]
 
@@ -33,12 +34,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="one seed, a short span, no sweep")
     parser.add_argument("--seeds", type=int, default=5, help="seeds per point, from 1 up")
-    parser.add_argument("--peer-python", help="the Python of an environment that has data-designer-engine")
+    parser.add_argument("--peer", action="store_true", help="the peer's controller too, in an environment of its own")
     parser.add_argument("--out", type=Path, help="folder for aimd.json, summary.md and sweep.md")
     options = parser.parse_args(arguments)
     seeds = [1] if options.smoke else list(range(1, options.seeds + 1))
     run = Run(SMOKE if options.smoke else FULL, seeds)
-    peer = None if options.peer_python is None else start_peer(options.peer_python, seeds[:2], smoke=options.smoke)
+    peer = start_peer(peer_python(()), seeds[:2], smoke=options.smoke) if options.peer else None
     run.candidates["ours"] = run_scenarios(rules(CHOSEN), SCENARIOS, seeds, run.span, tell)
     if not options.smoke:
         for name, tuning in ALTERNATIVES.items():
