@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import itertools
 import json
 import sys
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from sequential import run_sequentially
 
 import trio_sched as ts
+from trio_sched._pipeline.run_document import RunDocument
 from trio_sched.lowlevel import inline
 
 Mode = Literal["never", "always", "if-possible"]
@@ -381,6 +383,29 @@ def test_what_a_crash_left_half_written_is_removed_and_nothing_else(tmp_path: Pa
     assert result.records == 20
     assert not any(path.exists() for path in ours)
     assert all(path.exists() for path in others)
+
+
+def test_an_attempt_that_never_began_leaves_no_trace_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    first = run([number], out, records=20)
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(RunDocument, "write_start", refuse)
+            with pytest.raises(ts.OutputNotWritableError):
+                run([number], out, records=20, resume="always")
+    assert [path.name for path in (out / "attempts").iterdir()] == ["1"]
+    assert first.run_id in (out / "attempts" / "1" / "events" / "scheduler.jsonl").read_text()
+    part(out, 1).unlink()
+    second = run([number], out, records=20, resume="always")
+    run([number], out, records=20, resume="always")
+    assert sorted(path.name for path in (out / "attempts").iterdir()) == ["1", "2"]
+    assert second.run_id in (out / "attempts" / "2" / "events" / "scheduler.jsonl").read_text()
+
+
+def refuse(document: RunDocument) -> None:
+    raise ts.OutputNotWritableError(Path("run.json"), OSError(errno.ENOSPC, "No space left on device"))
 
 
 def test_a_crash_before_the_first_document_leaves_a_folder_to_begin_in(tmp_path: Path) -> None:

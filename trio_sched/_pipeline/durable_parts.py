@@ -66,7 +66,10 @@ class DurableParts:
 def read_durable_parts(
     folder: RunFolder, part_format: PartFormat, columns: Sequence[str], *, buffer_size: int, records: int | None
 ) -> DurableParts:
-    """Read every part. records: rows of the dataset, None where only the input knows. Raises `OutputDamagedError`."""
+    """Read every part. records: rows of the dataset, None where only the input knows.
+
+    Raises `OutputDamagedError` for a part that is not whole, `OSError` for one that cannot be read.
+    """
     found = folder.parts()
     row_groups = RowGroupSet()
     rows = dropped = filtered = size = 0
@@ -97,13 +100,13 @@ def read_durable_parts(
 
 
 def read_missing_rows(folder: RunFolder, row_group: int) -> MissingRows:
-    """The rows that a durable row group lacks. Raises `OutputDamagedError`."""
+    """The rows that a durable row group lacks. Raises `OutputDamagedError` or `OSError`."""
     path = folder.dropped_file(row_group)
     try:
         document: object = json.loads(path.read_bytes())
     except FileNotFoundError:
         return MissingRows()
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise OutputDamagedError(path, str(error)) from error
     dropped, filtered = _numbers(document, "dropped_rows"), _numbers(document, "filtered_rows")
     if dropped is None or filtered is None:
@@ -124,6 +127,11 @@ def _read_part(
     """How many rows a part has, and which it lacks."""
     try:
         living = count_rows(part_format, part, columns)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        raise OutputDamagedError(part, str(error)) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # Arrow tells of a torn page in this way.
         raise OutputDamagedError(part, str(error)) from error
     return living, read_missing_rows(folder, row_group)

@@ -13,7 +13,6 @@ Only `data/` and `dropped/` say how far a run has come.
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -146,14 +145,24 @@ class RunFolder:
             flush_folder(self.dropped)
 
     def set_attempt_aside(self) -> None:
-        """Keep what the attempt before wrote, other than data, in a folder of `attempts/`. Raises `OSError`."""
-        aside = next(path for number in itertools.count(1) if not (path := self.attempts / str(number)).exists())
-        make_folder(aside)
-        write_durably(aside / self.run_file.name, self.run_file.read_bytes())
+        """Keep what the attempt before wrote, other than data, in a folder of `attempts/`. Raises `OSError`.
+
+        An attempt that ended before its `run.json` may have moved some of it already; the rest is put beside that.
+        """
+        document = self.run_file.read_bytes()
+        aside = self._last_aside()
+        if aside is None or not _holds(aside / self.run_file.name, document):
+            aside = self.attempts / str(int(aside.name) + 1 if aside is not None else 1)
+            make_folder(aside)
+            write_durably(aside / self.run_file.name, document)
         for name in _OF_AN_ATTEMPT:
-            if (self.path / name).exists():
+            if (self.path / name).exists() and not (aside / name).exists():
                 (self.path / name).rename(aside / name)
         flush_folder(self.path)
+
+    def _last_aside(self) -> Path | None:
+        numbers = [int(path.name) for path in _files(self.attempts) if path.name.isdecimal()]
+        return self.attempts / str(max(numbers)) if numbers else None
 
     def _part_files(self) -> Iterator[tuple[PartFormat, Path]]:
         formats: dict[PartFormatName, PartFormat] = {}
@@ -166,6 +175,10 @@ class RunFolder:
 def _files(folder: Path) -> Iterator[Path]:
     if folder.exists():
         yield from folder.iterdir()
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.exists() and path.read_bytes() == content
 
 
 def _is_ours(temporary: Path) -> bool:
