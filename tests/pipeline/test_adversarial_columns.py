@@ -116,6 +116,37 @@ def test_errors_beside_a_cancellation_do_not_fail_the_run(tmp_path: Path) -> Non
     mocked(lambda: run_and_cancel([number, divided], tmp_path / "out", started))
 
 
+@pytest.mark.parametrize("sync", [False, True])
+def test_one_that_goes_on_after_its_row_was_given_up_changes_nothing(tmp_path: Path, sync: bool) -> None:
+    given_up = trio.Event()
+
+    @ts.column(needs=["number"], outputs=["late", "later"])
+    async def stubborn(row: Row) -> Row:
+        with trio.CancelScope(shield=True):
+            await given_up.wait()
+            await trio.sleep(1)
+        return {"late": 1, "later": 2}
+
+    @ts.column(needs=["number"], outputs=["late", "later"])
+    def in_a_thread(row: Row) -> Row:
+        return {"late": 1, "later": 2}
+
+    @ts.column(needs=["number"])
+    async def picky(row: dict[str, int]) -> int:
+        if row["number"] == 1:
+            given_up.set()
+            raise LookupError
+        return 0
+
+    @ts.batch_column(needs=["later"])
+    async def rows_left(rows: list[Row]) -> list[int]:
+        return [len(rows)] * len(rows)
+
+    steps = [number, in_a_thread if sync else stubborn, picky, rows_left]
+    result = simulate(steps, tmp_path / "out", records=3)
+    assert [(row["number"], row["rows_left"]) for row in result.rows()] == [(0, 2), (2, 2)]
+
+
 class CancelAtStep(trio.abc.Instrument):
     """Cancels a scope before the given step of any task."""
 

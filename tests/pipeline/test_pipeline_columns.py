@@ -348,6 +348,11 @@ def test_bad_declarations_are_refused_where_they_stand() -> None:
         ts.column(needs=["a"], outputs=["b"], name="c")
     with pytest.raises(ts.PipelineError, match="needs no other column"):
         ts.batch_column(needs=[])(one)
+    for model in (3, ["m", 3]):
+        with pytest.raises(
+            ts.PipelineError, match=r"^model must be a Model or the name of one, or a list of those, got 3$"
+        ):
+            ts.column(needs=["a"], model=cast("str", model))
     with pytest.raises(ts.PipelineError, match="calls a model and must be made by an async function"):
         ts.batch_column(needs=["a"], model="m")(one)
 
