@@ -141,10 +141,12 @@ UTILISATION = _scenario(
     "utilisation",
     "idle capacity and utilisation",
     ("less work than capacity", "more work than capacity", "unequal groups", "one endpoint for all"),
-    Headline("utilisation[model]", "successful call-seconds over what the cap could carry", unit="of 1"),
-    Headline("utilisation[slow]", "the same at the slow endpoint of two", unit="of 1"),
+    Headline("utilisation[model]", "successful call-seconds over what the cap could carry", unit="parts of one"),
+    Headline("utilisation[slow]", "the same at the slow endpoint of two", unit="parts of one"),
     Headline("active_capacity_integral", "lease-seconds, simulated", unit="s"),
-    Headline("jain_index[endpoint:simulated/model]", "Jain's index of groups that share an endpoint", unit="of 1"),
+    Headline(
+        "jain_index[endpoint:simulated/model]", "Jain's index of groups that share an endpoint", unit="parts of one"
+    ),
     IDLE_GAP,
     MAKESPAN,
     TASK_COST,
