@@ -342,8 +342,10 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
         "data/part-00002.jsonl",
         "events/request.jsonl",
         "events/scheduler.jsonl",
+        "report.html",
         "run.json",
         "run.lock",
+        "trace.json",
     ]
     run = json.loads((out / "run.json").read_text())
     assert (run["status"], run["rows"], run["dropped_rows"]) == ("completed", 25, 0)

@@ -6,6 +6,7 @@ import csv
 import errno
 import itertools
 import json
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
@@ -109,7 +110,13 @@ def test_only_what_is_missing_is_made_and_the_result_speaks_of_the_whole(tmp_pat
     assert (document["status"], document["rows"]) == ("completed", 47)
     earlier = out / "attempts" / "1"
     assert json.loads((earlier / "run.json").read_text())["run_id"] == first.run_id
-    assert sorted(path.name for path in earlier.iterdir()) == ["capacity_plan.json", "events", "run.json"]
+    assert sorted(path.name for path in earlier.iterdir()) == [
+        "capacity_plan.json",
+        "events",
+        "report.html",
+        "run.json",
+        "trace.json",
+    ]
     assert first.run_id in (earlier / "events" / "scheduler.jsonl").read_text()
 
 
@@ -525,6 +532,32 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, caplog: pytest.Log
     assert (result.records, result.earlier.rows) == (30, 20)
     resumed_from = json.loads((tmp_path / "out" / "run.json").read_text())["resumed_from"]
     assert resumed_from["status"] == "interrupted"
+
+
+def test_a_run_that_stopped_because_too_much_failed_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    healthy = False
+
+    @ts.column(needs=["number"])
+    async def flaky(row: dict[str, int]) -> int:
+        if not healthy and row["number"] >= 200:
+            raise LookupError
+        return row["number"]
+
+    rows: Rows = [{"number": n} for n in range(500)]
+    with caplog.at_level(logging.WARNING, logger="trio_sched.run"):
+        first = run([flaky], tmp_path / "out", rows=rows)
+    assert first.status == "stopped_early"
+    kept = len(list((tmp_path / "out" / "data").iterdir()))
+    assert f"run stopped early: {kept} row groups are kept" in caplog.text
+    stop = str(first.scheduler.early_stop)
+    assert f'stopped      before the end: {stop}; to go on: resume="if-possible"' in first.summary()
+    document = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (document["status"], document["early_stop"]) == ("stopped_early", stop)
+    healthy = True
+    second = run([flaky], tmp_path / "out", rows=rows, resume="if-possible")
+    assert second.status == "completed"
+    assert second.records + second.dropped == 500
+    assert second.dropped == first.dropped < 200
 
 
 async def test_the_data_of_a_resumed_run_are_those_of_a_sequential_one(tmp_path: Path) -> None:

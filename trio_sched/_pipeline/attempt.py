@@ -44,6 +44,7 @@ from trio_sched._pipeline.resume import (
 from trio_sched._pipeline.run_document import RunDocument
 from trio_sched._pipeline.runner import PipelineRunner
 from trio_sched._pipeline.store import PartStore
+from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT, write_views
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._scheduler.config import SchedulerConfig
@@ -99,13 +100,25 @@ class RunAttempt:
         try:
             with single_error():
                 result = attrs.evolve(await self._run_with_sinks(event_sink, watch, document.run_id), earlier=earlier)
+                if self.config.write_events:
+                    await write_views(self.folder, self.blocking, patience=PATIENCE_AT_THE_END)
         except BaseException as error:
             with _quietly("run.json"):
                 document.write_end(_status(error), error=type(error).__name__)
             self._advise(error)
+            if self.config.write_events:
+                with trio.CancelScope(shield=True):
+                    await write_views(self.folder, self.blocking, patience=PATIENCE_ON_THE_WAY_OUT)
             raise
-        status = "cancelled" if result.scheduler.cancelled else "completed"
-        document.write_end(status, rows=result.records, dropped_rows=result.dropped, filtered_rows=result.filtered)
+        document.write_end(
+            result.status,
+            early_stop=str(result.scheduler.early_stop) if result.scheduler.early_stop is not None else None,
+            rows=result.records,
+            dropped_rows=result.dropped,
+            filtered_rows=result.filtered,
+        )
+        if result.status != "completed":
+            logger.warning("run %s: %s", result.status.replace("_", " "), resume_advice(self.folder))
         return result
 
     def _advise(self, error: BaseException) -> None:

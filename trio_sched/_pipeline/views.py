@@ -1,0 +1,62 @@
+"""Makes `trace.json` and `report.html` when an attempt is over, however it ended.
+
+That takes some 0.1 ms an event, in a worker thread. Nobody waits for it longer than is reasonable: what was not made
+within that time, or when the run is cancelled or interrupted meanwhile, is not there, and the log says how to make it
+later. Nothing that goes wrong here changes how the run ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from threading import Event
+from typing import Final
+
+import trio
+
+from trio_sched._blocking import Blocking
+from trio_sched._observe.run_views import REPORT_FILE, TRACE_FILE, write_run_views
+from trio_sched._pipeline.folder import RunFolder
+from trio_sched._unwrap import single_error
+
+__all__ = ["PATIENCE_AT_THE_END", "PATIENCE_ON_THE_WAY_OUT", "write_views"]
+
+logger = logging.getLogger("trio_sched.run")
+
+PATIENCE_AT_THE_END: Final = 60.0
+"""Seconds to spend on a run that came to its end."""
+PATIENCE_ON_THE_WAY_OUT: Final = 5.0
+"""Seconds to spend when somebody waits for the error, or pressed Ctrl-C."""
+
+
+async def write_views(folder: RunFolder, blocking: Blocking, *, patience: float) -> None:
+    """Make both files of the event files in `folder`, within `patience` seconds."""
+    stop = Event()
+    deadline = time.monotonic() + patience
+    written = trio.Event()
+
+    async def write() -> None:
+        try:
+            made = await blocking(
+                write_run_views, folder.path, keep_going=lambda: not stop.is_set() and time.monotonic() < deadline
+            )
+            if not made:
+                logger.warning(
+                    "%s and %s take longer than %.0f s and are left out; `trio-sched report %s` makes them",
+                    TRACE_FILE,
+                    REPORT_FILE,
+                    patience,
+                    folder.path,
+                )
+        except Exception:
+            # The data are safe, and the events too: a picture of them may be missing.
+            logger.exception("%s and %s could not be made", TRACE_FILE, REPORT_FILE)
+        written.set()
+
+    with single_error():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, name="trace and report")
+            try:
+                await written.wait()
+            finally:
+                stop.set()
