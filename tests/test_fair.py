@@ -283,8 +283,6 @@ def test_lanes_have_heads_of_their_own_and_one_order() -> None:
     assert (order.head("x"), order.head("y"), order.head("z"), order.head()) == ("a", "b", None, None)
     assert list(order.ranked()) == list(order.ranked("x", "y")) == ["a", "b", "c"]
     assert list(order.ranked("x", "nobody")) == ["a", "c"]
-    assert order.first("x") < order.first("y")  # type: ignore[operator]  # both lanes have somebody
-    assert order.first("z") is None
     place = order.rank("a")
     order.move("a", "y")
     assert order.rank("a") == place

@@ -100,7 +100,7 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         """Whoever owes nothing and would stay within its share of everything it competes for."""
         if isinstance(standing, str):
             return standing == "always entitled"
-        return all(not part.debt and part.projected <= self._strict_share(part, competition) for part in standing)
+        return all(not part.debt and part.projected <= self._share_of(part, competition) for part in standing)
 
     def kind(self, standing: BorrowStanding) -> StandingKind:
         """It does at the ends of the scale."""
@@ -125,17 +125,21 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         account = admission_view.account(item.group.key)
         if self._is_within_any_share(item.resource_request, account):
             return ALLOWED
-        return self._judge(self._parts(item, account), self.competition(item, queue_view, admission_view))
+        competition = self.competition(item, queue_view, admission_view)
+        if self._borrows_freely and len(item.resource_request.competed_for) == 1:
+            (resource,) = item.resource_request.competed_for
+            if not competition.is_contested(resource):
+                amount = item.resource_request.amounts[resource]
+                share = self._strict_share(resource, item.group.weight, item.group.admitted_limit, competition)
+                above = account.held.get(resource, 0) + amount - share
+                return _borrowing((resource, min(amount, above))) if above > 0 else ALLOWED
+        return self._judge(self._parts(item, account), competition)
 
     def _judge(
         self, parts: tuple[ResourceStanding, ...], competition: Competition[BorrowStanding]
     ) -> TaskAdmissionPolicyDecision:
-        shares = [self._strict_share(part, competition) for part in parts]
-        is_entitled = True
-        for part, share in zip(parts, shares, strict=True):
-            if part.debt or part.projected > share:
-                is_entitled = False
-        if is_entitled:
+        shares = [self._share_of(part, competition) for part in parts]
+        if all(not part.debt and part.projected <= share for part, share in zip(parts, shares, strict=True)):
             return ALLOWED
         borrowed: list[tuple[SchedulerResourceKey, int]] = []
         for part, share in zip(parts, shares, strict=True):
@@ -188,18 +192,27 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
             ]
         )
 
-    def _strict_share(self, part: ResourceStanding, competition: Competition[BorrowStanding]) -> int:
-        limit = competition.admission_view.resource_limits[part.resource]
-        total_weight, groups = competition.field(part.resource)
+    def _share_of(self, part: ResourceStanding, competition: Competition[BorrowStanding]) -> int:
+        return self._strict_share(part.resource, part.weight, part.admitted_limit, competition)
+
+    def _strict_share(
+        self,
+        resource: SchedulerResourceKey,
+        weight: float,
+        admitted_limit: int | None,
+        competition: Competition[BorrowStanding],
+    ) -> int:
+        limit = competition.admission_view.resource_limits[resource]
+        total_weight, groups = competition.field(resource)
         if groups == 1:
-            weight, total_weight = 1, 2
+            own_weight, total_weight = 1, 2
         else:
-            weight = exact_weight(part.weight)
+            own_weight = exact_weight(weight)
         if self._config.strict_share_rounding == "ceil":
-            share = -(-limit * weight // total_weight)
+            share = -(-limit * own_weight // total_weight)
         else:
-            share = max(1, limit * weight // total_weight)
-        return share if part.admitted_limit is None else min(share, part.admitted_limit)
+            share = max(1, limit * own_weight // total_weight)
+        return share if admitted_limit is None else min(share, admitted_limit)
 
     def _ceiling(self, group: TaskGroupKey, resource: SchedulerResourceKey) -> int | None:
         config = self._config

@@ -276,8 +276,10 @@ class TaskAdmissionController:
 
     def _apply(self, delta: PolicyStateDelta, own: TaskGroupKey) -> None:
         self._state.apply(delta, own)
-        for name, count in delta.diagnostic_counters.items():
-            self._count(name, count)
+        counted = delta.diagnostic_counters
+        if counted:
+            for name, count in counted.items():
+                self._count(name, count)
 
     def _not_released(self, lease: TaskAdmissionLease, held: TaskAdmissionLease | None) -> ReleaseResult:
         reason: ReleaseReason

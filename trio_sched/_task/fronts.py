@@ -21,16 +21,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush, heapreplace
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
+
+import trio
 
 from trio_sched._fair import FairPlace
 from trio_sched._resources.task import SchedulerResourceKey, TaskGroupKey
-from trio_sched._task.heads import HeadBucket, HeadClass
+from trio_sched._task.heads import HeadBucket, HeadClass, QueuedGroup
 
 __all__ = ["Examiner", "FoundHead", "Fronts"]
 
 Place: TypeAlias = FairPlace[TaskGroupKey]
-Ask: TypeAlias = Callable[[TaskGroupKey], bool]
+Ask: TypeAlias = Callable[[QueuedGroup], bool]
 
 _SPARE_STALE: Final = 8
 
@@ -42,10 +44,6 @@ class Examiner(Protocol):
         """A resource of which too little is free for the heads of `bucket`, or None."""
         ...
 
-    def has_free(self, resource: SchedulerResourceKey, /) -> bool:
-        """Whether any unit of `resource` is free."""
-        ...
-
     @property
     def epoch(self) -> int:
         """Of which `HeadBucket.seen` tells."""
@@ -55,16 +53,29 @@ class Examiner(Protocol):
         """Look again how the groups of `bucket` stand; whether any stands differently."""
         ...
 
+    def first_group(self, place: Place, /) -> QueuedGroup:
+        """The group that stands there."""
+        ...
+
+    def restand(self, group: QueuedGroup, /) -> bool:
+        """Look again how a stale group stands; whether it stands differently."""
+        ...
+
     def refuses(self, examined: HeadClass, /) -> bool:
         """Whether the heads of a class that has room are refused."""
         ...
 
 
 class _Front:
-    __slots__ = ("classes", "heap", "name")
+    __slots__ = ("classes", "heap", "limiter", "name")
 
-    def __init__(self, name: SchedulerResourceKey | tuple[SchedulerResourceKey, ...] | None) -> None:
+    def __init__(
+        self,
+        name: SchedulerResourceKey | tuple[SchedulerResourceKey, ...] | None,
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> None:
         self.name = name
+        self.limiter = limiter
         self.classes = 0
         self.heap: list[tuple[Place, int, HeadClass]] = []
 
@@ -91,11 +102,8 @@ class _Front:
             heapreplace(heap, (now, id(entered), entered))
 
 
-class FoundHead(NamedTuple):
-    """An eligible head: the place of its group in fair order, and its class."""
-
-    place: Place
-    head_class: HeadClass
+FoundHead: TypeAlias = tuple[Place, QueuedGroup, HeadClass]
+"""An eligible head: the place of its group in fair order, its group, and its class."""
 
 
 class Fronts:
@@ -147,14 +155,15 @@ class Fronts:
         fronts = [self._open]
         if self._stirred:
             for resource, front in tuple(self._stirred.items()):
-                if examiner.has_free(resource):
+                limiter = front.limiter
+                if limiter is not None and limiter.borrowed_tokens < limiter.total_tokens:
                     fronts.append(front)
                 else:
                     del self._stirred[resource]
         found = self._first_of(fronts, examiner, ask, is_decided, None)
         if self._held:
             for front in tuple(self._held.values()):
-                if found is None or not _competes(found.head_class, front):
+                if found is None or not _competes(found[2], front):
                     found = self._first_of([front], examiner, ask, is_decided, found) or found
         return found
 
@@ -166,7 +175,7 @@ class Fronts:
         try:
             while True:
                 examined: HeadClass | None = None
-                place: Place | None = None if found is None else found.place
+                place: Place | None = None if found is None else found[0]
                 examined_front = self._open
                 for front in fronts:
                     heap = front.heap
@@ -191,6 +200,9 @@ class Fronts:
                 if resource is None:
                     if bucket.unsettled and examiner.settle(bucket):
                         continue
+                    group = examiner.first_group(place)
+                    if group.is_stale and examiner.restand(group):
+                        continue
                     kind = examined.kind
                     if kind == "unentitled" and examiner.refuses(examined):
                         if examined_front.name == bucket.request.competed_for:
@@ -199,15 +211,11 @@ class Fronts:
                         continue
                     if is_decided:
                         if kind != "depends" or not examiner.refuses(examined):
-                            return FoundHead(place, examined)
-                    elif ask(place[2].key):
-                        return FoundHead(place, examined)
+                            return place, group, examined
+                    elif ask(group):
+                        return place, group, examined
                 elif resource != examined_front.name:
-                    self._move(examined, self._parked_front(resource), place)
-                    continue
-                elif not examiner.has_free(resource):
-                    del self._stirred[resource]
-                    fronts.remove(examined_front)
+                    self._move(examined, self._parked_front(resource, bucket), place)
                     continue
                 heappop(examined_front.heap)
                 aside.append((examined_front, examined, place))
@@ -215,10 +223,11 @@ class Fronts:
             for front, examined, place in aside:
                 front.push(examined, place)
 
-    def _parked_front(self, resource: SchedulerResourceKey) -> _Front:
+    def _parked_front(self, resource: SchedulerResourceKey, lacking: HeadBucket) -> _Front:
         front = self._parked.get(resource)
         if front is None:
-            front = self._parked[resource] = _Front(resource)
+            limiter = next(limiter for wanted, limiter, _ in lacking.wants if wanted == resource)
+            front = self._parked[resource] = _Front(resource, limiter)
         return front
 
     def _held_front(self, held: HeadClass) -> _Front:

@@ -15,8 +15,9 @@ from typing import TypeAlias
 import trio
 
 from trio_sched._fair import FairOrder
-from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest, TaskGroupKey
-from trio_sched._task.fronts import Fronts
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
+from trio_sched._task.fronts import Fronts, Place
+from trio_sched._task.head_classes import HeadClasses
 from trio_sched._task.heads import HeadBucket, HeadClass, QueuedGroup, StandingSource, exact_weight, gathers
 
 __all__ = ["HeadIndex"]
@@ -35,19 +36,16 @@ class HeadIndex:
     __slots__ = (
         "__weakref__",
         "_aspect",
-        "_buckets",
-        "_by_resource",
         "_changed",
         "_claims",
+        "_classes",
         "_fronts",
-        "_gathering",
         "_groups",
         "_heads",
         "_is_decided",
         "_order",
         "_seen_source_version",
         "_seen_version",
-        "_version",
         "epoch",
         "gathering_heads",
         "memo",
@@ -67,13 +65,10 @@ class HeadIndex:
         self._heads = heads
         self._order = order
         self._fronts = Fronts()
-        self._buckets: dict[tuple[SchedulerResourceRequest, Hashable], HeadBucket] = {}
-        self._by_resource: dict[SchedulerResourceKey, dict[HeadBucket, None]] = {}
-        self._gathering: dict[HeadBucket, None] = {}
+        self._classes = HeadClasses(order, self._fronts)
         self._changed: set[QueuedGroup] = set()
         self._claims: Collection[object] = ()
         self._is_decided = False
-        self._version = 0
         self._seen_version = self._seen_source_version = -1
         self.sure_item: SchedulableTask | None = None
         self.sure_version = -1
@@ -90,7 +85,7 @@ class HeadIndex:
     def bind(self, source: StandingSource, aspect: Aspect | None) -> None:
         """Class heads by how they stand with `source`, and by `aspect`, if its answer is not the only one."""
         for group in self._groups.values():
-            self._leave(group)
+            self._classes.leave(group)
         self._changed.update(self._groups.values())
         self._seen_version = self._seen_source_version = -1
         self._aspect = aspect
@@ -105,12 +100,11 @@ class HeadIndex:
         found = None if group is None else self._groups.get(group)
         if found is not None:
             known = found.head_class
-            if (
-                known is None
-                or (freed and known.kind == "unentitled")
-                or known.bucket.claim is not None
-                or self._claims
-            ):
+            if known is None or known.bucket.claim is not None or self._claims:
+                self._changed.add(found)
+            elif self._is_decided and (not freed or known.kind == "entitled"):
+                found.is_stale = True
+            elif known.kind == "unentitled":
                 self._changed.add(found)
             else:
                 known.bucket.unsettled.add(found)
@@ -136,12 +130,12 @@ class HeadIndex:
         """`group` has no head any more."""
         self.gathering_heads -= group.gathers
         self._changed.discard(group)
-        self._leave(group)
+        self._classes.leave(group)
 
     # What selection and policies ask
 
     @trio.lowlevel.enable_ki_protection
-    def first_eligible(self, ask: Callable[[TaskGroupKey], bool]) -> SchedulableTask | None:
+    def first_eligible(self, ask: Callable[[QueuedGroup], bool]) -> SchedulableTask | None:
         """The first head in fair order that lacks nothing and that `ask` agrees to; one of each class is asked about.
 
         Where the source alone answers, and knows of every class whether it is refused, `ask` is not needed.
@@ -150,7 +144,7 @@ class HeadIndex:
         assert source is not None
         if not source.is_open:
             return None
-        if self._changed or self._version != self._seen_version or source.version != self._seen_source_version:
+        if self._changed or self._classes.version != self._seen_version or source.version != self._seen_source_version:
             self._catch_up()
         if self._claims:
             self._fronts.stir_all()
@@ -158,11 +152,28 @@ class HeadIndex:
         found = self._fronts.first(self, ask, is_decided)
         if found is None:
             return None
-        item = self._groups[found.place[2].key].head
+        _, group, head_class = found
+        item = group.head
         if is_decided and not self._claims:
             self.sure_item, self.sure_version = item, source.version
-            self.sure_is_entitled = found.head_class.kind == "entitled"
+            self.sure_is_entitled = head_class.kind == "entitled"
         return item
+
+    def first_group(self, place: Place) -> QueuedGroup:
+        """The group that stands there."""
+        return self._groups[place[2].key]
+
+    def restand(self, group: QueuedGroup) -> bool:
+        """Look again how a stale group stands; whether it stands differently."""
+        known = group.head_class
+        assert known is not None
+        assert self.source is not None
+        standing = self.source.standing(group.head)
+        group.is_stale = False
+        if standing == known.standing:
+            return False
+        self._classes.stand(group, known, standing, self.source)
+        return True
 
     def shows(self, source: object) -> bool:
         """Whether heads are classed by how they stand with `source`."""
@@ -184,12 +195,6 @@ class HeadIndex:
                         break
         return bucket.lacks
 
-    def has_free(self, resource: SchedulerResourceKey) -> bool:
-        """Whether any unit of `resource` is free to anybody."""
-        assert self.source is not None
-        limiter = self.source.limiters.get(resource)
-        return limiter is not None and limiter.borrowed_tokens < limiter.total_tokens
-
     def refuses(self, examined: HeadClass) -> bool:
         """Whether the heads of a class that has room are refused."""
         assert self.source is not None
@@ -197,8 +202,10 @@ class HeadIndex:
 
     def is_alone(self, resource: SchedulerResourceKey) -> bool:
         """Whether at most one head asks for `resource`."""
-        buckets = self._by_resource.get(resource, ())
-        return len(buckets) < 2 and all(bucket.count < 2 for bucket in buckets)
+        buckets = self._classes.by_resource.get(resource)
+        if not buckets:
+            return True
+        return len(buckets) == 1 and next(iter(buckets)).count == 1
 
     def is_head_with_room(self, item: SchedulableTask) -> bool:
         """Whether `item` heads its group and lacks nothing."""
@@ -207,36 +214,37 @@ class HeadIndex:
             return False
         self._catch_up()
         assert group.head_class is not None
-        return self.lacks(group.head_class.bucket) is None
+        bucket = group.head_class.bucket
+        return (bucket.lacks if bucket.seen == self.epoch else self.lacks(bucket)) is None
 
     def with_room(self, resource: SchedulerResourceKey) -> Sequence[HeadBucket]:
         """The buckets that ask for `resource`, and all of whose units are free."""
         self._catch_up()
-        found = [bucket for bucket in self._by_resource.get(resource, ()) if self.lacks(bucket) is None]
+        found = [bucket for bucket in self._classes.by_resource.get(resource, ()) if self.lacks(bucket) is None]
         for bucket in found:
             if bucket.unsettled:
                 self.settle(bucket)
+            while any(self._restand_first(each) for each in tuple(bucket.classes.values())):
+                pass
         return found
 
     def settle(self, bucket: HeadBucket) -> bool:
-        """Look again how the groups of `bucket` stand; whether any stands differently."""
-        assert self.source is not None
-        standing_of = self.source.standing
+        """Look again how the unsettled groups of `bucket` stand; whether any stands differently."""
         moved = False
         for group in tuple(bucket.unsettled):
-            known = group.head_class
-            assert known is not None
-            standing = standing_of(group.head)
-            if standing != known.standing:
-                self._stand(group, known, standing)
+            if self.restand(group):
                 moved = True
             bucket.unsettled.discard(group)
         return moved
 
+    def _restand_first(self, examined: HeadClass) -> bool:
+        group = self.first_group(examined.lane.heap[0])
+        return group.is_stale and self.restand(group)
+
     def gathering(self) -> Iterable[HeadBucket]:
         """The buckets whose units may come free one at a time."""
         self._catch_up()
-        return self._gathering
+        return self._classes.gathering
 
     def first_of(self, bucket: HeadBucket) -> SchedulableTask:
         """The head of `bucket` that is first in fair order."""
@@ -265,91 +273,25 @@ class HeadIndex:
                 head = group.head
                 claim = source.claim(head) if has_claims else None
                 self._place(group, claim, source.standing(head), None if aspect is None else aspect(head))
-        if self._version != self._seen_version or source.version != self._seen_source_version:
-            self._seen_version, self._seen_source_version = self._version, source.version
+        if self._classes.version != self._seen_version or source.version != self._seen_source_version:
+            self._seen_version, self._seen_source_version = self._classes.version, source.version
             self.epoch += 1
 
     @trio.lowlevel.enable_ki_protection
     def _place(self, group: QueuedGroup, claim: Hashable, standing: Hashable, aspect: Hashable) -> None:
-        head, old = group.head, group.head_class
+        head, known = group.head, group.head_class
         request, spec = head.resource_request, head.group
         if (
-            old is None
-            or old.standing != standing
-            or old.aspect != aspect
-            or old.bucket.claim is not claim
-            or (request is not old.bucket.request and request != old.bucket.request)
+            known is None
+            or known.standing != standing
+            or known.aspect != aspect
+            or known.bucket.claim is not claim
+            or (request is not known.bucket.request and request != known.bucket.request)
             or (spec is not group.spec and exact_weight(spec.weight) != group.exact_weight)
         ):
-            found = self._class(request, claim, standing, aspect)
-            found.count += 1
-            found.bucket.count += 1
-            self._leave(group)
-            group.spec = spec
-            group.exact_weight = exact_weight(spec.weight)
-            found.bucket.exact_weight += group.exact_weight
-            group.head_class = found
-            found.lane = self._order.move(group.key, found)
-            self._fronts.join(found)
-            self._version += 1
+            assert self.source is not None
+            self._classes.enter(group, claim, standing, aspect, self.source)
         else:
-            old.bucket.unsettled.discard(group)
+            known.bucket.unsettled.discard(group)
+        group.is_stale = False
         self._changed.discard(group)
-
-    @trio.lowlevel.enable_ki_protection
-    def _stand(self, group: QueuedGroup, old: HeadClass, standing: Hashable) -> None:
-        """`group` stands differently, and is otherwise as it was."""
-        found = self._class_in(old.bucket, standing, old.aspect)
-        found.count += 1
-        group.head_class = found
-        found.lane = self._order.move(group.key, found)
-        self._fronts.join(found)
-        old.count -= 1
-        if not old.count:
-            del old.bucket.classes[old.standing, old.aspect]
-            self._fronts.leave(old)
-        self._version += 1
-
-    def _class(
-        self, request: SchedulerResourceRequest, claim: Hashable, standing: Hashable, aspect: Hashable
-    ) -> HeadClass:
-        bucket = self._buckets.get((request, claim))
-        if bucket is None:
-            assert self.source is not None
-            bucket = self._buckets[request, claim] = HeadBucket(request, claim, self.source.limiters)
-            for resource in request.amounts:
-                self._by_resource.setdefault(resource, {})[bucket] = None
-            if gathers(request):
-                self._gathering[bucket] = None
-        return self._class_in(bucket, standing, aspect)
-
-    def _class_in(self, bucket: HeadBucket, standing: Hashable, aspect: Hashable) -> HeadClass:
-        found = bucket.classes.get((standing, aspect))
-        if found is None:
-            assert self.source is not None
-            found = HeadClass(bucket, standing, aspect, self.source.kind(standing))
-            bucket.classes[standing, aspect] = found
-        return found
-
-    def _leave(self, group: QueuedGroup) -> None:
-        old = group.head_class
-        if old is None:
-            return
-        bucket = old.bucket
-        bucket.unsettled.discard(group)
-        group.head_class = None
-        old.count -= 1
-        bucket.count -= 1
-        bucket.exact_weight -= group.exact_weight
-        if not old.count:
-            del bucket.classes[old.standing, old.aspect]
-            self._fronts.leave(old)
-        if not bucket.count:
-            del self._buckets[bucket.request, bucket.claim]
-            self._gathering.pop(bucket, None)
-            for resource in bucket.request.amounts:
-                buckets = self._by_resource[resource]
-                del buckets[bucket]
-                if not buckets:
-                    del self._by_resource[resource]
-        self._version += 1

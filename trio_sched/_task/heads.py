@@ -154,11 +154,22 @@ class ClassedHeads(Protocol):
 class QueuedGroup:
     """A group with backlog: its items in order of arrival, the first again as `head`, and what they ask for.
 
-    head_class, and with it spec and exact_weight, may lag behind the head until the index is next looked at. request is
-    the one of which `gathers` tells.
+    head_class, and with it spec and exact_weight, may lag behind the head until the index is next looked at. is_stale:
+    the group may have come to stand worse than its class. request is the one of which `gathers` tells.
     """
 
-    __slots__ = ("demand", "exact_weight", "gathers", "head", "head_class", "items", "key", "request", "spec")
+    __slots__ = (
+        "demand",
+        "exact_weight",
+        "gathers",
+        "head",
+        "head_class",
+        "is_stale",
+        "items",
+        "key",
+        "request",
+        "spec",
+    )
 
     def __init__(self, head: SchedulableTask) -> None:
         self.key = head.group.key
@@ -170,6 +181,7 @@ class QueuedGroup:
         self.spec: TaskGroupSpec | None = None
         self.request: SchedulerResourceRequest | None = None
         self.gathers = False
+        self.is_stale = False
 
 
 class HeadBucket:

@@ -117,7 +117,7 @@ class TaskLedger:
             account = self.accounts.get(group)
             if account is None and change > 0:
                 account = self.accounts[group] = GroupAccount()
-            if account is not None:
+            if account is not None and (account.debt or change > 0):
                 debt = account.debt.get(resource, 0)
                 rest = debt + max(change, -debt)
                 if rest != debt:

@@ -54,13 +54,8 @@ class _DemandByResource(Mapping[SchedulerResourceKey, int]):
 
 
 @trio.lowlevel.disable_ki_protection
-def _ask(
-    is_eligible: Callable[[SchedulableTask, QueueView], bool],
-    groups: Mapping[TaskGroupKey, QueuedGroup],
-    view: QueueView,
-    key: TaskGroupKey,
-) -> bool:
-    return is_eligible(groups[key].head, view)
+def _ask(is_eligible: Callable[[SchedulableTask, QueueView], bool], view: QueueView, group: QueuedGroup) -> bool:
+    return is_eligible(group.head, view)
 
 
 class FairTaskQueue:
@@ -73,7 +68,7 @@ class FairTaskQueue:
         self._group_of: dict[str, QueuedGroup] = {}
         self._order: FairOrder[TaskGroupKey] = FairOrder()
         self._classed_for: Callable[[SchedulableTask, QueueView], bool] | None = None
-        self._ask: Callable[[TaskGroupKey], bool] | None = None
+        self._ask: Callable[[QueuedGroup], bool] | None = None
         self._version = 0
         groups = self._groups
         heads = LiveMapping(groups, lambda group: group.head)
@@ -168,7 +163,7 @@ class FairTaskQueue:
             return False
         self._heads.bind(owner.standings, None if owner.aspect is no_aspect else owner.aspect)
         self._classed_for = is_eligible
-        self._ask = partial(_ask, is_eligible, self._groups, self._view)
+        self._ask = partial(_ask, is_eligible, self._view)
         return True
 
     def _first(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> SchedulableTask | None:

@@ -81,9 +81,12 @@ class ReservationJudge(StandingSource, Protocol):
 
 
 class Reservations(Sequence[TaskReservation]):
-    """Who waits for units to gather. As a sequence: the reservations in force, the oldest first; `made`: all."""
+    """Who waits for units to gather. As a sequence: the reservations in force, the oldest first; `made`: all.
 
-    __slots__ = ("_bound", "_in_force", "_in_force_at", "_judge", "_ledger", "_passed_over", "made")
+    passed_over: of each request whose units must gather, who was passed over last, and how often in a row.
+    """
+
+    __slots__ = ("_bound", "_in_force", "_in_force_at", "_judge", "_ledger", "made", "passed_over")
 
     def __init__(self, bound: int, ledger: TaskLedger, judge: ReservationJudge) -> None:
         self._bound = bound
@@ -92,7 +95,7 @@ class Reservations(Sequence[TaskReservation]):
         self.made: dict[TaskGroupKey, TaskReservation] = {}
         self._in_force: tuple[TaskReservation, ...] = ()
         self._in_force_at = -1
-        self._passed_over: dict[SchedulerResourceRequest, tuple[str, int]] = {}
+        self.passed_over: dict[SchedulerResourceRequest, tuple[str, int]] = {}
 
     @overload
     def __getitem__(self, index: int) -> TaskReservation: ...
@@ -116,18 +119,13 @@ class Reservations(Sequence[TaskReservation]):
         """What those in force keep from whoever has `claim`."""
         return reserved_before(self._all_in_force(), claim, heads)
 
-    def forget_passed_over(self) -> None:
-        """Nobody is queued who could be passed over."""
-        if self._passed_over:
-            self._passed_over = {}
-
     def granted(self, item: SchedulableTask, queue_view: QueueView) -> Sequence[TaskGroupKey]:
         """`item` was granted, and its units are booked; return the groups whose claims changed by it."""
         changed = self._end_stale(item, queue_view.first_candidate_tasks_by_group)
         counts: dict[SchedulerResourceRequest, tuple[str, int]] = {}
         for head in self._waiting(item, queue_view):
             request = head.resource_request
-            task_id, count = self._passed_over.get(request, ("", 0))
+            task_id, count = self.passed_over.get(request, ("", 0))
             if task_id != head.task_id:
                 count = 0
             if self._is_passed_over(head, item, queue_view):
@@ -137,7 +135,7 @@ class Reservations(Sequence[TaskReservation]):
                 changed.append(head.group.key)
             elif count:
                 counts[request] = (head.task_id, count)
-        self._passed_over = counts
+        self.passed_over = counts
         return changed
 
     def _all_in_force(self) -> tuple[TaskReservation, ...]:

@@ -132,7 +132,8 @@ class TaskAdmissionState:
         """`item` was granted: count whom that passed over, and end its own reservation."""
         index = queue_view.heads
         if index is not None and not index.gathering_heads and not self.claims:
-            self.reservations.forget_passed_over()
+            if self.reservations.passed_over:
+                self.reservations.passed_over = {}
             return
         for group in self.reservations.granted(item, queue_view):
             self.changed(group, self.ledger.limiters)
