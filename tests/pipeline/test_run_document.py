@@ -52,6 +52,7 @@ def test_it_says_what_the_run_is_while_it_runs_and_how_it_ended(tmp_path: Path) 
     assert ended == {
         **begun,
         "status": "completed",
+        "early_stop": None,
         "ended_at": ended["ended_at"],
         "rows": 5,
         "dropped_rows": 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import attrs
 
@@ -40,6 +41,13 @@ class RunResult:
     leaks: tuple[str, ...]
     skipped_cells: Mapping[str, int]
     earlier: EarlierRows = attrs.field(factory=EarlierRows)
+
+    @property
+    def status(self) -> Literal["completed", "cancelled", "stopped_early"]:
+        """How it ended: with every row settled, because it was told to stop, or because too much failed."""
+        if self.scheduler.cancelled:
+            return "cancelled"
+        return "completed" if self.scheduler.early_stop is None else "stopped_early"
 
     @property
     def records(self) -> int:
@@ -81,15 +89,17 @@ class RunResult:
         attempts = sum(statistics.attempts for statistics in self.requests.values())
         lines = [
             f"rows         {self.records:,} written, {self.dropped:,} dropped"
-            + (f", {self.filtered:,} filtered" if self.filtered else "")
-            + (' (stopped before the end; to go on: resume="if-possible")' if self.scheduler.cancelled else ""),
+            + (f", {self.filtered:,} filtered" if self.filtered else ""),
             f"row groups   {self.earlier.row_groups + self.scheduler.row_groups:,} in {self.path / 'data'}",
             f"requests     {attempts:,} attempts: " + (_counts(outcomes) or "none"),
             f"wall time    {self.wall_seconds:.1f} s",
             f"leases       {len(self.leaks)} leaked",
         ]
+        if self.status != "completed":
+            why = "it was cancelled" if self.scheduler.early_stop is None else str(self.scheduler.early_stop)
+            lines.insert(1, f'stopped      before the end: {why}; to go on: resume="if-possible"')
         if self.earlier.row_groups:
-            lines.insert(2, f"before       {self.earlier.rows:,} rows in {self.earlier.row_groups:,} row groups")
+            lines.insert(1, f"before       {self.earlier.rows:,} rows in {self.earlier.row_groups:,} row groups")
         lines += [f"             {leak}" for leak in self.leaks]
         width = max((len(str(resource)) for resource in self.requests), default=0)
         if self.requests:
