@@ -6,11 +6,14 @@ import random
 import tempfile
 from pathlib import Path
 
+import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_runs import FaultyRun, mocked
 
+import trio_sched as ts
 from trio_sched._observe.request_replay import RequestReplay
 from trio_sched._observe.scheduler_replay import SchedulerReplay
 from trio_sched._resources.correlation import RuntimeCorrelation
@@ -25,6 +28,7 @@ from trio_sched.lowlevel import (
     RequestReleaseOutcome,
     RequestResourceKey,
     SchedulerAdmissionEvent,
+    inline,
 )
 
 OUTCOMES = (
@@ -53,11 +57,39 @@ def test_the_scheduler_stream_gives_the_final_snapshot(run: FaultyRun) -> None:
         for event in sink.scheduler_events:
             replay.apply(event)
             if event.event_kind in ("scheduler_job_completed", "scheduler_health_snapshot"):
-                assert event.snapshot is not None
-                replayed = replay.snapshot()
-                assert {name: replayed[name] for name in event.snapshot} == event.snapshot
+                assert replay.snapshot() == event.snapshot
 
     mocked(main)
+
+
+@pytest.mark.parametrize("kind", ["selected", "task_lease_acquired", "worker_spawned", "task_lease_released"])
+def test_also_of_a_run_that_is_interrupted_between_two_steps(tmp_path: Path, kind: str) -> None:
+    class Interrupting(InMemoryAdmissionEventSink):
+        def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
+            super().emit_scheduler_event(event)
+            if event.event_kind == kind and event.sequence > 20:
+                raise KeyboardInterrupt
+
+    @ts.from_scratch_column()
+    async def number(span: ts.RowSpan) -> list[int]:
+        return list(range(span.count))
+
+    @ts.column(needs=["number"])
+    async def double(row: dict[str, int]) -> int:
+        return row["number"] * 2
+
+    sink = Interrupting()
+
+    async def main() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            await ts.run([number, double], records=9, output=tmp_path, event_sink=sink, blocking=inline)
+
+    mocked(main)
+    replay = SchedulerReplay()
+    for event in sink.scheduler_events:
+        replay.apply(event)
+    assert event.event_kind == "scheduler_job_completed"
+    assert replay.snapshot() == event.snapshot
 
 
 @settings(max_examples=80)

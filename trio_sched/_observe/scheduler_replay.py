@@ -104,7 +104,9 @@ class SchedulerReplay:
             case "task_lease_acquired" if lease_id is not None and column is not None and correlation is not None:
                 place = TaskPlace(column, correlation.row_group, event.captured_at_monotonic)
                 self._acquire(lease_id, place, event.diagnostics.get("borrowed"))
-            case "worker_spawned" | "worker_spawn_failed" if task_id is not None:
+            case "worker_spawned" | "worker_spawn_failed" if (
+                task_id is not None and "still_queued" not in event.diagnostics
+            ):
                 self._leave_queue(task_id)
             case "task_lease_released" if lease_id is not None:
                 self._release(lease_id)

@@ -23,7 +23,9 @@ from trio_sched._observe.view import RuntimeViewBuilder
 from trio_sched._observe.wait_links import WaitLink
 from trio_sched._observe.waits import WaitBreakdown, seconds
 
-__all__ = ["Explanation", "explain", "why"]
+__all__ = ["Explanation", "RunState", "explain", "why"]
+
+RunState = Literal["running", "completed", "stopped_early", "cancelled", "failed"]
 
 _PLACES_SHOWN: Final = 5
 
@@ -36,7 +38,7 @@ class Explanation:
     limits: the same by layer and place, most first. problems: what could not be read.
     """
 
-    state: Literal["running", "completed", "failed", "cancelled"]
+    state: RunState
     limit: Limit | None
     chain: tuple[WaitLink, ...]
     wall_seconds: float
@@ -72,10 +74,16 @@ class Explanation:
         return "\n".join(lines)
 
 
-_STATES: Final = {
+_RESULTS: Final[dict[str, RunState]] = {
+    "completed": "completed",
+    "stopped_early": "stopped_early",
+    "cancelled": "cancelled",
+}
+_STATES: Final[dict[RunState, str]] = {
     "running": "not ended after",
     "completed": "completed in",
     "failed": "failed after",
+    "stopped_early": "stopped early after",
     "cancelled": "cancelled after",
 }
 
@@ -89,15 +97,17 @@ def why(run_folder: Path) -> Explanation:
 def explain(builder: RuntimeViewBuilder, *, now: float | None = None, problems: tuple[str, ...] = ()) -> Explanation:
     """Explain a run as `builder` knows it, at `now` on its clock, or at its last event."""
     view = builder.view(now=now)
-    state: Literal["running", "completed", "failed", "cancelled"]
     limit: Limit | None = None
     chain: tuple[WaitLink, ...] = ()
-    if view.result == "completed":
-        state = "completed"
-    elif view.result is None:
-        state = "running"
+    state = _state(view.result)
+    if state == "running":
         limit, chain = builder.chain(now)
-    else:
-        state = "cancelled" if view.result == "cancelled" else "failed"
+    elif state != "completed":
         limit, chain = builder.stopped_at or builder.chain(now)
     return Explanation(state, limit, chain, view.wall_seconds, view.limited_by, view.limits, problems)
+
+
+def _state(result: str | None) -> RunState:
+    if result is None:
+        return "running"
+    return _RESULTS.get(result, "failed")

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import trio
 
+from trio_sched._events.json_value import JsonValue
 from trio_sched._events.scheduler import SchedulerAdmissionEventKind
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.task import SchedulableTask, Task
@@ -149,5 +150,6 @@ class Dispatcher:
         self, event: SchedulerAdmissionEventKind, lease: TaskAdmissionLease, correlation: RuntimeCorrelation
     ) -> None:
         self._admission.release(lease)
-        self._events.task_lease(event, lease, correlation)
+        facts: dict[str, JsonValue] = {"still_queued": True} if lease.item.task_id in self._tasks else {}
+        self._events.task_lease(event, lease, correlation, diagnostics=facts)
         self._events.task_lease_released(lease, correlation)

@@ -184,6 +184,8 @@ class AsyncTaskScheduler:
             raise
         finally:
             self._admission.shutdown()
+            if self._events.wants("release_diagnostic"):
+                self._tell_releases()
             self._events.job_completed(result, self._snapshot())
         drops = self._outcomes.drops
         return SchedulerResult(
