@@ -32,6 +32,7 @@ __all__ = [
     "TimelineEntry",
     "converter",
     "read_artifact",
+    "six_digits",
     "write_artifact",
 ]
 
@@ -236,9 +237,14 @@ def _truth(value: object, _kind: object) -> bool:
     return value
 
 
+def six_digits(number: float) -> float:
+    """A number as an artifact holds it. What is claimed is derived from such numbers, so that it can be derived again."""
+    return float(f"{number:.6g}")
+
+
 def _rounded(value: object) -> object:
     if isinstance(value, float):
-        return float(f"{value:.6g}")
+        return six_digits(value)
     if isinstance(value, dict):
         return {str(key): _rounded(item) for key, item in cast("dict[object, object]", value).items()}
     if isinstance(value, list | tuple):

@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 
-from benchmarks.artifact import Iteration, JsonObject, Skipped, TimelineEntry, converter
+from benchmarks.artifact import Iteration, JsonObject, Skipped, TimelineEntry, converter, six_digits
 from benchmarks.candidates import Candidate
 from benchmarks.inputs import Inputs
 from benchmarks.processes import RefusedByWorkerError, WorkerProcess
@@ -149,11 +149,11 @@ def _iteration(candidate: str, point: Point, index: int, order: int, answer: dic
         point=JsonObject(dict(point)),
         index=index,
         order=order,
-        wall_time_seconds=outcome["wall_time_seconds"],
-        cpu_time_seconds=answer["cpu_time_seconds"],
+        wall_time_seconds=six_digits(outcome["wall_time_seconds"]),
+        cpu_time_seconds=six_digits(answer["cpu_time_seconds"]),
         peak_memory_bytes=answer["peak_memory_bytes"],
-        calibration_seconds=answer["calibration_seconds"],
-        metrics=outcome["metrics"],
+        calibration_seconds=six_digits(answer["calibration_seconds"]),
+        metrics={name: six_digits(value) for name, value in outcome["metrics"].items()},
         counts=outcome["counts"],
         timeline=tuple(converter().structure(entry, TimelineEntry) for entry in outcome["timeline"] if index == 0),
         final_task_snapshot=outcome["final_task_snapshot"],
