@@ -17,6 +17,10 @@ import trio_sched as ts
 from trio_sched.lowlevel import inline
 
 
+class RateLimitError(Exception):
+    status_code = 429
+
+
 class ServerError(Exception):
     status_code = 503
 
@@ -231,6 +235,27 @@ def test_an_exception_in_the_place_of_a_value_gives_up_its_row_only(tmp_path: Pa
     causes = {cause.error_type: str(cause.first_error) for cause in result.scheduler.drop_causes}
     assert causes["LookupError"] == "row 1"
     assert causes["MalformedOutputError"].startswith("column 'made' returned a set that is not JSON")
+
+
+@pytest.mark.parametrize("kind", ["batch", "from_scratch"])
+def test_a_rate_limit_in_the_place_of_a_value_has_all_made_again(tmp_path: Path, kind: str) -> None:
+    calls = itertools.count(1)
+
+    def values(count: int) -> list[object]:
+        late = next(calls) == 4
+        return [RateLimitError() if n == 1 and not late else LookupError() if n == 2 else n for n in range(count)]
+
+    @ts.from_scratch_column(name="made")
+    async def root(span: ts.RowSpan) -> list[object]:
+        return values(span.count)
+
+    @ts.batch_column(needs=["number"], name="made")
+    async def batch(rows: list[Row]) -> list[object]:
+        return values(len(rows))
+
+    result = simulate([number, batch] if kind == "batch" else [root], tmp_path / "out", records=4)
+    assert [row["made"] for row in result.rows()] == [0, 1, 3]
+    assert next(calls) == 5
 
 
 def test_a_cell_that_returns_an_exception_is_malformed(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ null. Whoever needs one of them names it like any other column.
 With `skip_when=lambda row: not row["topic"]` a function is not called for some rows; see `skipping.py`.
 
 What a function is given is its own: it may change it, and nobody else sees that. Over many rows it may return an
-exception in the place of a value, which gives up just that row. What cannot be kept, such as a value that is no JSON or
-a list of the wrong length, is malformed: the rows that it spoiled are given up, and the result says why.
+exception in the place of a value, which gives up just that row; a rate limit there has all of them made again later, as
+it says nothing about its row. What cannot be kept, such as a value that is no JSON or a list of the wrong length, is
+malformed: the rows that it spoiled are given up, and the result says why.
 
 A column is named after its function and can still be called as one.
 """

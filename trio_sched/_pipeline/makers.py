@@ -17,6 +17,7 @@ from trio_sched._pipeline.binding import BoundColumn
 from trio_sched._pipeline.buffers import RowGroupBuffer
 from trio_sched._pipeline.cells import MalformedOutputError, keep_cell
 from trio_sched._pipeline.columns import Column, RowSpan
+from trio_sched._pipeline.failures import classify_failure
 from trio_sched._pipeline.functions import awaited_call, raise_as_one
 from trio_sched._pipeline.model_calls import ModelHandle
 from trio_sched._pipeline.outputs import Outputs, one_per_row
@@ -218,10 +219,15 @@ class _InputMaker:
 def _keep_rows(
     outputs: Outputs, buffer: RowGroupBuffer, row_indices: Sequence[int], results: Sequence[object]
 ) -> Sequence[RowDrop]:
-    """Keep one result per row; an exception among them, or one that cannot be kept, fails its row."""
+    """Keep one result per row; an exception among them, or one that cannot be kept, fails its row.
+
+    Raises one that says nothing about its row, such as a rate limit, so that all are made again later.
+    """
     failures: list[RowFailure] = []
     for row_index, result in zip(row_indices, results, strict=True):
         if isinstance(result, Exception):
+            if classify_failure(result).kind == "preserved":
+                raise result
             failures.append(RowFailure(row_index, result))
             continue
         try:
