@@ -152,3 +152,11 @@ def test_each_stream_tells_its_half_when_the_other_is_off(tmp_path: Path) -> Non
     (events / "request.jsonl").unlink()
     with pytest.raises(NoEventsError, match="has no events to read"):
         view_of_run(tmp_path)
+
+
+def test_events_that_were_dropped_are_counted() -> None:
+    sink = streams_of(FaultyRun(3))
+    kept = sink.scheduler_events[:10] + sink.scheduler_events[13:]
+    view = CorrelatedRuntimeView.from_events(kept, sink.request_events[1:])
+    assert view.missing_events == 4
+    assert_exact(view)

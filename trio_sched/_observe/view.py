@@ -50,7 +50,8 @@ class CorrelatedRuntimeView:
     None for an open instant. timeline: the same in equal stretches. columns: all finished executions by column.
     executions: finished ones that were kept, and those under way; `executions_not_kept` are only in the sums.
     uncorrelated_requests: leases of no execution; late_request_events: events of an execution that had ended.
-    problems: what could not be read of the files.
+    missing_events: gaps in the numbers of both streams, as events were dropped, lost or damaged. problems: what could
+    not be read of the files.
     """
 
     run_id: str | None
@@ -68,6 +69,7 @@ class CorrelatedRuntimeView:
     executions_not_kept: int
     uncorrelated_requests: int
     late_request_events: int
+    missing_events: int = 0
     problems: tuple[str, ...] = ()
 
     @property
@@ -114,13 +116,15 @@ class RuntimeViewBuilder:
         self._stopping_since: float | None = None
         self._result: str | None = None
         self._run_id: str | None = None
-        self._seen_scheduler = False
-        self._seen_request = False
+        self._last_scheduler = 0
+        self._last_request = 0
+        self._missing = 0
 
     def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
         """Take the next scheduler event."""
         self._pass_time(event.captured_at_monotonic, event.event_kind)
-        self._seen_scheduler = True
+        self._missing += event.sequence - self._last_scheduler - 1
+        self._last_scheduler = event.sequence
         if self._run_id is None and event.captured_correlation is not None:
             self._run_id = event.captured_correlation.run_id
         if event.event_kind == "cancelled" and event.task_lease_id is not None:
@@ -133,7 +137,8 @@ class RuntimeViewBuilder:
     def emit_request_event(self, event: RequestAdmissionEvent) -> None:
         """Take the next request event."""
         self._pass_time(event.captured_at_monotonic, event.event_kind)
-        self._seen_request = True
+        self._missing += event.sequence - self._last_request - 1
+        self._last_request = event.sequence
         if self._run_id is None and event.captured_correlation is not None:
             self._run_id = event.captured_correlation.run_id
         self._executions.request_event(event)
@@ -160,8 +165,8 @@ class RuntimeViewBuilder:
             result=self._result,
             started_at=seconds(progress.start),
             ended_at=seconds(progress.until),
-            has_scheduler_events=self._seen_scheduler,
-            has_request_events=self._seen_request,
+            has_scheduler_events=self._last_scheduler > 0,
+            has_request_events=self._last_request > 0,
             limited_by=whole,
             limits=limits,
             limit=self.limit(now),
@@ -171,6 +176,7 @@ class RuntimeViewBuilder:
             executions_not_kept=self._executions.not_kept,
             uncorrelated_requests=self.requests.uncorrelated,
             late_request_events=self._executions.late_request_events,
+            missing_events=self._missing,
             problems=tuple(problems),
         )
 
