@@ -238,7 +238,7 @@ def _truth(value: object, _kind: object) -> bool:
 
 
 def six_digits(number: float) -> float:
-    """A number as an artifact holds it. What is claimed is derived from such numbers, so that it can be derived again."""
+    """A number as an artifact holds it: what is claimed is derived from such numbers, so it can be derived again."""
     return float(f"{number:.6g}")
 
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.workloads.outcome import Json, Outcome, Params
 from benchmarks.workloads.samples import Stopwatch
 from benchmarks.workloads.simulated_pipelines import PIPELINES, PipelineSpec
 from benchmarks.workloads.simulated_world import World, data_hash
 from benchmarks.workloads.timeline_metrics import derived, first_times
-from benchmarks.workloads.timelines import EXCERPT, counted, entries
+from benchmarks.workloads.timelines import EXCERPT, counted, entries, name_of
 
 __all__ = ["outcome_of", "pipeline_of"]
+
+OF_PRESSURE: Final = (
+    "effective_max",
+    "current_limit",
+    "in_flight_count",
+    "active_lease_count",
+    "waiters",
+    "rate_limit_ceiling",
+    "consecutive_rate_limits",
+    "last_outcome",
+)
 
 
 def pipeline_of(params: Params) -> PipelineSpec:
@@ -65,13 +76,21 @@ def final_task_snapshot(events: Sequence[Any]) -> dict[str, Any]:
 
 
 def final_request_snapshot(events: Sequence[Any]) -> dict[str, Any]:
-    """How many leases and waiters the events leave, and each resource's last limit."""
+    """How many leases and waiters the events leave, and the last pressure snapshot of every resource."""
     kinds = [event.event_kind for event in events]
     ended = ("request_wait_completed", "request_wait_timeout", "request_wait_cancelled")
+    last = {name_of(event.request_resource_key): event.pressure_snapshot for event in events if event.pressure_snapshot}
     return {
         "leased": _held(events, "request_lease"),
         "waiters": kinds.count("request_wait_started") - sum(map(kinds.count, ended)),
+        "resources": {str(name): _pressure(snapshot) for name, snapshot in last.items()},
     }
+
+
+def _pressure(snapshot: Any) -> dict[str, Any]:
+    """What is the same in every implementation's pressure snapshot."""
+    fields = snapshot if isinstance(snapshot, Mapping) else {name: getattr(snapshot, name) for name in OF_PRESSURE}
+    return {name: fields[name] for name in OF_PRESSURE}
 
 
 def _held(events: Sequence[Any], lease: str) -> int:

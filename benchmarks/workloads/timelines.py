@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from benchmarks.workloads.outcome import Json
 
-__all__ = ["EXCERPT", "Entry", "at", "counted", "entries", "requests_out_of_order", "streams_out_of_order"]
+__all__ = ["EXCERPT", "Entry", "at", "counted", "entries", "name_of", "requests_out_of_order", "streams_out_of_order"]
 
 Entry: TypeAlias = Mapping[str, Json]
 
@@ -54,7 +54,7 @@ def entries(scheduler_events: Iterable[Any], request_events: Iterable[Any]) -> l
             **{name: getattr(event, name) for name in (*COMMON, *OF_TASKS)},
             "stream": "scheduler",
             "captured_correlation": _plain(event.captured_correlation),
-            "task_lease_id": _name(event.task_lease_id),
+            "task_lease_id": name_of(event.task_lease_id),
             "reason_or_outcome": event.reason_or_result,
         }
         for event in scheduler_events
@@ -64,8 +64,8 @@ def entries(scheduler_events: Iterable[Any], request_events: Iterable[Any]) -> l
             **{name: getattr(event, name) for name in (*COMMON, *OF_REQUESTS)},
             "stream": "request",
             "captured_correlation": _plain(event.captured_correlation),
-            "request_lease_id": _name(event.request_lease_id),
-            "request_resource_key": _name(event.request_resource_key),
+            "request_lease_id": name_of(event.request_lease_id),
+            "request_resource_key": name_of(event.request_resource_key),
         }
         for event in request_events
     ]
@@ -123,7 +123,9 @@ def _plain(correlation: Any) -> dict[str, Json] | None:
     return {name: getattr(correlation, name) for name in OF_A_CORRELATION}
 
 
-def _name(value: object) -> str | None:
+def name_of(value: object) -> str | None:
+    """The text of an id or of a resource's key, whichever form an implementation gives it."""
     if isinstance(value, Mapping):
-        return "/".join(map(str, cast("Mapping[str, object]", value).values()))
+        parts = cast("Mapping[str, object]", value).values()
+        return "/".join(str(getattr(part, "value", part)) for part in parts)
     return None if value is None else str(value)

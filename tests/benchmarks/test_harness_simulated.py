@@ -39,7 +39,10 @@ def test_nobody_runs_without_a_lease_however_it_ends(pipeline: str) -> None:
     assert outcome.counts["task_leases"] == outcome.counts["task_leases_released"] > 0
     assert outcome.counts["request_leases"] == outcome.counts["outbound_attempts"] > 0
     assert outcome.counts["requests_out_of_order"] == outcome.counts["streams_out_of_order"] == 0
-    assert outcome.final_request_snapshot == {"leased": 0, "waiters": 0}
+    left = outcome.final_request_snapshot
+    assert left is not None
+    assert (left["leased"], left["waiters"]) == (0, 0)
+    assert left["resources"]["simulated/model/chat"]["in_flight_count"] == 0  # type: ignore[index,call-overload]  # JSON
 
 
 def test_each_ending_is_what_its_name_says() -> None:
