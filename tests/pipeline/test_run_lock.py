@@ -21,9 +21,8 @@ from pathlib import Path
 from trio_sched._pipeline.run_lock import hold_run_lock
 
 with hold_run_lock(Path(sys.argv[1])):
-    child = os.fork() if sys.argv[2] == "fork" else None
-    if child != 0:
-        print(child or os.getpid(), flush=True)
+    if sys.argv[2] == "alone" or os.fork() == 0:
+        print(os.getpid(), flush=True)
     sys.stdin.read()
 """
 
