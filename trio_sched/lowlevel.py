@@ -11,7 +11,8 @@ from trio_sched._capacity import (
 )
 from trio_sched._classify import ErrorVerdict, classify_exception, judge_exception
 from trio_sched._client import ClientRetries, HiddenRetriesError, RetryFreeClients
-from trio_sched._events.correlation import RuntimeCorrelationProvider, runtime_correlation
+from trio_sched._events.correlation import CorrelationToken, RuntimeCorrelationProvider, runtime_correlation
+from trio_sched._events.jsonl import JsonlEventSink, open_jsonl_sink
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._events.serde import event_line, read_event
@@ -27,7 +28,10 @@ from trio_sched._events.sinks import (
 from trio_sched._executor import ModelRequest, ModelRequestExecutor, RequestRetryConfig
 from trio_sched._fair import FairOrder
 from trio_sched._generator import ColumnGenerator
+from trio_sched._observe.executions import ColumnWaits
+from trio_sched._observe.limiting import Limit
 from trio_sched._observe.marks import ExecutionView, RequestMarks, TaskMarks
+from trio_sched._observe.progress import LimitTime, ProgressStretch
 from trio_sched._observe.record import NoEventsError, view_of_run
 from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
 from trio_sched._observe.waits import WaitBreakdown
@@ -130,8 +134,10 @@ __all__ = [
     "CapacityValue",
     "ClientRetries",
     "ColumnGenerator",
+    "ColumnWaits",
     "CompletionTracker",
     "CorrelatedRuntimeView",
+    "CorrelationToken",
     "EarlyStop",
     "ErrorVerdict",
     "EventStream",
@@ -148,13 +154,17 @@ __all__ = [
     "HealthConfig",
     "HiddenRetriesError",
     "InMemoryAdmissionEventSink",
+    "JsonlEventSink",
     "LeakedRequestLease",
+    "Limit",
+    "LimitTime",
     "ModelAliasError",
     "ModelRequest",
     "ModelRequestExecutor",
     "NoEventsError",
     "NoProgressError",
     "PolicyStateDelta",
+    "ProgressStretch",
     "ProviderModelKey",
     "ProviderModelPressureSnapshot",
     "ProviderModelStaticCap",
@@ -241,6 +251,7 @@ __all__ = [
     "in_threads",
     "inline",
     "judge_exception",
+    "open_jsonl_sink",
     "read_event",
     "request_event_stream",
     "runtime_correlation",
