@@ -99,3 +99,9 @@ def test_a_line_that_is_no_event_is_refused() -> None:
     line = event_line(SchedulerAdmissionEvent("selected", 1.0, 1)).replace('"sequence"', '"sequenz"')
     with pytest.raises(BaseValidationError):
         read_event(line, SchedulerAdmissionEvent)
+
+
+@pytest.mark.parametrize("line", ["", "[1]", "null", '"selected"', "{"])
+def test_json_that_is_no_object_is_no_event(line: str) -> None:
+    with pytest.raises(ValueError):
+        read_event(line, SchedulerAdmissionEvent)

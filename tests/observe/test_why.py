@@ -310,3 +310,16 @@ def test_a_run_that_hangs_and_is_cancelled_says_where_it_hung(tmp_path: Path) ->
         " ← ".join(map(str, after.chain)),
         "cancelled after 100.0 s; its progress was limited by",
     ]
+
+
+def test_files_without_any_event_explain_nothing_and_say_what_is_wrong_with_them(tmp_path: Path) -> None:
+    events = tmp_path / "events"
+    events.mkdir()
+    (events / "scheduler.jsonl").write_text("")
+    (events / "request.jsonl").write_text('{\n\n[1]\nnull\n"selected"\n{}')
+    assert str(why(tmp_path)).splitlines() == [
+        "nothing runs: rows are still to be read, or all is done",
+        "not ended after 0.0 s",
+        *(f"request.jsonl: line {number} is no event and was left out" for number in range(1, 6)),
+        "request.jsonl: the last line, 6, is incomplete and was left out",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,8 +33,11 @@ def event_line(event: SchedulerAdmissionEvent | RequestAdmissionEvent) -> str:
 
 
 def read_event(line: str, kind: type[E]) -> E:
-    """The event that `line` was written from. Raises what cattrs raises for a line that is none."""
-    return _converter().loads(line, kind)
+    """The event that `line` was written from. Raises ValueError, or what cattrs raises, for a line that is none."""
+    fields: object = json.loads(line)
+    if not isinstance(fields, dict):
+        raise ValueError(f"an event is a JSON object, got {type(fields).__name__}")
+    return _converter().structure(fields, kind)
 
 
 @cache

@@ -65,7 +65,8 @@ class Explanation:
         lines: list[str] = []
         if self.chain:
             lines.append(" ← ".join(map(str, self.chain)))
-        lines.append(f"{_STATES[self.state]} {self.wall_seconds:.1f} s; its progress was limited by")
+        limited = "; its progress was limited by" if self.limits else ""
+        lines.append(f"{_STATES[self.state]} {self.wall_seconds:.1f} s{limited}")
         for each in self.limits[:_PLACES_SHOWN]:
             where = f" on {each.where}" if each.where is not None else ""
             share = each.nanoseconds / self.limited_by.total
