@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from data_designer.engine.dataset_builders.utils.execution_graph import (  # typ
 from data_designer.engine.dataset_builders.utils.row_group_buffer import (  # type: ignore[import-not-found]
     RowGroupBufferManager,
 )
+from data_designer.engine.observability import JsonlSchedulerEventSink  # type: ignore[import-not-found]
 
 from benchmarks.workloads.outcome import Outcome, Params, RefusedError, Run, number, word
 from benchmarks.workloads.samples import Stopwatch
@@ -74,35 +76,57 @@ class Copy(ColumnGeneratorCellByCell[NameConfig]):  # type: ignore[misc]
 
 
 def prepare(params: Params) -> Run:
-    """The workload at the peer."""
-    if word(params, "events") != "off":
-        raise RefusedError("the peer's event sinks are not measured")
+    """The workload at the peer. Its events go to its own file sink, or to nobody."""
+    events = word(params, "events")
+    if events not in ("off", "jsonl"):
+        raise RefusedError("of the peer's events only those to a file are measured")
     logging.disable(logging.INFO)
     records = number(params, "records")
 
     def run(warm_up: bool) -> Outcome:
         rows = min(records, 500) if warm_up else records
         with tempfile.TemporaryDirectory() as scratch:
-            watch = Stopwatch()
-            asyncio.run(run_once(params, rows, Path(scratch)))
-            watch.stop()
-            lines, seen = 0, hashlib.sha256()
-            for path in sorted(Path(scratch).iterdir()):
-                data = path.read_bytes()
-                lines += data.count(b"\n")
-                seen.update(data)
+            folder, told = Path(scratch) / "rows", Path(scratch) / "events.jsonl"
+            watch = without = timed(params, rows, folder, None)
+            metrics, counts = dict[str, float](), {"rows": rows}
+            if events == "jsonl":
+                with JsonlSchedulerEventSink(told) as sink:
+                    watch = timed(params, rows, folder, sink)
+                counts["events"] = count_lines(told)
+                metrics["with_sink"] = watch.cpu / without.cpu
+                metrics["event_us"] = max(0.0, watch.wall - without.wall) * 1e6 / counts["events"]
+                metrics["event_cpu_us"] = max(0.0, watch.cpu - without.cpu) * 1e6 / counts["events"]
+            seen = hashlib.sha256()
+            for path in sorted(folder.iterdir()):
+                seen.update(path.read_bytes())
+            lines = sum(map(count_lines, folder.iterdir()))
         assert lines == rows, f"{lines} rows instead of {rows}"
         return Outcome(
             wall_time_seconds=watch.wall,
-            metrics=watch.each("task", rows * (len(CHAIN) - 1)),
-            counts={"rows": lines},
+            metrics={**metrics, **watch.each("task", rows * (len(CHAIN) - 1))},
+            counts=counts,
             output_hashes={"rows of the peer": seen.hexdigest()},
         )
 
     return run
 
 
-async def run_once(params: Params, records: int, folder: Path) -> None:
+def timed(params: Params, rows: int, folder: Path, sink: Any) -> Stopwatch:
+    """One run into an empty folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    watch = Stopwatch()
+    asyncio.run(run_once(params, rows, folder, sink))
+    watch.stop()
+    return watch
+
+
+def count_lines(path: Path) -> int:
+    """How many lines a file has."""
+    return path.read_bytes().count(b"\n")
+
+
+async def run_once(params: Params, records: int, folder: Path, sink: Any) -> None:
     """One run that writes a file for every row group."""
     graph = ExecutionGraph()
     generators: dict[str, Any] = {}
@@ -133,5 +157,6 @@ async def run_once(params: Params, records: int, folder: Path) -> None:
         on_finalize_row_group=write,
         num_records=records,
         buffer_size=number(params, "buffer_size"),
+        scheduler_event_sink=sink,
     )
     await scheduler.run()
