@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import cast
@@ -18,6 +20,7 @@ PACKAGE = Path(__file__).parent.parent / "trio_sched"
 FACES = {"__init__.py", "lowlevel.py", "testing.py", "rehearsal.py"}
 
 FACE_MODULES = [trio_sched, lowlevel]
+HEAVY = {"attrs", "cattrs", "click", "json", "logging", "pyarrow", "rich", "trio", "trio_sched._pipeline"}
 
 CONTRACT_NAMES = [
     "SchedulingMetadata",
@@ -100,6 +103,51 @@ def test_all_is_sorted_and_exists(face: ModuleType) -> None:
     names = cast("list[str]", vars(face)["__all__"])
     assert names == sorted(set(names))
     assert [name for name in names if not hasattr(face, name)] == []
+
+
+def declared_for_checkers(tree: ast.Module) -> dict[str, tuple[str, ...]]:
+    """Names by home, as the imports under `if TYPE_CHECKING` say."""
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert len(imports) == len(block.body)
+    return {str(node.module): tuple(alias.name for alias in node.names) for node in imports}
+
+
+def handed_out(tree: ast.Module) -> dict[str, tuple[str, ...]]:
+    """Names by home, as the table says that is used at run time."""
+    call = next(
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy_names"
+    )
+    return cast("dict[str, tuple[str, ...]]", ast.literal_eval(call.args[1]))
+
+
+@pytest.mark.parametrize("face", FACE_MODULES, ids=["trio_sched", "lowlevel"])
+def test_a_face_says_the_same_to_checkers_and_at_run_time(face: ModuleType) -> None:
+    tree = ast.parse(Path(str(face.__file__)).read_text(encoding="utf-8"))
+    assert handed_out(tree) == declared_for_checkers(tree)
+    names = {name for names in handed_out(tree).values() for name in names}
+    assert names == set(cast("list[str]", vars(face)["__all__"])) - {"__version__"}
+
+
+@pytest.mark.parametrize("face", FACE_MODULES, ids=["trio_sched", "lowlevel"])
+def test_a_name_that_a_face_lacks_is_an_attribute_error(face: ModuleType) -> None:
+    with pytest.raises(AttributeError, match=rf"^module '{face.__name__}' has no attribute 'colunm'$"):
+        _ = face.colunm
+
+
+@pytest.mark.parametrize("face", FACE_MODULES, ids=["trio_sched", "lowlevel"])
+def test_dir_names_everything_before_it_was_used(face: ModuleType) -> None:
+    program = f"import {face.__name__} as face; print(sorted(set(face.__all__) - set(dir(face))))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("face", FACE_MODULES, ids=["trio_sched", "lowlevel"])
+def test_importing_a_face_imports_nothing_that_is_not_used(face: ModuleType) -> None:
+    program = f"import sys, {face.__name__}; print(*sorted(set(sys.modules) & {HEAVY!r}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    assert done.stdout == "\n"
 
 
 @pytest.mark.parametrize("name", CONTRACT_NAMES)

@@ -1,122 +1,255 @@
 """The parts, one by one: for pipelines of one's own, for tests, and for whoever wants to know."""
 
-from trio_sched._blocking import Blocking, in_threads, inline
-from trio_sched._capacity import (
-    AsyncCapacityConfigured,
-    AsyncCapacityObservedMaxima,
-    AsyncCapacityPlan,
-    AsyncCapacityRuntimeSnapshot,
-    CapacityValue,
-    RowGroupAdmissionPlan,
-)
-from trio_sched._classify import ErrorVerdict, classify_exception, judge_exception
-from trio_sched._client import ClientRetries, HiddenRetriesError, RetryFreeClients
-from trio_sched._events.correlation import CorrelationToken, RuntimeCorrelationProvider, runtime_correlation
-from trio_sched._events.jsonl import JsonlEventSink, open_jsonl_sink
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
-from trio_sched._events.serde import event_line, read_event
-from trio_sched._events.sinks import (
-    EventStream,
-    FanOutEventSink,
-    InMemoryAdmissionEventSink,
-    RequestAdmissionEventSink,
-    SchedulerAdmissionEventSink,
-    request_event_stream,
-    scheduler_event_stream,
-)
-from trio_sched._executor import ModelRequest, ModelRequestExecutor, RequestRetryConfig
-from trio_sched._fair import FairOrder
-from trio_sched._generator import ColumnGenerator
-from trio_sched._observe.executions import ColumnWaits
-from trio_sched._observe.limiting import Limit
-from trio_sched._observe.marks import ExecutionView, RequestMarks, TaskMarks
-from trio_sched._observe.progress import LimitTime, ProgressStretch
-from trio_sched._observe.record import NoEventsError, view_of_run
-from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
-from trio_sched._observe.waits import WaitBreakdown
-from trio_sched._observe.why import Explanation, explain, why
-from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError
-from trio_sched._request.config import (
-    RequestAdmissionConfig,
-    RequestAdmissionConfigSnapshot,
-    RequestAdmissionTuningConfig,
-)
-from trio_sched._request.controller import AdaptiveRequestAdmissionController
-from trio_sched._request.leases import (
-    LeakedRequestLease,
-    RequestAdmissionDecision,
-    RequestAdmissionDenied,
-    RequestAdmissionError,
-    RequestAdmissionLease,
-)
-from trio_sched._request.limits import AdaptiveRequestLimitState
-from trio_sched._request.policy import RequestAdmissionPolicy
-from trio_sched._request.pressure import RequestPressureSnapshotProvider
-from trio_sched._request.protocol import RequestAdmissionController
-from trio_sched._request.queue import RequestFairQueue, RequestQueueSelection, RequestQueueView, RequestWaiter
-from trio_sched._request.resolver import ModelAliasError, RequestResourceResolver, ResolvedRequestResource
-from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.identity import (
-    ProviderModelKey,
-    ProviderModelStaticCap,
-    RequestDomain,
-    RequestResourceKey,
-)
-from trio_sched._resources.pressure import ProviderModelPressureSnapshot, RequestPressureSnapshot
-from trio_sched._resources.release import ReleaseResult
-from trio_sched._resources.request import (
-    RequestAdmissionItem,
-    RequestEventContext,
-    RequestGroupSpec,
-    RequestReleaseOutcome,
-)
-from trio_sched._resources.task import (
-    FrontierDelta,
-    SchedulableTask,
-    SchedulerResourceKey,
-    SchedulerResourceRequest,
-    SliceRef,
-    Task,
-    TaskGroupKey,
-    TaskGroupSpec,
-    TaskTrace,
-    endpoint_stage_resource,
-    stable_task_id,
-)
-from trio_sched._scheduler.config import SchedulerConfig
-from trio_sched._scheduler.health import EarlyStop, HealthConfig
-from trio_sched._scheduler.reports import RowDrop, RowFailure, RowFiltered
-from trio_sched._scheduler.result import SchedulerResult
-from trio_sched._scheduler.retry import Failure, RetryConfig
-from trio_sched._scheduler.retry_budget import RetryBudgetConfig
-from trio_sched._scheduler.row_group_target import AdaptiveRowGroupTargetConfig, RowGroupConfig
-from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroup, RowGroupPlan, RowGroupStore
-from trio_sched._scheduler.scheduler import AsyncTaskScheduler
-from trio_sched._scheduler.stall import NoProgressError, SchedulerStalledError, StallExplanation
-from trio_sched._scheduler.worker import TaskRunner
-from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
-from trio_sched._task.completion import CompletionTracker
-from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
-from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.graph import ExecutionGraph, GraphNode
-from trio_sched._task.leases import (
-    TaskAdmissionBlockSummary,
-    TaskAdmissionDecision,
-    TaskAdmissionDenied,
-    TaskAdmissionLease,
-    TaskAdmissionView,
-)
-from trio_sched._task.policies import (
-    PolicyStateDelta,
-    StrictFairTaskAdmissionPolicy,
-    TaskAdmissionPolicy,
-    TaskAdmissionPolicyDecision,
-)
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueSelection, QueueView
-from trio_sched._task.resolver import ResolvedTaskScheduling, TaskSchedulingResolver
-from trio_sched.metadata import SchedulingMetadata, SchedulingMetadataError
+from typing import TYPE_CHECKING
+
+from trio_sched._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from trio_sched._blocking import Blocking, in_threads, inline
+    from trio_sched._capacity import (
+        AsyncCapacityConfigured,
+        AsyncCapacityObservedMaxima,
+        AsyncCapacityPlan,
+        AsyncCapacityRuntimeSnapshot,
+        CapacityValue,
+        RowGroupAdmissionPlan,
+    )
+    from trio_sched._classify import ErrorVerdict, classify_exception, judge_exception
+    from trio_sched._client import ClientRetries, HiddenRetriesError, RetryFreeClients
+    from trio_sched._events.correlation import CorrelationToken, RuntimeCorrelationProvider, runtime_correlation
+    from trio_sched._events.jsonl import JsonlEventSink, open_jsonl_sink
+    from trio_sched._events.request import RequestAdmissionEvent
+    from trio_sched._events.scheduler import SchedulerAdmissionEvent
+    from trio_sched._events.serde import event_line, read_event
+    from trio_sched._events.sinks import (
+        EventStream,
+        FanOutEventSink,
+        InMemoryAdmissionEventSink,
+        RequestAdmissionEventSink,
+        SchedulerAdmissionEventSink,
+        request_event_stream,
+        scheduler_event_stream,
+    )
+    from trio_sched._executor import ModelRequest, ModelRequestExecutor, RequestRetryConfig
+    from trio_sched._fair import FairOrder
+    from trio_sched._generator import ColumnGenerator
+    from trio_sched._observe.executions import ColumnWaits
+    from trio_sched._observe.limiting import Limit
+    from trio_sched._observe.marks import ExecutionView, RequestMarks, TaskMarks
+    from trio_sched._observe.progress import LimitTime, ProgressStretch
+    from trio_sched._observe.record import NoEventsError, view_of_run
+    from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
+    from trio_sched._observe.waits import WaitBreakdown
+    from trio_sched._observe.why import Explanation, explain, why
+    from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError
+    from trio_sched._request.config import (
+        RequestAdmissionConfig,
+        RequestAdmissionConfigSnapshot,
+        RequestAdmissionTuningConfig,
+    )
+    from trio_sched._request.controller import AdaptiveRequestAdmissionController
+    from trio_sched._request.leases import (
+        LeakedRequestLease,
+        RequestAdmissionDecision,
+        RequestAdmissionDenied,
+        RequestAdmissionError,
+        RequestAdmissionLease,
+    )
+    from trio_sched._request.limits import AdaptiveRequestLimitState
+    from trio_sched._request.policy import RequestAdmissionPolicy
+    from trio_sched._request.pressure import RequestPressureSnapshotProvider
+    from trio_sched._request.protocol import RequestAdmissionController
+    from trio_sched._request.queue import RequestFairQueue, RequestQueueSelection, RequestQueueView, RequestWaiter
+    from trio_sched._request.resolver import ModelAliasError, RequestResourceResolver, ResolvedRequestResource
+    from trio_sched._resources.correlation import RuntimeCorrelation
+    from trio_sched._resources.identity import (
+        ProviderModelKey,
+        ProviderModelStaticCap,
+        RequestDomain,
+        RequestResourceKey,
+    )
+    from trio_sched._resources.pressure import ProviderModelPressureSnapshot, RequestPressureSnapshot
+    from trio_sched._resources.release import ReleaseResult
+    from trio_sched._resources.request import (
+        RequestAdmissionItem,
+        RequestEventContext,
+        RequestGroupSpec,
+        RequestReleaseOutcome,
+    )
+    from trio_sched._resources.task import (
+        FrontierDelta,
+        SchedulableTask,
+        SchedulerResourceKey,
+        SchedulerResourceRequest,
+        SliceRef,
+        Task,
+        TaskGroupKey,
+        TaskGroupSpec,
+        TaskTrace,
+        endpoint_stage_resource,
+        stable_task_id,
+    )
+    from trio_sched._scheduler.config import SchedulerConfig
+    from trio_sched._scheduler.health import EarlyStop, HealthConfig
+    from trio_sched._scheduler.reports import RowDrop, RowFailure, RowFiltered
+    from trio_sched._scheduler.result import SchedulerResult
+    from trio_sched._scheduler.retry import Failure, RetryConfig
+    from trio_sched._scheduler.retry_budget import RetryBudgetConfig
+    from trio_sched._scheduler.row_group_target import AdaptiveRowGroupTargetConfig, RowGroupConfig
+    from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroup, RowGroupPlan, RowGroupStore
+    from trio_sched._scheduler.scheduler import AsyncTaskScheduler
+    from trio_sched._scheduler.stall import NoProgressError, SchedulerStalledError, StallExplanation
+    from trio_sched._scheduler.worker import TaskRunner
+    from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
+    from trio_sched._task.completion import CompletionTracker
+    from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
+    from trio_sched._task.controller import TaskAdmissionController
+    from trio_sched._task.graph import ExecutionGraph, GraphNode
+    from trio_sched._task.leases import (
+        TaskAdmissionBlockSummary,
+        TaskAdmissionDecision,
+        TaskAdmissionDenied,
+        TaskAdmissionLease,
+        TaskAdmissionView,
+    )
+    from trio_sched._task.policies import (
+        PolicyStateDelta,
+        StrictFairTaskAdmissionPolicy,
+        TaskAdmissionPolicy,
+        TaskAdmissionPolicyDecision,
+    )
+    from trio_sched._task.queue import FairTaskQueue
+    from trio_sched._task.queue_view import QueueSelection, QueueView
+    from trio_sched._task.resolver import ResolvedTaskScheduling, TaskSchedulingResolver
+    from trio_sched.metadata import SchedulingMetadata, SchedulingMetadataError
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "trio_sched._blocking": ("Blocking", "in_threads", "inline"),
+            "trio_sched._capacity": (
+                "AsyncCapacityConfigured",
+                "AsyncCapacityObservedMaxima",
+                "AsyncCapacityPlan",
+                "AsyncCapacityRuntimeSnapshot",
+                "CapacityValue",
+                "RowGroupAdmissionPlan",
+            ),
+            "trio_sched._classify": ("ErrorVerdict", "classify_exception", "judge_exception"),
+            "trio_sched._client": ("ClientRetries", "HiddenRetriesError", "RetryFreeClients"),
+            "trio_sched._events.correlation": ("CorrelationToken", "RuntimeCorrelationProvider", "runtime_correlation"),
+            "trio_sched._events.jsonl": ("JsonlEventSink", "open_jsonl_sink"),
+            "trio_sched._events.request": ("RequestAdmissionEvent",),
+            "trio_sched._events.scheduler": ("SchedulerAdmissionEvent",),
+            "trio_sched._events.serde": ("event_line", "read_event"),
+            "trio_sched._events.sinks": (
+                "EventStream",
+                "FanOutEventSink",
+                "InMemoryAdmissionEventSink",
+                "RequestAdmissionEventSink",
+                "SchedulerAdmissionEventSink",
+                "request_event_stream",
+                "scheduler_event_stream",
+            ),
+            "trio_sched._executor": ("ModelRequest", "ModelRequestExecutor", "RequestRetryConfig"),
+            "trio_sched._fair": ("FairOrder",),
+            "trio_sched._generator": ("ColumnGenerator",),
+            "trio_sched._observe.executions": ("ColumnWaits",),
+            "trio_sched._observe.limiting": ("Limit",),
+            "trio_sched._observe.marks": ("ExecutionView", "RequestMarks", "TaskMarks"),
+            "trio_sched._observe.progress": ("LimitTime", "ProgressStretch"),
+            "trio_sched._observe.record": ("NoEventsError", "view_of_run"),
+            "trio_sched._observe.view": ("CorrelatedRuntimeView", "RuntimeViewBuilder"),
+            "trio_sched._observe.waits": ("WaitBreakdown",),
+            "trio_sched._observe.why": ("Explanation", "explain", "why"),
+            "trio_sched._request.attempt": ("AdmittedAttempt", "RequestAdmissionUsageError"),
+            "trio_sched._request.config": (
+                "RequestAdmissionConfig",
+                "RequestAdmissionConfigSnapshot",
+                "RequestAdmissionTuningConfig",
+            ),
+            "trio_sched._request.controller": ("AdaptiveRequestAdmissionController",),
+            "trio_sched._request.leases": (
+                "LeakedRequestLease",
+                "RequestAdmissionDecision",
+                "RequestAdmissionDenied",
+                "RequestAdmissionError",
+                "RequestAdmissionLease",
+            ),
+            "trio_sched._request.limits": ("AdaptiveRequestLimitState",),
+            "trio_sched._request.policy": ("RequestAdmissionPolicy",),
+            "trio_sched._request.pressure": ("RequestPressureSnapshotProvider",),
+            "trio_sched._request.protocol": ("RequestAdmissionController",),
+            "trio_sched._request.queue": (
+                "RequestFairQueue",
+                "RequestQueueSelection",
+                "RequestQueueView",
+                "RequestWaiter",
+            ),
+            "trio_sched._request.resolver": ("ModelAliasError", "RequestResourceResolver", "ResolvedRequestResource"),
+            "trio_sched._resources.correlation": ("RuntimeCorrelation",),
+            "trio_sched._resources.identity": (
+                "ProviderModelKey",
+                "ProviderModelStaticCap",
+                "RequestDomain",
+                "RequestResourceKey",
+            ),
+            "trio_sched._resources.pressure": ("ProviderModelPressureSnapshot", "RequestPressureSnapshot"),
+            "trio_sched._resources.release": ("ReleaseResult",),
+            "trio_sched._resources.request": (
+                "RequestAdmissionItem",
+                "RequestEventContext",
+                "RequestGroupSpec",
+                "RequestReleaseOutcome",
+            ),
+            "trio_sched._resources.task": (
+                "FrontierDelta",
+                "SchedulableTask",
+                "SchedulerResourceKey",
+                "SchedulerResourceRequest",
+                "SliceRef",
+                "Task",
+                "TaskGroupKey",
+                "TaskGroupSpec",
+                "TaskTrace",
+                "endpoint_stage_resource",
+                "stable_task_id",
+            ),
+            "trio_sched._scheduler.config": ("SchedulerConfig",),
+            "trio_sched._scheduler.health": ("EarlyStop", "HealthConfig"),
+            "trio_sched._scheduler.reports": ("RowDrop", "RowFailure", "RowFiltered"),
+            "trio_sched._scheduler.result": ("SchedulerResult",),
+            "trio_sched._scheduler.retry": ("Failure", "RetryConfig"),
+            "trio_sched._scheduler.retry_budget": ("RetryBudgetConfig",),
+            "trio_sched._scheduler.row_group_target": ("AdaptiveRowGroupTargetConfig", "RowGroupConfig"),
+            "trio_sched._scheduler.row_groups": ("FixedRowGroupPlan", "RowGroup", "RowGroupPlan", "RowGroupStore"),
+            "trio_sched._scheduler.scheduler": ("AsyncTaskScheduler",),
+            "trio_sched._scheduler.stall": ("NoProgressError", "SchedulerStalledError", "StallExplanation"),
+            "trio_sched._scheduler.worker": ("TaskRunner",),
+            "trio_sched._task.borrow": ("BoundedBorrowTaskAdmissionPolicy",),
+            "trio_sched._task.completion": ("CompletionTracker",),
+            "trio_sched._task.config": ("BoundedBorrowTaskAdmissionPolicyConfig", "TaskAdmissionConfig"),
+            "trio_sched._task.controller": ("TaskAdmissionController",),
+            "trio_sched._task.graph": ("ExecutionGraph", "GraphNode"),
+            "trio_sched._task.leases": (
+                "TaskAdmissionBlockSummary",
+                "TaskAdmissionDecision",
+                "TaskAdmissionDenied",
+                "TaskAdmissionLease",
+                "TaskAdmissionView",
+            ),
+            "trio_sched._task.policies": (
+                "PolicyStateDelta",
+                "StrictFairTaskAdmissionPolicy",
+                "TaskAdmissionPolicy",
+                "TaskAdmissionPolicyDecision",
+            ),
+            "trio_sched._task.queue": ("FairTaskQueue",),
+            "trio_sched._task.queue_view": ("QueueSelection", "QueueView"),
+            "trio_sched._task.resolver": ("ResolvedTaskScheduling", "TaskSchedulingResolver"),
+            "trio_sched.metadata": ("SchedulingMetadata", "SchedulingMetadataError"),
+        },
+    )
 
 __all__ = [
     "AdaptiveRequestAdmissionController",
