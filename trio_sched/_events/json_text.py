@@ -62,7 +62,7 @@ def text_writer(cls: type[T]) -> Callable[[T], str]:
     """The function that writes a `cls` as JSON text. Raises ValueError for a number that JSON does not know."""
     names: dict[str, object] = {
         "string": encode_basestring,
-        "float_": _remembering_last(_float_text),
+        "float_": _float_text,
         "object_": object_text,
         "any_": _any_text,
     }
@@ -120,22 +120,21 @@ def _remembering(write: Callable[[T], str]) -> Callable[[T], str]:
     return text
 
 
-def _remembering_last(write: Callable[[float], str]) -> Callable[[float], str]:
-    """`write`, with its last text remembered: one instant is told many times, and its digits are costly to find."""
-    last = (0.0, write(0.0))
-
-    def remembered(value: float) -> str:
-        nonlocal last
-        known, text = last  # read at once: another thread may write
-        if value is not known:
-            text = write(value)
-            last = (value, text)
-        return text
-
-    return remembered
-
-
 def _float_text(value: float) -> str:
-    if math.isfinite(value):
-        return repr(value)
-    raise ValueError(f"{value!r} has no place in JSON")
+    """One instant is told by many values, and nothing has passed in most of them: both are known without a search for
+    digits, which costs more than all the rest of a small event.
+    """
+    global _last_float  # noqa: PLW0603 - one for all classes, as an event and its snapshot share their instant
+    if not value:
+        return "0.0"
+    known, text = _last_float  # read at once: another thread may write
+    if value is known:
+        return text
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} has no place in JSON")
+    text = repr(value)
+    _last_float = (value, text)
+    return text
+
+
+_last_float = (math.nan, "")
