@@ -33,10 +33,11 @@ from trio_sched._resources.task import (
     SchedulerResourceKey,
     SchedulerResourceRequest,
     TaskGroupKey,
+    TaskGroupSpec,
 )
 from trio_sched._task.competition import Competition, PeerPolicy
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig
-from trio_sched._task.heads import StandingKind, exact_weight
+from trio_sched._task.heads import StandingKind, Verdict, exact_weight
 from trio_sched._task.leases import GroupAccount, TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.policies import ALLOWED, NO_CHANGE, PolicyStateDelta, TaskAdmissionPolicyDecision
 from trio_sched._task.queue_view import QueueView
@@ -60,7 +61,7 @@ class ResourceStanding(NamedTuple):
     ceiling: int | None
 
 
-BorrowStanding: TypeAlias = Literal["always entitled", "never entitled"] | tuple[ResourceStanding, ...]
+BorrowStanding: TypeAlias = Literal["always entitled", "never entitled"] | TaskGroupSpec | tuple[ResourceStanding, ...]
 
 
 class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
@@ -82,25 +83,36 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
     def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> BorrowStanding:
         """How the group stands with all that its head competes for, or as little of it as decides every answer.
 
-        Who owes nothing and would hold one unit is within any share. Who owes something, or would hold more than its
-        admitted limit, is entitled to nothing; where neither ceiling nor reserve bounds borrowing, and only one
-        resource is competed for, nothing else about it matters.
+        Who owes nothing and would hold one unit is within any share. Where only one resource is competed for, and
+        neither ceiling nor reserve bounds borrowing, who owes something or would hold more than its admitted limit is
+        entitled to nothing, and nothing else about it matters; and who holds no more than an equal part of the resource
+        stands for itself, as it will mostly be entitled, and would change its class with every grant.
         """
         account = admission_view.account(item.group.key)
-        if self._is_within_any_share(item.resource_request, account):
+        request = item.resource_request
+        if self._is_within_any_share(request, account):
             return "always entitled"
-        parts = self._parts(item, account)
-        if len(parts) == 1 and self._borrows_freely:
-            (part,) = parts
-            if part.debt or (part.admitted_limit is not None and part.projected > part.admitted_limit):
+        if self._borrows_freely and len(request.competed_for) == 1:
+            (resource,) = request.competed_for
+            projected = account.held.get(resource, 0) + request.amounts[resource]
+            spec = item.group
+            if resource in account.debt or (spec.admitted_limit is not None and projected > spec.admitted_limit):
                 return "never entitled"
-        return parts
+            source = admission_view.source
+            if source is not None and projected * len(source.accounts) <= admission_view.resource_limits[resource]:
+                return spec
+        return self._parts(item.group, request, account)
 
-    def is_entitled(self, standing: BorrowStanding, competition: Competition[BorrowStanding]) -> bool:
+    def is_entitled(
+        self, standing: BorrowStanding, request: SchedulerResourceRequest, competition: Competition[BorrowStanding]
+    ) -> bool:
         """Whoever owes nothing and would stay within its share of everything it competes for."""
         if isinstance(standing, str):
             return standing == "always entitled"
-        return all(not part.debt and part.projected <= self._share_of(part, competition) for part in standing)
+        parts = self._parts_of(standing, request, competition)
+        return self._is_surely_entitled(parts, competition) or all(
+            not part.debt and part.projected <= self._share_of(part, competition) for part in parts
+        )
 
     def kind(self, standing: BorrowStanding) -> StandingKind:
         """It does at the ends of the scale."""
@@ -108,32 +120,43 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
             return "entitled" if standing == "always entitled" else "unentitled"
         return "depends"
 
-    def is_refused(
+    def verdict(
         self, standing: BorrowStanding, request: SchedulerResourceRequest, competition: Competition[BorrowStanding]
-    ) -> bool:
-        """Who is not entitled and competes with an entitled peer, or would borrow beyond its bound."""
+    ) -> Verdict:
+        """Refused is who is not entitled and competes with an entitled peer, or would borrow beyond its bound."""
         if isinstance(standing, str):
-            return standing == "never entitled" and competition.is_contested_for(request)
+            if standing == "always entitled":
+                return "entitled"
+            return "refused" if competition.is_contested_for(request) else "allowed"
+        if self._borrows_freely and competition.is_alone(request):
+            return "allowed"
+        parts = self._parts_of(standing, request, competition)
+        if self._is_surely_entitled(parts, competition):
+            return "entitled"
         if self._borrows_freely and not competition.is_contested_for(request):
-            return False
-        return not self._judge(standing, competition).allowed
+            return "allowed"
+        decision = self._judge(parts, competition)
+        if not decision.allowed:
+            return "refused"
+        return "allowed" if decision.borrowed else "entitled"
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
     ) -> TaskAdmissionPolicyDecision:
         """Refuse with `group_cap` who would go above its share, with `borrow_debt` who owes or would owe too much."""
         account = admission_view.account(item.group.key)
-        if self._is_within_any_share(item.resource_request, account):
+        request = item.resource_request
+        if self._is_within_any_share(request, account):
             return ALLOWED
         competition = self.competition(item, queue_view, admission_view)
-        if self._borrows_freely and len(item.resource_request.competed_for) == 1:
-            (resource,) = item.resource_request.competed_for
+        if self._borrows_freely and len(request.competed_for) == 1:
+            (resource,) = request.competed_for
             if not competition.is_contested(resource):
-                amount = item.resource_request.amounts[resource]
+                amount = request.amounts[resource]
                 share = self._strict_share(resource, item.group.weight, item.group.admitted_limit, competition)
                 above = account.held.get(resource, 0) + amount - share
                 return _borrowing((resource, min(amount, above))) if above > 0 else ALLOWED
-        return self._judge(self._parts(item, account), competition)
+        return self._judge(self._parts(item.group, request, account), competition)
 
     def _judge(
         self, parts: tuple[ResourceStanding, ...], competition: Competition[BorrowStanding]
@@ -156,6 +179,16 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
                 borrowed.append((part.resource, units))
         return _borrowing(*borrowed)
 
+    def _is_surely_entitled(
+        self, parts: tuple[ResourceStanding, ...], competition: Competition[BorrowStanding]
+    ) -> bool:
+        return all(
+            not part.debt
+            and (part.admitted_limit is None or part.projected <= part.admitted_limit)
+            and competition.is_surely_within_share(part.resource, part.projected, part.weight)
+            for part in parts
+        )
+
     def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
         """Owe what was borrowed."""
         if not decision.borrowed:
@@ -174,8 +207,19 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
                 return False
         return True
 
-    def _parts(self, item: SchedulableTask, account: GroupAccount) -> tuple[ResourceStanding, ...]:
-        spec, request = item.group, item.resource_request
+    def _parts_of(
+        self,
+        standing: TaskGroupSpec | tuple[ResourceStanding, ...],
+        request: SchedulerResourceRequest,
+        competition: Competition[BorrowStanding],
+    ) -> tuple[ResourceStanding, ...]:
+        if isinstance(standing, TaskGroupSpec):
+            return self._parts(standing, request, competition.admission_view.account(standing.key))
+        return standing
+
+    def _parts(
+        self, spec: TaskGroupSpec, request: SchedulerResourceRequest, account: GroupAccount
+    ) -> tuple[ResourceStanding, ...]:
         held, debt, amounts = account.held, account.debt, request.amounts
         return tuple(
             [

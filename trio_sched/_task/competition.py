@@ -23,7 +23,7 @@ from trio_sched._resources.task import (
     SchedulerResourceRequest,
     TaskGroupSpec,
 )
-from trio_sched._task.heads import ClassedHeads, StandingKind, exact_weight
+from trio_sched._task.heads import ClassedHeads, StandingKind, Verdict, exact_weight
 from trio_sched._task.leases import TaskAdmissionView
 from trio_sched._task.queue_view import QueueView
 from trio_sched._task.reservations import has_room_in
@@ -63,9 +63,20 @@ class Competition(ABC, Generic[S]):
             found = self._contested[resource] = self._has_entitled(resource)
         return found
 
+    def is_alone(self, request: SchedulerResourceRequest) -> bool:
+        """Whether at most one group competes for anything that `request` competes for."""
+        return all(self.field(resource)[1] < 2 for resource in request.competed_for)
+
     def is_contested_for(self, request: SchedulerResourceRequest) -> bool:
         """Whether any resource that `request` competes for is contested."""
         return any(self.is_contested(resource) for resource in request.competed_for)
+
+    def is_surely_within_share(self, resource: SchedulerResourceKey, units: int, weight: float) -> bool:
+        """Whether `units` are within the share of a group of that weight, whoever of those queued competes with it.
+
+        A look at totals. False only means that it cannot be told so soon.
+        """
+        return False
 
     def clear(self) -> None:
         """Forget what was found: the state is another."""
@@ -87,11 +98,20 @@ class _ClassedCompetition(Competition[S]):
         self._heads = heads
         self.epoch = heads.epoch
 
+    def is_alone(self, request: SchedulerResourceRequest) -> bool:
+        return all(self._heads.is_alone(resource) for resource in request.competed_for)
+
     def field(self, resource: SchedulerResourceKey) -> tuple[int, int]:
         return _ALONE if self._heads.is_alone(resource) else super().field(resource)
 
     def is_contested(self, resource: SchedulerResourceKey) -> bool:
         return not self._heads.is_alone(resource) and super().is_contested(resource)
+
+    def is_surely_within_share(self, resource: SchedulerResourceKey, units: int, weight: float) -> bool:
+        own = exact_weight(weight)
+        # Who competes alone has one imagined equal peer.
+        most = max(self._heads.weight(resource), 2 * own)
+        return units * most <= self.admission_view.resource_limits[resource] * own
 
     def _sum(self, resource: SchedulerResourceKey) -> tuple[int, int]:
         weight = groups = 0
@@ -105,7 +125,9 @@ class _ClassedCompetition(Competition[S]):
         for bucket in self._heads.with_room(resource):
             for each in bucket.classes.values():
                 # An index knows standings as hashables only. Its source's policy is this one, so they are this one's.
-                if each.kind == "entitled" or (each.kind == "depends" and is_entitled(cast("S", each.standing), self)):
+                if each.kind == "entitled" or (
+                    each.kind == "depends" and is_entitled(cast("S", each.standing), bucket.request, self)
+                ):
                     return True
         return False
 
@@ -126,7 +148,8 @@ class _ListedCompetition(Competition[S]):
     def _has_entitled(self, resource: SchedulerResourceKey) -> bool:
         policy, view = self.policy, self.admission_view
         return any(
-            resource in head.resource_request.amounts and policy.is_entitled(policy.standing(head, view), self)
+            resource in head.resource_request.amounts
+            and policy.is_entitled(policy.standing(head, view), head.resource_request, self)
             for head in self._heads
         )
 
@@ -139,22 +162,22 @@ class PeerPolicy(ABC, Generic[S]):
         """All that entitlement and verdict depend on besides the request and the competition."""
 
     @abstractmethod
-    def is_entitled(self, standing: S, competition: Competition[S]) -> bool:
-        """Whether a head that stands like that may run whoever else is queued."""
+    def is_entitled(self, standing: S, request: SchedulerResourceRequest, competition: Competition[S]) -> bool:
+        """Whether a head that stands and asks like that may run whoever else is queued."""
 
     @abstractmethod
     def kind(self, standing: S) -> StandingKind:
         """Whether such a standing alone decides who is entitled."""
 
     @abstractmethod
-    def is_refused(self, standing: S, request: SchedulerResourceRequest, competition: Competition[S]) -> bool:
-        """Whether `evaluate` refuses heads that stand and ask like that, and have room."""
+    def verdict(self, standing: S, request: SchedulerResourceRequest, competition: Competition[S]) -> Verdict:
+        """Whether heads that stand and ask like that, and have room, may run."""
 
-    def refuses_class(
+    def class_verdict(
         self, request: SchedulerResourceRequest, standing: S, heads: ClassedHeads, admission_view: TaskAdmissionView
-    ) -> bool:
-        """Whether `evaluate` refuses the heads of a class that has room."""
-        return self.is_refused(standing, request, self._among_classes(heads, admission_view))
+    ) -> Verdict:
+        """Whether the heads of a class that has room may run."""
+        return self.verdict(standing, request, self._among_classes(heads, admission_view))
 
     def competition(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView

@@ -251,7 +251,7 @@ class TaskAdmissionController:
         state, index, allowed = self._state, queue_view.heads, self._allowed
         version = state.version
         if index is not None and index.sure_item is item and index.sure_version == version and index.source is state:
-            return ALLOWED if index.sure_is_entitled else state.policy.evaluate(item, queue_view, state.view)
+            return ALLOWED if index.is_surely_entitled() else state.policy.evaluate(item, queue_view, state.view)
         if (
             allowed is not None
             and allowed[0] is item

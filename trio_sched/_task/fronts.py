@@ -27,7 +27,7 @@ import trio
 
 from trio_sched._fair import FairPlace
 from trio_sched._resources.task import SchedulerResourceKey, TaskGroupKey
-from trio_sched._task.heads import HeadBucket, HeadClass, QueuedGroup
+from trio_sched._task.heads import HeadBucket, HeadClass, QueuedGroup, Verdict
 
 __all__ = ["Examiner", "FoundHead", "Fronts"]
 
@@ -61,8 +61,8 @@ class Examiner(Protocol):
         """Look again how a stale group stands; whether it stands differently."""
         ...
 
-    def refuses(self, examined: HeadClass, /) -> bool:
-        """Whether the heads of a class that has room are refused."""
+    def verdict(self, examined: HeadClass, /) -> Verdict:
+        """Whether the heads of a class that has room may run."""
         ...
 
 
@@ -102,8 +102,8 @@ class _Front:
             heapreplace(heap, (now, id(entered), entered))
 
 
-FoundHead: TypeAlias = tuple[Place, QueuedGroup, HeadClass]
-"""An eligible head: the place of its group in fair order, its group, and its class."""
+FoundHead: TypeAlias = tuple[Place, QueuedGroup, HeadClass, Verdict]
+"""An eligible head: the place of its group in fair order, its group, its class, and what was said of that."""
 
 
 class Fronts:
@@ -204,16 +204,16 @@ class Fronts:
                     if group.is_stale and examiner.restand(group):
                         continue
                     kind = examined.kind
-                    if kind == "unentitled" and examiner.refuses(examined):
+                    verdict: Verdict = "entitled" if kind == "entitled" else "allowed"
+                    if kind == "unentitled" or (is_decided and kind == "depends"):
+                        verdict = examiner.verdict(examined)
+                    if kind == "unentitled" and verdict == "refused":
                         if examined_front.name == bucket.request.competed_for:
                             return None
                         self._move(examined, self._held_front(examined), place)
                         continue
-                    if is_decided:
-                        if kind != "depends" or not examiner.refuses(examined):
-                            return place, group, examined
-                    elif ask(group):
-                        return place, group, examined
+                    if verdict != "refused" and (is_decided or ask(group)):
+                        return place, group, examined, verdict
                 elif resource != examined_front.name:
                     self._move(examined, self._parked_front(resource, bucket), place)
                     continue

@@ -18,7 +18,16 @@ from trio_sched._fair import FairOrder
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.fronts import Fronts, Place
 from trio_sched._task.head_classes import HeadClasses
-from trio_sched._task.heads import HeadBucket, HeadClass, QueuedGroup, StandingSource, exact_weight, gathers
+from trio_sched._task.heads import (
+    HeadBucket,
+    HeadClass,
+    QueuedGroup,
+    StandingKind,
+    StandingSource,
+    Verdict,
+    exact_weight,
+    gathers,
+)
 
 __all__ = ["HeadIndex"]
 
@@ -30,7 +39,7 @@ class HeadIndex:
 
     memo: the policy's. epoch: rises with every change of the heads, or of the source, since it was last looked at.
     gathering_heads: how many heads ask for units that may come free one at a time. sure_item: a head that has room at
-    `sure_version` of the source and was not refused; if `sure_is_entitled` nobody's coming changes that.
+    `sure_version` of the source and was not refused.
     """
 
     __slots__ = (
@@ -46,11 +55,12 @@ class HeadIndex:
         "_order",
         "_seen_source_version",
         "_seen_version",
+        "_sure_kind",
+        "_sure_verdict",
         "epoch",
         "gathering_heads",
         "memo",
         "source",
-        "sure_is_entitled",
         "sure_item",
         "sure_version",
     )
@@ -72,7 +82,8 @@ class HeadIndex:
         self._seen_version = self._seen_source_version = -1
         self.sure_item: SchedulableTask | None = None
         self.sure_version = -1
-        self.sure_is_entitled = False
+        self._sure_kind: StandingKind = "depends"
+        self._sure_verdict: Verdict = "allowed"
         self.epoch = 0
         self._aspect: Aspect | None = None
         self.source: StandingSource | None = None
@@ -152,12 +163,18 @@ class HeadIndex:
         found = self._fronts.first(self, ask, is_decided)
         if found is None:
             return None
-        _, group, head_class = found
+        _, group, head_class, verdict = found
         item = group.head
         if is_decided and not self._claims:
             self.sure_item, self.sure_version = item, source.version
-            self.sure_is_entitled = head_class.kind == "entitled"
+            self._sure_verdict, self._sure_kind = verdict, head_class.kind
         return item
+
+    def is_surely_entitled(self) -> bool:
+        """Whether `sure_item` is entitled now. If that is not a matter of its kind, newcomers may have changed it."""
+        return self._sure_kind == "entitled" or (
+            self._sure_verdict == "entitled" and not self._changed and self._classes.version == self._seen_version
+        )
 
     def first_group(self, place: Place) -> QueuedGroup:
         """The group that stands there."""
@@ -170,7 +187,7 @@ class HeadIndex:
         assert self.source is not None
         standing = self.source.standing(group.head)
         group.is_stale = False
-        if standing == known.standing:
+        if standing is known.standing or standing == known.standing:
             return False
         self._classes.stand(group, known, standing, self.source)
         return True
@@ -195,10 +212,17 @@ class HeadIndex:
                         break
         return bucket.lacks
 
-    def refuses(self, examined: HeadClass) -> bool:
-        """Whether the heads of a class that has room are refused."""
+    def verdict(self, examined: HeadClass) -> Verdict:
+        """Whether the heads of a class that has room may run."""
         assert self.source is not None
-        return self.source.refuses(examined.bucket.request, examined.standing, self)
+        return self.source.verdict(examined.bucket.request, examined.standing, self)
+
+    def weight(self, resource: SchedulerResourceKey) -> int:
+        """Exact weight of all groups whose heads ask for `resource`, with room or without."""
+        buckets = self._classes.by_resource.get(resource, ())
+        if len(buckets) == 1:
+            return next(iter(buckets)).exact_weight
+        return sum(bucket.exact_weight for bucket in buckets)
 
     def is_alone(self, resource: SchedulerResourceKey) -> bool:
         """Whether at most one head asks for `resource`."""

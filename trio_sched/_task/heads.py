@@ -34,6 +34,7 @@ __all__ = [
     "StandingKind",
     "StandingSource",
     "StandingWatcher",
+    "Verdict",
     "exact_weight",
     "gathers",
 ]
@@ -43,6 +44,9 @@ _WEIGHT_UNITS: Final = 1 << 1074
 StandingKind = Literal["entitled", "unentitled", "depends"]
 """Entitled heads are never refused. Unentitled ones are refused if, and only if, an entitled head asks for a resource
 that they compete for. Of all others it depends."""
+
+Verdict = Literal["entitled", "allowed", "refused"]
+"""Whether heads of one class may run now: by their own right, with nothing to be owed; else perhaps; or not."""
 
 
 @lru_cache(maxsize=1024)
@@ -116,15 +120,15 @@ class StandingSource(Protocol):
 
     @property
     def decides(self) -> bool:
-        """Whether `kind` and `refuses` are known. If not, every kind is `depends`."""
+        """Whether `kind` and `verdict` are known. If not, every kind is `depends`."""
         ...
 
     def kind(self, standing: Hashable) -> StandingKind:
         """Of which kind a standing is."""
         ...
 
-    def refuses(self, request: SchedulerResourceRequest, standing: Hashable, heads: ClassedHeads) -> bool:
-        """Whether heads that have room are refused, if they ask and stand like that."""
+    def verdict(self, request: SchedulerResourceRequest, standing: Hashable, heads: ClassedHeads) -> Verdict:
+        """Whether heads that have room may run, if they ask and stand like that."""
         ...
 
     def watch(self, watcher: StandingWatcher) -> None:
@@ -144,6 +148,10 @@ class ClassedHeads(Protocol):
 
     def is_alone(self, resource: SchedulerResourceKey) -> bool:
         """Whether at most one head asks for `resource`."""
+        ...
+
+    def weight(self, resource: SchedulerResourceKey) -> int:
+        """Exact weight of all groups whose heads ask for `resource`, with room or without."""
         ...
 
     def with_room(self, resource: SchedulerResourceKey) -> Sequence[HeadBucket]:

@@ -20,7 +20,7 @@ from trio_sched._resources.task import (
     TaskGroupKey,
 )
 from trio_sched._task.competition import Competition, PeerPolicy
-from trio_sched._task.heads import StandingKind
+from trio_sched._task.heads import StandingKind, Verdict
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.queue_view import QueueView
 
@@ -96,7 +96,7 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
         limit = item.group.admitted_limit
         return limit is not None and admission_view.account(item.group.key).running >= limit
 
-    def is_entitled(self, standing: bool, competition: Competition[bool]) -> bool:
+    def is_entitled(self, standing: bool, request: SchedulerResourceRequest, competition: Competition[bool]) -> bool:
         """Whoever is not at its limit is entitled."""
         return not standing
 
@@ -104,9 +104,9 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
         """It always does."""
         return "unentitled" if standing else "entitled"
 
-    def is_refused(self, standing: bool, request: SchedulerResourceRequest, competition: Competition[bool]) -> bool:
-        """Who is at its limit, and competes with an entitled peer."""
-        return standing and competition.is_contested_for(request)
+    def verdict(self, standing: bool, request: SchedulerResourceRequest, competition: Competition[bool]) -> Verdict:
+        """Refused is who is at its limit and competes with an entitled peer; nothing is ever owed."""
+        return "refused" if standing and competition.is_contested_for(request) else "entitled"
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView

@@ -22,7 +22,7 @@ from trio_sched._resources.task import (
 from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.competition import PeerPolicy
 from trio_sched._task.config import TaskAdmissionConfig
-from trio_sched._task.heads import ClassedHeads, StandingKind, StandingWatcher
+from trio_sched._task.heads import ClassedHeads, StandingKind, StandingWatcher, Verdict
 from trio_sched._task.leases import TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.ledger import TaskLedger
 from trio_sched._task.policies import (
@@ -182,11 +182,11 @@ class TaskAdmissionState:
         policy = self._peer_policy
         return "depends" if policy is None else policy.kind(standing)
 
-    def refuses(self, request: SchedulerResourceRequest, standing: Hashable, heads: ClassedHeads) -> bool:
-        """Whether heads that have room are refused, if they ask and stand like that."""
+    def verdict(self, request: SchedulerResourceRequest, standing: Hashable, heads: ClassedHeads) -> Verdict:
+        """Whether heads that have room may run, if they ask and stand like that."""
         policy = self._peer_policy
         assert policy is not None
-        return policy.refuses_class(request, standing, heads, self.view)
+        return policy.class_verdict(request, standing, heads, self.view)
 
     def is_refused_alone(self, item: SchedulableTask) -> bool:
         """Whether the policy refuses `item` even if nobody else is queued."""
