@@ -3,7 +3,7 @@
 Where nox is not installed, `python3 noxfile.py demo` does the same: it makes a private environment in `.nox/bootstrap`,
 installs nox there and hands over. So a machine needs git and Python, and nothing outside this folder is changed, with
 two exceptions that say so: Debian's Python may come without what it takes to make an environment, and `integration`
-wants nginx.
+wants nginx, tmux and chromium.
 """
 
 from __future__ import annotations
@@ -188,32 +188,45 @@ def fuzz(session: nox.Session) -> None:
     session.run("pytest", "--ignore", "tests/stateful", "-m", "fuzz", *arguments, env=profile, success_codes=[0, 5])
 
 
-def find_nginx(session: nox.Session) -> str | None:
-    """Why there is no nginx, or None. Debian's is installed if we may, but not started."""
-    if shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin"):
+PEERS = {
+    "nginx": ("nginx-light", "limit_conn and limit_req behind nginx"),
+    "tmux": ("tmux", "the live panel in a terminal"),
+    "chromium": ("chromium", "report and trace in a browser"),
+    "chromedriver": ("chromium-driver", "report and trace in a browser"),
+}
+"""Programs of the integration session: the Debian package of each, and what is skipped without it."""
+
+
+def find_peer(session: nox.Session, program: str, package: str) -> str | None:
+    """Why there is no such program, or None. Debian's is installed if we may, but not started."""
+    if shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin"):
         return None
     if not shutil.which("apt-get"):
-        return "nginx is not installed, and there is no apt-get to install it with"
+        return f"{program} is not installed, and there is no apt-get to install it with"
     if os.geteuid() != 0:
-        return "nginx is not installed, and only root may install it (sudo apt-get install nginx-light)"
-    # RUNLEVEL=1: as in single-user mode, so the package does not start its own server.
+        return f"{program} is not installed, and only root may install it (sudo apt-get install {package})"
+    # RUNLEVEL=1: as in single-user mode, so the package does not start a server of its own.
     quietly = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     options = ("--quiet", "--yes", "--no-install-recommends")
     try:
         session.run("apt-get", "update", "--quiet", external=True)
-        session.run("apt-get", "install", *options, "nginx-light", env=quietly, external=True)
+        session.run("apt-get", "install", *options, package, env=quietly, external=True)
     except nox.command.CommandFailed:
-        return "apt-get could not install nginx-light"
+        return f"apt-get could not install {package}"
     return None
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """Over real HTTP, in real time: nginx with limits of its own, and the SDKs. Says what it had to skip, and why."""
-    session.install("-e", ".[openai,anthropic,otel,cli,rehearsal]", *group("test"))
-    missing = find_nginx(session)
+    """Real peers in real time: nginx with limits of its own, the SDKs, a terminal, a browser. Says what it skipped."""
+    session.install("-e", ".[openai,anthropic,otel,cli,rehearsal]", *group("integration"))
+    missing = {
+        f"SKIPPED: {what}: {why}."
+        for program, (package, what) in PEERS.items()
+        if (why := find_peer(session, program, package)) is not None
+    }
     session.run("pytest", "tests/integration", *session.posargs, env={"TRIO_SCHED_INTEGRATION": "1"})
-    if missing is None:
-        session.log("Nothing was skipped for want of nginx.")
-    else:
-        session.warn(f"SKIPPED: limit_conn and limit_req behind nginx: {missing}.")
+    for told in sorted(missing):
+        session.warn(told)
+    if not missing:
+        session.log("Nothing was skipped for want of a program.")

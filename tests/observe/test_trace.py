@@ -83,7 +83,8 @@ def parse(text: str) -> Parsed:
             assert entry["bp"] == "e"
             found.arrows.append((sources.pop(entry["id"]), entry))
         elif entry["ph"] == "C":
-            found.counters.append((entry["pid"], entry["name"], entry["ts"], entry["args"]["value"]))
+            ((state, value),) = entry["args"].items()
+            found.counters.append((entry["pid"], f"{entry['name']} {state}", entry["ts"], value))
         else:
             assert track in open_slices
             found.instants.append(entry)
@@ -157,15 +158,15 @@ def test_counters_end_where_the_run_ended_and_peak_where_it_peaked(run: SampleRu
     for pid, name, _, value in parsed.counters:
         key = (parsed.processes[pid], name)
         peak[key] = max(peak.get(key, 0), value)
-    assert last["columns", "ready tasks"] == 0
-    assert last["columns", "running tasks"] == 0
+    assert last["columns", "tasks ready"] == 0
+    assert last["columns", "tasks running"] == 0
     maxima = run.result.capacity_plan.observed_maxima
-    assert peak["columns", "running tasks"] == maxima.task_leases_by_resource["submission"]
+    assert peak["columns", "tasks running"] == maxima.task_leases_by_resource["submission"]
     for resource, statistics in run.result.requests.items():
-        assert last[str(resource), "in flight"] == 0
-        assert last[str(resource), "waiting"] == 0
-        assert last[str(resource), "limit"] == (statistics.last_limit or peak[str(resource), "limit"])
-        assert peak[str(resource), "in flight"] == maxima.request_in_flight_by_resource[resource]
+        assert last[str(resource), "requests in flight"] == 0
+        assert last[str(resource), "requests waiting"] == 0
+        assert last[str(resource), "requests limit"] == (statistics.last_limit or peak[str(resource), "requests limit"])
+        assert peak[str(resource), "requests in flight"] == maxima.request_in_flight_by_resource[resource]
 
 
 def test_cooldowns_and_row_groups_are_drawn(parsed: Parsed) -> None:

@@ -130,9 +130,9 @@ class _Entries:
                 entry["bp"] = "e"
             self._write(entry, timed=True)
 
-    def count(self, pid: int, name: str, value: int) -> None:
-        """The new value of a counter."""
-        self._write({"ph": "C", "name": name, "pid": pid, "tid": 0, "args": {"value": value}}, timed=True)
+    def count(self, pid: int, things: str, state: str, value: int) -> None:
+        """The new value of a counter, which viewers call by both names together."""
+        self._write({"ph": "C", "name": things, "pid": pid, "tid": 0, "args": {state: value}}, timed=True)
 
     def _add_lane(self, track: _Track) -> int:
         self._tids += 1
@@ -203,7 +203,7 @@ class _Trace:
         match event.event_kind:
             case "ready_enqueued" if event.task_id is not None:
                 self._queued.add(event.task_id)
-                self._entries.count(_COLUMNS, "ready tasks", len(self._queued))
+                self._entries.count(_COLUMNS, "tasks", "ready", len(self._queued))
             case "cancelled" if event.task_lease_id is None:
                 self._leave_queue(event.task_id)
             case "task_lease_acquired" if event.task_lease_id is not None:
@@ -216,7 +216,7 @@ class _Trace:
                 self._tasks[event.task_lease_id] = task
                 if event.task_execution_id is not None:
                     self._executions[event.task_execution_id] = task
-                self._entries.count(_COLUMNS, "running tasks", len(self._tasks))
+                self._entries.count(_COLUMNS, "tasks", "running", len(self._tasks))
             case "task_completed" | "cancelled" if event.task_lease_id in self._tasks:
                 if event.reason_or_result != "success":
                     error = event.diagnostics.get("error", event.reason_or_result)
@@ -225,7 +225,7 @@ class _Trace:
                 if event.task_execution_id is not None:
                     self._executions.pop(event.task_execution_id, None)
                 self._entries.end(self._tasks.pop(event.task_lease_id), {})
-                self._entries.count(_COLUMNS, "running tasks", len(self._tasks))
+                self._entries.count(_COLUMNS, "tasks", "running", len(self._tasks))
             case "row_group_admitted" if correlation is not None and correlation.row_group is not None:
                 index = correlation.row_group
                 self._row_groups[index] = self._entries.begin(
@@ -263,7 +263,7 @@ class _Trace:
     def _leave_queue(self, task_id: str | None) -> None:
         if task_id is not None and task_id in self._queued:
             self._queued.remove(task_id)
-            self._entries.count(_COLUMNS, "ready tasks", len(self._queued))
+            self._entries.count(_COLUMNS, "tasks", "ready", len(self._queued))
 
     def _endpoint(self, name: str) -> _Endpoint:
         known = self._endpoints.get(name)
@@ -282,7 +282,7 @@ class _Trace:
         ):
             if endpoint.counters.get(name) != value:
                 endpoint.counters[name] = value
-                self._entries.count(endpoint.pid, name, value)
+                self._entries.count(endpoint.pid, "requests", name, value)
         if pressure.blocked_until_monotonic is not None and pressure.cooldown_remaining_seconds > 0:
             endpoint.cooldown_ends = max(endpoint.cooldown_ends, pressure.blocked_until_monotonic)
             if endpoint.cooldown is None:
