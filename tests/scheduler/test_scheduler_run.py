@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tracemalloc
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 import trio
 import trio.testing
+from scheduler_samples import CHAIN, Runner, Setup, Store, nothing, simulate, two_row_groups
 
 from trio_sched import TrioSchedError
 from trio_sched.lowlevel import (
@@ -18,101 +19,22 @@ from trio_sched.lowlevel import (
     Failure,
     FairTaskQueue,
     FixedRowGroupPlan,
-    GraphNode,
-    InMemoryAdmissionEventSink,
     PolicyStateDelta,
     QueueView,
     RowFailure,
     RowGroup,
-    RowGroupConfig,
     SchedulableTask,
     SchedulerAdmissionEvent,
-    SchedulerConfig,
     SchedulerResult,
     SchedulerStalledError,
     Task,
     TaskAdmissionConfig,
-    TaskAdmissionController,
     TaskAdmissionLease,
-    TaskAdmissionPolicy,
     TaskAdmissionPolicyDecision,
     TaskAdmissionView,
     TaskSchedulingResolver,
     scheduler_event_stream,
 )
-
-NODES = [GraphNode("a", "from_scratch"), GraphNode("b", "cell", ("a",)), GraphNode("c", "cell", ("b",))]
-Work = Callable[[Task], Awaitable[Sequence[RowFailure]]]
-
-
-class Runner:
-    def __init__(self, work: Work) -> None:
-        self._work = work
-
-    async def run(self, task: Task) -> Sequence[RowFailure]:
-        return await self._work(task)
-
-
-class Store:
-    def __init__(self) -> None:
-        self.written: list[tuple[int, tuple[int, ...]]] = []
-        self.before_write: Callable[[RowGroup], None] = lambda _: None
-
-    def open(self, row_group: RowGroup) -> None:
-        pass
-
-    async def write(self, row_group: RowGroup, living_rows: Sequence[int]) -> None:
-        await trio.lowlevel.checkpoint()
-        self.before_write(row_group)
-        self.written.append((row_group.index, tuple(living_rows)))
-
-
-class Setup:
-    """A scheduler with everything it needs, made anew for every test."""
-
-    def __init__(
-        self,
-        work: Work,
-        *,
-        records: int = 20,
-        buffer_size: int = 5,
-        row_groups: int = 2,
-        submission_capacity: int = 1024,
-        classify: Callable[[Exception], Failure] = lambda _: Failure("non_retryable", "unexpected_exception"),
-        sink: InMemoryAdmissionEventSink | None = None,
-        policy: TaskAdmissionPolicy | None = None,
-    ) -> None:
-        graph = ExecutionGraph(NODES)
-        self.sink = sink if sink is not None else InMemoryAdmissionEventSink()
-        self.admission = TaskAdmissionController(TaskAdmissionConfig(submission_capacity), policy)
-        self.store = Store()
-        self.scheduler = AsyncTaskScheduler(
-            graph,
-            TaskSchedulingResolver({node.column: ColumnGenerator() for node in NODES}),
-            Runner(work),
-            FixedRowGroupPlan(records, buffer_size),
-            self.store,
-            admission=self.admission,
-            classify=classify,
-            config=SchedulerConfig(row_groups=RowGroupConfig(max_concurrent=row_groups)),
-            events=scheduler_event_stream(self.sink),
-        )
-
-    def kinds(self) -> Counter[str]:
-        return Counter(event.event_kind for event in self.sink.scheduler_events)
-
-    def assert_nothing_held(self) -> None:
-        assert self.admission.leak_report() == ()
-        kinds = self.kinds()
-        assert kinds["task_lease_acquired"] == kinds["task_lease_released"]
-
-
-async def nothing(task: Task) -> Sequence[RowFailure]:
-    return ()
-
-
-def simulate(main: Callable[[], Awaitable[None]]) -> None:
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 async def test_every_task_runs_once_and_every_row_group_is_written() -> None:
@@ -144,7 +66,7 @@ def test_row_groups_stay_under_their_hard_cap_and_end_out_of_order() -> None:
         return ()
 
     async def main() -> None:
-        setup = Setup(work, row_groups=2)
+        setup = Setup(work)
         setup.store.before_write = lambda row_group: open_groups.discard(row_group.index)
         await setup.scheduler.run()
         assert most == 2
@@ -165,7 +87,7 @@ def test_submission_capacity_bounds_the_workers() -> None:
         return ()
 
     async def main() -> None:
-        setup = Setup(work, submission_capacity=3, row_groups=4)
+        setup = Setup(work, admission=TaskAdmissionConfig(3), config=two_row_groups(4))
         await setup.scheduler.run()
         assert most == 3
         assert setup.scheduler.observed_maxima().task_leases_by_resource == {"submission": 3}
@@ -230,7 +152,7 @@ def test_request_cancel_from_a_thread_keeps_what_is_complete() -> None:
                 await trio.sleep_forever()
             return ()
 
-        setup = Setup(work, row_groups=1)
+        setup = Setup(work, config=two_row_groups(1))
         result = await setup.scheduler.run()
         assert result.cancelled
         assert [index for index, _ in setup.store.written] == [0, 1]
@@ -258,7 +180,7 @@ def test_cancelling_the_caller_releases_every_lease() -> None:
 
 def test_an_error_of_the_store_ends_the_run_with_its_cause() -> None:
     async def main() -> None:
-        setup = Setup(nothing, row_groups=1)
+        setup = Setup(nothing, config=two_row_groups(1))
 
         def full(row_group: RowGroup) -> None:
             raise OSError(28, "No space left on device")
@@ -287,18 +209,7 @@ def test_an_error_of_the_plan_ends_the_run_with_its_cause_alone() -> None:
 
     async def main() -> None:
         for _ in range(20):
-            setup = Setup(work)
-            setup.scheduler = AsyncTaskScheduler(
-                ExecutionGraph(NODES),
-                TaskSchedulingResolver({node.column: ColumnGenerator() for node in NODES}),
-                Runner(work),
-                Broken(),
-                setup.store,
-                admission=setup.admission,
-                classify=lambda _: Failure("non_retryable", "x"),
-                config=SchedulerConfig(row_groups=RowGroupConfig(max_concurrent=5)),
-                events=scheduler_event_stream(setup.sink),
-            )
+            setup = Setup(work, plan=Broken(), config=two_row_groups(5))
             with pytest.raises(LookupError):
                 await setup.scheduler.run()
             setup.assert_nothing_held()
@@ -358,7 +269,7 @@ def test_the_dispatcher_wakes_for_a_raised_limit() -> None:
         return ()
 
     async def main() -> None:
-        setup = Setup(work, submission_capacity=1, row_groups=2)
+        setup = Setup(work, admission=TaskAdmissionConfig(1))
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(setup.scheduler.run)
@@ -405,8 +316,8 @@ async def test_ten_thousand_rows_by_three_columns_in_flat_memory() -> None:
     setup = Setup(nothing)
     sink = MemorySink()
     scheduler = AsyncTaskScheduler(
-        ExecutionGraph(NODES),
-        TaskSchedulingResolver({node.column: ColumnGenerator() for node in NODES}),
+        ExecutionGraph(CHAIN),
+        TaskSchedulingResolver({node.column: ColumnGenerator() for node in CHAIN}),
         Runner(nothing),
         FixedRowGroupPlan(10_000, 100),
         Store(),

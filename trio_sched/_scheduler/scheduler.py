@@ -245,10 +245,9 @@ class AsyncTaskScheduler:
             reports = await self._wait_for_reports()
             # A run that is coming down has closed its row groups' nurseries: nothing may be started any more.
             await trio.lowlevel.checkpoint_if_cancelled()
+            now = self._standstill.last_progress = trio.current_time()
             for report in reports:
                 self._take(report)
-            now = trio.current_time()
-            self._standstill.last_progress = now
             self._outcomes.run_again(now)
             self._dispatcher.offer_ready()
             self._retries.budget.first_attempts(self._dispatcher.dispatch())

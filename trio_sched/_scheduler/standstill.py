@@ -108,15 +108,19 @@ class Standstill:
     def check(self, now: float) -> None:
         """Raise `NoProgressError` if nothing has happened for too long and nothing is known to come."""
         assert self._limit is not None
-        if self._retries.next_due(now) is not None or self.think_again_at is not None or self._cools_down():
+        if self._retries.next_due(now) is not None or self.think_again_at is not None:
             return
-        raise NoProgressError(self._limit, self._explain(now))
+        cooldown_end = self._cooldown_end()
+        if cooldown_end is None:
+            raise NoProgressError(self._limit, self._explain(now))
+        self.last_progress = cooldown_end
 
-    def _cools_down(self) -> bool:
+    def _cooldown_end(self) -> float | None:
+        """When the last cooldown ends that requests wait for."""
         if self._pressure is None:
-            return False
+            return None
         seen = self._pressure.snapshots().values()
-        return any(each.waiters > 0 and each.cooldown_remaining_seconds > 0 for each in seen)
+        return max((each.blocked_until_monotonic or 0.0 for each in seen if each.waiters > 0), default=0.0) or None
 
     def _explain(self, now: float) -> StallExplanation:
         return explain_stall(
