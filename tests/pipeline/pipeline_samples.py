@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import trio
 import trio.testing
 
 import trio_sched as ts
-from trio_sched.lowlevel import inline
+from trio_sched.lowlevel import InMemoryAdmissionEventSink, inline
 
 Row = dict[str, object]
 
@@ -43,3 +45,29 @@ def simulate(
     (result,) = results
     assert result.leaks == ()
     return result
+
+
+def status(output: Path) -> object:
+    """How the run's document says that it ended."""
+    return json.loads((output / "run.json").read_text())["status"]
+
+
+async def run_and_cancel(
+    steps: list[ts.PipelineStep], output: Path, cancel: trio.Event, simulated: bool = True
+) -> None:
+    """Run until `cancel` is set, then cancel; no lease may be left and no part written."""
+    sink = InMemoryAdmissionEventSink()
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            blocking = inline if simulated else None
+            await ts.run(steps, records=4, output=output, event_sink=sink, blocking=blocking)
+            raise AssertionError("must not end by itself")
+
+        nursery.start_soon(run)
+        await cancel.wait()
+        nursery.cancel_scope.cancel()
+    kinds = Counter(event.event_kind for event in sink.scheduler_events)
+    assert kinds["task_lease_acquired"] == kinds["task_lease_released"]
+    assert status(output) == "cancelled"
+    assert list((output / "data").iterdir()) == []

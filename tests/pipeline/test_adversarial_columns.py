@@ -1,21 +1,20 @@
 """Functions that do what they should not: each is contained, and what it does to the run is told here.
 
-A run that is cancelled ends when every function has returned: one that catches the cancellation, or sits in a thread,
-decides itself how long that takes. Nothing of it is kept.
+A run that is cancelled ends when every function has returned: one that catches the cancellation decides itself how long
+that takes. Nothing of it is kept.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
-from pipeline_samples import Row, mocked, number, simulate
+from pipeline_samples import Row, mocked, number, run_and_cancel, simulate, status
 
 import trio_sched as ts
 from trio_sched.lowlevel import InMemoryAdmissionEventSink, inline
@@ -36,29 +35,6 @@ class ServerError(Exception):
 
 class UnusualError(BaseException):
     pass
-
-
-def status(out: Path) -> object:
-    return json.loads((out / "run.json").read_text())["status"]
-
-
-async def run_and_cancel(steps: list[ts.PipelineStep], out: Path, cancel: trio.Event, **options: object) -> None:
-    """Run until `cancel` is set, then cancel; no lease may be left and no part written."""
-    sink = InMemoryAdmissionEventSink()
-    async with trio.open_nursery() as nursery:
-
-        async def run() -> None:
-            blocking = inline if options.get("simulated", True) else None
-            await ts.run(steps, records=4, output=out, event_sink=sink, blocking=blocking)
-            raise AssertionError("must not end by itself")
-
-        nursery.start_soon(run)
-        await cancel.wait()
-        nursery.cancel_scope.cancel()
-    kinds = Counter(event.event_kind for event in sink.scheduler_events)
-    assert kinds["task_lease_acquired"] == kinds["task_lease_released"]
-    assert status(out) == "cancelled"
-    assert list((out / "data").iterdir()) == []
 
 
 @pytest.mark.parametrize("times", [1, 5])
@@ -294,75 +270,6 @@ def test_one_that_never_checkpoints_cannot_keep_a_run_from_being_cancelled(tmp_p
     mocked(main)
     assert calls == 3
     assert status(tmp_path / "out") == "cancelled"
-
-
-async def test_one_in_a_thread_that_looks_for_cancellation_ends_at_once(tmp_path: Path) -> None:
-    started = trio.Event()
-    endings: list[BaseException] = []
-
-    @ts.column(needs=["number"])
-    def patient(row: Row) -> int:
-        trio.from_thread.run_sync(started.set)
-        try:
-            while True:
-                trio.from_thread.check_cancelled()
-        except BaseException as ending:
-            endings.append(ending)
-            raise
-
-    await run_and_cancel([number, patient], tmp_path / "out", started, simulated=False)
-    assert len(endings) == 4
-    assert all(isinstance(ending, trio.Cancelled) for ending in endings)
-
-
-async def test_one_in_a_thread_that_does_not_look_is_waited_for(tmp_path: Path) -> None:
-    started = trio.Event()
-    released = threading.Event()
-    finished: list[object] = []
-
-    @ts.column(needs=["number"])
-    def deaf(row: Row) -> int:
-        trio.from_thread.run_sync(started.set)
-        released.wait()
-        finished.append(row["number"])
-        return 0
-
-    async def release() -> None:
-        await started.wait()
-        with trio.CancelScope(shield=True):
-            await trio.testing.wait_all_tasks_blocked()
-        assert finished == []
-        released.set()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(release)
-        await run_and_cancel([number, deaf], tmp_path / "out", started, simulated=False)
-        assert sorted(map(str, finished)) == ["0", "1", "2", "3"]
-
-
-async def test_threads_that_were_waiting_for_their_turn_are_never_started(tmp_path: Path) -> None:
-    started = trio.Event()
-    calls: list[object] = []
-    released = threading.Event()
-
-    @ts.column(needs=["number"])
-    def deaf(row: Row) -> int:
-        calls.append(row["number"])
-        if len(calls) == 40:
-            trio.from_thread.run_sync(started.set)
-        released.wait()
-        return 0
-
-    async with trio.open_nursery() as nursery:
-
-        async def run() -> None:
-            await ts.run([number, deaf], records=100, output=tmp_path / "out")
-
-        nursery.start_soon(run)
-        await started.wait()
-        nursery.cancel_scope.cancel()
-        released.set()
-    assert len(calls) == 40
 
 
 @pytest.mark.parametrize("raised", [UnusualError(), SystemExit(3), GeneratorExit()])
