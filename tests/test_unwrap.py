@@ -38,6 +38,12 @@ def test_several_errors_stay_a_group() -> None:
     assert len(caught.value.exceptions) == 2
 
 
+def test_several_exits_are_one() -> None:
+    with pytest.raises(SystemExit) as caught, single_error():
+        raise BaseExceptionGroup("both", [SystemExit(3), BaseExceptionGroup("", [SystemExit(3)])])
+    assert caught.value.code == 3
+
+
 def test_what_is_no_group_passes() -> None:
     with pytest.raises(ValueError, match="plain"), single_error():
         raise ValueError("plain")

@@ -37,6 +37,6 @@ def in_threads(max_threads: int) -> Blocking:
 
 
 async def inline(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Blocking work in the caller's own thread: for simulations."""
+    """Blocking work in the caller's own thread: for simulations. There is no worker thread for `trio.from_thread`."""
     await trio.lowlevel.checkpoint()
     return function(*args, **kwargs)

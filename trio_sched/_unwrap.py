@@ -3,7 +3,7 @@
 A nursery wraps what leaves it in an exception group, even a single error. Where a user would meet that, `single_error`
 takes the wrapping off: one leaf is raised as itself, with its own cause and context; Ctrl-C wins over whatever else
 went wrong while the run came down; when several parts fail for one reason that this package has a type for, such as a
-full disk, or are all cancelled, the first of them tells it. Different errors stay a group.
+full disk, are all cancelled, or all ask to exit, the first of them tells it. Different errors stay a group.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def single_error() -> Generator[None, None, None]:
         leaves = list(_leaves(group))
         interrupt = next((leaf for leaf in leaves if isinstance(leaf, KeyboardInterrupt)), None)
         error = interrupt if interrupt is not None else leaves[0]
-        alike = isinstance(error, TrioSchedError | trio.Cancelled) and all(type(leaf) is type(error) for leaf in leaves)
+        tells = isinstance(error, TrioSchedError | trio.Cancelled | SystemExit)
+        alike = tells and all(type(leaf) is type(error) for leaf in leaves)
         if interrupt is None and len(leaves) > 1 and not alike:
             raise
         context = error.__context__
