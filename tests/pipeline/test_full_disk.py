@@ -56,7 +56,7 @@ def rows() -> Iterator[dict[str, int]]:
 
 def run(output: Path, resume: Literal["always", "if-possible"] = "if-possible") -> ts.RunResult:
     async def main() -> ts.RunResult:
-        config = ts.RunConfig(buffer_size=4)
+        config = ts.RunConfig(buffer_size=4, write_events=False)
         return await ts.run([picky], rows=rows(), output=output, config=config, resume=resume, blocking=inline)
 
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -611,6 +611,6 @@ def test_cancelled_at_every_step_and_resumed(tmp_path: Path) -> None:
             went_on.add(result.earlier.row_groups)
             if not canceller.scope.cancelled_caught:
                 break
-        assert went_on == {0, 1, 2, 3, 4}
+        assert {0, 4} < went_on <= {0, 1, 2, 3, 4}
 
     mocked(main)
