@@ -1,6 +1,6 @@
 """How many retries a run may make, so that retries never become most of its load.
 
-A token bucket, as in gRPC's retry throttling and Finagle's `RetryBudget`. A retry after a retryable failure takes one
+A token bucket, as in gRPC's bound on retries and Finagle's `RetryBudget`. A retry after a retryable failure takes one
 token. Every first attempt puts a share of a token in, and so does passing time; the bucket starts full and never holds
 more than `burst`. Over any stretch of `t` seconds with `n` first attempts the retries are therefore at most
 
