@@ -2,8 +2,8 @@
 
 Points of one block run together. In each round every candidate runs every point of the block once; candidates of one
 point run directly after each other, so that the two sides of a ratio meet the same machine, and who begins is drawn
-anew each time. Only one process works at any moment. In smoke, where counts take the place of times, points run at the
-same time instead, as many as there are processors.
+anew each time. Only one process works at any moment. In smoke, where counts take the place of times, the candidate
+under judgement runs alone, with as many workers at the same time as there are processors.
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ class Measurements:
     capacity_plan: JsonObject | None = None
     judged: str = ""
 
-    def take(self, worker: WorkerProcess, point: Point, index: int, answer: dict[str, Any]) -> None:
+    def take(self, name: str, point: Point, index: int, answer: dict[str, Any]) -> None:
         """Keep what one iteration answered, and the capacity plan of the candidate under judgement."""
-        name = worker.candidate.name
         self.iterations.append(_iteration(name, point, index, len(self.iterations), answer))
         if name == self.judged:
             self.capacity_plan = answer["outcome"]["capacity_plan"]
@@ -58,7 +57,7 @@ def measure(
     found = Measurements(judged=candidates[0].name)
     if smoke:
         progress(f"{scenario.scenario_id}: counted at {len(points)} points")
-        _count(scenario, points, candidates, inputs, found)
+        _count(scenario, points, candidates[0], inputs, found)
         return found
     rng = random.Random(inputs.seed)
     for block, members in itertools.groupby(
@@ -70,7 +69,7 @@ def measure(
             teams = [
                 (point, workers)
                 for point in of_block
-                if (workers := _team(scenario, point, candidates, inputs, stack, found, smoke=False))
+                if (workers := _team(scenario, point, candidates, inputs, stack, found))
             ]
             for _ in range(inputs.warm_ups):
                 for _, workers in teams:
@@ -79,33 +78,31 @@ def measure(
             for index in range(inputs.iterations):
                 for point, workers in teams:
                     for worker in rng.sample(workers, len(workers)):
-                        found.take(worker, point, index, worker.iterate(warm_up=False))
+                        found.take(worker.candidate.name, point, index, worker.iterate(warm_up=False))
                 progress(f"  iteration {index + 1} of {inputs.iterations}")
     return found
 
 
 def _count(
-    scenario: Scenario,
-    points: Sequence[Point],
-    candidates: Sequence[Candidate],
-    inputs: Inputs,
-    found: Measurements,
+    scenario: Scenario, points: Sequence[Point], candidate: Candidate, inputs: Inputs, found: Measurements
 ) -> None:
-    """Run every point the given number of times, several points at once."""
+    """Run every point the given number of times, with a worker for each processor, each for its part of the points."""
+    workers = min(len(points), os.cpu_count() or 1)
 
-    def count(point: Point) -> list[tuple[WorkerProcess, int, dict[str, Any]]]:
-        with ExitStack() as stack:
-            workers = _team(scenario, point, candidates, inputs, stack, found, smoke=True)
-            return [
-                (worker, index, worker.iterate(warm_up=False))
-                for index in range(inputs.iterations)
-                for worker in workers
-            ]
+    def count(part: Sequence[Point]) -> list[list[dict[str, Any]]]:
+        answers: list[list[dict[str, Any]]] = []
+        with WorkerProcess(candidate) as worker:
+            for point in part:
+                runtime = worker.prepare(scenario.workloads[candidate.kind], scenario.params(inputs, point, True))
+                found.runtimes[candidate.name] = JsonObject(runtime)
+                answers.append([worker.iterate(warm_up=False) for _ in range(inputs.iterations)])
+        return answers
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for point, answers in zip(points, pool.map(count, points), strict=True):
-            for worker, index, answer in answers:
-                found.take(worker, point, index, answer)
+    with ThreadPoolExecutor(workers) as pool:
+        parts = list(pool.map(count, [points[first::workers] for first in range(workers)]))
+    for place, point in enumerate(points):
+        for index, answer in enumerate(parts[place % workers][place // workers]):
+            found.take(candidate.name, point, index, answer)
 
 
 def _team(
@@ -115,8 +112,6 @@ def _team(
     inputs: Inputs,
     stack: ExitStack,
     found: Measurements,
-    *,
-    smoke: bool,
 ) -> list[WorkerProcess]:
     """A prepared worker for every candidate that runs this point."""
     workers: list[WorkerProcess] = []
@@ -128,7 +123,7 @@ def _team(
         if reason is None and workload is not None:
             worker = stack.enter_context(WorkerProcess(candidate))
             try:
-                runtime = worker.prepare(workload, scenario.params(inputs, point, smoke))
+                runtime = worker.prepare(workload, scenario.params(inputs, point, False))
             except RefusedByWorkerError as refusal:
                 if candidate is candidates[0]:
                     raise
