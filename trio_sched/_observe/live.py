@@ -11,6 +11,7 @@ without control characters. `NO_COLOR` takes the colours out.
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Final, TextIO
 
 from trio_sched._extras import require
@@ -18,14 +19,16 @@ from trio_sched._observe.lines import duration, limit_sentence, records_text
 from trio_sched._observe.run_progress import RunProgress
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.segment import Segment
-    from rich.table import Table
 
 __all__ = ["LivePanel"]
 
 _WIDE: Final = 60
 """Columns of a terminal from which on there is room for every figure."""
+_FIGURES_WHEN_NARROW: Final = 4
+"""Cells of an endpoint's row that are kept on a narrow terminal; what limits, and how long, is told below anyway."""
+_GAP: Final = "  "
 _UP_AND_ERASE: Final = "\x1b[1A\x1b[2K"
 
 
@@ -55,7 +58,7 @@ class LivePanel:
             extra = sum(self._frame.rows(width)) - len(self._frame.lines)
             self._console.file.write("\x1b[2K" + _UP_AND_ERASE * extra)
         self._width = width
-        self._frame = _Frame(_lines(self._console, _panel(progress, width)))
+        self._frame = _Frame(_drawn(progress, width, self._console.height))
         self._live.update(self._frame, refresh=True)
 
     def stop(self) -> None:
@@ -84,81 +87,68 @@ class _Frame:
             yield from line
 
 
-def _lines(console: Console, panel: RenderableType) -> list[list[Segment]]:
-    """The panel's lines, without the padding at their ends, and no more than fit above the last row."""
-    lines = console.render_lines(panel, pad=False)[: max(1, console.height - 1)]
-    return [_without_padding(line) for line in lines]
+def _drawn(progress: RunProgress, width: int, height: int) -> list[list[Segment]]:
+    """The panel's lines, none longer than the terminal is wide, and no more than fit above its last row.
 
-
-def _without_padding(line: list[Segment]) -> list[Segment]:
+    The tables are laid out here: rich's own take ten times as long, which a run would notice four times a second.
+    """
     from rich.segment import Segment
-
-    kept = list(line)
-    while kept and not kept[-1].text.rstrip(" "):
-        kept.pop()
-    if kept:
-        last = kept.pop()
-        kept.append(Segment(last.text.rstrip(" "), last.style))
-    return kept
-
-
-def _panel(progress: RunProgress, width: int) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
+    from rich.style import Style
 
     wide = width >= _WIDE
     left = duration(progress.eta_seconds) if progress.eta_seconds is not None else "unknown"
-    head = [
-        f"records {records_text(progress)}",
-        f"{progress.rate_now:.1f}/s now",
-        f"{progress.rate_average:.1f}/s average",
-        f"{duration(progress.elapsed_seconds)} so far",
+    so_far = f"{duration(progress.elapsed_seconds)} so far" + (f"  {left} left" if progress.result is None else "")
+    rates = f"  {progress.rate_now:.1f}/s now  {progress.rate_average:.1f}/s average" if wide else ""
+    lines = [
+        (f"records {records_text(progress)}{rates}  {so_far}", "bold"),
+        (f"dropped {progress.dropped:,}  deferred {progress.deferred:,}", "red" if progress.dropped else "none"),
     ]
-    if progress.result is None:
-        head.append(f"{left} left")
-    problems = f"dropped {progress.dropped:,}  deferred {progress.deferred:,}"
-    text = [Text("  ".join(head), style="bold"), Text(problems, style="red" if progress.dropped else "")]
-    if not wide:
-        text[0] = Text("  ".join([head[0], *head[3:]]), style="bold", no_wrap=True, overflow="ellipsis")
-    parts: list[RenderableType] = [*text, _columns(progress)]
-    if progress.endpoints:
-        parts.append(_endpoints(progress, wide=wide))
-    parts.append(Text(limit_sentence(progress), style="yellow" if progress.limit is not None else "green"))
-    return Group(*parts)
+    for table in (_columns(progress), _endpoints(progress, wide=wide)):
+        laid_out = _laid_out(table, width)
+        lines += [(line, "none" if number else "dim") for number, line in enumerate(laid_out) if len(laid_out) > 1]
+    sentence = textwrap.wrap(_printable(limit_sentence(progress)), max(1, width))
+    lines += [(line, "yellow" if progress.limit is not None else "green") for line in sentence]
+    return [[Segment(_cut(line, width).rstrip(), Style.parse(style))] for line, style in lines[: max(1, height - 1)]]
 
 
-def _columns(progress: RunProgress) -> Table:
-    table = _table("column", ["done", "running", "ready"])
-    for each in progress.columns:
-        _row(table, each.column, f"{each.done:,}", f"{each.running:,}", f"{each.ready:,}")
-    return table
+def _columns(progress: RunProgress) -> list[list[str]]:
+    rows = [[each.column, f"{each.done:,}", f"{each.running:,}", f"{each.ready:,}"] for each in progress.columns]
+    return [["column", "done", "running", "ready"], *rows]
 
 
-def _endpoints(progress: RunProgress, *, wide: bool) -> Table:
-    table = _table("endpoint", ["limit", "in flight", "waiting", *(["cooldown", "per minute"] if wide else [])])
+def _endpoints(progress: RunProgress, *, wide: bool) -> list[list[str]]:
+    rows = [["endpoint", "limit", "in flight", "waiting", "cooldown", "per minute"]]
     for each in progress.endpoints:
         limit = "?" if each.limit is None else f"{each.limit}/{each.effective_max}"
-        figures = [limit, f"{each.in_flight:,}", f"{each.waiting:,}"]
-        if wide:
-            cooldown = f"{each.cooldown_left_seconds:.1f} s" if each.cooldown_left_seconds > 0 else "-"
-            figures += [cooldown, f"{each.requests_per_minute:,.0f}"]
-        _row(table, each.resource, *figures)
-    return table
+        cooldown = f"{each.cooldown_left_seconds:.1f} s" if each.cooldown_left_seconds > 0 else "-"
+        figures = [limit, f"{each.in_flight:,}", f"{each.waiting:,}", cooldown, f"{each.requests_per_minute:,.0f}"]
+        rows.append([each.resource, *figures])
+    return rows if wide else [row[:_FIGURES_WHEN_NARROW] for row in rows]
 
 
-def _table(name: str, figures: list[str]) -> Table:
-    from rich.table import Table
+def _laid_out(rows: list[list[str]], width: int) -> list[str]:
+    """Rows as lines: figures to the right and whole, names cut to what is left for them."""
+    from rich.cells import cell_len
 
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column(name, overflow="ellipsis")
-    for figure in figures:
-        table.add_column(figure, justify="right", no_wrap=True)
-    return table
+    names = [_printable(row[0]) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*(row[1:] for row in rows), strict=True)]
+    room = max(1, width - sum(widths) - len(_GAP) * len(widths))
+    longest = min(room, max(map(cell_len, names)))
+    return [
+        _cut(name, longest, pad=True)
+        + "".join(_GAP + figure.rjust(across) for figure, across in zip(row[1:], widths, strict=True))
+        for name, row in zip(names, rows, strict=True)
+    ]
 
 
-def _row(table: Table, name: str, *figures: str) -> None:
-    from rich.text import Text
+def _cut(text: str, width: int, *, pad: bool = False) -> str:
+    """A text in as many cells as there are, with an ellipsis where it is cut."""
+    from rich.cells import cell_len, set_cell_size
 
-    printable = "".join(letter if letter.isprintable() else "?" for letter in name)
-    # Only columns that may wrap give way on a narrow terminal: the name is to, but in one line.
-    table.add_row(Text(printable, no_wrap=True, overflow="ellipsis"), *figures)
+    if cell_len(text) > width:
+        return set_cell_size(text, width - 1) + "…"
+    return set_cell_size(text, width) if pad else text
+
+
+def _printable(name: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
