@@ -20,6 +20,7 @@ import attrs
 
 from benchmarks.artifact import Iteration, JsonObject, Skipped, TimelineEntry, converter, six_digits
 from benchmarks.candidates import Candidate
+from benchmarks.errors import UsageError
 from benchmarks.inputs import Inputs
 from benchmarks.processes import RefusedByWorkerError, WorkerProcess
 from benchmarks.scenarios.scenario import Point, Scenario
@@ -87,13 +88,16 @@ def _count(
     scenario: Scenario, points: Sequence[Point], candidate: Candidate, inputs: Inputs, found: Measurements
 ) -> None:
     """Run every point the given number of times, with a worker for each processor, each for its part of the points."""
+    workload = scenario.workloads.get(candidate.kind)
+    if workload is None:
+        raise UsageError(f"{candidate.name} has no workload for scenario {scenario.scenario_id!r}")
     workers = min(len(points), os.cpu_count() or 1)
 
     def count(part: Sequence[Point]) -> list[list[dict[str, Any]]]:
         answers: list[list[dict[str, Any]]] = []
         with WorkerProcess(candidate) as worker:
             for point in part:
-                runtime = worker.prepare(scenario.workloads[candidate.kind], scenario.params(inputs, point, True))
+                runtime = worker.prepare(workload, scenario.params(inputs, point, True))
                 found.runtimes[candidate.name] = JsonObject(runtime)
                 answers.append([worker.iterate(warm_up=False) for _ in range(inputs.iterations)])
         return answers

@@ -177,6 +177,32 @@ def a_negative_time(document: Any) -> None:
     document["iterations"][0]["cpu_time_seconds"] = -1.0
 
 
+def a_lease_without_an_attempt(document: Any) -> None:
+    document["iterations"][1]["counts"] |= {"outbound_attempts": 5, "request_leases": 6}
+
+
+def a_lease_that_was_kept(document: Any) -> None:
+    document["iterations"][1]["counts"] |= {"task_leases": 6, "task_leases_released": 5}
+
+
+def a_request_out_of_order(document: Any) -> None:
+    entry = {"event_kind": "selected", "captured_at_monotonic": 0.0, "stream": "scheduler", "sequence": 1}
+    document["iterations"][1] |= {"timeline": [entry]}
+    document["iterations"][1]["counts"] |= {"requests_out_of_order": 1}
+
+
+def an_idle_gap(document: Any) -> None:
+    document["iterations"][1]["metrics"] |= {"simulated_seconds": 1.0, "ready_idle_gap_seconds": 0.5}
+
+
+def a_hidden_waiter(document: Any) -> None:
+    document["iterations"][1]["metrics"] |= {"hidden_scheduler_resource_waiters": 1.0}
+
+
+def a_root_in_debt(document: Any) -> None:
+    document["iterations"][1]["metrics"] |= {"root_over_admission_while_others_wait": 1.0}
+
+
 def somebody_unknown(document: Any) -> None:
     del document["candidate_shas"]["floor"]
 
@@ -204,6 +230,12 @@ def somebody_unknown(document: Any) -> None:
         (a_better_verdict, "the verdicts on the budgets do not follow from the iterations"),
         (a_negative_time, "cpu_time_seconds of peer in iteration 0 is -1.0"),
         (somebody_unknown, "there is no sha of floor"),
+        (a_lease_without_an_attempt, "the gate 'request leases equal outbound attempts' is broken: here at"),
+        (a_lease_that_was_kept, "the gate 'every lease is given back' is broken: here at"),
+        (a_request_out_of_order, "the gate 'monotonic timelines' is broken: requests_out_of_order 1 at"),
+        (an_idle_gap, "the gate 'no ready-idle gap in simulated time' is broken: here at"),
+        (a_hidden_waiter, "the gate 'no hidden waiter' is broken: here at"),
+        (a_root_in_debt, "the gate 'root debt within the bound' is broken: here at"),
     ],
 )
 def test_a_broken_artifact_is_refused(tmp_path: Path, breaking: Callable[[Any], None], fault: str) -> None:

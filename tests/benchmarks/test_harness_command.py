@@ -32,6 +32,10 @@ RECORDS = "--records does not apply to scenario 'requests'; of the optional inpu
         ),
         (["smoke", "file"], "benchmarks: smoke takes no files, but file was given\n"),
         (["check"], "benchmarks: check needs at least one file\n"),
+        (
+            ["smoke", "--candidate", "floor", "--scenario", "soak"],
+            "soak: counted at 3 points\nbenchmarks: floor has no workload for scenario 'soak'\n",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said(
