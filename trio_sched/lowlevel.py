@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from trio_sched._observe.marks import ExecutionView, RequestMarks, TaskMarks
     from trio_sched._observe.progress import LimitTime, ProgressStretch
     from trio_sched._observe.record import NoEventsError, view_of_run
+    from trio_sched._observe.run_views import write_run_views
     from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
     from trio_sched._observe.waits import WaitBreakdown
     from trio_sched._observe.why import Explanation, explain, why
@@ -159,6 +160,7 @@ else:
             "trio_sched._observe.marks": ("ExecutionView", "RequestMarks", "TaskMarks"),
             "trio_sched._observe.progress": ("LimitTime", "ProgressStretch"),
             "trio_sched._observe.record": ("NoEventsError", "view_of_run"),
+            "trio_sched._observe.run_views": ("write_run_views",),
             "trio_sched._observe.view": ("CorrelatedRuntimeView", "RuntimeViewBuilder"),
             "trio_sched._observe.waits": ("WaitBreakdown",),
             "trio_sched._observe.why": ("Explanation", "explain", "why"),
@@ -392,4 +394,5 @@ __all__ = [
     "stable_task_id",
     "view_of_run",
     "why",
+    "write_run_views",
 ]
