@@ -83,6 +83,7 @@ def _lead(figures: ReportFigures) -> str:
     state = {
         "completed": "It came to its end.",
         "cancelled": "It was stopped before its end; every row that counts here is complete.",
+        "stopped_early": "It stopped because too much failed; every row that counts here is complete.",
         "interrupted": "It was interrupted; every row that counts here is complete.",
         "failed": "It failed; every row that counts here is complete.",
         "running": "It was under way when this was written, or it was killed; every row that counts here is complete.",
