@@ -101,7 +101,7 @@ class Dispatcher:
     @trio.lowlevel.enable_ki_protection
     def dispatch(self) -> int:
         """Start workers until nothing queued is eligible; how many of them make a first attempt."""
-        first_attempts = 0
+        first_attempts, started = 0, False
         queue, admission, advisory = self._queue, self._admission, self._advisory
         if advisory is not None:
             advisory.begin_round()
@@ -120,8 +120,12 @@ class Dispatcher:
             correlation = self._events.correlation(task, item.group.key, f"{item.task_id}@{attempt}")
             if self._start(selection, task, decision, correlation):
                 self._events.task_lease("worker_spawned", decision, correlation)
-                self.peaks.note_leased(decision.resources, admission.view().leased_resources)
+                started = True
                 first_attempts += attempt == 1
+        if started:
+            # Nothing is given back within a round, so the most is leased at its end.
+            leased = admission.view().leased_resources
+            self.peaks.note_leased(leased, leased)
         return first_attempts
 
     def _start(
