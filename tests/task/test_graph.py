@@ -102,7 +102,11 @@ def test_after_takes_nodes_and_not_columns() -> None:
 def test_a_circle_through_after_is_a_cycle() -> None:
     with pytest.raises(CycleError, match=r"in a circle: b <- c <- b;"):
         ExecutionGraph(
-            [GraphNode("a", "from_scratch"), GraphNode("b", "cell", ("a",), after=("c",)), GraphNode("c", "cell", ("b",))]
+            [
+                GraphNode("a", "from_scratch"),
+                GraphNode("b", "cell", ("a",), after=("c",)),
+                GraphNode("c", "cell", ("b",)),
+            ]
         )
 
 
