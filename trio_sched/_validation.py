@@ -141,6 +141,12 @@ def text(instance: object, attribute: Attribute[str], value: object) -> None:
     check_text(_name(instance, attribute), value)
 
 
+def boolean(instance: object, attribute: Attribute[bool], value: object) -> None:
+    """Attrs validator: True or False."""
+    if not isinstance(value, bool):
+        raise InvalidTypeError(_name(instance, attribute), value, "True or False")
+
+
 def frozen_mapping(value: Mapping[K, V]) -> Mapping[K, V]:
     """Attrs converter: a read-only copy, so that a value cannot change behind its owner's back."""
     return MappingProxyType(dict(value))

@@ -44,5 +44,5 @@ class RunConfig:
     no_progress_seconds: float | None = attrs.field(default=1800.0, validator=check.optional_positive_finite)
     seed: int = attrs.field(default=0, validator=check.non_negative_int)
     request_admission: RequestAdmissionTuningConfig = attrs.field(factory=RequestAdmissionTuningConfig)
-    write_events: bool = True
+    write_events: bool = attrs.field(default=True, validator=check.boolean)
     format: PartFormatName = attrs.field(default="jsonl", validator=_part_format)

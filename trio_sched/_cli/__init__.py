@@ -1,0 +1,29 @@
+"""The command line, `trio-sched`: what a session with the package looks like from a shell.
+
+`commands` is the list of commands; each of `running`, `planning`, `reading` and `rehearsing` holds those of its kind.
+`pipelines` finds what `MODULE:NAME` names, `config_file` reads settings, `outcome` turns errors into texts and exit
+codes.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from trio_sched._extras import MissingExtraError, require
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command that the arguments of this process name, and exit."""
+    try:
+        require("cli", "click", "rich")
+        from trio_sched._cli.commands import trio_sched
+
+        trio_sched(prog_name="trio-sched")
+    except MissingExtraError as error:
+        sys.stderr.write(f"trio-sched: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        # Before a command was at work: loading takes a moment.
+        sys.exit(130)

@@ -1,0 +1,55 @@
+"""The capacity plan of a run that does not take place: bound and checked like a run, and nothing else is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+
+from trio_sched import _validation as check
+from trio_sched._blocking import inline
+from trio_sched._capacity import AsyncCapacityObservedMaxima, AsyncCapacityPlan
+from trio_sched._errors import PipelineError
+from trio_sched._pipeline.admission import register_models
+from trio_sched._pipeline.binding import bind_pipeline
+from trio_sched._pipeline.capacity import capacity_plan
+from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.model_calls import retry_free_clients
+from trio_sched._pipeline.models import Model
+from trio_sched._pipeline.sources import Row, open_rows
+from trio_sched._pipeline.steps import PipelineStep
+from trio_sched._request.controller import AdaptiveRequestAdmissionController
+from trio_sched._scheduler.scheduler import default_task_admission
+from trio_sched._task.resolver import TaskSchedulingResolver
+
+__all__ = ["plan_run"]
+
+
+def plan_run(
+    steps: Sequence[PipelineStep],
+    *,
+    rows: Iterable[Row] | str | PathLike[str] | None = None,
+    records: int | None = None,
+    models: Mapping[str, Model] | None = None,
+    config: RunConfig | None = None,
+) -> AsyncCapacityPlan:
+    """What `run` would put into `capacity_plan.json` when it begins. Reads the first input row; raises as `run` does.
+
+    Belongs to no run: it takes no output folder, makes no call, and needs no event loop.
+    """
+    config = config if config is not None else RunConfig()
+    if (rows is None) == (records is None):
+        raise PipelineError("a run needs either rows or records: input rows, or how many to make from scratch")
+    if records is not None:
+        check.check_int("records", records, minimum=0)
+    reader = open_rows(rows, buffer_size=config.buffer_size, blocking=inline) if rows is not None else None
+    pipeline = bind_pipeline(steps, reader, models or {})
+    requests = config.request_admission.with_limits()
+    admission = AdaptiveRequestAdmissionController(requests)
+    register_models(admission, pipeline.aliases)
+    tasks = default_task_admission(
+        TaskSchedulingResolver(pipeline.columns), submission_capacity=config.submission_capacity
+    )
+    clients = retry_free_clients(pipeline.aliases)
+    return capacity_plan(
+        pipeline, config, tasks, requests, admission.pressure, AsyncCapacityObservedMaxima(), clients.records
+    )
