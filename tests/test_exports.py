@@ -14,12 +14,13 @@ from typing import cast
 import pytest
 
 import trio_sched
-from trio_sched import lowlevel
+from trio_sched import lowlevel, rehearsal, testing
 
 PACKAGE = Path(__file__).parent.parent / "trio_sched"
 FACES = {"__init__.py", "lowlevel.py", "testing.py", "rehearsal.py"}
 
-FACE_MODULES = [trio_sched, lowlevel]
+FACE_MODULES = [trio_sched, lowlevel, rehearsal, testing]
+FACE_NAMES = [face.__name__ for face in FACE_MODULES]
 HEAVY = {"attrs", "cattrs", "click", "json", "logging", "pyarrow", "rich", "trio", "trio_sched._pipeline"}
 
 CONTRACT_NAMES = [
@@ -98,7 +99,7 @@ CONTRACT_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("face", FACE_MODULES, ids=["trio_sched", "lowlevel"])
+@pytest.mark.parametrize("face", FACE_MODULES, ids=FACE_NAMES)
 def test_all_is_sorted_and_exists(face: ModuleType) -> None:
     names = cast("list[str]", vars(face)["__all__"])
     assert names == sorted(set(names))
@@ -122,7 +123,7 @@ def handed_out(tree: ast.Module) -> dict[str, tuple[str, ...]]:
     return cast("dict[str, tuple[str, ...]]", ast.literal_eval(call.args[1]))
 
 
-@pytest.mark.parametrize("face", FACE_MODULES, ids=["trio_sched", "lowlevel"])
+@pytest.mark.parametrize("face", FACE_MODULES, ids=FACE_NAMES)
 def test_a_face_says_the_same_to_checkers_and_at_run_time(face: ModuleType) -> None:
     tree = ast.parse(Path(str(face.__file__)).read_text(encoding="utf-8"))
     assert handed_out(tree) == declared_for_checkers(tree)
@@ -130,20 +131,20 @@ def test_a_face_says_the_same_to_checkers_and_at_run_time(face: ModuleType) -> N
     assert names == set(cast("list[str]", vars(face)["__all__"])) - {"__version__"}
 
 
-@pytest.mark.parametrize("face", FACE_MODULES, ids=["trio_sched", "lowlevel"])
+@pytest.mark.parametrize("face", FACE_MODULES, ids=FACE_NAMES)
 def test_a_name_that_a_face_lacks_is_an_attribute_error(face: ModuleType) -> None:
     with pytest.raises(AttributeError, match=rf"^module '{face.__name__}' has no attribute 'colunm'$"):
         _ = face.colunm
 
 
-@pytest.mark.parametrize("face", FACE_MODULES, ids=["trio_sched", "lowlevel"])
+@pytest.mark.parametrize("face", FACE_MODULES, ids=FACE_NAMES)
 def test_dir_names_everything_before_it_was_used(face: ModuleType) -> None:
     program = f"import {face.__name__} as face; print(sorted(set(face.__all__) - set(dir(face))))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("face", FACE_MODULES, ids=["trio_sched", "lowlevel"])
+@pytest.mark.parametrize("face", FACE_MODULES, ids=FACE_NAMES)
 def test_importing_a_face_imports_nothing_that_is_not_used(face: ModuleType) -> None:
     program = f"import sys, {face.__name__}; print(*sorted(set(sys.modules) & {HEAVY!r}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
@@ -155,7 +156,7 @@ def test_contract_names_are_at_hand(name: str) -> None:
     assert name in lowlevel.__all__
 
 
-@pytest.mark.parametrize("face", FACE_MODULES, ids=["trio_sched", "lowlevel"])
+@pytest.mark.parametrize("face", FACE_MODULES, ids=FACE_NAMES)
 def test_everything_public_says_what_it_is(face: ModuleType) -> None:
     names = cast("list[str]", vars(face)["__all__"])
     things: dict[str, object] = {name: getattr(face, name) for name in names}

@@ -3,9 +3,23 @@
 It needs the extra: `pip install trio_sched[rehearsal]`.
 """
 
-from trio_sched._rehearsal.process import RehearsalProcess, rehearsal_process
-from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
-from trio_sched._rehearsal.server import RehearsalServer, open_rehearsal
+from typing import TYPE_CHECKING
+
+from trio_sched._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from trio_sched._rehearsal.process import RehearsalProcess, rehearsal_process
+    from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
+    from trio_sched._rehearsal.server import RehearsalServer, open_rehearsal
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "trio_sched._rehearsal.process": ("RehearsalProcess", "rehearsal_process"),
+            "trio_sched._rehearsal.script": ("Latency", "Phase", "RehearsalScript"),
+            "trio_sched._rehearsal.server": ("RehearsalServer", "open_rehearsal"),
+        },
+    )
 
 __all__ = [
     "Latency",

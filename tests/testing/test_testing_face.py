@@ -1,0 +1,130 @@
+"""What users test their pipelines with: the scripted provider and runs in simulated time."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+import trio_sched as ts
+from trio_sched.lowlevel import classify_exception
+from trio_sched.testing import (
+    InMemoryAdmissionEventSink,
+    Latency,
+    Phase,
+    RehearsalScript,
+    ScriptedProvider,
+    ScriptedProviderError,
+    simulate,
+)
+
+PHASES = (
+    Phase(latency=Latency(mean=60.0, sigma=0.3), max_in_flight=24, retry_after_seconds=30.0),
+    Phase(name="low", after_accepted=100, latency=Latency(mean=60.0), max_in_flight=6, retry_after_seconds=30.0),
+)
+
+
+def pipeline(provider: ScriptedProvider) -> list[ts.PipelineStep]:
+    model = ts.Model("scripted", "any", max_parallel_requests=32)
+
+    @ts.column(needs=["topic"], model=model)
+    async def question(row: dict[str, str], model: ts.ModelHandle) -> str:
+        return await model.call(provider.chat, [("user", f"Write a question about {row['topic']}")])
+
+    @ts.column(needs=["question"])
+    def length(row: dict[str, str]) -> int:
+        return len(row["question"])
+
+    return [question, length]
+
+
+def test_an_hour_of_rate_limits_costs_no_row(tmp_path: Path) -> None:
+    provider, sink = ScriptedProvider(RehearsalScript(phases=PHASES)), InMemoryAdmissionEventSink()
+    rows = [{"topic": f"topic {number}"} for number in range(300)]
+    result = simulate(pipeline(provider), rows=rows, output=tmp_path / "a", event_sink=sink)
+    assert result.records == 300
+    assert provider.counters.answered == 300
+    assert provider.counters.by_phase["low"].refused["concurrency"] > 0
+    assert provider.counters.in_flight == 0
+    assert result.wall_seconds > 1_800
+    assert {event.event_kind for event in sink.request_events} >= {"request_rate_limited", "request_limit_decreased"}
+
+
+def test_a_simulated_run_repeats_exactly(tmp_path: Path) -> None:
+    rows = [{"topic": f"topic {number}"} for number in range(120)]
+    first, second = (
+        simulate(pipeline(ScriptedProvider(RehearsalScript(phases=PHASES))), rows=rows, output=tmp_path / name)
+        for name in "ab"
+    )
+    assert first.data_hash() == second.data_hash()
+    assert first.wall_seconds == second.wall_seconds
+
+
+def test_simulate_raises_what_run_raises(tmp_path: Path) -> None:
+    with pytest.raises(ts.PipelineError, match="needs either rows or records"):
+        simulate([], output=tmp_path / "a")
+
+
+@pytest.mark.parametrize("header", ["retry-after", "retry-after-ms"])
+async def test_a_refusal_reads_like_an_sdks(autojump_clock: trio.testing.MockClock, header: str) -> None:
+    phase = Phase(
+        requests_per_second=0.01,
+        retry_after_seconds=2.5,
+        retry_after_header="retry-after" if header == "retry-after" else "retry-after-ms",
+        refusal_seconds=1.0,
+    )
+    provider = ScriptedProvider(RehearsalScript(phases=(phase,)))
+    assert await provider.serve(lambda: 7) == 7
+    before = trio.current_time()
+    with pytest.raises(ScriptedProviderError, match=r"^429: over the rate limit of phase 'steady'$") as caught:
+        await provider.serve(lambda: 7)
+    assert trio.current_time() - before == pytest.approx(1.0)
+    outcome = classify_exception(caught.value)
+    assert (outcome.kind, outcome.retry_after_seconds) == ("rate_limited", 2.5)
+
+
+@pytest.mark.parametrize(("share", "status"), [("error_share", 500), ("malformed_share", 502)])
+async def test_failures_read_like_a_providers(autojump_clock: trio.testing.MockClock, share: str, status: int) -> None:
+    phase = Phase(error_share=1.0) if share == "error_share" else Phase(malformed_share=1.0)
+    provider = ScriptedProvider(RehearsalScript(phases=(phase,)))
+    with pytest.raises(ScriptedProviderError) as caught:
+        await provider.chat([("user", "hello")])
+    assert caught.value.status_code == status
+    assert classify_exception(caught.value).kind == "provider_failure"
+    assert sum(provider.counters.failed.values()) == 1
+
+
+async def test_a_call_that_hangs_ends_when_its_caller_gives_up(autojump_clock: trio.testing.MockClock) -> None:
+    provider = ScriptedProvider(RehearsalScript(phases=(Phase(hang_share=1.0),)))
+    with trio.move_on_after(10) as scope:
+        await provider.chat([("user", "hello")])
+    assert scope.cancelled_caught
+    assert (provider.counters.failed, provider.counters.in_flight) == ({"hang": 1}, 0)
+
+
+async def test_a_call_that_is_cancelled_gives_its_slot_back(autojump_clock: trio.testing.MockClock) -> None:
+    provider = ScriptedProvider(RehearsalScript(phases=(Phase(latency=Latency(mean=5.0)),)))
+    with trio.move_on_after(1):
+        await provider.chat([("user", "hello")])
+    assert (provider.counters.abandoned, provider.counters.in_flight) == (1, 0)
+
+
+async def test_answers_depend_on_what_is_asked_and_on_the_seed(autojump_clock: trio.testing.MockClock) -> None:
+    first, second = ScriptedProvider(), ScriptedProvider(RehearsalScript(seed=1))
+    messages = [("user", "structured concurrency and nurseries")]
+    assert await first.chat(messages) == await first.chat(messages) == await ScriptedProvider().chat(messages)
+    assert await first.chat(messages) != await second.chat(messages)
+    vector = await first.embed("structured concurrency")
+    assert len(vector) == 16
+    assert math.hypot(*vector) == pytest.approx(1.0, abs=1e-5)
+
+
+async def test_another_script_can_take_over(autojump_clock: trio.testing.MockClock) -> None:
+    provider = ScriptedProvider()
+    provider.replace_script(RehearsalScript(phases=(Phase(name="down", error_share=1.0),)))
+    assert repr(provider) == "<ScriptedProvider 'scripted' in phase 'down'>"
+    with pytest.raises(ScriptedProviderError):
+        await provider.serve(lambda: None)

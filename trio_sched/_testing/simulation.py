@@ -1,0 +1,59 @@
+"""Whole runs in simulated time: hours of latency and cooldown in the time that the computing takes.
+
+The clock jumps whenever every task sleeps. So nothing may run in a thread meanwhile, where the clock cannot see it:
+files are written and sync columns are called in Trio's own thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from os import PathLike
+
+import trio
+import trio.testing
+
+from trio_sched._blocking import inline
+from trio_sched._pipeline.attempt import AnySink
+from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.models import Model
+from trio_sched._pipeline.result import RunResult
+from trio_sched._pipeline.resume import ResumeMode
+from trio_sched._pipeline.run import run
+from trio_sched._pipeline.sources import Row
+from trio_sched._pipeline.steps import PipelineStep
+
+__all__ = ["simulate"]
+
+
+def simulate(
+    steps: Sequence[PipelineStep],
+    *,
+    output: str | PathLike[str],
+    rows: Iterable[Row] | str | PathLike[str] | None = None,
+    records: int | None = None,
+    models: Mapping[str, Model] | None = None,
+    config: RunConfig | None = None,
+    resume: ResumeMode = "never",
+    event_sink: AnySink | None = None,
+) -> RunResult:
+    """`trio_sched.run` from its beginning to its end, in simulated time. For tests: call it outside of Trio.
+
+    Takes what `trio_sched.run` takes and raises what it raises; times in the result are in simulated seconds. A column
+    that waits for anything but Trio's clock, such as a socket or a thread, does not belong here.
+    """
+    return trio.run(
+        partial(
+            run,
+            steps,
+            output=output,
+            rows=rows,
+            records=records,
+            models=models,
+            config=config,
+            resume=resume,
+            event_sink=event_sink,
+            blocking=inline,
+        ),
+        clock=trio.testing.MockClock(autojump_threshold=0),
+    )
