@@ -109,10 +109,10 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         """Whoever owes nothing and would stay within its share of everything it competes for."""
         if isinstance(standing, str):
             return standing == "always entitled"
+        if isinstance(standing, TaskGroupSpec) and self._is_known_entitled(standing, request, competition):
+            return True
         parts = self._parts_of(standing, request, competition)
-        return self._is_surely_entitled(parts, competition) or all(
-            not part.debt and part.projected <= self._share_of(part, competition) for part in parts
-        )
+        return all(not part.debt and part.projected <= self._share_of(part, competition) for part in parts)
 
     def kind(self, standing: BorrowStanding) -> StandingKind:
         """It does at the ends of the scale."""
@@ -130,9 +130,9 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
             return "refused" if competition.is_contested_for(request) else "allowed"
         if self._borrows_freely and competition.is_alone(request):
             return "allowed"
-        parts = self._parts_of(standing, request, competition)
-        if self._is_surely_entitled(parts, competition):
+        if isinstance(standing, TaskGroupSpec) and self._is_known_entitled(standing, request, competition):
             return "entitled"
+        parts = self._parts_of(standing, request, competition)
         if self._borrows_freely and not competition.is_contested_for(request):
             return "allowed"
         decision = self._judge(parts, competition)
@@ -179,15 +179,20 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
                 borrowed.append((part.resource, units))
         return _borrowing(*borrowed)
 
-    def _is_surely_entitled(
-        self, parts: tuple[ResourceStanding, ...], competition: Competition[BorrowStanding]
+    def _is_known_entitled(
+        self, spec: TaskGroupSpec, request: SchedulerResourceRequest, competition: Competition[BorrowStanding]
     ) -> bool:
-        return all(
-            not part.debt
-            and (part.admitted_limit is None or part.projected <= part.admitted_limit)
-            and competition.is_surely_within_share(part.resource, part.projected, part.weight)
-            for part in parts
-        )
+        """Whether totals show that the group is entitled: the common case, told without a look at its peers."""
+        account = competition.admission_view.account(spec.key)
+        for resource in request.competed_for:
+            units = account.held.get(resource, 0) + request.amounts[resource]
+            if (
+                resource in account.debt
+                or (spec.admitted_limit is not None and units > spec.admitted_limit)
+                or not competition.is_surely_within_share(resource, units, spec.weight)
+            ):
+                return False
+        return True
 
     def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
         """Owe what was borrowed."""
