@@ -130,13 +130,14 @@ class Cooling:
 
     def __init__(self, until: float) -> None:
         self.until = until
+        self.sequence = 1
         self.key = RequestResourceKey("p", "m", RequestDomain.CHAT)
 
     def snapshot(self, resource: RequestResourceKey) -> RequestPressureSnapshot | None:
         now = trio.current_time()
         return RequestPressureSnapshot(
             captured_at=now,
-            sequence=1,
+            sequence=self.sequence,
             resource=self.key,
             effective_max=1,
             current_limit=1,
@@ -172,5 +173,28 @@ def test_a_cooldown_that_will_end_is_not_a_standstill() -> None:
         cooling = Cooling(trio.current_time() + 3600)
         result = await Setup(work, records=1, config=CONFIG, pressure=cooling, nodes=CHAIN[:1]).scheduler.run()
         assert result.rows == 1
+
+    simulate(main)
+
+
+def test_requests_that_come_and_go_within_one_task_are_progress_until_they_stop() -> None:
+    async def work(task: Task) -> Sequence[RowDrop]:
+        for _ in range(60):
+            await trio.sleep(10)
+            requests.sequence += 1
+        if task.row_group == 1:
+            await trio.sleep_forever()
+        return ()
+
+    requests = Cooling(until=0.0)
+
+    async def main() -> None:
+        began = trio.current_time()
+        setup = Setup(work, records=2, buffer_size=1, config=CONFIG, pressure=requests, nodes=CHAIN[:1])
+        with pytest.raises(NoProgressError, match=r"1:\*:from_scratch:a has run for"):
+            await setup.scheduler.run()
+        assert [row_group for row_group, _ in setup.store.written] == [0]
+        stopped_after = trio.current_time() - began - 1200
+        assert 100 <= stopped_after <= 200
 
     simulate(main)

@@ -7,7 +7,8 @@ asking about the head of every group.
 A run must not hang. Where tasks are queued and nothing that is under way could ever let one run, it fails at once.
 Everything else is watched by a task of its own, which costs the loop nothing: when for a configured time nothing was
 reported or started, the run fails too, unless something is known to come: a deferred task, an admission policy that
-said when to ask again, or the end of a cooldown of request admission.
+said when to ask again, or the end of a cooldown of request admission. One task may make many model calls, so requests
+that come and go are progress as well; they are looked at once in that time, so a run may go on for twice as long.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Standstill:
         self._look_again_at = 0.0
         self._dominant: str | None = None
         self._capped: dict[str, str] = {}
+        self._requests_moved = 0
         self.think_again_at: float | None = None
         self.last_progress = 0.0
 
@@ -75,7 +77,9 @@ class Standstill:
         while True:
             due = self.last_progress + self._limit
             await trio.sleep_until(due)
-            if self.last_progress + self._limit <= due:
+            if self._have_requests_moved():
+                self.last_progress = max(self.last_progress, due)
+            elif self.last_progress + self._limit <= due:
                 self.last_progress = trio.current_time()
                 report(NothingMoved())
 
@@ -114,6 +118,14 @@ class Standstill:
         if cooldown_end is None:
             raise NoProgressError(self._limit, self._explain(now))
         self.last_progress = cooldown_end
+
+    def _have_requests_moved(self) -> bool:
+        """Whether a request was queued, admitted or released since this was last asked."""
+        if self._pressure is None:
+            return False
+        before = self._requests_moved
+        self._requests_moved = sum(each.sequence for each in self._pressure.snapshots().values())
+        return self._requests_moved != before
 
     def _cooldown_end(self) -> float | None:
         """When the last cooldown ends that requests wait for."""
