@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import cast
 
 import pytest
@@ -11,6 +12,7 @@ import trio_sched as ts
 from trio_sched._events.json_value import JsonValue
 from trio_sched._pipeline.binding import bind_pipeline
 from trio_sched._pipeline.fingerprint import DatasetIdentity, dataset_identity
+from trio_sched._pipeline.skipping import SkipWhen
 
 
 @ts.from_scratch_column()
@@ -70,3 +72,51 @@ def test_columns_are_compared_one_by_one() -> None:
 
 def test_a_document_without_facts_is_named_as_such() -> None:
     assert next(identity().differences(None)) == "it does not say what it was made from"
+
+
+def with_rule(
+    skip_when: SkipWhen | None, skip_value: object = None, *, follow: bool = True, ordered: bool = False
+) -> DatasetIdentity:
+    @ts.column(needs=["number"], skip_when=skip_when, skip_value=skip_value, ordered=ordered)
+    async def some(row: object) -> int:
+        return 0
+
+    @ts.column(needs=["some"], skip_with_needs=follow)
+    async def follower(row: object) -> int:
+        return 0
+
+    return identity(number, some, follower)
+
+
+def is_odd(row: Mapping[str, int]) -> bool:
+    return row["number"] % 2 == 1
+
+
+def test_what_becomes_of_skipped_cells_is_part_of_the_dataset() -> None:
+    others = [
+        with_rule(None),
+        with_rule(is_odd),
+        with_rule(is_odd, 7),
+        with_rule(is_odd, [7]),
+        with_rule(is_odd, follow=False),
+        with_rule(is_odd, ordered=True),
+    ]
+    assert len({other.fingerprint for other in others}) == len(others)
+
+
+def test_a_rule_may_be_mended_and_what_it_never_does_makes_no_difference() -> None:
+    assert with_rule(is_odd).fingerprint == with_rule(lambda row: not is_odd(row)).fingerprint
+    assert with_rule(None, follow=False).fingerprint == with_rule(None, 7).fingerprint
+
+
+def test_the_stage_and_the_outputs_of_a_processor_are_part_of_the_dataset() -> None:
+    def checked(rows: list[object]) -> list[object]:
+        return rows
+
+    others = [
+        identity(number, ts.pre_batch_processor()(checked)),
+        identity(number, ts.post_batch_processor()(checked)),
+        identity(number, ts.post_batch_processor(outputs=["checked"])(checked)),
+        identity(number, ts.post_batch_processor(outputs=["checked", "more"])(checked)),
+    ]
+    assert len({other.fingerprint for other in others}) == len(others)

@@ -1,6 +1,7 @@
 """What makes two runs the same run: everything their data depend on, and nothing else.
 
-A function's code is not part of it: how a column is made may be mended between two attempts at one dataset.
+A function's code is not part of it, nor is that of a skip rule: how a column is made may be mended between two attempts
+at one dataset. That there is a rule, what a skipped cell holds, and which columns are skipped along are part of it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from collections.abc import Iterator, Mapping
 import attrs
 
 from trio_sched._events.json_value import JsonValue
-from trio_sched._pipeline.binding import BoundPipeline
+from trio_sched._pipeline.binding import BoundColumn, BoundPipeline
+from trio_sched._pipeline.cells import read_cell
+from trio_sched._pipeline.columns import Column
 from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.processors import Processor
 
 __all__ = ["DatasetIdentity", "dataset_identity"]
 
@@ -54,7 +58,7 @@ class DatasetIdentity:
 def dataset_identity(
     pipeline: BoundPipeline, config: RunConfig, source: Mapping[str, JsonValue] | None, records: int | None
 ) -> DatasetIdentity:
-    """The columns, what they need and call, the input rows, the number of records, sizes, seed and format."""
+    """The columns, what they need, call and skip, the input rows, the number of records, sizes, seed and format."""
     columns: dict[str, JsonValue] = {
         column.node.column: {
             "task_type": column.node.task_type,
@@ -63,6 +67,8 @@ def dataset_identity(
             "ordered": column.node.ordered,
             "after": list(column.node.after),
             "models": [str(model) for model in column.models],
+            "stage": column.maker.stage if isinstance(column.maker, Processor) else None,
+            "skip": _skip_facts(column),
         }
         for column in pipeline.columns.values()
     }
@@ -79,6 +85,18 @@ def dataset_identity(
         config.buffer_size,
         tuple(name for name, column in pipeline.columns.items() if column.node.ordered),
     )
+
+
+def _skip_facts(column: BoundColumn) -> JsonValue:
+    """What a column does with rows that it skips; None where it never does, whatever it would hold then."""
+    rule = column.maker.skip if isinstance(column.maker, Column) else None
+    if rule is None or (rule.when is None and not column.skipped_with):
+        return None
+    return {
+        "by_rule": rule.when is not None,
+        "with": list(column.skipped_with),
+        "cells": [read_cell(cell) for cell in rule.cells],
+    }
 
 
 def _short(value: JsonValue) -> str:
