@@ -136,14 +136,18 @@ class FairLane(Generic[K]):
 
 
 class FairOrder(Generic[K]):
-    """Orders the groups that have backlog. It knows keys and weights, never the items."""
+    """Orders the groups that have backlog. It knows keys and weights, never the items.
 
-    __slots__ = ("_active", "_forgotten", "_idle", "_idle_lane", "_lanes", "_turn", "_virtual_time")
+    shifts: how often virtual time was subtracted from all tags. Places of before and after do not compare.
+    """
+
+    __slots__ = ("_active", "_forgotten", "_idle", "_idle_lane", "_lanes", "_turn", "_virtual_time", "shifts")
 
     def __init__(self) -> None:
         self._active: dict[K, FairGroup[K]] = {}
         self._lanes: dict[Hashable, FairLane[K]] = {}
         self._turn = 0
+        self.shifts = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -278,3 +282,4 @@ class FairOrder(Generic[K]):
         for lane in (*self._lanes.values(), self._idle_lane):
             lane.subtract(start)
         self._forgotten = max(self._forgotten - start, 0.0)
+        self.shifts += 1

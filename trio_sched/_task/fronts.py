@@ -14,7 +14,8 @@ whoever looks for the first eligible head looks only there.
 
 A front is a heap of classes by the place of their first head. That place only moves back by itself, as heads are served
 or leave, so it is corrected when a class comes to the top. When a head that comes before all others of its class joins
-it, the class is entered again; an entry with another place than the class's own is out of date.
+it, the class is entered again; an entry with another place than the class's own is out of date. When the fair order
+has shifted its tags all places are looked up anew.
 """
 
 from __future__ import annotations
@@ -84,8 +85,16 @@ class _Front:
         heap = self.heap
         heappush(heap, (place, id(entered), entered))
         if len(heap) > 2 * self.classes + _SPARE_STALE:
-            heap[:] = [entry for entry in heap if entry[2].front is self and entry[2].place is entry[0]]
+            heap[:] = {entry for entry in heap if entry[2].front is self and entry[2].place is entry[0]}
             heapify(heap)
+
+    def look_up(self) -> None:
+        """Enter every class where its first head stands."""
+        standing = {entry[2] for entry in self.heap if entry[2].front is self}
+        for entered in standing:
+            entered.place = entered.lane.heap[0]
+        self.heap[:] = [(entered.lane.heap[0], id(entered), entered) for entered in standing]
+        heapify(self.heap)
 
     def correct(self) -> None:
         """Let the entry at the top be in date, if there is any."""
@@ -146,6 +155,11 @@ class Fronts:
     def stir_all(self) -> None:
         """Units of any resource may have come free."""
         self._stirred.update(self._parked)
+
+    def look_up(self) -> None:
+        """All tags were shifted."""
+        for front in (self._open, *self._held.values(), *self._parked.values()):
+            front.look_up()
 
     def first(self, examiner: Examiner, ask: Ask, is_decided: bool) -> FoundHead | None:
         """The first eligible head in fair order.

@@ -53,8 +53,10 @@ class HeadIndex:
         "_heads",
         "_is_decided",
         "_order",
+        "_seen_shifts",
         "_seen_source_version",
         "_seen_version",
+        "_sure_classes_version",
         "_sure_kind",
         "_sure_verdict",
         "epoch",
@@ -80,8 +82,10 @@ class HeadIndex:
         self._claims: Collection[object] = ()
         self._is_decided = False
         self._seen_version = self._seen_source_version = -1
+        self._seen_shifts = 0
         self.sure_item: SchedulableTask | None = None
         self.sure_version = -1
+        self._sure_classes_version = -1
         self._sure_kind: StandingKind = "depends"
         self._sure_verdict: Verdict = "allowed"
         self.epoch = 0
@@ -95,16 +99,18 @@ class HeadIndex:
     @trio.lowlevel.enable_ki_protection
     def bind(self, source: StandingSource, aspect: Aspect | None) -> None:
         """Class heads by how they stand with `source`, and by `aspect`, if its answer is not the only one."""
+        claims, decides = source.claims, source.decides
+        source.watch(self)
         for group in self._groups.values():
             self._classes.leave(group)
         self._changed.update(self._groups.values())
         self._seen_version = self._seen_source_version = -1
         self._aspect = aspect
         self.source = source
-        self._claims = source.claims
-        self._is_decided = aspect is None and source.decides
+        self._claims = claims
+        self._is_decided = aspect is None and decides
         self.memo = None
-        source.watch(self)
+        self.sure_item = None
 
     def changed(self, group: TaskGroupKey | None, freed: Iterable[SchedulerResourceKey]) -> None:
         """`group` may stand differently now, and more of what is `freed` may be free to somebody."""
@@ -126,7 +132,7 @@ class HeadIndex:
         """`group` has another head."""
         head = group.head
         request = head.resource_request
-        if request is group.request and head.group is group.spec and self._aspect is None:
+        if request is group.request and head.group is group.spec and self._is_decided:
             known = group.head_class
             if known is not None and known.bucket.claim is None and not self._claims:
                 return
@@ -157,6 +163,9 @@ class HeadIndex:
             return None
         if self._changed or self._classes.version != self._seen_version or source.version != self._seen_source_version:
             self._catch_up()
+        if self._order.shifts != self._seen_shifts:
+            self._fronts.look_up()
+            self._seen_shifts = self._order.shifts
         if self._claims:
             self._fronts.stir_all()
         is_decided = self._is_decided
@@ -168,12 +177,15 @@ class HeadIndex:
         if is_decided and not self._claims:
             self.sure_item, self.sure_version = item, source.version
             self._sure_verdict, self._sure_kind = verdict, head_class.kind
+            self._sure_classes_version = self._classes.version
         return item
 
     def is_surely_entitled(self) -> bool:
         """Whether `sure_item` is entitled now. If that is not a matter of its kind, newcomers may have changed it."""
         return self._sure_kind == "entitled" or (
-            self._sure_verdict == "entitled" and not self._changed and self._classes.version == self._seen_version
+            self._sure_verdict == "entitled"
+            and not self._changed
+            and self._classes.version == self._sure_classes_version
         )
 
     def first_group(self, place: Place) -> QueuedGroup:
@@ -186,11 +198,11 @@ class HeadIndex:
         assert known is not None
         assert self.source is not None
         standing = self.source.standing(group.head)
+        is_another = standing is not known.standing and standing != known.standing
+        if is_another:
+            self._classes.stand(group, known, standing, self.source)
         group.is_stale = False
-        if standing is known.standing or standing == known.standing:
-            return False
-        self._classes.stand(group, known, standing, self.source)
-        return True
+        return is_another
 
     def shows(self, source: object) -> bool:
         """Whether heads are classed by how they stand with `source`."""
@@ -201,7 +213,6 @@ class HeadIndex:
         if bucket.seen != self.epoch:
             source = self.source
             assert source is not None
-            bucket.seen = self.epoch
             if self._claims:
                 bucket.lacks = source.lacking(bucket.request, bucket.claim, self._heads)
             else:
@@ -210,6 +221,7 @@ class HeadIndex:
                     if limiter is None or limiter.borrowed_tokens + amount > limiter.total_tokens:
                         bucket.lacks = resource
                         break
+            bucket.seen = self.epoch
         return bucket.lacks
 
     def verdict(self, examined: HeadClass) -> Verdict:
@@ -298,8 +310,8 @@ class HeadIndex:
                 claim = source.claim(head) if has_claims else None
                 self._place(group, claim, source.standing(head), None if aspect is None else aspect(head))
         if self._classes.version != self._seen_version or source.version != self._seen_source_version:
-            self._seen_version, self._seen_source_version = self._classes.version, source.version
             self.epoch += 1
+            self._seen_version, self._seen_source_version = self._classes.version, source.version
 
     @trio.lowlevel.enable_ki_protection
     def _place(self, group: QueuedGroup, claim: Hashable, standing: Hashable, aspect: Hashable) -> None:
@@ -317,5 +329,6 @@ class HeadIndex:
             self._classes.enter(group, claim, standing, aspect, self.source)
         else:
             known.bucket.unsettled.discard(group)
+            group.spec = spec
         group.is_stale = False
         self._changed.discard(group)

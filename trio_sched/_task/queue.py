@@ -8,7 +8,7 @@ longer the head of its group, and only then. What is remembered is bounded by th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
 
@@ -18,7 +18,7 @@ from trio_sched._fair import FairOrder
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.eligibility import LaneEligibility, no_aspect
 from trio_sched._task.head_index import HeadIndex
-from trio_sched._task.heads import QueuedGroup
+from trio_sched._task.heads import QueuedGroup, StandingSource
 from trio_sched._task.live import LiveMapping
 from trio_sched._task.queue_view import QueueSelection, QueueView
 
@@ -161,10 +161,19 @@ class FairTaskQueue:
         owner = getattr(is_eligible, "__self__", None)
         if not isinstance(owner, LaneEligibility) or is_eligible != owner.is_eligible or owner.standings is None:
             return False
-        self._heads.bind(owner.standings, None if owner.aspect is no_aspect else owner.aspect)
+        self._class_for(is_eligible, owner.standings, None if owner.aspect is no_aspect else owner.aspect)
+        return True
+
+    @trio.lowlevel.enable_ki_protection
+    def _class_for(
+        self,
+        is_eligible: Callable[[SchedulableTask, QueueView], bool],
+        standings: StandingSource,
+        aspect: Callable[[SchedulableTask], Hashable] | None,
+    ) -> None:
+        self._heads.bind(standings, aspect)
         self._classed_for = is_eligible
         self._ask = partial(_ask, is_eligible, self._view)
-        return True
 
     def _first(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> SchedulableTask | None:
         first = next(self._order.ranked())

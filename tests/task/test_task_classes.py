@@ -1,0 +1,282 @@
+"""Heads in classes get the answers that each would get alone: after changes, errors and Ctrl-C at any line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import pytest
+import trio
+from task_values import UNIT, group_spec, make_task, make_tasks, names, start_all, start_next
+
+import trio_sched
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupSpec
+from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
+from trio_sched._task.controller import TaskAdmissionController
+from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
+from trio_sched._task.queue import FairTaskQueue
+from trio_sched._task.queue_view import QueueView
+
+REQUEST = SchedulerResourceRequest(UNIT)
+PACKAGE = str(Path(trio_sched.__file__).parent)
+
+
+class Marked:
+    """A policy that says how groups stand, refuses tasks with the payload "marked", and fails when told to."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> Hashable:
+        return item.payload
+
+    def evaluate(
+        self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+    ) -> TaskAdmissionPolicyDecision:
+        if self.error is not None:
+            raise self.error
+        return TaskAdmissionPolicyDecision(allowed=item.payload != "marked")
+
+    def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
+        return PolicyStateDelta({(lease.item.group.key, "submission"): 1})
+
+    def on_release(self, lease: TaskAdmissionLease) -> PolicyStateDelta:
+        return PolicyStateDelta({(lease.item.group.key, "submission"): -1})
+
+
+def is_fuzzing() -> bool:
+    return os.environ.get("TRIO_SCHED_FUZZ") == "full"
+
+
+def choose(queue: FairTaskQueue, controller: TaskAdmissionController) -> str | None:
+    """The next task, found by looking at classes and found by asking about every head."""
+    by_class = queue.select_next(controller.is_eligible)
+    by_head = queue.select_next(lambda item, view: controller.is_eligible(item, view))
+    assert by_class == by_head
+    return None if by_class is None else by_class.item.task_id
+
+
+def test_what_was_found_for_one_controller_says_nothing_to_another() -> None:
+    queue = FairTaskQueue()
+    free, full = (TaskAdmissionController(TaskAdmissionConfig(submission_capacity=1)) for _ in range(2))
+    assert isinstance(full.try_acquire(make_task("running", "b"), queue.view()), TaskAdmissionLease)
+    while free.version < full.version:
+        free.set_limit("submission", 1)
+    queue.enqueue([item := make_task("t", "a")])
+    assert choose(queue, free) == "t"
+    assert queue.select_next(full.is_eligible) is None
+    assert isinstance(full.try_acquire(item, queue.view()), TaskAdmissionDenied)
+    assert full.view().leased_resources == {"submission": 1}
+
+
+def test_classes_stay_in_fair_order_when_all_tags_are_shifted() -> None:
+    # Serving a group of a great weight beside ordinary ones shifts all tags; each group here has a class of its own.
+    limits = dict.fromkeys("bcd", 9)
+    controller = TaskAdmissionController(TaskAdmissionConfig(resource_limits=limits))
+    queue = FairTaskQueue()
+    chosen: list[str] = []
+
+    def serve(count: int) -> None:
+        for _ in range(count):
+            choose(queue, controller)
+            lease = start_next(queue, controller)
+            assert lease is not None
+            controller.release(lease)
+            chosen.append(lease.item.group.key.identity[-1])
+
+    queue.enqueue([*make_tasks("a", 40), *make_tasks("b", 40, {"submission": 1, "b": 1})])
+    serve(20)
+    queue.enqueue(make_tasks(group_spec("c", 2.0**40), 1, {"submission": 1, "c": 1}))
+    serve(1)
+    queue.enqueue(make_tasks("d", 9, {"submission": 1, "d": 1}))
+    serve(15)
+    assert "".join(chosen) == "ab" * 10 + "c" + "dab" * 5
+
+
+def test_a_head_stands_by_its_own_spec_whatever_the_group_was_before() -> None:
+    controller = TaskAdmissionController()
+    queue = FairTaskQueue()
+    free, capped = group_spec("g"), group_spec("g", admitted_limit=1)
+
+    def task(task_id: str, spec: TaskGroupSpec) -> SchedulableTask:
+        return SchedulableTask(task_id, None, spec, REQUEST)
+
+    queue.enqueue([task("g1", free), task("g2", capped), task("g3", free)])
+    assert choose(queue, controller) == "g1"
+    queue.discard("g1")
+    assert choose(queue, controller) == "g2"
+    assert isinstance(controller.try_acquire(task("elsewhere", free), queue.view()), TaskAdmissionLease)
+    queue.enqueue([make_task("h", "h")])
+    assert choose(queue, controller) == "h"
+    queue.discard("g2")
+    assert choose(queue, controller) == "g3"
+
+
+def test_tasks_of_one_group_may_stand_differently() -> None:
+    controller = TaskAdmissionController(policy=Marked())
+    queue = FairTaskQueue()
+    spec = group_spec("g")
+    queue.enqueue(
+        SchedulableTask(f"g{number}", payload, spec, REQUEST) for number, payload in enumerate(("", "marked", ""))
+    )
+    queue.enqueue([SchedulableTask("h", "", group_spec("h"), REQUEST)])
+    assert choose(queue, controller) == "g0"
+    queue.discard("g0")
+    assert choose(queue, controller) == "h"
+    queue.discard("g1")
+    assert choose(queue, controller) == "g2"
+
+
+def test_an_error_while_units_are_looked_for_leaves_no_wrong_answer_behind() -> None:
+    policy = Marked()
+    controller = TaskAdmissionController(TaskAdmissionConfig(2, multi_unit_skip_bound=1), policy)
+    queue = FairTaskQueue()
+    queue.enqueue([*make_tasks("s", 3), make_task("big", "b", {"submission": 2})])
+    leases = start_all(queue, controller)
+    assert names(leases) == ["s0", "s1"]
+    assert len(controller.view().reservations) == 1
+    for lease in leases:
+        controller.release(lease)
+    policy.error = LookupError("policy")
+    with pytest.raises(LookupError, match="policy"):
+        queue.select_next(controller.is_eligible)
+    policy.error = None
+    assert choose(queue, controller) == "big"
+
+
+def test_a_newcomer_between_selection_and_grant_is_a_competitor_even_if_somebody_looked_before() -> None:
+    controller = TaskAdmissionController()
+    queue = FairTaskQueue()
+    queue.enqueue(make_tasks(group_spec("g", admitted_limit=1), 2))
+    assert start_next(queue, controller) is not None
+    selection = queue.select_next(controller.is_eligible)
+    assert selection is not None
+    queue.enqueue([make_task("h", "h")])
+    assert not controller.is_eligible(selection.item, queue.view())
+    denied = controller.try_acquire(selection.item, queue.view())
+    assert isinstance(denied, TaskAdmissionDenied)
+    assert denied.reason == "group_cap"
+
+
+def test_a_queue_whose_tasks_come_and_go_in_front_of_another_finds_the_same() -> None:
+    controller = TaskAdmissionController()
+    queue = FairTaskQueue()
+    queue.enqueue(make_tasks(group_spec("slow", 0.001), 2))
+    assert start_next(queue, controller) is not None
+    for number in range(100):
+        queue.enqueue([make_task(f"quick{number}", "quick")])
+        assert choose(queue, controller) == f"quick{number}"
+        assert queue.discard(f"quick{number}")
+        assert choose(queue, controller) == "slow1"
+
+
+# Ctrl-C
+
+POLICIES: Final[
+    dict[str, tuple[BoundedBorrowTaskAdmissionPolicyConfig | None, Callable[[], TaskAdmissionPolicy] | None]]
+] = {
+    "strict": (None, None),
+    "borrow": (BoundedBorrowTaskAdmissionPolicyConfig(), None),
+    "own": (None, Marked),
+}
+
+
+class Interrupter:
+    """Raises KeyboardInterrupt once, at the line of that number of those that are not protected from it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.seen = 0
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
+        name = frame.f_code.co_filename
+        if name != __file__ and not name.startswith(PACKAGE):
+            return None
+        if name == __file__ and frame.f_code.co_name not in Marked.__dict__:
+            return None
+        if event == "line" and not trio.lowlevel.currently_ki_protected():
+            self.seen += 1
+            if self.seen == self.number:
+                raise KeyboardInterrupt
+        return self
+
+
+def work(
+    queue: FairTaskQueue,
+    controller: TaskAdmissionController,
+    other: TaskAdmissionController,
+    leases: list[TaskAdmissionLease],
+) -> None:
+    """Everything that a dispatcher does, and a change of the controller."""
+    queue.enqueue([*make_tasks(group_spec("a", 2.0, 1), 4), *make_tasks("b", 4, {"submission": 1, "x": 1})])
+    queue.enqueue([*make_tasks("c", 2, {"submission": 1, "x": 2}), *make_tasks("d", 3)])
+    for _ in range(5):
+        selection = queue.select_next(controller.is_eligible)
+        if selection is not None:
+            lease = controller.try_acquire(selection.item, selection.queue_view)
+            assert isinstance(lease, TaskAdmissionLease)
+            leases.append(lease)
+            assert queue.commit(selection) is selection.item
+    controller.release(leases[0])
+    queue.select_next(other.is_eligible)
+    queue.select_next(controller.is_eligible)
+    queue.discard_where(lambda item: item.task_id.endswith("3"))
+    controller.set_limit("submission", 9)
+    controller.explain_blocked(queue.view())
+    queue.select_next(controller.is_eligible)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_ctrl_c_at_any_line_leaves_queue_and_controller_whole(policy: str) -> None:
+    async def interrupted(number: int) -> int:
+        borrow, own = POLICIES[policy]
+        config = TaskAdmissionConfig(5, {"x": 2}, borrow, 2)
+        controller = TaskAdmissionController(config, None if own is None else own())
+        other = TaskAdmissionController(TaskAdmissionConfig(3, {"x": 1}))
+        queue = FairTaskQueue()
+        leases: list[TaskAdmissionLease] = []
+        interrupter = Interrupter(number)
+        before = sys.gettrace()
+        sys.settrace(interrupter)
+        try:
+            work(queue, controller, other, leases)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        view = queue.view()
+        assert view.queued_total == len(queue) == sum(view.queued_by_group.values())
+        assert sum(view.queued_resource_demand_by_group[key]["submission"] for key in view.queued_by_group) == len(
+            queue
+        )
+        assert controller.view().leased_resources.get("submission", 0) == len(controller.leak_report())
+        choose(queue, other)
+        for lease in leases:
+            controller.release(lease)
+        assert controller.leak_report() == ()
+        controller.set_limit("submission", 9)
+        while len(queue):
+            assert choose(queue, controller) is not None
+            lease_now = start_next(queue, controller)
+            assert lease_now is not None
+            if len(queue) % 3 == 0:
+                controller.release(lease_now)
+            else:
+                leases.append(lease_now)
+            if choose(queue, controller) is None:
+                for lease in leases:
+                    controller.release(lease)
+        return interrupter.seen
+
+    # The first run fills caches, so it has more lines.
+    trio.run(interrupted, sys.maxsize)
+    lines = trio.run(interrupted, sys.maxsize)
+    assert lines > 100
+    # Every line takes minutes, so that is for the fuzz session.
+    for number in range(1, lines + 1, 1 if is_fuzzing() else 97):
+        assert trio.run(interrupted, number) == number
