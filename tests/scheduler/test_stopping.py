@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 import trio
 import trio.testing
-from scheduler_samples import Setup, nothing, simulate, two_row_groups
+from scheduler_samples import Setup, Store, nothing, simulate, two_row_groups
 
 from trio_sched.lowlevel import RowDrop, RowGroup, Task
 
@@ -23,6 +23,52 @@ def test_a_run_cancelled_before_it_starts_does_nothing() -> None:
         assert result.cancelled
         assert (result.row_groups, setup.kinds()["worker_spawned"]) == (0, 0)
         assert setup.events("scheduler_job_completed")[0].reason_or_result == "cancelled"
+
+    simulate(main)
+
+
+class SlowStore(Store):
+    """Writes for some seconds, which no cancellation shortens, as in a worker thread; None fails after one."""
+
+    def __init__(self, *seconds: float | None) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    async def write(self, row_group: RowGroup, living_rows: Sequence[int]) -> None:
+        seconds = self._seconds[row_group.index]
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1 if seconds is None else seconds)
+        if seconds is None:
+            raise OSError("no space left")
+        self.written.append((row_group.index, tuple(living_rows)))
+
+
+def test_what_is_written_while_a_run_is_cancelled_is_durable_and_counted() -> None:
+    async def main() -> None:
+        store = SlowStore(2, 3)
+        setup = Setup(nothing, records=10, store=store)
+        async with trio.open_nursery() as nursery:
+
+            async def stop() -> None:
+                await trio.sleep(1)
+                setup.scheduler.request_cancel()
+
+            nursery.start_soon(stop)
+            result = await setup.scheduler.run()
+        assert result.cancelled
+        assert [row_group for row_group, _ in store.written] == [0, 1]
+        assert (result.row_groups, result.rows) == (2, 10)
+        assert setup.kinds()["row_group_checkpointed"] == 2
+
+    simulate(main)
+
+
+def test_what_is_written_while_a_run_fails_is_durable_and_told() -> None:
+    async def main() -> None:
+        setup = Setup(nothing, records=10, store=SlowStore(2, None))
+        with pytest.raises(OSError, match="no space left"):
+            await setup.scheduler.run()
+        assert setup.kinds()["row_group_checkpointed"] == 1
 
     simulate(main)
 

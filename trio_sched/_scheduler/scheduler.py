@@ -14,6 +14,7 @@ plan, the store, or the scheduler itself. A generator that raises breaks nothing
 from __future__ import annotations
 
 import math
+from collections import deque
 from contextlib import suppress
 
 import trio
@@ -149,6 +150,7 @@ class AsyncTaskScheduler:
             pressure,
             config.no_progress_seconds,
         )
+        self._reports: deque[Report] = deque()
         self._bell_rung = False
         self._cancel_scope = trio.CancelScope()
         self._cancel_requested = False
@@ -183,6 +185,7 @@ class AsyncTaskScheduler:
             result = "cancelled"
             raise
         finally:
+            self._take_late_writes()
             self._admission.shutdown()
             if self._events.wants("release_diagnostic"):
                 self._tell_releases()
@@ -242,31 +245,37 @@ class AsyncTaskScheduler:
 
     async def _loop(self) -> None:
         while not self._open.are_done:
-            reports = await self._wait_for_reports()
+            await self._wait_for_reports()
             # A run that is coming down has closed its row groups' nurseries: nothing may be started any more.
             await trio.lowlevel.checkpoint_if_cancelled()
             now = self._standstill.last_progress = trio.current_time()
-            for report in reports:
-                self._take(report)
+            while self._reports:
+                self._take(self._reports.popleft())
             self._outcomes.run_again(now)
             self._dispatcher.offer_ready()
             self._retries.budget.first_attempts(self._dispatcher.dispatch())
             self._before_sleep(now)
 
-    async def _wait_for_reports(self) -> list[Report]:
-        """Every report there is; if there is none, wait for one, or for the next deferred task."""
-        reports: list[Report] = []
-        with suppress(trio.WouldBlock):
-            while True:
-                reports.append(self._receive.receive_nowait())
-        if not reports:
+    async def _wait_for_reports(self) -> None:
+        """Fetch every report there is; if there is none, wait for one, or for the next deferred task."""
+        self._fetch_reports()
+        if not self._reports:
             due, again = self._retries.next_due(trio.current_time()), self._standstill.think_again_at
             with trio.move_on_at(min((time for time in (due, again) if time is not None), default=math.inf)):
-                reports.append(await self._receive.receive())
-            with suppress(trio.WouldBlock):
-                while True:
-                    reports.append(self._receive.receive_nowait())
-        return reports
+                self._reports.append(await self._receive.receive())
+            self._fetch_reports()
+
+    def _fetch_reports(self) -> None:
+        with suppress(trio.WouldBlock):
+            while True:
+                self._reports.append(self._receive.receive_nowait())
+
+    def _take_late_writes(self) -> None:
+        """A row group that was written while the run came down is durable all the same."""
+        self._fetch_reports()
+        for report in self._reports:
+            if isinstance(report, RowGroupDurable):
+                self._open.take_durable(report)
 
     def _take(self, report: Report) -> None:
         match report:
