@@ -84,12 +84,8 @@ class HeadIndex:
         self._seen_version = self._seen_source_version = -1
         self._seen_shifts = 0
         self.sure_item: SchedulableTask | None = None
-<<<<<<< Updated upstream
-        self.sure_version = -1
-        self._sure_classes_version = -1
-=======
         self.sure_version: int = -1
->>>>>>> Stashed changes
+        self._sure_classes_version = -1
         self._sure_kind: StandingKind = "depends"
         self._sure_verdict: Verdict = "allowed"
         self.epoch: int = 0
