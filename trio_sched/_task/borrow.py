@@ -128,10 +128,10 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
             if standing == "always entitled":
                 return "entitled"
             return "refused" if competition.is_contested_for(request) else "allowed"
-        if self._borrows_freely and competition.is_alone(request):
-            return "allowed"
         if isinstance(standing, TaskGroupSpec) and self._is_known_entitled(standing, request, competition):
             return "entitled"
+        if self._borrows_freely and competition.is_alone(request):
+            return "allowed"
         parts = self._parts_of(standing, request, competition)
         if self._borrows_freely and not competition.is_contested_for(request):
             return "allowed"

@@ -69,7 +69,7 @@ class Competition(ABC, Generic[S]):
 
     def is_contested_for(self, request: SchedulerResourceRequest) -> bool:
         """Whether any resource that `request` competes for is contested."""
-        return any(self.is_contested(resource) for resource in request.competed_for)
+        return any(map(self.is_contested, request.competed_for))
 
     def is_surely_within_share(self, resource: SchedulerResourceKey, units: int, weight: float) -> bool:
         """Whether `units` are within the share of a group of that weight, whoever of those queued competes with it.
@@ -99,7 +99,7 @@ class _ClassedCompetition(Competition[S]):
         self.epoch = heads.epoch
 
     def is_alone(self, request: SchedulerResourceRequest) -> bool:
-        return all(self._heads.is_alone(resource) for resource in request.competed_for)
+        return all(map(self._heads.is_alone, request.competed_for))
 
     def field(self, resource: SchedulerResourceKey) -> tuple[int, int]:
         return _ALONE if self._heads.is_alone(resource) else super().field(resource)
