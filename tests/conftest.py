@@ -1,4 +1,4 @@
-"""Hypothesis profiles: `normal` for every test run, `full` for the fuzz session (TRIO_SCHED_FUZZ=full)."""
+"""Hypothesis profiles, named by TRIO_SCHED_FUZZ: `normal`, `full` for the fuzz session, `quick` to see that it runs."""
 
 import os
 
@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "normal", max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("quick", settings.get_profile("normal"), max_examples=20)
 settings.register_profile(
     "full",
     max_examples=5000,
