@@ -1,4 +1,8 @@
-"""Hypothesis profiles, named by TRIO_SCHED_FUZZ: `normal`, `full` for the fuzz session, `quick` to see that it runs."""
+"""Hypothesis profiles, chosen with TRIO_SCHED_FUZZ.
+
+`normal`, for every test run, tries the same examples each time, so that a change never fails by chance. `bounded`, for
+`nox -s fuzz -- bounded`, tries as many, but new ones each time. `full`, for `nox -s fuzz`, tries many more.
+"""
 
 import os
 
@@ -7,7 +11,9 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "normal", max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("quick", settings.get_profile("normal"), max_examples=20)
+settings.register_profile(
+    "bounded", max_examples=200, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile(
     "full",
     max_examples=5000,

@@ -36,8 +36,12 @@ async def run_sequentially(
     buffer_size: int = 100,
 ) -> str:
     """The data hash of the dataset, made with nothing of trio_sched but the steps' own functions."""
-    made = await rows_sequentially(steps, records=records, rows=rows, seed=seed, buffer_size=buffer_size)
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in made]
+    return rows_hash(await rows_sequentially(steps, records=records, rows=rows, seed=seed, buffer_size=buffer_size))
+
+
+def rows_hash(rows: Iterable[Row]) -> str:
+    """The data hash of these rows."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
