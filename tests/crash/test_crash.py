@@ -138,6 +138,7 @@ def test_killed_around_renames_and_within_writes(tmp_path: Path, runs: Runs, mom
         assert left.items() <= durable(living).items()
 
 
+@pytest.mark.fuzz
 def test_killed_again_and_again_it_still_ends(tmp_path: Path, runs: Runs) -> None:
     """Every attempt is killed right after its first new part; as many attempts as parts finish the dataset."""
     attempt = Attempt(output=str(tmp_path / "out"), source="scratch", moment="after_rename")
