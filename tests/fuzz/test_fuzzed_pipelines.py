@@ -14,14 +14,18 @@ import pytest
 from fuzzed_invariants import check_attempt, check_data
 from fuzzed_run import FuzzedRun, in_seeded_order, simulated
 
-SEEDS = {"normal": 60, "bounded": 300, "full": 2000}
+PROFILE = os.environ.get("TRIO_SCHED_FUZZ", "normal")
+SEEDS = {"quick": 10, "normal": 60, "bounded": 300, "full": 2000}
+
+in_its_session = [pytest.mark.fuzz] if PROFILE in ("bounded", "full") else []
+"""The fuzz session runs what is marked, every other session what is not."""
 
 
 def seeds() -> range:
     first, _, end = os.environ.get("TRIO_SCHED_FUZZ_SEEDS", "").partition(":")
     if first:
         return range(int(first), int(end) if end else int(first) + 1)
-    return range(SEEDS[os.environ.get("TRIO_SCHED_FUZZ", "normal")])
+    return range(SEEDS[PROFILE])
 
 
 async def run_and_check(seed: int, output: Path) -> None:
@@ -32,8 +36,7 @@ async def run_and_check(seed: int, output: Path) -> None:
     check_data(run, output, attempts, await run.expected())
 
 
-@pytest.mark.fuzz
-@pytest.mark.parametrize("seed", seeds())
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=in_its_session) for seed in seeds()])
 def test_any_pipeline_with_any_faults_gives_the_rows_of_a_plain_run(seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder, in_seeded_order(seed):
         try:
