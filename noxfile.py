@@ -164,6 +164,20 @@ def typecheck(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The pages, into out/docs: every reference must resolve, and nothing may be warned of."""
+    session.install("-e", ".[all]", *group("docs"))
+    session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "-b", "html", "docs", "out/docs")
+    session.log(f"{HERE / 'out' / 'docs' / 'index.html'}")
+
+
+@nox.session
+def diagrams(session: nox.Session) -> None:
+    """Draw the diagrams of plans/diagrams again; needs plantuml (Debian: apt-get install plantuml)."""
+    session.run("python", "plans/diagrams/draw.py")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """What it costs, beside the peer and the floor: every figure of the docs, which takes hours.
 
