@@ -56,7 +56,7 @@ class UnknownNameError(PipelineError):
         self.what = what
         self.name = name
         self.used_by = used_by
-        self.known = tuple(sorted(known))
+        self.known: tuple[str, ...] = tuple(sorted(known))
         close = difflib.get_close_matches(name, self.known, n=1)
         self.nearest: str | None = close[0] if close else None
         super().__init__(what, name, used_by, self.known)
@@ -72,7 +72,7 @@ class DuplicateColumnError(PipelineError):
 
     def __init__(self, column: str, owners: Iterable[str]) -> None:
         self.column = column
-        self.owners = tuple(owners)
+        self.owners: tuple[str, ...] = tuple(owners)
         super().__init__(column, self.owners)
 
     def __str__(self) -> str:
@@ -84,7 +84,7 @@ class CycleError(PipelineError):
     """Columns that need each other in a circle. Attribute: `path`, the columns in order, the first again at the end."""
 
     def __init__(self, path: Iterable[str]) -> None:
-        self.path = tuple(path)
+        self.path: tuple[str, ...] = tuple(path)
         super().__init__(self.path)
 
     def __str__(self) -> str:

@@ -62,11 +62,13 @@ class FairGroup(Generic[K]):
 
     entry: FairPlace[K]
     lane: FairLane[K]
+    base: float
+    services: int
 
     def __init__(self, key: K, tag: float) -> None:
-        self.key = key
+        self.key: K = key
         self.set_base(tag)
-        self.weight = 1.0
+        self.weight: float = 1.0
 
     def set_base(self, tag: float) -> None:
         self.base = tag
@@ -83,8 +85,8 @@ class FairLane(Generic[K]):
     __slots__ = ("heap", "live", "name")
 
     def __init__(self, name: Hashable) -> None:
-        self.name = name
-        self.live = 0
+        self.name: Hashable = name
+        self.live: int = 0
         self.heap: list[FairPlace[K]] = []
 
     def add(self, group: FairGroup[K], tag: float, turn: int) -> None:
@@ -147,7 +149,7 @@ class FairOrder(Generic[K]):
         self._active: dict[K, FairGroup[K]] = {}
         self._lanes: dict[Hashable, FairLane[K]] = {}
         self._turn = 0
-        self.shifts = 0
+        self.shifts: int = 0
         self._reset()
 
     def _reset(self) -> None:

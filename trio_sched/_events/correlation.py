@@ -81,4 +81,4 @@ class RuntimeCorrelationProvider:
         return under_correlation
 
 
-runtime_correlation = RuntimeCorrelationProvider()
+runtime_correlation: RuntimeCorrelationProvider = RuntimeCorrelationProvider()

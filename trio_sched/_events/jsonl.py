@@ -48,8 +48,8 @@ class JsonlEventSink:
     """
 
     def __init__(self, folder: Path, max_buffered: int, when_full: WhenFull) -> None:
-        self.dropped = 0
-        self.lost = 0
+        self.dropped: int = 0
+        self.lost: int = 0
         self._max_buffered = check.check_int("max_buffered", max_buffered, minimum=1)
         self._half = max(1, max_buffered // 2)
         self._drops = when_full == "drop"

@@ -62,7 +62,7 @@ class EventStream(Generic[E]):
         self._emit = emit
         self._sequence = 0
         self.wanted: frozenset[str] = frozenset(wanted) if emit is not None else frozenset()
-        self.failures = 0
+        self.failures: int = 0
 
     def next_sequence(self) -> int:
         """The number for the next event of this stream, from 1."""

@@ -106,8 +106,8 @@ class RuntimeViewBuilder:
     def __init__(
         self, *, scheduler_stream: bool = True, request_stream: bool = True, max_executions: int = MAX_EXECUTIONS
     ) -> None:
-        self.scheduler = SchedulerReplay()
-        self.requests = RequestReplay()
+        self.scheduler: SchedulerReplay = SchedulerReplay()
+        self.requests: RequestReplay = RequestReplay()
         self._model_tasks_call = not request_stream
         self._clocks = WaitClocks()
         self._executions = ExecutionBook(self._clocks, max_kept=max_executions, follows_tasks=scheduler_stream)

@@ -67,7 +67,7 @@ class OutputMismatchError(OutputError):
     def __init__(self, path: Path, run_id: str, differences: Sequence[str]) -> None:
         self.path = path
         self.run_id = run_id
-        self.differences = tuple(differences)
+        self.differences: tuple[str, ...] = tuple(differences)
         super().__init__(path, run_id, self.differences)
 
     def __str__(self) -> str:

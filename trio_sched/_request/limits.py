@@ -87,14 +87,14 @@ class AdaptiveRequestLimitState:
         self._tuning = tuning
         self._initial_limit = initial_limit
         self._recovering = False
-        self.effective_max = effective_max
+        self.effective_max: int = effective_max
         self.blocked_until: float | None = None
         self.ceiling: int | None = None
-        self.consecutive_rate_limits = 0
-        self.epoch = 0
-        self.streak = 0
+        self.consecutive_rate_limits: int = 0
+        self.epoch: int = 0
+        self.streak: int = 0
         self._ramp_started_at: float | None = None
-        self.current_limit = self.initial_limit
+        self.current_limit: int = self.initial_limit
         if tuning.startup_ramp_seconds > 0 and self.current_limit > 1:
             self._ramp_started_at = now
             self.current_limit = 1

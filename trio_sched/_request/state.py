@@ -23,13 +23,13 @@ class EndpointState:
     __slots__ = ("closed", "domains", "key", "limiter", "peak_in_flight", "sequence", "static_cap")
 
     def __init__(self, key: ProviderModelKey, static_cap: ProviderModelStaticCap) -> None:
-        self.key = key
-        self.static_cap = static_cap
-        self.limiter = trio.CapacityLimiter(static_cap.cap)
+        self.key: ProviderModelKey = key
+        self.static_cap: ProviderModelStaticCap = static_cap
+        self.limiter: trio.CapacityLimiter = trio.CapacityLimiter(static_cap.cap)
         self.domains: dict[RequestDomain, DomainState] = {}
         self.closed: str | None = None
-        self.sequence = 0
-        self.peak_in_flight = 0
+        self.sequence: int = 0
+        self.peak_in_flight: int = 0
 
     @property
     def has_room(self) -> bool:
@@ -62,18 +62,18 @@ class DomainState:
     )
 
     def __init__(self, key: RequestResourceKey, endpoint: EndpointState, limits: AdaptiveRequestLimitState) -> None:
-        self.key = key
-        self.endpoint = endpoint
-        self.limits = limits
-        self.limiter = trio.CapacityLimiter(limits.current_limit)
-        self.pending = 0
-        self.pending_until = -math.inf
+        self.key: RequestResourceKey = key
+        self.endpoint: EndpointState = endpoint
+        self.limits: AdaptiveRequestLimitState = limits
+        self.limiter: trio.CapacityLimiter = trio.CapacityLimiter(limits.current_limit)
+        self.pending: int = 0
+        self.pending_until: float = -math.inf
         self.last_outcome: str | None = None
         self.release_diagnostics: dict[str, int] = {}
-        self.sequence = 0
-        self.peak_in_flight = 0
-        self.peak_limit = limits.current_limit
-        self.peak_waiters = 0
+        self.sequence: int = 0
+        self.peak_in_flight: int = 0
+        self.peak_limit: int = limits.current_limit
+        self.peak_waiters: int = 0
 
     @property
     def has_own_room(self) -> bool:

@@ -43,14 +43,14 @@ class RowGroupAdmission:
         self._report = report
         self._living_rows = living_rows
         self._max_admitted_rows = config.max_admitted_rows
-        self.target = RowGroupTarget(config)
+        self.target: RowGroupTarget = RowGroupTarget(config)
         self._slots = trio.CapacityLimiter(self.target.value)
         self._admitting: trio.CancelScope | None = None
         self._is_stopped = False
         self._admitted_rows = 0
         self._row_group_left = trio.Event()
         self._blocked: dict[RowGroupBlockReason, int] = {}
-        self.max_in_flight = 0
+        self.max_in_flight: int = 0
 
     @property
     def in_flight(self) -> int:

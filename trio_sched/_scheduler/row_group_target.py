@@ -52,8 +52,8 @@ class RowGroupTarget:
 
     def __init__(self, config: RowGroupConfig) -> None:
         self._hard_cap = config.max_concurrent
-        self.is_adaptive = config.adaptive is not None
-        self.value = config.max_concurrent if config.adaptive is None else config.adaptive.initial
+        self.is_adaptive: bool = config.adaptive is not None
+        self.value: int = config.max_concurrent if config.adaptive is None else config.adaptive.initial
         self._newest: int | None = None
         self._newest_has_shown = False
 

@@ -41,8 +41,8 @@ class Competition(ABC, Generic[S]):
     __slots__ = ("_contested", "_field", "admission_view", "policy")
 
     def __init__(self, policy: PeerPolicy[S], admission_view: TaskAdmissionView) -> None:
-        self.policy = policy
-        self.admission_view = admission_view
+        self.policy: PeerPolicy[S] = policy
+        self.admission_view: TaskAdmissionView = admission_view
         self._field: dict[SchedulerResourceKey, tuple[int, int]] = {}
         self._contested: dict[SchedulerResourceKey, bool] = {}
 

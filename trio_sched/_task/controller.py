@@ -17,7 +17,7 @@ For whoever waits: every answer is a function of the queue and of the state at `
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from time import perf_counter
 from types import MappingProxyType
 from typing import Final
@@ -110,7 +110,10 @@ class TaskAdmissionController:
         """Who tells a queue how groups stand; None if the policy does not say. See `LaneEligibility`."""
         return self._state if self._state.has_standings else None
 
-    aspect = staticmethod(no_aspect)
+    @property
+    def aspect(self) -> Callable[[SchedulableTask], Hashable]:
+        """That of `LaneEligibility`: nothing but standing tells heads apart, and no entitled head is refused."""
+        return no_aspect
 
     def view(self) -> TaskAdmissionView:
         """The live view of the ledger: always the same object, always the present state."""

@@ -180,16 +180,16 @@ class QueuedGroup:
     )
 
     def __init__(self, head: SchedulableTask) -> None:
-        self.key = head.group.key
+        self.key: TaskGroupKey = head.group.key
         self.items: OrderedDict[str, SchedulableTask] = OrderedDict()
-        self.head = head
+        self.head: SchedulableTask = head
         self.demand: dict[SchedulerResourceKey, int] = {}
         self.head_class: HeadClass | None = None
-        self.exact_weight = 0
+        self.exact_weight: int = 0
         self.spec: TaskGroupSpec | None = None
         self.request: SchedulerResourceRequest | None = None
-        self.gathers = False
-        self.is_stale = False
+        self.gathers: bool = False
+        self.is_stale: bool = False
 
 
 class HeadBucket:
@@ -207,14 +207,16 @@ class HeadBucket:
         claim: Hashable,
         limiters: Mapping[SchedulerResourceKey, trio.CapacityLimiter],
     ) -> None:
-        self.request = request
-        self.wants = [(resource, limiters.get(resource), amount) for resource, amount in request.amounts.items()]
-        self.claim = claim
-        self.count = 0
-        self.exact_weight = 0
+        self.request: SchedulerResourceRequest = request
+        self.wants: list[tuple[SchedulerResourceKey, trio.CapacityLimiter | None, int]] = [
+            (resource, limiters.get(resource), amount) for resource, amount in request.amounts.items()
+        ]
+        self.claim: Hashable = claim
+        self.count: int = 0
+        self.exact_weight: int = 0
         self.classes: dict[tuple[Hashable, Hashable], HeadClass] = {}
         self.lacks: SchedulerResourceKey | None = None
-        self.seen = 0
+        self.seen: int = 0
         self.unsettled: set[QueuedGroup] = set()
 
 
@@ -230,10 +232,10 @@ class HeadClass:
     lane: FairLane[TaskGroupKey]
 
     def __init__(self, bucket: HeadBucket, standing: Hashable, aspect: Hashable, kind: StandingKind) -> None:
-        self.bucket = bucket
+        self.bucket: HeadBucket = bucket
         self.kind = kind
-        self.standing = standing
-        self.aspect = aspect
-        self.count = 0
+        self.standing: Hashable = standing
+        self.aspect: Hashable = aspect
+        self.count: int = 0
         self.front: object | None = None
         self.place: FairPlace[TaskGroupKey] | None = None

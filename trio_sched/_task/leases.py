@@ -95,7 +95,7 @@ class GroupAccount:
     __slots__ = ("debt", "held", "running")
 
     def __init__(self) -> None:
-        self.running = 0
+        self.running: int = 0
         self.held: dict[SchedulerResourceKey, int] = {}
         self.debt: dict[SchedulerResourceKey, int] = {}
 

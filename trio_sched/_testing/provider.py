@@ -34,7 +34,7 @@ class ScriptedProviderError(Exception):
     def __init__(self, status_code: int, message: str, headers: Mapping[str, str]) -> None:
         self.status_code = status_code
         self.message = message
-        self.headers = dict(headers)
+        self.headers: dict[str, str] = dict(headers)
         super().__init__(status_code, message, self.headers)
 
     def __str__(self) -> str:
