@@ -616,6 +616,19 @@ def test_at_most_eight_groups_are_named() -> None:
     assert summary.diagnostics == {"groups_by_reason": {"shutdown": tuple(f"local/g{number}" for number in range(8))}}
 
 
+def test_the_debt_of_a_view_prints_as_a_mapping() -> None:
+    controller = TaskAdmissionController(policy=(policy := ScriptedPolicy()))
+    debts = {(group_key("a"), "submission"): 2}
+    policy.acquired = PolicyStateDelta(debts)
+    acquire(controller, make_task("t", "a"))
+    assert repr(controller.view().policy_debt_by_group_resource) == repr(debts)
+
+
+def test_to_a_controller_nothing_but_standing_tells_heads_apart() -> None:
+    controller = TaskAdmissionController()
+    assert {controller.aspect(make_task("t", "a")), controller.aspect(make_task("u", "b"))} == {None}
+
+
 def test_nothing_queued_is_not_blocked() -> None:
     summary = TaskAdmissionController().explain_blocked(NOBODY)
     assert (summary.queued_count, summary.dominant_denial_reasons, summary.available_after) == (0, {}, None)

@@ -35,7 +35,7 @@ from trio_sched._resources.task import (
     TaskGroupKey,
     TaskGroupSpec,
 )
-from trio_sched._task.competition import Competition, PeerPolicy
+from trio_sched._task.competition import ClassedCompetition, Competition, PeerPolicy
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig
 from trio_sched._task.heads import StandingKind, Verdict, exact_weight
 from trio_sched._task.leases import GroupAccount, TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
@@ -121,17 +121,18 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         return "depends"
 
     def verdict(
-        self, standing: BorrowStanding, request: SchedulerResourceRequest, competition: Competition[BorrowStanding]
+        self,
+        standing: BorrowStanding,
+        request: SchedulerResourceRequest,
+        competition: ClassedCompetition[BorrowStanding],
     ) -> Verdict:
         """Refused is who is not entitled and competes with an entitled peer, or would borrow beyond its bound."""
         if isinstance(standing, str):
-            if standing == "always entitled":
-                return "entitled"
             return "refused" if competition.is_contested_for(request) else "allowed"
-        if isinstance(standing, TaskGroupSpec) and self._is_known_entitled(standing, request, competition):
-            return "entitled"
         if self._borrows_freely and competition.is_alone(request):
             return "allowed"
+        if isinstance(standing, TaskGroupSpec) and self._is_known_entitled(standing, request, competition):
+            return "entitled"
         parts = self._parts_of(standing, request, competition)
         if self._borrows_freely and not competition.is_contested_for(request):
             return "allowed"

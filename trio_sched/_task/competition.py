@@ -28,7 +28,7 @@ from trio_sched._task.leases import TaskAdmissionView
 from trio_sched._task.queue_view import QueueView
 from trio_sched._task.reservations import has_room_in
 
-__all__ = ["Competition", "PeerPolicy"]
+__all__ = ["ClassedCompetition", "Competition", "PeerPolicy"]
 
 S = TypeVar("S", bound=Hashable)
 
@@ -41,8 +41,8 @@ class Competition(ABC, Generic[S]):
     __slots__ = ("_contested", "_field", "admission_view", "policy")
 
     def __init__(self, policy: PeerPolicy[S], admission_view: TaskAdmissionView) -> None:
-        self.policy: PeerPolicy[S] = policy
-        self.admission_view: TaskAdmissionView = admission_view
+        self.policy = policy
+        self.admission_view = admission_view
         self._field: dict[SchedulerResourceKey, tuple[int, int]] = {}
         self._contested: dict[SchedulerResourceKey, bool] = {}
 
@@ -63,13 +63,9 @@ class Competition(ABC, Generic[S]):
             found = self._contested[resource] = self._has_entitled(resource)
         return found
 
-    def is_alone(self, request: SchedulerResourceRequest) -> bool:
-        """Whether at most one group competes for anything that `request` competes for."""
-        return all(self.field(resource)[1] < 2 for resource in request.competed_for)
-
     def is_contested_for(self, request: SchedulerResourceRequest) -> bool:
         """Whether any resource that `request` competes for is contested."""
-        return any(map(self.is_contested, request.competed_for))
+        return any(self.is_contested(resource) for resource in request.competed_for)
 
     def is_surely_within_share(self, resource: SchedulerResourceKey, units: int, weight: float) -> bool:
         """Whether `units` are within the share of a group of that weight, whoever of those queued competes with it.
@@ -90,7 +86,9 @@ class Competition(ABC, Generic[S]):
     def _has_entitled(self, resource: SchedulerResourceKey) -> bool: ...
 
 
-class _ClassedCompetition(Competition[S]):
+class ClassedCompetition(Competition[S]):
+    """Read from the classes of heads of a live view."""
+
     __slots__ = ("_heads", "epoch")
 
     def __init__(self, policy: PeerPolicy[S], admission_view: TaskAdmissionView, heads: ClassedHeads) -> None:
@@ -99,7 +97,8 @@ class _ClassedCompetition(Competition[S]):
         self.epoch = heads.epoch
 
     def is_alone(self, request: SchedulerResourceRequest) -> bool:
-        return all(map(self._heads.is_alone, request.competed_for))
+        """Whether at most one head asks for anything that `request` competes for."""
+        return all(self._heads.is_alone(resource) for resource in request.competed_for)
 
     def field(self, resource: SchedulerResourceKey) -> tuple[int, int]:
         return _ALONE if self._heads.is_alone(resource) else super().field(resource)
@@ -170,8 +169,8 @@ class PeerPolicy(ABC, Generic[S]):
         """Whether such a standing alone decides who is entitled."""
 
     @abstractmethod
-    def verdict(self, standing: S, request: SchedulerResourceRequest, competition: Competition[S]) -> Verdict:
-        """Whether heads that stand and ask like that, and have room, may run."""
+    def verdict(self, standing: S, request: SchedulerResourceRequest, competition: ClassedCompetition[S]) -> Verdict:
+        """Whether heads that stand and ask like that, and have room, may run. Not asked of a kind that is entitled."""
 
     def class_verdict(
         self, request: SchedulerResourceRequest, standing: S, heads: ClassedHeads, admission_view: TaskAdmissionView
@@ -191,13 +190,13 @@ class PeerPolicy(ABC, Generic[S]):
                 return self._among_classes(index, admission_view)
         return _ListedCompetition(self, admission_view, _heads_with_room(item, queue_view, admission_view))
 
-    def _among_classes(self, heads: ClassedHeads, admission_view: TaskAdmissionView) -> Competition[S]:
+    def _among_classes(self, heads: ClassedHeads, admission_view: TaskAdmissionView) -> ClassedCompetition[S]:
         known = heads.memo
-        if not isinstance(known, _ClassedCompetition):
-            found: _ClassedCompetition[S] = _ClassedCompetition(self, admission_view, heads)
+        if not isinstance(known, ClassedCompetition):
+            found: ClassedCompetition[S] = ClassedCompetition(self, admission_view, heads)
             heads.memo = found
             return found
-        found = cast("_ClassedCompetition[S]", known)
+        found = cast("ClassedCompetition[S]", known)
         if found.epoch != heads.epoch:
             found.clear()
             found.epoch = heads.epoch

@@ -84,15 +84,15 @@ class HeadIndex:
         self._seen_version = self._seen_source_version = -1
         self._seen_shifts = 0
         self.sure_item: SchedulableTask | None = None
-        self.sure_version: int = -1
+        self.sure_version = -1
         self._sure_classes_version = -1
         self._sure_kind: StandingKind = "depends"
         self._sure_verdict: Verdict = "allowed"
-        self.epoch: int = 0
+        self.epoch = 0
         self._aspect: Aspect | None = None
         self.source: StandingSource | None = None
         self.memo: object | None = None
-        self.gathering_heads: int = 0
+        self.gathering_heads = 0
 
     # What the queue and the source tell
 
@@ -238,10 +238,8 @@ class HeadIndex:
 
     def is_alone(self, resource: SchedulerResourceKey) -> bool:
         """Whether at most one head asks for `resource`."""
-        buckets = self._classes.by_resource.get(resource)
-        if not buckets:
-            return True
-        return len(buckets) == 1 and next(iter(buckets)).count == 1
+        buckets = self._classes.by_resource.get(resource, ())
+        return len(buckets) < 2 and (not buckets or next(iter(buckets)).count < 2)
 
     def is_head_with_room(self, item: SchedulableTask) -> bool:
         """Whether `item` heads its group and lacks nothing."""

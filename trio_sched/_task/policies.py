@@ -19,7 +19,7 @@ from trio_sched._resources.task import (
     SchedulerResourceRequest,
     TaskGroupKey,
 )
-from trio_sched._task.competition import Competition, PeerPolicy
+from trio_sched._task.competition import ClassedCompetition, Competition, PeerPolicy
 from trio_sched._task.heads import StandingKind, Verdict
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.queue_view import QueueView
@@ -104,9 +104,11 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
         """It always does."""
         return "unentitled" if standing else "entitled"
 
-    def verdict(self, standing: bool, request: SchedulerResourceRequest, competition: Competition[bool]) -> Verdict:
+    def verdict(
+        self, standing: bool, request: SchedulerResourceRequest, competition: ClassedCompetition[bool]
+    ) -> Verdict:
         """Refused is who is at its limit and competes with an entitled peer; nothing is ever owed."""
-        return "refused" if standing and competition.is_contested_for(request) else "entitled"
+        return "refused" if competition.is_contested_for(request) else "entitled"
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
