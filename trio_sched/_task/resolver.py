@@ -102,6 +102,11 @@ class TaskSchedulingResolver:
         return self._diagnostics
 
     @property
+    def by_column(self) -> Mapping[str, ResolvedTaskScheduling]:
+        """Group and request of every column's tasks."""
+        return MappingProxyType(self._by_column)
+
+    @property
     def resource_limits(self) -> Mapping[SchedulerResourceKey, int]:
         """The limits of the stage resources in use, without `submission`."""
         return self._limits
