@@ -302,11 +302,13 @@ class AdaptiveRequestAdmissionController:
         self._armed = self._core.next_deadline()
         return self._armed
 
+    @trio.lowlevel.enable_ki_protection
     def _judge(self, ring: Ring, now: float) -> None:
         self._armed = -math.inf
         self._core.judge(ring, now)
         self._flush()
 
+    @trio.lowlevel.enable_ki_protection
     def _advance(self, now: float) -> None:
         self._armed = -math.inf
         self._core.advance(now)
