@@ -144,6 +144,31 @@ def test_the_request_stream_gives_the_pressure_at_any_moment(seed: int, ramp: fl
     mocked(main)
 
 
+def test_where_a_lease_repays_only_what_it_borrowed_the_start_says_so() -> None:
+    correlation = RuntimeCorrelation("run", 0, "answer", "cell", "model", "hash", "a@1")
+    start = SchedulerAdmissionEvent(
+        "scheduler_job_started",
+        0.0,
+        1,
+        snapshot={"resource_limits": {"submission": 4}},
+        diagnostics={
+            "columns": {"answer": {"group": "g", "resources": {"submission": 1}}},
+            "repays_only_borrowed": True,
+        },
+    )
+    entitled = SchedulerAdmissionEvent("task_lease_acquired", 0.0, 2, correlation, task_lease_id=1)
+    borrowing = SchedulerAdmissionEvent(
+        "task_lease_acquired", 0.0, 3, correlation, task_lease_id=2, diagnostics={"borrowed": {"submission": 1}}
+    )
+    replay = SchedulerReplay()
+    for event in (start, entitled, borrowing):
+        replay.apply(event)
+    replay.apply(SchedulerAdmissionEvent("task_lease_released", 1.0, 4, correlation, task_lease_id=1))
+    assert replay.snapshot()["policy_debt"] == {"g|submission": 1}
+    replay.apply(SchedulerAdmissionEvent("task_lease_released", 1.0, 5, correlation, task_lease_id=2))
+    assert replay.snapshot()["policy_debt"] == {}
+
+
 def test_borrowed_units_are_owed_until_leases_of_the_group_come_back() -> None:
     correlation = RuntimeCorrelation("run", 0, "answer", "cell", "model", "hash", "a@1")
     replay = SchedulerReplay()

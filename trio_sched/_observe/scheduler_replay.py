@@ -7,8 +7,9 @@
 `scheduler_job_started` says what each column's tasks ask for and what the limits are; every other event only moves one
 task. `snapshot` has the form of the snapshot in `scheduler_job_completed`, and after the last event it equals that one.
 
-*Debt.* A grant says what its group borrowed; every release repays `min(debt, units)` of the same group and resource.
-That is the rule of bounded borrow, and under strict fair nothing is ever borrowed.
+*Debt.* A grant says what its group borrowed; every release repays `min(debt, units)` of the same group and resource,
+where units are all that the lease held, or only what it borrowed itself if the start of the run said so. Those are the
+rules of bounded borrow, and under strict fair nothing is ever borrowed.
 
 The order of two events that belong to different tasks does not matter, so both streams of a run can be merged by time.
 """
@@ -84,6 +85,8 @@ class SchedulerReplay:
     debt: dict[tuple[str, SchedulerResourceKey], int] = attrs.field(
         factory=dict[tuple[str, SchedulerResourceKey], int], init=False
     )
+    _borrowed: dict[int, Mapping[SchedulerResourceKey, int]] | None = attrs.field(default=None, init=False)
+    """By lease, where a lease repays only what it borrowed itself."""
 
     def apply(self, event: SchedulerAdmissionEvent) -> None:
         """Take in the next event."""
@@ -178,12 +181,16 @@ class SchedulerReplay:
                 calls_models=told.get("group_kind") in ("model", "custom_model"),
                 resources=_amounts(told.get("resources")),
             )
+        self._borrowed = {} if event.diagnostics.get("repays_only_borrowed") else None
         self.resource_limits.update(_amounts((event.snapshot or {}).get("resource_limits")))
 
     def _acquire(self, lease_id: int, place: TaskPlace, borrowed: JsonValue) -> None:
         self.leases[lease_id] = place
         _add(self.running_by_column, place.column, 1)
-        for resource, units in _amounts(borrowed).items():
+        units_borrowed = _amounts(borrowed)
+        if self._borrowed is not None:
+            self._borrowed[lease_id] = units_borrowed
+        for resource, units in units_borrowed.items():
             _add(self.debt, (self._group(place.column), resource), units)
 
     def _release(self, lease_id: int) -> None:
@@ -193,7 +200,8 @@ class SchedulerReplay:
         column = place.column
         _add(self.running_by_column, column, -1)
         group = self._group(column)
-        for resource, units in self.resources_of(column).items():
+        repaid = self.resources_of(column) if self._borrowed is None else self._borrowed.pop(lease_id, {})
+        for resource, units in repaid.items():
             owed = self.debt.get((group, resource), 0)
             if owed:
                 _add(self.debt, (group, resource), -min(owed, units))

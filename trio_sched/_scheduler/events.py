@@ -63,10 +63,15 @@ class SchedulerEvents:
         )
 
     def job_started(
-        self, graph: ExecutionGraph, resolver: TaskSchedulingResolver, snapshot: dict[str, JsonValue]
+        self,
+        graph: ExecutionGraph,
+        resolver: TaskSchedulingResolver,
+        snapshot: dict[str, JsonValue],
+        *,
+        repays_only_borrowed: bool,
     ) -> None:
-        """The run began. Told once: what each column needs, its group and its resources, and where the resolver goes on
-        with a fallback although a generator's metadata failed.
+        """The run began. Told once: what each column needs, its group and its resources, where the resolver goes on
+        with a fallback although a generator's metadata failed, and if so that a lease repays only what it borrowed.
         """
         if "scheduler_job_started" in self._wanted:
             columns: dict[str, JsonValue] = {
@@ -87,6 +92,8 @@ class SchedulerEvents:
             diagnostics: dict[str, JsonValue] = {"columns": columns}
             if told:
                 diagnostics["metadata_fallbacks"] = told
+            if repays_only_borrowed:
+                diagnostics["repays_only_borrowed"] = True
             self._emit("scheduler_job_started", snapshot=snapshot, diagnostics=diagnostics)
 
     def job_completed(self, result: str, snapshot: dict[str, JsonValue]) -> None:

@@ -51,6 +51,7 @@ from trio_sched._scheduler.row_groups import RowGroupPlan, RowGroupStore
 from trio_sched._scheduler.snapshot import release_diagnostics, scheduler_snapshot
 from trio_sched._scheduler.standstill import Standstill
 from trio_sched._scheduler.worker import TaskRunner, Workers
+from trio_sched._task.borrow import repays_only_borrowed
 from trio_sched._task.completion import CompletionTracker
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
@@ -173,7 +174,12 @@ class AsyncTaskScheduler:
         self._token = trio.lowlevel.current_trio_token()
         if self._cancel_requested:
             self._cancel_scope.cancel()
-        self._events.job_started(self._graph, self._resolver, self._snapshot())
+        self._events.job_started(
+            self._graph,
+            self._resolver,
+            self._snapshot(),
+            repays_only_borrowed=repays_only_borrowed(self._admission.policy),
+        )
         result = "failed"
         try:
             with single_error(), self._cancel_scope:

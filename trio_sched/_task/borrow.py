@@ -39,10 +39,16 @@ from trio_sched._task.competition import ClassedCompetition, Competition, PeerPo
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig
 from trio_sched._task.heads import StandingKind, Verdict, exact_weight
 from trio_sched._task.leases import GroupAccount, TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
-from trio_sched._task.policies import ALLOWED, NO_CHANGE, PolicyStateDelta, TaskAdmissionPolicyDecision
+from trio_sched._task.policies import (
+    ALLOWED,
+    NO_CHANGE,
+    PolicyStateDelta,
+    TaskAdmissionPolicy,
+    TaskAdmissionPolicyDecision,
+)
 from trio_sched._task.queue_view import QueueView
 
-__all__ = ["BorrowStanding", "BoundedBorrowTaskAdmissionPolicy", "ResourceStanding"]
+__all__ = ["BorrowStanding", "BoundedBorrowTaskAdmissionPolicy", "ResourceStanding", "repays_only_borrowed"]
 
 
 # The same few decisions and changes of debt come again and again.
@@ -277,6 +283,11 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         # Rounded first: 0.07 of 100 is 7, though 0.07 * 100 lies just above.
         reserve = math.ceil(round(limit * self._config.dynamic_borrow_reserve_fraction, 9))
         return part.projected > limit - min(reserve, self._config.dynamic_borrow_max_reserved_slots)
+
+
+def repays_only_borrowed(policy: TaskAdmissionPolicy) -> bool:
+    """Whether by the terms of `policy` a lease repays no more than it borrowed itself."""
+    return isinstance(policy, BoundedBorrowTaskAdmissionPolicy) and not policy.config.repay_on_withheld_peer_pressure
 
 
 @lru_cache(_REMEMBERED)
