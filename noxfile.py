@@ -160,6 +160,8 @@ def typecheck(session: nox.Session) -> None:
     """Mypy and pyright, strict, on package and tests; mypy on the benchmarks; whether every public name has a type."""
     session.install("-e", ".[all]", *group("typecheck"))
     session.run("mypy", "trio_sched", "tests", "benchmarks")
+    for fixtures in sorted((HERE / "tests").glob("*/conftest.py")):
+        session.run("mypy", str(fixtures))
     session.run("pyright")
     session.run("pyright", "--verifytypes", "trio_sched", "--ignoreexternal")
 
