@@ -59,7 +59,11 @@ def _key_text(key: str) -> str:
 
 @cache
 def text_writer(cls: type[T]) -> Callable[[T], str]:
-    """The function that writes a `cls` as JSON text. Raises ValueError for a number that JSON does not know."""
+    """The function that writes a `cls` as JSON text. Raises ValueError for a number that JSON does not know.
+
+    A field that may be None is left out where it is None, and an empty mapping is left out too: together they would be
+    half of most texts.
+    """
     names: dict[str, object] = {
         "string": encode_basestring,
         "float_": _float_text,
@@ -69,37 +73,52 @@ def text_writer(cls: type[T]) -> Callable[[T], str]:
     hints = get_type_hints(cls)
     fields = [(field.name, hints[field.name]) for field in attrs.fields(cast("type[attrs.AttrsInstance]", cls))]
     gets = ", ".join(f"value.{name}" for name, _ in fields)
-    parts = ",".join(f'"{name}":{{{_expression(name, hint, names)}}}' for name, hint in fields)
+    parts: list[str] = []
+    surely = False
+    for name, hint in fields:
+        kept, expression = _expression(name, hint, names)
+        # Each part brings the comma before it, once there is surely something in front of that.
+        told = f'{"," if surely else ""}"{name}":'
+        if kept is None:
+            parts.append(f"{told}{{{expression}}}")
+            surely = True
+        else:
+            assert surely, f"{cls.__name__} begins with a field that may be left out"
+            parts.append(f"{{f'{told}{{{expression}}}' if {kept} else ''}}")
     source = (
-        f"def write(value):\n    {', '.join(name for name, _ in fields)}, = {gets},\n    return f'{{{{{parts}}}}}'\n"
+        f"def write(value):\n    {', '.join(name for name, _ in fields)}, = {gets},\n"
+        f"    return f'''{{{{{''.join(parts)}}}}}'''\n"
     )
     exec(compile(source, f"<JSON text of {cls.__name__}>", "exec"), names)  # noqa: S102 - made of field names only
     return cast("Callable[[T], str]", names["write"])
 
 
-def _expression(name: str, hint: Any, names: dict[str, object]) -> str:
-    """The expression that writes the field `name`; what it calls is put into `names`."""
+def _expression(name: str, hint: Any, names: dict[str, object]) -> tuple[str | None, str]:
+    """When the field `name` is written, None for always, and the expression that writes it.
+
+    What the expression calls is put into `names`.
+    """
     if get_origin(hint) in (Union, UnionType):
         kinds = [each for each in get_args(hint) if each is not NoneType]
         if len(kinds) == 1:
-            return f'{_expression(name, kinds[0], names)} if {name} is not None else "null"'
-        return f"any_({name})"
+            return f"{name} is not None", _expression(name, kinds[0], names)[1]
+        return None, f"any_({name})"
     origin = get_origin(hint) or hint
     if origin is Literal:
         names[f"{name}_texts"] = {each: encode_basestring(each) for each in get_args(hint)}
-        return f"{name}_texts[{name}]"
+        return None, f"{name}_texts[{name}]"
     if isinstance(origin, type) and issubclass(origin, str | Enum):
-        return f"string({name})"
+        return None, f"string({name})"
     if origin is int:
-        return name
+        return None, name
     if origin is float:
-        return f"float_({name})"
+        return None, f"float_({name})"
     if isinstance(origin, type) and attrs.has(origin):
         names[f"{name}_text"] = _remembering(text_writer(origin))
-        return f"{name}_text({name})"
+        return None, f"{name}_text({name})"
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f'object_({name}) if {name} else "{{}}"'
-    return f"any_({name})"
+        return name, f"object_({name})"
+    return None, f"any_({name})"
 
 
 def _remembering(write: Callable[[T], str]) -> Callable[[T], str]:

@@ -1,10 +1,11 @@
 """Both event streams as JSON lines in a folder, written by a task of their own.
 
-Emitting only appends to a buffer. The writer task is woken by the first event, lets a batch gather for `interval`
-seconds or until the buffer is half full, and has it written where blocking work runs; while nothing happens it sleeps.
-On every way out the rest is written before the files are closed.
+Emitting makes the event's line and appends it to a buffer: a line is a third of what an event takes in memory, and
+the garbage collector has nothing to look through. The writer task is woken by the first line, lets a batch gather for
+`interval` seconds or until half as many lines of one stream are there as the buffer holds, and has it written where
+blocking work runs; while nothing happens it sleeps. On every way out the rest is written before the files are closed.
 
-*When the buffer is full.* The buffer holds `max_buffered` events, so memory is bounded whatever the disk does. With
+*When the buffer is full.* The buffer holds `max_buffered` lines, so memory is bounded whatever the disk does. With
 `when_full="write"` whoever fills it writes it: the run waits for the disk, and nothing is lost. With `when_full="drop"`
 the run never waits: events that find the buffer full are dropped and counted in `dropped`.
 
@@ -18,10 +19,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from typing import Final, Literal, TextIO, TypeAlias
+from typing import BinaryIO, Final, Literal, TypeAlias
 
 import trio
 
@@ -37,7 +38,10 @@ __all__ = ["JsonlEventSink", "WhenFull", "open_jsonl_sink"]
 
 _REFUSED: Final = "The event files cannot be written any more; the run goes on without them"
 
-AnyEvent: TypeAlias = SchedulerAdmissionEvent | RequestAdmissionEvent
+_NAMES: Final = ("scheduler.jsonl", "request.jsonl")
+
+_Lines: TypeAlias = "tuple[list[str], list[str]]"
+"""Of the scheduler's stream, and of the request stage's."""
 WhenFull = Literal["write", "drop"]
 
 
@@ -53,38 +57,49 @@ class JsonlEventSink:
         self._max_buffered = check.check_int("max_buffered", max_buffered, minimum=1)
         self._half = max(1, max_buffered // 2)
         self._drops = when_full == "drop"
-        self._buffer: list[AnyEvent] = []
-        self._batches: deque[list[AnyEvent]] = deque()
+        self._lines: _Lines = ([], [])
+        self._batches: deque[_Lines] = deque()
         self._writing = Lock()
         self._told_unwritable = False
         self._first = trio.Event()
         self._half_full = trio.Event()
-        self._scheduler_file: TextIO | None = None
-        self._request_file: TextIO | None = None
-        try:
-            self._scheduler_file = (folder / "scheduler.jsonl").open("w", encoding="utf-8")
-            self._request_file = (folder / "request.jsonl").open("w", encoding="utf-8")
-        except OSError:
-            logger.exception(_REFUSED)
-            self._refuse()
+        self._files: tuple[BinaryIO, ...] = ()
+        with ExitStack() as opened:
+            try:
+                files = [opened.enter_context((folder / name).open("wb")) for name in _NAMES]
+            except OSError:
+                logger.exception(_REFUSED)
+            else:
+                self._files = tuple(files)
+                opened.pop_all()
 
     @trio.lowlevel.enable_ki_protection
     def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
         """Take one scheduler event."""
-        buffer = self._buffer
-        if not buffer or len(buffer) >= self._half:
-            self._take_with_care(event)
+        lines = self._lines[0]
+        try:
+            line = event_line(event)
+        except Exception as error:
+            self._leave_out(error)
+            return
+        if not lines or len(lines) >= self._half:
+            self._take_with_care(0, line)
         else:
-            buffer.append(event)
+            lines.append(line)
 
     @trio.lowlevel.enable_ki_protection
     def emit_request_event(self, event: RequestAdmissionEvent) -> None:
         """Take one request event."""
-        buffer = self._buffer
-        if not buffer or len(buffer) >= self._half:
-            self._take_with_care(event)
+        lines = self._lines[1]
+        try:
+            line = event_line(event)
+        except Exception as error:
+            self._leave_out(error)
+            return
+        if not lines or len(lines) >= self._half:
+            self._take_with_care(1, line)
         else:
-            buffer.append(event)
+            lines.append(line)
 
     @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
@@ -106,28 +121,34 @@ class JsonlEventSink:
     def close(self) -> None:
         """Write the rest, close the files, and tell what is missing in them."""
         self.flush()
-        for file in (self._scheduler_file, self._request_file):
-            if file is not None:
-                # What writing could tell, it has told.
-                with suppress(OSError):
-                    file.close()
+        self._close_files()
         if self.dropped or self.lost:
             logger.warning("The event files are incomplete: %d events dropped, %d lost", self.dropped, self.lost)
 
-    def _take_with_care(self, event: AnyEvent) -> None:
-        """Take an event that finds the buffer empty or at least half full."""
-        if len(self._buffer) >= self._max_buffered:
+    def _take_with_care(self, stream: int, line: str) -> None:
+        """Take a line that finds none of its stream, or at least half as many as the buffer holds."""
+        if sum(map(len, self._lines)) >= self._max_buffered:
             if self._drops:
                 self.dropped += 1
                 return
             self.flush()
-        self._buffer.append(event)
-        (self._first if len(self._buffer) == 1 else self._half_full).set()
+        lines = self._lines[stream]
+        lines.append(line)
+        if sum(map(len, self._lines)) == 1:
+            self._first.set()
+        elif len(lines) > self._half:
+            self._half_full.set()
+
+    def _leave_out(self, error: Exception) -> None:
+        self.lost += 1
+        if not self._told_unwritable:
+            self._told_unwritable = True
+            logger.error("An event cannot be written as JSON; further ones are counted, not logged", exc_info=error)
 
     def _hand_over(self) -> None:
-        if self._buffer:
-            self._batches.append(self._buffer)
-            self._buffer = []
+        if any(self._lines):
+            self._batches.append(self._lines)
+            self._lines = ([], [])
 
     def _write_batches(self) -> None:
         """Write what was handed over, in that order. Runs in any thread."""
@@ -135,38 +156,26 @@ class JsonlEventSink:
             while self._batches:
                 self._write(self._batches.popleft())
 
-    def _write(self, batch: list[AnyEvent]) -> None:
-        if self._scheduler_file is None or self._request_file is None:
-            self.lost += len(batch)
+    def _write(self, batch: _Lines) -> None:
+        if not self._files:
+            self.lost += sum(map(len, batch))
             return
-        scheduler: list[str] = []
-        request: list[str] = []
-        unwritable = 0
-        for event in batch:
-            try:
-                (scheduler if isinstance(event, SchedulerAdmissionEvent) else request).append(event_line(event))
-            except Exception:
-                unwritable += 1
-                if not self._told_unwritable:
-                    self._told_unwritable = True
-                    logger.exception("An event cannot be written as JSON; further ones are counted, not logged")
-        self.lost += unwritable
         try:
-            self._scheduler_file.write("".join(scheduler))
-            self._request_file.write("".join(request))
-            self._scheduler_file.flush()
-            self._request_file.flush()
+            for file, lines in zip(self._files, batch, strict=True):
+                # A surrogate without its other half has no place in UTF-8; as an escape JSON knows it.
+                file.write("".join(lines).encode(errors="backslashreplace"))
+                file.flush()
         except OSError:
-            self.lost += len(batch) - unwritable
+            self.lost += sum(map(len, batch))
             logger.exception(_REFUSED)
-            self._refuse()
+            self._close_files()
 
-    def _refuse(self) -> None:
-        for file in (self._scheduler_file, self._request_file):
-            if file is not None:
-                with suppress(OSError):
-                    file.close()
-        self._scheduler_file = self._request_file = None
+    def _close_files(self) -> None:
+        for file in self._files:
+            # What writing could tell, it has told.
+            with suppress(OSError):
+                file.close()
+        self._files = ()
 
 
 @asynccontextmanager

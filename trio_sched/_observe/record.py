@@ -68,8 +68,6 @@ class RunEventFiles:
         return heapq.merge(*streams, key=lambda event: event.captured_at_monotonic)
 
     def _read(self, path: Path, kind: type[E]) -> Iterator[E]:
-        from cattrs.errors import BaseValidationError
-
         damaged: int | None = None
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -77,8 +75,8 @@ class RunEventFiles:
                     self.problems.append(f"{path.name}: line {damaged} is no event and was left out")
                     damaged = None
                 try:
-                    event = read_event(line.decode(), kind)
-                except (ValueError, BaseValidationError):
+                    event = read_event(line, kind)
+                except ValueError:
                     damaged = number
                     continue
                 yield event

@@ -23,7 +23,7 @@ from trio_sched._capacity import AsyncCapacityObservedMaxima
 from trio_sched._errors import TrioSchedError
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
-from trio_sched._events.sinks import EventStream
+from trio_sched._events.sinks import EventStream, scheduler_event_stream
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.task import SUBMISSION, Task
@@ -97,7 +97,7 @@ class AsyncTaskScheduler:
         self._admission = admission
         self._graph = graph
         self._resolver = resolver
-        self._events = SchedulerEvents(events if events is not None else EventStream(None, ()), run_id)
+        self._events = SchedulerEvents(events if events is not None else scheduler_event_stream(None), run_id)
         self._send, self._receive = trio.open_memory_channel[Report](math.inf)
         self._tracker = CompletionTracker(graph)
         self._retries = RetryBook(config.retry)
