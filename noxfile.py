@@ -8,7 +8,9 @@ wants nginx, tmux and chromium.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -176,8 +178,21 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def diagrams(session: nox.Session) -> None:
-    """Draw the diagrams of plans/diagrams again; needs plantuml (Debian: apt-get install plantuml)."""
-    session.run("python", "plans/diagrams/draw.py")
+    """Draw plans/diagrams/*.svg again; needs plantuml (Debian: apt-get install plantuml).
+
+    Each image says which source it was drawn from, which tests/docs/test_diagrams.py compares.
+    """
+    folder = HERE / "plans" / "diagrams"
+    style = (folder / "style.puml").read_text(encoding="utf-8")
+    source = (folder / "trio_sched.puml").read_text(encoding="utf-8")
+    draw = ("plantuml", "-tsvg", "-nometadata", "-charset", "UTF-8", "-config", str(folder / "style.puml"))
+    session.run(*draw, str(folder / "trio_sched.puml"), external=True)
+    for name, text in re.findall(r"^@startuml ([\w-]+)\n(.*?)^@enduml$", source, re.MULTILINE | re.DOTALL):
+        image = folder / f"{name}.svg"
+        drawn_from = hashlib.sha256((style + text).encode()).hexdigest()
+        # PlantUML leaves the background to the viewer, who may like it dark; the lines are dark too.
+        painted = f'<!-- drawn from {drawn_from} --><rect width="100%" height="100%" fill="#FFFFFF"/>'
+        image.write_text(image.read_text(encoding="utf-8").replace("<g>", f"{painted}<g>", 1) + "\n", encoding="utf-8")
 
 
 @nox.session
