@@ -18,6 +18,7 @@ from trio_sched.lowlevel import (
     HealthConfig,
     RetryConfig,
     RowDrop,
+    RowFailure,
     RowGroupConfig,
     SchedulerConfig,
     Task,
@@ -205,5 +206,20 @@ def test_trouble_is_told_in_a_health_snapshot() -> None:
         told = setup.events("scheduler_health_snapshot")
         assert {event.reason_or_result for event in told} == {"interval", "degraded"}
         assert all(event.snapshot is not None for event in told)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize(("failing_rows", "stops"), [(5, True), (4, False)])
+def test_a_task_over_many_rows_that_fails_them_all_has_failed(failing_rows: int, stops: bool) -> None:
+    async def work(task: Task) -> Sequence[RowDrop]:
+        return [RowFailure(row, Broken()) for row in range(failing_rows)] if task.column == "b" else ()
+
+    async def main() -> None:
+        nodes = (GraphNode("a", "from_scratch"), GraphNode("b", "batch", ("a",)))
+        config = attrs.evolve(CONFIG, row_groups=RowGroupConfig(1))
+        result = await Setup(work, nodes, records=200, classify=classify, config=config).scheduler.run()
+        assert result.early_stop == (EarlyStop(0.5, 10) if stops else None)
+        assert result.dropped_rows == (25 if stops else 160)
 
     simulate(main)

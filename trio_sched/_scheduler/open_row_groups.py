@@ -78,7 +78,7 @@ class OpenRowGroups:
         self._admission.target.task_ended(index)
         if self._tracker.is_complete(index):
             opened.complete.set()
-        if done.error is not None and self.early_stop is None:
+        if (done.error is not None or done.row_drops) and self.early_stop is None:
             self.early_stop = self._health.early_stop()
             if self.early_stop is not None:
                 self._stop_early()

@@ -58,10 +58,10 @@ class TaskOutcomes:
         self._retries.forget(task)
         if done.stopped:
             self._tracker.mark_ended(task)
-        else:
-            self._health.succeeded()
-            self._tracker.mark_complete(task)
-        return False
+            return False
+        in_trouble = self._note_health(done)
+        self._tracker.mark_complete(task)
+        return in_trouble
 
     def run_again(self, now: float) -> None:
         """Make those deferred tasks ready again that may run now."""
@@ -85,6 +85,15 @@ class TaskOutcomes:
             else:
                 self.drops.note_non_retryable(drop.error)
                 self._drop_row(done.task, drop.row_index, drop.error)
+
+    def _note_health(self, done: WorkerDone) -> bool:
+        """A task that failed every row it had left has failed, although it named them one by one."""
+        error = next((drop.error for drop in done.row_drops if not isinstance(drop, RowFiltered)), None)
+        if error is None or not self._tracker.is_needless(done.task):
+            self._health.succeeded()
+            return False
+        failure = _unprotected(self._classify, error)
+        return self._health.failed(failure.kind, done.task.column, failure.reason, trio.current_time())
 
     def _take_failure(self, task: Task, error: Exception) -> bool:
         if self._tracker.is_needless(task):
