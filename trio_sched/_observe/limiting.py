@@ -18,6 +18,7 @@ Without the request stream nobody can tell when a model call is out. Then a runn
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
@@ -54,7 +55,7 @@ def layer_of_deferral(reason: str) -> Layer:
 
 
 def full_resource(
-    scheduler: SchedulerReplay, leased: dict[SchedulerResourceKey, int], column: str
+    scheduler: SchedulerReplay, leased: Mapping[SchedulerResourceKey, int], column: str
 ) -> SchedulerResourceKey | None:
     """The most specific stage resource that has no room for another task of `column`, or None."""
     full: SchedulerResourceKey | None = None
@@ -92,7 +93,7 @@ def limit_now(
                 limit = behind.get(full, Limit("task_admission", full)) if full is not None else Limit("task_admission")
             votes[limit] = votes.get(limit, 0) + queued
     if votes:
-        return _most(votes)
+        return _most(votes) if len(votes) > 1 else next(iter(votes))
     if calling is not None:
         return Limit("provider", str(calling))
     if model_tasks_call:

@@ -9,6 +9,8 @@ The order of two events of different resources does not matter.
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 
 from trio_sched._events.json_value import JsonValue
@@ -71,13 +73,17 @@ class ReplayedResource:
 
 @attrs.define(eq=False)
 class RequestReplay:
-    """Feed it the events of one run in order with `apply`; read what it holds, and change nothing of that."""
+    """Feed it the events of one run in order with `apply`; read what it holds, and change nothing of that.
+
+    changes: rises with every event that may have changed anything here.
+    """
 
     resources: dict[RequestResourceKey, ReplayedResource] = attrs.field(
         factory=dict[RequestResourceKey, ReplayedResource], init=False
     )
     static_caps: dict[ProviderModelKey, int] = attrs.field(factory=dict[ProviderModelKey, int], init=False)
     uncorrelated: int = attrs.field(default=0, init=False)
+    changes: int = attrs.field(default=0, init=False)
 
     def apply(self, event: RequestAdmissionEvent) -> None:
         """Take in the next event."""
@@ -90,6 +96,8 @@ class RequestReplay:
             if event.pressure_snapshot is None:
                 return
             resource = self.resources[key] = _met(event.pressure_snapshot)
+        if event.event_kind not in _MOVES_NOTHING:
+            self.changes += 1
         match event.event_kind:
             case "request_wait_started":
                 resource.waiters += 1
@@ -123,6 +131,8 @@ class RequestReplay:
                 pass
         if event.pressure_snapshot is not None and event.pressure_snapshot.blocked_until_monotonic is not None:
             # A refusal closes its resource at once, and is judged a moment later.
+            if resource.cooling_until != event.pressure_snapshot.blocked_until_monotonic:
+                self.changes += 1
             resource.cooling_until = event.pressure_snapshot.blocked_until_monotonic
 
     def _endpoint(self, event: RequestAdmissionEvent) -> None:
@@ -131,6 +141,9 @@ class RequestReplay:
             cap = _whole(facts.get("static_cap"))
             if cap is not None:
                 self.static_caps[ProviderModelKey(str(facts["provider_name"]), str(facts["model_id"]))] = cap
+
+
+_MOVES_NOTHING: Final = frozenset({"model_request_started", "model_request_completed"})
 
 
 def _met(snapshot: RequestPressureSnapshot) -> ReplayedResource:

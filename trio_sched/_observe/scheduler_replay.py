@@ -17,7 +17,7 @@ The order of two events that belong to different tasks does not matter, so both 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar, cast
+from typing import Final, NamedTuple, TypeVar, cast
 
 import attrs
 
@@ -68,7 +68,8 @@ class SchedulerReplay:
 
     queued: the queued tasks by id. leases: the running ones by lease id. refusals: why heads of the queue were refused
     when that was last told, and how many were. row_groups: those admitted and not durable yet, with their
-    sizes, as far as they were told. deferred_by_cause: how many of `deferred`, by column and reason.
+    sizes, as far as they were told. deferred_by_cause: how many of `deferred`, by column and reason. changes: rises
+    with every event that may have changed anything here.
     """
 
     columns: dict[str, ColumnFacts] = attrs.field(factory=dict[str, ColumnFacts], init=False)
@@ -88,8 +89,14 @@ class SchedulerReplay:
     _borrowed: dict[int, Mapping[SchedulerResourceKey, int]] | None = attrs.field(default=None, init=False)
     """By lease, where a lease repays only what it borrowed itself."""
 
+    changes: int = attrs.field(default=0, init=False)
+    _leased: dict[SchedulerResourceKey, int] = attrs.field(factory=dict[SchedulerResourceKey, int], init=False)
+
     def apply(self, event: SchedulerAdmissionEvent) -> None:
         """Take in the next event."""
+        if event.event_kind in _MOVES_NOTHING:
+            return
+        self.changes += 1
         correlation = event.captured_correlation
         column = correlation.task_column if correlation is not None else None
         task_id, lease_id = event.task_id, event.task_lease_id
@@ -136,13 +143,9 @@ class SchedulerReplay:
         facts = self.columns.get(column)
         return _UNTOLD if facts is None else facts.resources
 
-    def leased_resources(self) -> dict[SchedulerResourceKey, int]:
+    def leased_resources(self) -> Mapping[SchedulerResourceKey, int]:
         """Units held now, by resource."""
-        leased: dict[SchedulerResourceKey, int] = {}
-        for column, running in self.running_by_column.items():
-            for resource, amount in self.resources_of(column).items():
-                leased[resource] = leased.get(resource, 0) + amount * running
-        return leased
+        return self._leased
 
     def snapshot(self) -> dict[str, JsonValue]:
         """The state now, in the form of the snapshots that events carry."""
@@ -183,10 +186,14 @@ class SchedulerReplay:
             )
         self._borrowed = {} if event.diagnostics.get("repays_only_borrowed") else None
         self.resource_limits.update(_amounts((event.snapshot or {}).get("resource_limits")))
+        self._leased.clear()
+        for column, running in self.running_by_column.items():
+            self._lease(column, running)
 
     def _acquire(self, lease_id: int, place: TaskPlace, borrowed: JsonValue) -> None:
         self.leases[lease_id] = place
         _add(self.running_by_column, place.column, 1)
+        self._lease(place.column, 1)
         units_borrowed = _amounts(borrowed)
         if self._borrowed is not None:
             self._borrowed[lease_id] = units_borrowed
@@ -199,12 +206,17 @@ class SchedulerReplay:
             return
         column = place.column
         _add(self.running_by_column, column, -1)
+        self._lease(column, -1)
         group = self._group(column)
         repaid = self.resources_of(column) if self._borrowed is None else self._borrowed.pop(lease_id, {})
         for resource, units in repaid.items():
             owed = self.debt.get((group, resource), 0)
             if owed:
                 _add(self.debt, (group, resource), -min(owed, units))
+
+    def _lease(self, column: str, tasks: int) -> None:
+        for resource, amount in self.resources_of(column).items():
+            _add(self._leased, resource, amount * tasks)
 
     def _leave_queue(self, task_id: str) -> None:
         place = self.queued.pop(task_id, None)
@@ -243,6 +255,9 @@ class SchedulerReplay:
                 held[resource] = _int(held.get(resource)) + amount * count
         return {**by_group}
 
+
+_MOVES_NOTHING: Final = frozenset({"dependency_ready", "selected", "task_completed", "scheduler_health_snapshot"})
+"""Kinds that come often and move no task: `apply` has nothing to do for them."""
 
 _UNTOLD: Mapping[SchedulerResourceKey, int] = {SUBMISSION: 1}
 

@@ -31,6 +31,7 @@ from trio_sched._observe.scheduler_replay import SchedulerReplay
 from trio_sched._observe.wait_chain import wait_chain
 from trio_sched._observe.wait_links import WaitLink
 from trio_sched._observe.waits import Layer, WaitBreakdown, nanoseconds, seconds
+from trio_sched._resources.identity import RequestResourceKey
 
 __all__ = ["CorrelatedRuntimeView", "RuntimeViewBuilder"]
 
@@ -112,6 +113,7 @@ class RuntimeViewBuilder:
         self._clocks = WaitClocks()
         self._executions = ExecutionBook(self._clocks, max_kept=max_executions, follows_tasks=scheduler_stream)
         self._progress: ProgressBook | None = None
+        self._standing: _Standing | None = None
         self.stopped_at: tuple[Limit, tuple[WaitLink, ...]] | None = None
         self._stopping_since: float | None = None
         self._result: str | None = None
@@ -208,35 +210,61 @@ class RuntimeViewBuilder:
             self._progress = ProgressBook(now)
             return
         progress = self._progress
-        if now > progress.until:
-            for end in (*self._cooldown_ends(progress.until, now), now):
-                self._spend(progress, end)
+        while now > progress.until:
+            standing = self._standing_at(progress.until)
+            self._spend(progress, now if standing.until is None else min(now, standing.until), standing)
         if kind in _COMPLETED:
             progress.decide("completion")
         elif kind in _NEW_WORK or kind == "request_wait_started":
             progress.decide("readiness")
 
-    def _cooldown_ends(self, since: int, until: int) -> Iterator[int]:
+    def _standing_at(self, time: int) -> _Standing:
+        """How things stand from `time` on. Between two changes it is worked out once, as most events change nothing."""
+        changes = (self.scheduler.changes, self.requests.changes)
+        known = self._standing
+        if known is not None and known.changes == changes and (known.until is None or time < known.until):
+            return known
         ends = {
-            nanoseconds(resource.cooling_until)
-            for resource in self.requests.resources.values()
+            key: nanoseconds(resource.cooling_until)
+            for key, resource in self.requests.resources.items()
             if resource.cooling_until is not None
         }
-        return iter(sorted(end for end in ends if since < end < until))
+        cooling = [key for key, end in ends.items() if end > time]
+        leased = self.scheduler.leased_resources()
+        self._standing = _Standing(
+            changes,
+            min((ends[key] for key in cooling), default=None),
+            limit_now(self.scheduler, self.requests, seconds(time), model_tasks_call=self._model_tasks_call),
+            cooling,
+            [
+                column
+                for column in self.scheduler.queued_by_column
+                if not self.scheduler.resource_limits or full_resource(self.scheduler, leased, column) is not None
+            ],
+        )
+        return self._standing
 
-    def _spend(self, progress: ProgressBook, until: int) -> None:
+    def _spend(self, progress: ProgressBook, until: int, standing: _Standing) -> None:
         elapsed = until - progress.until
-        at = seconds(progress.until)
-        for key, resource in self.requests.resources.items():
-            if resource.cooling_until is not None and nanoseconds(resource.cooling_until) > progress.until:
-                self._clocks.cooling[key] = self._clocks.cooling.get(key, 0) + elapsed
-        if self.scheduler.queued_by_column:
-            leased = self.scheduler.leased_resources()
-            for column in self.scheduler.queued_by_column:
-                if full_resource(self.scheduler, leased, column) is not None or not self.scheduler.resource_limits:
-                    self._clocks.full[column] = self._clocks.full.get(column, 0) + elapsed
-        limit = limit_now(self.scheduler, self.requests, at, model_tasks_call=self._model_tasks_call)
-        progress.spend(until, limit)
+        for key in standing.cooling:
+            self._clocks.cooling[key] = self._clocks.cooling.get(key, 0) + elapsed
+        for column in standing.full_columns:
+            self._clocks.full[column] = self._clocks.full.get(column, 0) + elapsed
+        progress.spend(until, standing.limit)
+
+
+@attrs.frozen
+class _Standing:
+    """How things stand until something changes, or until `until` (nanoseconds), when a cooldown ends.
+
+    full_columns: those with queued tasks of which a stage resource is full.
+    """
+
+    changes: tuple[int, int]
+    until: int | None
+    limit: Limit | None
+    cooling: list[RequestResourceKey]
+    full_columns: list[str]
 
 
 def _merged(
