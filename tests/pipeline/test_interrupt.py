@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import trio
+import trio.testing
+from pipeline_samples import number, status
+
+import trio_sched as ts
+from trio_sched.lowlevel import inline
 
 PROGRAM = """
 import sys, trio, trio_sched as ts
@@ -67,3 +74,42 @@ async def test_interrupted_run_keeps_what_is_complete(tmp_path: Path) -> None:
     kinds = [event["event_kind"] for event in events]
     assert kinds.count("task_lease_acquired") == kinds.count("task_lease_released")
     assert kinds[-1] == "scheduler_job_completed"
+
+
+class InterruptAt:
+    """A trace function that presses Ctrl-C at the given line, counted from 1, of what carries out an attempt."""
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> InterruptAt | None:
+        if not frame.f_code.co_filename.endswith("attempt.py") or "_pipeline" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                signal.raise_signal(signal.SIGINT)
+        return self
+
+
+def test_at_every_line_of_an_attempt_it_ends_as_interrupted_or_is_over(tmp_path: Path) -> None:
+    line = 0
+    pressed = True
+    while pressed:
+        line += 1
+        out = tmp_path / str(line)
+        interrupt, traced = InterruptAt(line), sys.gettrace()
+
+        async def main(out: Path = out) -> None:
+            await ts.run([number], records=1, output=out, blocking=inline)
+
+        sys.settrace(interrupt)
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+        finally:
+            sys.settrace(traced)
+        pressed = interrupt.left <= 0
+        if (out / "run.json").exists():
+            assert status(out) in ("interrupted", "completed")
+    assert line > 50

@@ -38,9 +38,7 @@ from trio_sched._pipeline.folder import RunFolder
 from trio_sched._pipeline.model_calls import ModelHandle
 from trio_sched._pipeline.output_errors import OutputNotWritableError
 from trio_sched._pipeline.result import RunResult
-from trio_sched._pipeline.resume import (
-    resume_advice,
-)
+from trio_sched._pipeline.resume import resume_advice
 from trio_sched._pipeline.run_document import RunDocument
 from trio_sched._pipeline.runner import PipelineRunner
 from trio_sched._pipeline.store import PartStore
@@ -92,6 +90,7 @@ class RunAttempt:
         self.column_blocking = column_blocking
         self.statistics = RequestStatisticsSink()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(
         self, event_sink: AnySink | None, watch: RunWatch | None, document: RunDocument, earlier: EarlierRows
     ) -> RunResult:

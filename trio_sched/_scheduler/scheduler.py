@@ -166,6 +166,7 @@ class AsyncTaskScheduler:
             with suppress(trio.RunFinishedError):
                 token.run_sync_soon(self._cancel_scope.cancel, idempotent=True)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> SchedulerResult:
         """Run to the end and say what came of it. A single error leaves as itself, not in an exception group."""
         if self._token is not None:
@@ -233,7 +234,6 @@ class AsyncTaskScheduler:
             self._bell_rung = True
             self._send.send_nowait(AdmissionChanged())
 
-    @trio.lowlevel.enable_ki_protection
     async def _run_to_the_end(self) -> None:
         # A plan that starts nothing still meets a request to cancel.
         await trio.lowlevel.checkpoint()
