@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -104,6 +105,11 @@ nox.options.reuse_venv = "yes"
 nox.options.error_on_external_run = True
 
 PROJECT = nox.project.load_toml(HERE / "pyproject.toml")
+MEET_DEPENDENCIES = (
+    "tests/boundary", "tests/cli", "tests/events", "tests/observe/test_live.py", "tests/observe/test_otel.py",
+    "tests/pipeline/test_parquet.py", "tests/pipeline/test_pipeline_run.py", "tests/pipeline/test_run_lock.py",
+    "tests/rehearsal", "tests/testing",
+)  # fmt: skip
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -193,6 +199,36 @@ def diagrams(session: nox.Session) -> None:
         # PlantUML leaves the background to the viewer, who may like it dark; the lines are dark too.
         painted = f'<!-- drawn from {drawn_from} --><rect width="100%" height="100%" fill="#FFFFFF"/>'
         image.write_text(image.read_text(encoding="utf-8").replace("<g>", f"{painted}<g>", 1) + "\n", encoding="utf-8")
+
+
+@nox.session(reuse_venv=False)
+def package(session: nox.Session) -> None:
+    """Wheel and sdist, built; the wheel installed where nothing else is, and tried as the README says."""
+    session.install("build>=1.2")
+    built = Path(session.create_tmp()).resolve()
+    for file in built.glob("trio_sched-*"):
+        file.unlink()
+    session.run("python", "-m", "build", "--outdir", str(built), str(HERE))
+    (wheel,) = built.glob("trio_sched-*.whl")
+    (sdist,) = built.glob("trio_sched-*.tar.gz")
+    with tempfile.TemporaryDirectory() as folder:
+        session.chdir(folder)
+        # What the sdist makes a wheel of is whole, too.
+        session.install("--no-deps", str(sdist))
+        session.install("--force-reinstall", f"{wheel}[openai,cli,rehearsal]")
+        session.run("python", str(HERE / "tests" / "packaging" / "try_installed.py"), str(HERE / "README.md"))
+        session.chdir(HERE)
+
+
+@nox.session(venv_backend="virtualenv")
+def minimum(session: nox.Session) -> None:
+    """The tests that use dependencies, with the lowest versions of them that pyproject.toml allows."""
+    session.install("uv>=0.5")
+    session.run(
+        "uv", "pip", "install", "--quiet", "--python", f"{session.virtualenv.bin}/python",
+        "--resolution", "lowest-direct", "-e", ".[all]", *group("test"),
+    )  # fmt: skip
+    session.run("pytest", *(session.posargs or MEET_DEPENDENCIES))
 
 
 @nox.session
