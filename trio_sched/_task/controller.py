@@ -211,7 +211,7 @@ class TaskAdmissionController:
         """Take `lease` back. Raises nothing, and takes nothing back twice; the result says why not."""
         state = self._state
         held = self._leases.get(lease.lease_id) if lease.controller_generation == self._generation else None
-        if held is not lease and (held is None or held.item is not lease.item or held.resources != lease.resources):
+        if held is None or (held is not lease and (held.item is not lease.item or held.resources != lease.resources)):
             return self._not_released(lease, held)
         del self._leases[held.lease_id]
         state.ledger.unbook(held)

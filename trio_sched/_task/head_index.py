@@ -81,7 +81,8 @@ class HeadIndex:
         self._changed: set[QueuedGroup] = set()
         self._claims: Collection[object] = ()
         self._is_decided = False
-        self._seen_version = self._seen_source_version = -1
+        self._seen_version: int = -1
+        self._seen_source_version: int = -1
         self._seen_shifts = 0
         self.sure_item: SchedulableTask | None = None
         self.sure_version = -1
@@ -176,7 +177,8 @@ class HeadIndex:
         item = group.head
         if is_decided and not self._claims:
             self.sure_item, self.sure_version = item, source.version
-            self._sure_verdict, self._sure_kind = verdict, head_class.kind
+            self._sure_verdict = verdict
+            self._sure_kind = head_class.kind
             self._sure_classes_version = self._classes.version
         return item
 

@@ -11,7 +11,7 @@ A `StandingSource`, the admission controller, says how a group stands and what i
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Literal, Protocol
 
@@ -100,9 +100,8 @@ class StandingSource(Protocol):
         """Differs after every change that may alter an answer."""
         ...
 
-    @property
-    def standing(self) -> Callable[[SchedulableTask], Hashable]:
-        """What the answer to a head depends on besides its request and the shared state: its group's own state."""
+    def standing(self, head: SchedulableTask, /) -> Hashable:
+        """What the answer to `head` depends on besides its request and the shared state: its group's own state."""
         ...
 
     def claim(self, head: SchedulableTask) -> Hashable:
@@ -233,7 +232,7 @@ class HeadClass:
 
     def __init__(self, bucket: HeadBucket, standing: Hashable, aspect: Hashable, kind: StandingKind) -> None:
         self.bucket: HeadBucket = bucket
-        self.kind = kind
+        self.kind: StandingKind = kind
         self.standing: Hashable = standing
         self.aspect: Hashable = aspect
         self.count: int = 0

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Final, TypeAlias, cast
+from typing import Final, Protocol, TypeAlias, cast
 
 import trio
 
@@ -42,6 +42,10 @@ _NOTHING: Final[Mapping[SchedulerResourceKey, int]] = MappingProxyType({})
 # A subclass may judge otherwise than its standings say, so of that nothing is taken for granted.
 _OWN_POLICIES: Final = (StrictFairTaskAdmissionPolicy, BoundedBorrowTaskAdmissionPolicy)
 _StandingOf: TypeAlias = Callable[[SchedulableTask, TaskAdmissionView], Hashable]
+
+
+class _AskStanding(Protocol):
+    def __call__(self, head: SchedulableTask, /) -> Hashable: ...
 
 
 @trio.lowlevel.disable_ki_protection
@@ -104,7 +108,7 @@ class TaskAdmissionState:
         standing_of = cast("_StandingOf | None", getattr(policy, "standing", None))
         self.has_standings = standing_of is not None
         self.decides = self._peer_policy is not None
-        self.standing: Callable[[SchedulableTask], Hashable] = (
+        self.standing: _AskStanding = (
             partial(_ask_standing, standing_of, self.view)
             if self._peer_policy is None
             else partial(self._peer_policy.standing, admission_view=self.view)
