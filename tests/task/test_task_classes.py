@@ -163,6 +163,21 @@ def test_a_newcomer_between_selection_and_grant_is_a_competitor_even_if_somebody
     assert denied.reason == "group_cap"
 
 
+def test_a_task_behind_the_head_of_its_group_is_judged_as_if_it_were_the_head() -> None:
+    controller = TaskAdmissionController(TaskAdmissionConfig(resource_limits={"x": 5}))
+    queue = FairTaskQueue()
+    capped = group_spec("g", admitted_limit=1)
+    wants_x = {"submission": 1, "x": 1}
+    queue.enqueue([*make_tasks(capped, 2), behind := make_task("behind", capped, wants_x)])
+    assert names([lease for lease in [start_next(queue, controller)] if lease is not None]) == ["g0"]
+    queue.enqueue([make_task("h", "h", wants_x)])
+    assert choose(queue, controller) == "h"
+    assert not controller.is_eligible(behind, queue.view())
+    assert not controller.is_eligible(behind, queue.view().snapshot())
+    elsewhere = make_task("elsewhere", "nobody", wants_x)
+    assert controller.is_eligible(elsewhere, queue.view())
+
+
 def test_a_queue_whose_tasks_come_and_go_in_front_of_another_finds_the_same() -> None:
     controller = TaskAdmissionController()
     queue = FairTaskQueue()

@@ -39,5 +39,5 @@ class LaneEligibility(Protocol):
         ...
 
     def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
-        """Whether `item` may run now. Changes nothing. Never true where the source of standings sees no room."""
+        """Whether `item` may run now. Changes nothing. Never true where the controller sees no room or refuses."""
         ...
