@@ -91,6 +91,7 @@ if TYPE_CHECKING:
         stable_task_id,
     )
     from trio_sched._scheduler.config import SchedulerConfig
+    from trio_sched._scheduler.foreign_cancel import ForeignCancellationError
     from trio_sched._scheduler.health import EarlyStop, HealthConfig
     from trio_sched._scheduler.reports import RowDrop, RowFailure, RowFiltered
     from trio_sched._scheduler.result import SchedulerResult
@@ -218,6 +219,7 @@ else:
                 "stable_task_id",
             ),
             "trio_sched._scheduler.config": ("SchedulerConfig",),
+            "trio_sched._scheduler.foreign_cancel": ("ForeignCancellationError",),
             "trio_sched._scheduler.health": ("EarlyStop", "HealthConfig"),
             "trio_sched._scheduler.reports": ("RowDrop", "RowFailure", "RowFiltered"),
             "trio_sched._scheduler.result": ("SchedulerResult",),
@@ -284,6 +286,7 @@ __all__ = [
     "FairTaskQueue",
     "FanOutEventSink",
     "FixedRowGroupPlan",
+    "ForeignCancellationError",
     "FrontierDelta",
     "GraphNode",
     "HealthConfig",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import trio
 
 from trio_sched._scheduler.events import SchedulerEvents
+from trio_sched._scheduler.foreign_cancel import ForeignCancellationError
 from trio_sched._scheduler.health import EarlyStop, HealthMonitor
 from trio_sched._scheduler.outcomes import TaskOutcomes
 from trio_sched._scheduler.reports import RowGroupAbandoned, RowGroupDurable, RowGroupOpened, WorkerDone
@@ -95,8 +96,10 @@ class OpenRowGroups:
         self._events.row_group("row_group_checkpointed", index, rows=living)
 
     def take_abandoned(self, report: RowGroupAbandoned) -> None:
-        """The last worker of an abandoned row group has ended."""
+        """The last worker of an abandoned row group has ended. Raises if it was not abandoned here."""
         index = report.row_group.index
+        if index in self._open:
+            raise ForeignCancellationError(index)
         self._workers.forget_row_group(index)
         self.abandoned += 1
         self._events.row_group_abandoned(index)

@@ -31,6 +31,7 @@ from trio_sched._scheduler.advisory import PressureAdvisory
 from trio_sched._scheduler.config import SchedulerConfig
 from trio_sched._scheduler.dispatch import Dispatcher
 from trio_sched._scheduler.events import SchedulerEvents
+from trio_sched._scheduler.foreign_cancel import ForeignCancellationError
 from trio_sched._scheduler.health import HealthMonitor
 from trio_sched._scheduler.open_row_groups import OpenRowGroups
 from trio_sched._scheduler.outcomes import TaskOutcomes
@@ -244,6 +245,8 @@ class AsyncTaskScheduler:
             nursery.start_soon(self._watch, watching, name="no-progress guard")
             await self._loop()
             watching.cancel()
+        if not self._open.are_done:
+            raise ForeignCancellationError(None)
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         with scope:
