@@ -11,14 +11,19 @@ from typing import Any, Final
 
 import pytest
 import trio
-from task_values import UNIT, group_spec, make_task, make_tasks, names, start_all, start_next
+from task_values import UNIT, group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
 import trio_sched
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupSpec
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease, TaskAdmissionView
-from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
+from trio_sched._task.policies import (
+    PolicyStateDelta,
+    StrictFairTaskAdmissionPolicy,
+    TaskAdmissionPolicy,
+    TaskAdmissionPolicyDecision,
+)
 from trio_sched._task.queue import FairTaskQueue
 from trio_sched._task.queue_view import QueueView
 
@@ -163,19 +168,40 @@ def test_a_newcomer_between_selection_and_grant_is_a_competitor_even_if_somebody
     assert denied.reason == "group_cap"
 
 
-def test_a_task_behind_the_head_of_its_group_is_judged_as_if_it_were_the_head() -> None:
-    controller = TaskAdmissionController(TaskAdmissionConfig(resource_limits={"x": 5}))
+def test_a_share_is_measured_against_peers_that_ask_for_something_else() -> None:
+    borrowing = BoundedBorrowTaskAdmissionPolicyConfig()
+    controller = TaskAdmissionController(TaskAdmissionConfig(64, {"x": 8}, borrowing))
     queue = FairTaskQueue()
-    capped = group_spec("g", admitted_limit=1)
-    wants_x = {"submission": 1, "x": 1}
-    queue.enqueue([*make_tasks(capped, 2), behind := make_task("behind", capped, wants_x)])
-    assert names([lease for lease in [start_next(queue, controller)] if lease is not None]) == ["g0"]
-    queue.enqueue([make_task("h", "h", wants_x)])
+    wants_one = {"submission": 1, "x": 1}
+    for item in make_tasks("g", 3, wants_one, prefix="running"):
+        assert isinstance(controller.try_acquire(item, queue.view()), TaskAdmissionLease)
+    queue.enqueue([make_task("g", "g", wants_one)])
+    assert choose(queue, controller) == "g"
+    queue.enqueue([make_task("h", group_spec("h", 7.0), {"submission": 1, "x": 2})])
     assert choose(queue, controller) == "h"
-    assert not controller.is_eligible(behind, queue.view())
-    assert not controller.is_eligible(behind, queue.view().snapshot())
-    elsewhere = make_task("elsewhere", "nobody", wants_x)
-    assert controller.is_eligible(elsewhere, queue.view())
+
+
+def test_a_policy_that_looks_while_it_is_told_of_a_release_sees_the_state_after_it() -> None:
+    queue = FairTaskQueue()
+    seen: list[bool] = []
+
+    class Looking(StrictFairTaskAdmissionPolicy):
+        def on_release(self, lease: TaskAdmissionLease) -> PolicyStateDelta:
+            head = queue.view().first_candidate_tasks_by_group[group_key("g")]
+            seen.append(controller.is_eligible(head, queue.view()))
+            return super().on_release(lease)
+
+    controller = TaskAdmissionController(TaskAdmissionConfig(resource_limits={"x": 1}), Looking())
+    wants_x = {"submission": 1, "x": 1}
+    capped = group_spec("g", admitted_limit=1)
+    assert isinstance(controller.try_acquire(make_task("running", capped), queue.view()), TaskAdmissionLease)
+    holder = controller.try_acquire(make_task("holder", "z", wants_x), queue.view())
+    assert isinstance(holder, TaskAdmissionLease)
+    queue.enqueue([make_task("g", capped), make_task("h", "h", wants_x)])
+    # As long as there is no unit of x for its peer, the group may go beyond its limit.
+    assert choose(queue, controller) == "g"
+    assert controller.release(holder).released
+    assert seen == [False]
 
 
 def test_a_queue_whose_tasks_come_and_go_in_front_of_another_finds_the_same() -> None:
