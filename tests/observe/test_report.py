@@ -6,18 +6,23 @@ import hashlib
 import re
 from importlib.resources import files
 from itertools import pairwise
+from pathlib import Path
 
 import attrs
 import pytest
+import trio
+import trio.testing
 from report_parser import ParsedReport, parse_report
 from sample_runs import SECRET, SampleRun, sample_run
 
+import trio_sched as ts
 from trio_sched._events.json_value import JsonValue
 from trio_sched._observe.record import RunEventFiles
 from trio_sched._observe.report.figures import ReportCollector, ReportFigures
 from trio_sched._observe.report.page import report_page
+from trio_sched._observe.run_progress import RunProgressSink
 from trio_sched._observe.waits import LAYERS
-from trio_sched.lowlevel import SchedulerAdmissionEvent
+from trio_sched.lowlevel import SchedulerAdmissionEvent, inline
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +89,7 @@ def test_the_layers_add_up_to_the_time_of_the_run(run: SampleRun, report: Parsed
 
 
 def test_failures_are_told_by_column_and_error_type(report: ParsedReport) -> None:
-    _, *rows = report.table("Failed tasks by cause")
+    _, *rows = report.table("Failures by cause")
     assert ["draft", "ValueError", "given up", "1"] in [[row[0], row[1], row[3], row[4]] for row in rows]
 
 
@@ -172,3 +177,40 @@ def test_the_charting_library_is_what_its_readme_says(name: str) -> None:
     content = (vendor / name).read_bytes()
     line = f"| `{name}` | {len(content)} | `{hashlib.sha256(content).hexdigest()}` |"
     assert line in (vendor / "README.md").read_text()
+
+
+def test_rows_given_up_one_by_one_and_rows_filtered_are_counted_apart(tmp_path: Path) -> None:
+    @ts.from_scratch_column()
+    def number(span: ts.RowSpan) -> list[int]:
+        return list(range(span.start, span.start + span.count))
+
+    @ts.pre_batch_processor()
+    def no_fives(rows: list[dict[str, int]]) -> list[dict[str, object] | None]:
+        return [None if row["number"] == 5 else {**row} for row in rows]
+
+    @ts.batch_column(needs=["number"])
+    def squared(rows: list[dict[str, int]]) -> list[int | Exception]:
+        return [LookupError() if row["number"] in (0, 1, 9) else row["number"] ** 2 for row in rows]
+
+    async def main() -> ts.RunResult:
+        steps = [number, no_fives, squared]
+        sink = RunProgressSink(12)
+        config = ts.RunConfig(buffer_size=4)
+        result = await ts.run(
+            steps, records=12, output=tmp_path / "out", config=config, event_sink=sink, blocking=inline
+        )
+        progress = sink.progress(trio.current_time())
+        assert (progress.records_done, progress.dropped) == (result.records, result.dropped)
+        return result
+
+    result = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert (result.records, result.dropped, result.filtered) == (8, 3, 1)
+    collector = ReportCollector()
+    for event in RunEventFiles(tmp_path / "out").events():
+        if isinstance(event, SchedulerAdmissionEvent):
+            collector.emit_scheduler_event(event)
+    figures = collector.figures({}, {})
+    assert (figures.rows, figures.dropped_rows, figures.filtered_rows) == (8, 3, 1)
+    causes = {(each.column, each.error): each.tasks for each in figures.failures if each.final}
+    assert causes == {(cause.column, cause.error_type): cause.rows for cause in result.scheduler.drop_causes}
+    assert causes == {("squared", "LookupError"): 3}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -30,6 +32,7 @@ from trio_sched.lowlevel import (
     RowFailure,
     RowGroup,
     SchedulableTask,
+    SchedulerAdmissionEvent,
     SchedulerStalledError,
     Task,
     TaskAdmissionConfig,
@@ -38,6 +41,7 @@ from trio_sched.lowlevel import (
     TaskAdmissionPolicyDecision,
     TaskAdmissionView,
     TaskSchedulingResolver,
+    event_line,
     inline,
     scheduler_event_stream,
 )
@@ -323,3 +327,22 @@ def test_files_without_any_event_explain_nothing_and_say_what_is_wrong_with_them
         *(f"request.jsonl: line {number} is no event and was left out" for number in range(1, 6)),
         "request.jsonl: the last line, 6, is incomplete and was left out",
     ]
+
+
+@pytest.mark.parametrize(
+    ("process", "state"),
+    [
+        ({"pid": 2**22 + 1, "host": platform.node()}, "killed"),
+        ({"pid": os.getpid(), "host": platform.node()}, "running"),
+        ({"pid": 2**22 + 1, "host": "another"}, "running"),
+        (None, "running"),
+    ],
+)
+def test_a_killed_run_is_known_by_its_process(tmp_path: Path, process: object, state: str) -> None:
+    """No process has a number above 2**22, the most that Linux allows."""
+    events = tmp_path / "events"
+    events.mkdir()
+    (events / "scheduler.jsonl").write_text(event_line(SchedulerAdmissionEvent("scheduler_job_started", 1.0, 1)))
+    (tmp_path / "run.json").write_text(json.dumps({"status": "running", "process": process}))
+    explained = why(tmp_path)
+    assert (explained.state, explained.to_json()["state"]) == (state, state)

@@ -112,7 +112,8 @@ def test_failed_rows_are_dropped_with_their_downstream_work() -> None:
         assert dict(setup.store.written) == {0: (0, 1, 2, 4), 1: (1, 2, 4), 2: (0, 1, 2, 4), 3: (0, 1, 2, 4)}
         assert sorted((cause.column, cause.rows) for cause in result.drop_causes) == [("a", 1), ("b", 4)]
         assert result.first_non_retryable_error is error
-        assert setup.kinds()["non_retryable_dropped"] == 4
+        # Of a task that fails, and of one that names the rows which it did not make.
+        assert setup.kinds()["non_retryable_dropped"] == 5
         setup.assert_nothing_held()
 
     simulate(main)

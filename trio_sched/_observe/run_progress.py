@@ -104,6 +104,7 @@ class RunProgressSink:
         self._started_at: float | None = None
         self._done = 0
         self._dropped = 0
+        self._filtered = 0
         self._result: str | None = None
         self._cells: dict[str, int] = {}
         self._recent_records = _Recent()
@@ -123,7 +124,10 @@ class RunProgressSink:
             rows = event.diagnostics.get("rows")
             if isinstance(rows, int):
                 self._done += rows
-                self._dropped += max(0, self._scheduler.row_groups.get(correlation.row_group, rows) - rows)
+                told = event.diagnostics.get("filtered")
+                left = rows + (told if isinstance(told, int) else 0)
+                self._filtered += left - rows
+                self._dropped += max(0, self._scheduler.row_groups.get(correlation.row_group, left) - left)
                 self._recent_records.add(at, rows)
         elif kind == "task_completed" and correlation is not None and event.reason_or_result == "success":
             column = correlation.task_column or ""
@@ -202,5 +206,5 @@ class RunProgressSink:
             return None
         cells = self._total * columns
         # A dropped row leaves cells unmade that nobody waits for any more.
-        made = min(cells, sum(self._cells.values()) + self._dropped)
+        made = min(cells, sum(self._cells.values()) + self._dropped + self._filtered)
         return elapsed * (cells - made) / made if made and elapsed > 0 else None

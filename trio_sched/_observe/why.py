@@ -10,6 +10,10 @@ for people, and JSON for programs through `to_json`.
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import sys
 from pathlib import Path
 from typing import Final, Literal
 
@@ -25,14 +29,14 @@ from trio_sched._observe.waits import WaitBreakdown, seconds
 
 __all__ = ["Explanation", "RunState", "explain", "why"]
 
-RunState = Literal["running", "completed", "stopped_early", "cancelled", "failed"]
+RunState = Literal["running", "killed", "completed", "stopped_early", "cancelled", "failed"]
 
 _PLACES_SHOWN: Final = 5
 
 
 @attrs.frozen
 class Explanation:
-    """state: `running` also of a run that was killed, since its events cannot tell. limit: what limits now, or did.
+    """state: `running` also of a run that was killed where nobody can tell. limit: what limits now, or did.
 
     chain: from who waits to the cause; empty for a run that completed. limited_by: the wall time so far, by layer.
     limits: the same by layer and place, most first. problems: what could not be read.
@@ -82,6 +86,7 @@ _RESULTS: Final[dict[str, RunState]] = {
 }
 _STATES: Final[dict[RunState, str]] = {
     "running": "not ended after",
+    "killed": "killed after",
     "completed": "completed in",
     "failed": "failed after",
     "stopped_early": "stopped early after",
@@ -90,9 +95,15 @@ _STATES: Final[dict[RunState, str]] = {
 
 
 def why(run_folder: Path) -> Explanation:
-    """Explain a run from its folder. Raises `NoEventsError`, or `OSError` for files that cannot be read."""
+    """Explain a run from its folder. Raises `NoEventsError`, or `OSError` for files that cannot be read.
+
+    Events end alike where a run goes on and where it was killed; `run.json` tells which it is.
+    """
     builder, problems = build_view(run_folder, max_executions=0)
-    return explain(builder, problems=problems)
+    explanation = explain(builder, problems=problems)
+    if explanation.state == "running" and _is_gone(run_folder):
+        return attrs.evolve(explanation, state="killed")
+    return explanation
 
 
 def explain(builder: RuntimeViewBuilder, *, now: float | None = None, problems: tuple[str, ...] = ()) -> Explanation:
@@ -106,6 +117,34 @@ def explain(builder: RuntimeViewBuilder, *, now: float | None = None, problems: 
     elif state != "completed":
         limit, chain = builder.stopped_at or builder.chain(now)
     return Explanation(state, limit, chain, view.wall_seconds, view.limited_by, view.limits, problems)
+
+
+def _is_gone(run_folder: Path) -> bool:
+    """Whether the process that `run.json` calls running exists no more; False where that cannot be told from here.
+
+    The run's lock would tell it too, but only to who takes it, and who takes it could keep a resumed run from starting.
+    """
+    try:
+        document: object = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    match document:
+        case {"status": "running", "process": {"pid": int(pid), "host": str(host)}} if host == platform.node():
+            return not _exists(pid)
+        case _:
+            return False
+
+
+def _exists(pid: int) -> bool:
+    if sys.platform == "win32":  # where a signal is no question, but ends the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _state(result: str | None) -> RunState:

@@ -24,6 +24,7 @@ class DropLedger:
     dropped_rows: int = attrs.field(default=0, init=False)
     filtered_rows: int = attrs.field(default=0, init=False)
     first_non_retryable_error: Exception | None = attrs.field(default=None, init=False)
+    _filtered: dict[int, int] = attrs.field(factory=dict[int, int], init=False)
     _causes: dict[tuple[str, str], DropCause] = attrs.field(factory=dict[tuple[str, str], DropCause], init=False)
 
     @property
@@ -36,10 +37,15 @@ class DropLedger:
         if self.first_non_retryable_error is None:
             self.first_non_retryable_error = error
 
-    def count(self, column: str, error: Exception | None) -> None:
+    def take_filtered(self, row_group: int) -> int:
+        """How many rows of a row group that has come to its end were removed on purpose; it is forgotten then."""
+        return self._filtered.pop(row_group, 0)
+
+    def count(self, column: str, row_group: int, error: Exception | None) -> None:
         """One more row was given up because of `error`, or with None removed on purpose."""
         if error is None:
             self.filtered_rows += 1
+            self._filtered[row_group] = self._filtered.get(row_group, 0) + 1
             return
         self.dropped_rows += 1
         key = (column, type(error).__name__)

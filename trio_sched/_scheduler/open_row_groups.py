@@ -93,7 +93,8 @@ class OpenRowGroups:
         del self._open[index]
         self.durable += 1
         self.durable_rows += living
-        self._events.row_group("row_group_checkpointed", index, rows=living)
+        filtered = self._outcomes.drops.take_filtered(index)
+        self._events.row_group("row_group_checkpointed", index, rows=living, filtered=filtered)
 
     def take_abandoned(self, report: RowGroupAbandoned) -> None:
         """The last worker of an abandoned row group has ended. Raises if it was not abandoned here."""

@@ -73,18 +73,26 @@ class TaskOutcomes:
     def abandon(self, row_group: int) -> None:
         """Forget everything of a row group that will not be finished; its workers are cancelled by its owner."""
         self._tracker.abandon(row_group)
+        self.drops.take_filtered(row_group)
         self._dispatcher.withdraw_row_group(row_group)
         for deferral in self._retries.deferred():
             if deferral.task.row_group == row_group:
                 self._forget_deferred(deferral.task)
 
     def _take_row_drops(self, done: WorkerDone) -> None:
+        failed: dict[tuple[str, str], int] = {}
         for drop in done.row_drops:
             if isinstance(drop, RowFiltered):
                 self._drop_row(done.task, drop.row_index, None)
-            else:
-                self.drops.note_non_retryable(drop.error)
-                self._drop_row(done.task, drop.row_index, drop.error)
+                continue
+            self.drops.note_non_retryable(drop.error)
+            if self._drop_row(done.task, drop.row_index, drop.error):
+                cause = (_unprotected(self._classify, drop.error).reason, type(drop.error).__name__)
+                failed[cause] = failed.get(cause, 0) + 1
+        for (reason, error), rows in failed.items():
+            self._events.failure(
+                "non_retryable_dropped", done.task, stable_task_id(done.task), reason, error, rows=rows
+            )
 
     def _note_health(self, done: WorkerDone) -> bool:
         """A task that failed every row it had left has failed, although it named them one by one."""
@@ -120,16 +128,20 @@ class TaskOutcomes:
             self._drop_row(task, row, error)
         return in_trouble
 
-    def _drop_row(self, task: Task, row_index: int, error: Exception | None) -> None:
-        """Give up a row that `task` could not make; with no error, one that it removed on purpose."""
+    def _drop_row(self, task: Task, row_index: int, error: Exception | None) -> bool:
+        """Give up a row that `task` could not make; with no error, one that it removed on purpose.
+
+        False if it was given up before.
+        """
         if self._tracker.is_dropped(task.row_group, row_index):
-            return
+            return False
         for removed in self._tracker.drop_row(task.row_group, row_index).removed:
             if not self._workers.stop(removed):
                 self._dispatcher.withdraw(stable_task_id(removed))
                 self._forget_deferred(removed)
                 self._tracker.mark_ended(removed)
-        self.drops.count(task.column, error)
+        self.drops.count(task.column, task.row_group, error)
+        return True
 
     def _forget_deferred(self, task: Task) -> None:
         if self._retries.forget(task):

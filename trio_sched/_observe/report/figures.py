@@ -82,6 +82,7 @@ class ReportFigures:
     view: CorrelatedRuntimeView
     rows: int
     dropped_rows: int
+    filtered_rows: int
     row_groups: int
     times: Sequence[float]
     rows_per_second: Sequence[float]
@@ -104,6 +105,7 @@ class ReportCollector:
         self._sizes: dict[int, int] = {}
         self._failures: dict[tuple[str, str, str, bool], int] = {}
         self._dropped = 0
+        self._filtered = 0
         self._row_groups = 0
 
     def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
@@ -119,7 +121,9 @@ class ReportCollector:
                 rows = _int(event.diagnostics.get("rows"))
                 self._bins.add(_ROWS, at, rows)
                 self._row_groups += 1
-                self._dropped += max(0, self._sizes.pop(row_group, rows) - rows)
+                filtered = _int(event.diagnostics.get("filtered"))
+                self._filtered += filtered
+                self._dropped += max(0, self._sizes.pop(row_group, rows + filtered) - rows - filtered)
             case "task_completed" if event.reason_or_result == "success":
                 self._bins.add(_TASKS, at, 1)
             case "retry_deferred" | "non_retryable_dropped":
@@ -127,7 +131,8 @@ class ReportCollector:
                 error = str(event.diagnostics.get("error", "unknown"))
                 final = event.event_kind == "non_retryable_dropped"
                 key = (column, error, event.reason_or_result or "unknown", final)
-                self._failures[key] = self._failures.get(key, 0) + 1
+                # A task that named the rows which it gave up says how many.
+                self._failures[key] = self._failures.get(key, 0) + (_int(event.diagnostics.get("rows")) or 1)
             case _:
                 pass
 
@@ -170,6 +175,7 @@ class ReportCollector:
             view=view,
             rows=round(self._bins.total(_ROWS)),
             dropped_rows=self._dropped,
+            filtered_rows=self._filtered,
             row_groups=self._row_groups,
             times=self._bins.times(),
             rows_per_second=self._bins.per_second(_ROWS),

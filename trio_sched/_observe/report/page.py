@@ -102,6 +102,7 @@ def _summary(figures: ReportFigures) -> _Html:
     facts = [
         ("rows written", f"{figures.rows:,}"),
         ("rows dropped", f"{figures.dropped_rows:,}"),
+        ("rows filtered", f"{figures.filtered_rows:,}"),
         ("row groups", f"{figures.row_groups:,}"),
         ("time", duration(view.wall_seconds)),
         ("rows a second", f"{figures.rows / view.wall_seconds:.2f}" if view.wall_seconds else "-"),
@@ -232,7 +233,7 @@ def _failures(figures: ReportFigures) -> _Html:
     ]
     return _Html(
         f"<p>{figures.dropped_rows:,} rows of durable row groups were dropped.</p>"
-        + _table("Failed tasks by cause", ("column", "error", "reason", "then", "tasks"), rows, text_columns=4)
+        + _table("Failures by cause", ("column", "error", "reason", "then", "tasks or rows"), rows, text_columns=4)
     )
 
 
