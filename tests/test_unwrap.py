@@ -38,6 +38,18 @@ def test_several_errors_stay_a_group() -> None:
     assert len(caught.value.exceptions) == 2
 
 
+def test_several_errors_that_were_nested_are_a_group_of_one_level() -> None:
+    deep, shallow = ValueError(), KeyError()
+    with pytest.raises(ExceptionGroup) as caught, single_error():
+        raise ExceptionGroup("outer", [ExceptionGroup("inner", [ExceptionGroup("innermost", [deep])]), shallow])
+    assert caught.value.exceptions == (deep, shallow)
+
+
+def test_the_same_error_many_times_is_one() -> None:
+    with pytest.raises(LookupError, match="gone"), single_error():
+        raise ExceptionGroup("all", [ExceptionGroup("", [LookupError("gone"), LookupError("gone")])])
+
+
 def test_several_exits_are_one() -> None:
     with pytest.raises(SystemExit) as caught, single_error():
         raise BaseExceptionGroup("both", [SystemExit(3), BaseExceptionGroup("", [SystemExit(3)])])

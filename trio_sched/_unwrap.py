@@ -3,7 +3,8 @@
 A nursery wraps what leaves it in an exception group, even a single error. Where a user would meet that, `single_error`
 takes the wrapping off: one leaf is raised as itself, with its own cause and context; Ctrl-C wins over whatever else
 went wrong while the run came down; when several parts fail for one reason that this package has a type for, such as a
-full disk, are all cancelled, or all ask to exit, the first of them tells it. Different errors stay a group.
+full disk, are all cancelled, all ask to exit, or fail with the same error, the first of them tells it. Different errors
+stay a group, of one level, however deep they were nested.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ def single_error() -> Generator[None, None, None]:
         interrupt = next((leaf for leaf in leaves if isinstance(leaf, KeyboardInterrupt)), None)
         error = interrupt if interrupt is not None else leaves[0]
         tells = isinstance(error, TrioSchedError | trio.Cancelled | SystemExit)
-        alike = tells and all(type(leaf) is type(error) for leaf in leaves)
+        alike = all(type(leaf) is type(error) and (tells or leaf.args == error.args) for leaf in leaves)
         if interrupt is None and len(leaves) > 1 and not alike:
-            raise
+            if not any(isinstance(each, BaseExceptionGroup) for each in group.exceptions):
+                raise
+            raise BaseExceptionGroup("several parts of the run failed", leaves) from None
         context = error.__context__
         try:
             raise error

@@ -96,6 +96,19 @@ def test_a_task_of_its_own_in_there_that_fails_is_the_single_cause(
     mocked(lambda: run_and_fail(spawns, tmp_path / "out", LookupError, "a task nobody waits for"))
 
 
+def test_such_tasks_of_many_cells_that_fail_alike_are_the_single_cause(tmp_path: Path) -> None:
+    async def fails() -> None:
+        raise LookupError("a task nobody waits for")
+
+    @ts.column(needs=["number"])
+    async def spawns(row: Row) -> object:
+        own_nursery().start_soon(fails)
+        await trio.sleep(1)
+        return row["number"]
+
+    mocked(lambda: run_and_fail(spawns, tmp_path / "out", LookupError, "a task nobody waits for"))
+
+
 def test_a_task_of_its_own_in_there_holds_up_its_row_group_until_it_ends(tmp_path: Path) -> None:
     @ts.column(needs=["number"])
     async def spawns(row: Row) -> object:
