@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"_cli", "_testing"},
 ]
 FACES = {"__init__", "lowlevel", "testing", "rehearsal"}
-ALONE = {"_rehearsal": {"_version", "_errors", "_extras", "_validation", "_events", "_rehearsal"}}
+ALONE = {"_rehearsal": {"_version", "_errors", "_extras", "_validation", "_unwrap", "_events", "_rehearsal"}}
 ABOVE_ALL = {"_cli": {"_rehearsal"}, "_testing": {"_rehearsal"}}
 FORBIDDEN = {"_task": {"_request"}, "_request": {"_task"}, "_observe": {"_client", "_executor", "_task", "_request"}}
 

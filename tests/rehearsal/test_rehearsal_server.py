@@ -289,6 +289,16 @@ async def test_an_interrupt_that_strikes_the_server_reaches_the_block(monkeypatc
             await trio.sleep_forever()
 
 
+async def test_an_interrupt_that_strikes_an_answer_comes_out_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trio_sched._rehearsal.wire.chat_answer", interrupted)
+    with trio.fail_after(10), pytest.raises(KeyboardInterrupt):
+        async with open_rehearsal({"a": script()}) as server, client_of(server) as client:
+            await ask(client)
+
+
 async def test_only_loopback_is_served() -> None:
     with pytest.raises(NotLoopbackError):
         async with open_rehearsal({"a": script()}, host="0.0.0.0"):

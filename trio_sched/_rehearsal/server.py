@@ -22,6 +22,7 @@ from trio_sched._rehearsal.loopback import listen_on_loopback, url_host
 from trio_sched._rehearsal.provider import Provider, open_providers
 from trio_sched._rehearsal.script import RehearsalScript
 from trio_sched._rehearsal.waiting import WaitingRoom
+from trio_sched._unwrap import single_error
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
@@ -86,15 +87,17 @@ async def open_rehearsal(
     failure: BaseException | None = None
     listener = await listen_on_loopback(host, port)
     bound_host, bound_port = listener.getsockname()[:2]
-    async with trio.open_nursery() as nursery:
-        try:
-            await nursery.start(_serve, build_app(served, room), listener, closing, nursery.cancel_scope)
-            yield RehearsalServer(bound_host, bound_port, served)
-        except (Exception, KeyboardInterrupt) as error:
-            failure = error
-        finally:
-            room.close()
-            closing.set()
+    # Ctrl-C strikes whatever runs, an answer that is being sent included.
+    with single_error():
+        async with trio.open_nursery() as nursery:
+            try:
+                await nursery.start(_serve, build_app(served, room), listener, closing, nursery.cancel_scope)
+                yield RehearsalServer(bound_host, bound_port, served)
+            except (Exception, KeyboardInterrupt) as error:
+                failure = error
+            finally:
+                room.close()
+                closing.set()
     if failure is not None:
         raise failure
     if nursery.cancel_scope.cancel_called:
