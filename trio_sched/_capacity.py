@@ -12,6 +12,7 @@ from typing import Generic, Literal, TypeVar, cast
 import attrs
 
 from trio_sched._client import ClientRetries
+from trio_sched._errors import InvalidValueError
 from trio_sched._events.json_value import JsonValue
 from trio_sched._request.config import RequestAdmissionConfigSnapshot
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestDomain, RequestResourceKey
@@ -45,12 +46,24 @@ CapacityValueSource = Literal[
 
 @attrs.frozen
 class CapacityValue(Generic[T]):
-    """A number that bounds a run, and its source. `value` is None only together with `missing_reason`."""
+    """A number that bounds a run, and its source.
+
+    Raises `InvalidValueError` unless exactly one of `value` and `missing_reason` is there: a value is missing for a
+    reason, or the plan cannot be made, and without a plan nothing runs.
+    """
 
     value: T | None
     source: CapacityValueSource
     fallback_from: str | None = None
     missing_reason: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if (self.value is None) == (self.missing_reason is None):
+            raise InvalidValueError(
+                "CapacityValue.missing_reason",
+                self.missing_reason,
+                f"given if, and only if, value is None: {self.value!r}",
+            )
 
 
 @attrs.frozen

@@ -219,7 +219,15 @@ class RunAttempt:
             request_domain_current_limits=seen.current_limit_by_resource,
         )
         plan = capacity_plan(
-            self.pipeline, self.config, self.tasks, requests, admission.pressure, maxima, self.clients.records
+            self.pipeline,
+            self.config,
+            self.tasks,
+            requests,
+            admission.pressure,
+            maxima,
+            scheduler.row_group_admission.target.value,
+            scheduler.row_group_admission.blocked_reasons,
+            self.clients.records,
         )
         document = plain(plan)
         assert isinstance(document, dict)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from trio_sched._capacity import (
     AsyncCapacityConfigured,
     AsyncCapacityObservedMaxima,
@@ -17,6 +19,7 @@ from trio_sched._pipeline.config import RunConfig
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._resources.identity import RequestResourceKey
+from trio_sched._scheduler.row_group_target import RowGroupBlockReason
 from trio_sched._task.config import TaskAdmissionConfig
 
 __all__ = ["capacity_plan"]
@@ -29,6 +32,8 @@ def capacity_plan(
     requests: RequestAdmissionConfig,
     pressure: RequestPressureSnapshotProvider,
     maxima: AsyncCapacityObservedMaxima,
+    row_group_target: int,
+    row_group_blocks: Mapping[RowGroupBlockReason, int],
     client_retries: tuple[ClientRetries, ...],
 ) -> AsyncCapacityPlan:
     """The plan as it stands now: configured values with their sources, a snapshot of the limits, maxima so far."""
@@ -41,7 +46,11 @@ def capacity_plan(
             row_group_admission=RowGroupAdmissionPlan(
                 mode="fixed",
                 concurrency=_of(config, "max_concurrent_row_groups"),
+                target=row_group_target,
                 observed_in_flight=maxima.row_groups_in_flight,
+                # A target never shrinks, so the one now is the highest there was.
+                observed_target=row_group_target,
+                blocked_reasons=dict(row_group_blocks.items()),
             ),
             submission_capacity=_of(config, "submission_capacity"),
             task_resource_limits=CapacityValue(tasks.resource_limits, "model_metadata"),

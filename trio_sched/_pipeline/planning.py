@@ -51,5 +51,13 @@ def plan_run(
     )
     clients = retry_free_clients(pipeline.aliases)
     return capacity_plan(
-        pipeline, config, tasks, requests, admission.pressure, AsyncCapacityObservedMaxima(), clients.records
+        pipeline,
+        config,
+        tasks,
+        requests,
+        admission.pressure,
+        AsyncCapacityObservedMaxima(),
+        config.max_concurrent_row_groups,
+        {},
+        clients.records,
     )
