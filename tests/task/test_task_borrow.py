@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
-from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
+from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy, repays_only_borrowed
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, StrictShareRounding, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionView
-from trio_sched._task.policies import TaskAdmissionPolicyDecision
+from trio_sched._task.policies import StrictFairTaskAdmissionPolicy, TaskAdmissionPolicyDecision
 from trio_sched._task.queue import FairTaskQueue
 from trio_sched._task.queue_view import QueueView
 
@@ -362,3 +362,10 @@ def test_a_denial_names_the_terms_it_met() -> None:
     assert decision.reason == "borrow_debt"
     assert decision.diagnostics["strict_share"] == 2
     assert controller.diagnostics()["denied_borrow_debt"] == 1
+
+
+@pytest.mark.parametrize("any_lease_repays", [True, False])
+def test_whether_a_lease_repays_only_what_it_borrowed_can_be_told(any_lease_repays: bool) -> None:
+    config = BoundedBorrowTaskAdmissionPolicyConfig(repay_on_withheld_peer_pressure=any_lease_repays)
+    assert repays_only_borrowed(BoundedBorrowTaskAdmissionPolicy(config)) is not any_lease_repays
+    assert not repays_only_borrowed(StrictFairTaskAdmissionPolicy())

@@ -109,6 +109,12 @@ def test_a_generator_of_several_columns_is_one_flow_in_declared_order() -> None:
     assert resolver.resolve(cell("o")).group.key.identity == ("local", "default", "o")
 
 
+def test_every_column_is_listed_with_what_its_tasks_resolve_to() -> None:
+    generator = Generator(SchedulingMetadata.local())
+    resolver = TaskSchedulingResolver({"z": generator, "a": generator})
+    assert resolver.by_column == {name: resolver.resolve(cell(name)) for name in ("z", "a")}
+
+
 def test_generators_that_are_equal_are_still_two() -> None:
     class Same(ColumnGenerator):
         def __eq__(self, other: object) -> bool:
