@@ -177,7 +177,7 @@ def typecheck(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The pages, into out/docs: every reference must resolve, and nothing may be warned of."""
-    session.install("-e", ".[all]", *group("docs"))
+    session.install("-e", ".", *group("docs"))
     session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "-b", "html", "docs", "out/docs")
     session.log(f"{HERE / 'out' / 'docs' / 'index.html'}")
 

@@ -8,6 +8,9 @@ what is no part of a face: private helpers in signatures, and other projects, wh
 from __future__ import annotations
 
 import inspect
+import re
+
+from sphinx.application import Sphinx
 
 import trio_sched
 from trio_sched import lowlevel, rehearsal, testing
@@ -35,11 +38,40 @@ default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"
-autodoc_default_options = {"members": True, "show-inheritance": False}
-autodoc_preserve_defaults = True
+autodoc_default_options = {"members": True}
 
 for face in (testing, rehearsal, lowlevel, trio_sched):
     for name in face.__all__:
         thing = getattr(face, name)
         if (inspect.isclass(thing) or inspect.isfunction(thing)) and thing.__module__.startswith("trio_sched."):
             thing.__module__ = face.__name__
+
+
+def show_defaults(
+    app: Sphinx, what: str, name: str, thing: object, options: object, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Defaults as one would write them: functions by name, and `...` for what is made anew for each object."""
+    if signature is not None:
+        signature = re.sub(r"NOTHING|<function .*?<lambda>.*?>", "...", signature)
+        signature = re.sub(r"<(?:built-in )?(?:function|class|method) '?([\w.]+)[^>]*>", r"\1", signature)
+    return signature, returned
+
+
+def mark_parameters(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Where a docstring says `needs: the columns ...` of a parameter, make its name stand out."""
+    try:
+        parameters = set(inspect.signature(thing).parameters) if callable(thing) else set()
+    except ValueError:
+        return
+
+    def mark(found: re.Match[str]) -> str:
+        names = found[1].split(", ")
+        return ", ".join(f"**{each}**" for each in names) + ":" if set(names) <= parameters else found[0]
+
+    lines[:] = [re.sub(r"(?<![`\w.])((?:\w+, )*\w+):(?=\s|$)", mark, line) for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-signature", show_defaults)
+    app.connect("autodoc-process-docstring", mark_parameters)
