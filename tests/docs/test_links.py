@@ -17,7 +17,7 @@ _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _NAMED_FILE = re.compile(
     r"`(?P<path>(?:trio_sched|tests|plans|docs|benchmarks)/[\w./-]+\.(?:py|md|puml)|[\w-]+\.md)(?:::\w+)?`"
 )
-_FRAGMENT = re.compile(r"(?:\d+|\+)\.(?:[\w-]+\.)?(?:feature|bugfix|doc|removal|misc)(?:\.\d+)?\.md")
+_FRAGMENT = re.compile(r"\d+\.(?:feature|bugfix|doc|removal|misc)(?:\.\d+)?\.md")
 
 
 def anchors(page: Path) -> set[str]:
