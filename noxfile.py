@@ -203,7 +203,7 @@ def diagrams(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=False)
 def package(session: nox.Session) -> None:
-    """Wheel and sdist, built; the wheel installed where nothing else is, and tried as the README says."""
+    """Wheel and sdist, built; the wheel installed where nothing else is, and tried as README and tutorial say."""
     session.install("build>=1.2")
     built = Path(session.create_tmp()).resolve()
     for file in built.glob("trio_sched-*"):
@@ -217,6 +217,7 @@ def package(session: nox.Session) -> None:
         session.install("--no-deps", str(sdist))
         session.install("--force-reinstall", f"{wheel}[openai,cli,rehearsal]")
         session.run("python", str(HERE / "tests" / "packaging" / "try_installed.py"), str(HERE / "README.md"))
+        session.run("python", str(HERE / "docs" / "examples" / "topics.py"))
         session.chdir(HERE)
 
 

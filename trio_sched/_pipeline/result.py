@@ -96,8 +96,12 @@ class RunResult:
             f"leases       {len(self.leaks)} leaked",
         ]
         if self.status != "completed":
-            why = "it was cancelled" if self.scheduler.early_stop is None else str(self.scheduler.early_stop)
+            stop = self.scheduler.early_stop
+            why = "it was cancelled" if stop is None else str(stop)
             lines.insert(1, f'stopped      before the end: {why}; to go on: resume="if-possible"')
+            if stop is not None and stop.last_error is not None:
+                error = stop.last_error
+                lines.insert(2, f"             the last one with {type(error).__name__}: {_text(error)}")
         if self.earlier.row_groups:
             lines.insert(1, f"before       {self.earlier.rows:,} rows in {self.earlier.row_groups:,} row groups")
         lines += [f"             {leak}" for leak in self.leaks]

@@ -39,10 +39,14 @@ class HealthConfig:
 
 @attrs.frozen
 class EarlyStop:
-    """Why a run stopped before its plan ended: of its last `attempts`, the share `error_rate` failed."""
+    """Why a run stopped before its plan ended: of its last `attempts`, the share `error_rate` failed.
+
+    last_error: what the last of them failed with. It may quote data, so it is for the program, and in no file.
+    """
 
     error_rate: float
     attempts: int
+    last_error: Exception | None = attrs.field(default=None, eq=False)
 
     def __str__(self) -> str:
         return f"{self.error_rate:.0%} of the last {self.attempts} attempts failed"
@@ -104,12 +108,12 @@ class HealthMonitor:
         )
         return True
 
-    def early_stop(self) -> EarlyStop | None:
-        """Why the run should stop now, or None."""
+    def early_stop(self, last_error: Exception | None = None) -> EarlyStop | None:
+        """Why the run should stop now, after an attempt failed with `last_error`; or None."""
         rate, limit = self._errors.full_share, self._config.stop_error_rate
         if rate is None or limit is None or rate < limit:
             return None
-        return EarlyStop(rate, self._config.window)
+        return EarlyStop(rate, self._config.window, last_error)
 
     def is_snapshot_due(self, now: float) -> bool:
         """Whether a health snapshot is due; asking counts as taking it."""

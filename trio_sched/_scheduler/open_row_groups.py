@@ -14,7 +14,7 @@ from trio_sched._scheduler.events import SchedulerEvents
 from trio_sched._scheduler.foreign_cancel import ForeignCancellationError
 from trio_sched._scheduler.health import EarlyStop, HealthMonitor
 from trio_sched._scheduler.outcomes import TaskOutcomes
-from trio_sched._scheduler.reports import RowGroupAbandoned, RowGroupDurable, RowGroupOpened, WorkerDone
+from trio_sched._scheduler.reports import RowFailure, RowGroupAbandoned, RowGroupDurable, RowGroupOpened, WorkerDone
 from trio_sched._scheduler.retry import RetryBook
 from trio_sched._scheduler.row_group_admission import RowGroupAdmission
 from trio_sched._scheduler.worker import Workers
@@ -80,7 +80,7 @@ class OpenRowGroups:
         if self._tracker.is_complete(index):
             opened.complete.set()
         if (done.error is not None or done.row_drops) and self.early_stop is None:
-            self.early_stop = self._health.early_stop()
+            self.early_stop = self._health.early_stop(_error_of(done))
             if self.early_stop is not None:
                 self._stop_early()
         return in_trouble
@@ -121,3 +121,9 @@ class OpenRowGroups:
     def _abandon(self, row_group: int) -> None:
         self._open.pop(row_group).nursery.cancel_scope.cancel()
         self._outcomes.abandon(row_group)
+
+
+def _error_of(done: WorkerDone) -> Exception | None:
+    if done.error is not None:
+        return done.error
+    return next((drop.error for drop in done.row_drops if isinstance(drop, RowFailure)), None)
