@@ -41,8 +41,8 @@ class Competition(ABC, Generic[S]):
     __slots__ = ("_contested", "_field", "admission_view", "policy")
 
     def __init__(self, policy: PeerPolicy[S], admission_view: TaskAdmissionView) -> None:
-        self.policy = policy
-        self.admission_view = admission_view
+        self.policy: PeerPolicy[S] = policy
+        self.admission_view: TaskAdmissionView = admission_view
         self._field: dict[SchedulerResourceKey, tuple[int, int]] = {}
         self._contested: dict[SchedulerResourceKey, bool] = {}
 
@@ -94,7 +94,7 @@ class ClassedCompetition(Competition[S]):
     def __init__(self, policy: PeerPolicy[S], admission_view: TaskAdmissionView, heads: ClassedHeads) -> None:
         super().__init__(policy, admission_view)
         self._heads = heads
-        self.epoch = heads.epoch
+        self.epoch: int = heads.epoch
 
     def is_alone(self, request: SchedulerResourceRequest) -> bool:
         """Whether at most one head asks for anything that `request` competes for."""

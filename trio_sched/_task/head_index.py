@@ -85,15 +85,15 @@ class HeadIndex:
         self._seen_source_version: int = -1
         self._seen_shifts = 0
         self.sure_item: SchedulableTask | None = None
-        self.sure_version = -1
+        self.sure_version: int = -1
         self._sure_classes_version = -1
         self._sure_kind: StandingKind = "depends"
         self._sure_verdict: Verdict = "allowed"
-        self.epoch = 0
+        self.epoch: int = 0
         self._aspect: Aspect | None = None
         self.source: StandingSource | None = None
         self.memo: object | None = None
-        self.gathering_heads = 0
+        self.gathering_heads: int = 0
 
     # What the queue and the source tell
 
