@@ -21,6 +21,10 @@ HERE = Path(__file__).resolve().parent
 NOX = "nox>=2025.2.9,<2027"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # What a shell starts in the background ignores Ctrl-C, and so would everything below; some of it tests Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 # Bootstrap: written so that a Python as old as 3.8 can read it and say that it is too old.
 
