@@ -222,7 +222,10 @@ def package(session: nox.Session) -> None:
         session.install("--no-deps", str(sdist))
         session.install("--force-reinstall", f"{wheel}[openai,cli,rehearsal]")
         session.run("python", str(HERE / "tests" / "packaging" / "try_installed.py"), str(HERE / "README.md"))
-        session.run("python", str(HERE / "docs" / "examples" / "topics.py"))
+        with tempfile.TemporaryDirectory() as another:
+            session.chdir(another)
+            session.run("python", str(HERE / "docs" / "examples" / "topics.py"))
+            session.chdir(folder)
         session.chdir(HERE)
 
 
