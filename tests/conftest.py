@@ -1,8 +1,8 @@
 """Hypothesis profiles, chosen with TRIO_SCHED_FUZZ.
 
 `normal`, for every test run, tries the same examples each time, so that a change never fails by chance. `bounded`, for
-`nox -s fuzz -- bounded`, tries as many, but new ones each time. `full`, for `nox -s fuzz`, tries many more.
-`quick` is for seeing that everything runs on yet another Python.
+`nox -s fuzz -- bounded`, tries as many, but new ones each time unless CI is set. `full`, for `nox -s fuzz`, tries many
+more. `quick` is for seeing that everything runs on yet another Python.
 """
 
 import os
@@ -15,7 +15,12 @@ settings.register_profile(
 )
 settings.register_profile("quick", settings.get_profile("normal"), max_examples=20)
 settings.register_profile(
-    "bounded", max_examples=200, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "bounded",
+    max_examples=200,
+    deadline=None,
+    print_blob=True,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile(
     "full",
