@@ -26,7 +26,8 @@ from data_designer.engine.dataset_builders.scheduling.task_policies import (  # 
 )
 
 from benchmarks.workloads.outcome import Params, Run
-from benchmarks.workloads.task_cycle import AdmissionController, ReadyQueue, prepare_cycles
+from benchmarks.workloads.task_cycle import prepare_cycles
+from benchmarks.workloads.task_stage import AdmissionController, ReadyQueue
 
 __all__ = ["prepare"]
 

@@ -41,7 +41,7 @@ def block(point: Point) -> Hashable:
 
 TASKS = Scenario(
     scenario_id="tasks",
-    version="1",
+    version="2",
     title="queue and task admission",
     axes={
         "tasks": (1_000, 10_000, 100_000),
@@ -52,6 +52,7 @@ TASKS = Scenario(
     budget_points=(
         *grid({"tasks": (1_000,), "groups": (1, 8, 64, 256), "resources": ("local",), "policy": ("strict", "borrow")}),
         *grid({"tasks": (100_000,), "groups": (1, 256), "resources": ("local",), "policy": ("strict", "borrow")}),
+        *grid({"tasks": (10_000,), "groups": (256,), "resources": ("local",), "policy": ("strict", "borrow")}),
         *grid({"tasks": (1_000,), "groups": (1, 256), "resources": ("exclusive",), "policy": ("strict", "borrow")}),
     ),
     smoke_points=grid(

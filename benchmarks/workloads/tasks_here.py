@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal
 
 from benchmarks.workloads.outcome import Params, Run
-from benchmarks.workloads.task_cycle import AdmissionController, ReadyQueue, prepare_cycles
+from benchmarks.workloads.task_cycle import prepare_cycles
+from benchmarks.workloads.task_stage import AdmissionController, ReadyQueue
 from trio_sched.lowlevel import (
     BoundedBorrowTaskAdmissionPolicyConfig,
     FairTaskQueue,
