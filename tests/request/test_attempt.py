@@ -10,7 +10,7 @@ from request_samples import CHAT, config, item
 from trio_sched._events.sinks import InMemoryAdmissionEventSink
 from trio_sched._request.attempt import RequestAdmissionUsageError
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
-from trio_sched._request.leases import RequestAdmissionError
+from trio_sched._request.leases import RequestAdmissionError, RequestAdmissionLease
 from trio_sched._resources.request import RequestReleaseOutcome
 
 
@@ -98,6 +98,42 @@ async def test_an_attempt_admitted_again_is_refused() -> None:
         with pytest.raises(RequestAdmissionUsageError, match=f"^{re.escape(message)}$"):
             await controller.acquire_async(item())
         assert len(controller.leak_report()) == 1
+
+
+async def test_a_block_is_entered_by_one_task_at_a_time() -> None:
+    message = "this block is open already for an attempt on openai/gpt/chat; make one for each attempt"
+    async with make() as controller:
+        shared = controller.admit(item())
+        refused = 0
+
+        async def worker() -> None:
+            nonlocal refused
+            try:
+                async with shared:
+                    await trio.testing.wait_all_tasks_blocked()
+            except RequestAdmissionUsageError as error:
+                assert str(error) == message
+                refused += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker)
+            nursery.start_soon(worker)
+        assert refused == 1
+        assert controller.leak_report() == ()
+        async with shared:
+            pass
+
+
+async def test_a_block_whose_wait_was_cancelled_may_be_entered_again() -> None:
+    async with make(cap=1) as controller:
+        waiting = controller.admit(item())
+        held = controller.try_acquire(item())
+        assert isinstance(held, RequestAdmissionLease)
+        with trio.move_on_after(0):
+            await waiting.__aenter__()
+        controller.release(held, RequestReleaseOutcome("success"))
+        async with waiting as lease:
+            assert [leak.lease_id for leak in controller.leak_report()] == [lease.lease_id]
 
 
 async def test_a_second_controller_is_no_way_around() -> None:

@@ -3,6 +3,8 @@
 An attempt is admitted once. A context variable remembers the attempt that the current code works in, tasks it starts
 included; asking for another lease there raises instead of waiting, because an attempt that waits for itself at a limit
 of one waits forever. The memory ends with the block, also for tasks that outlive it.
+
+A block holds one lease, so it is entered by one task at a time: a second one would take the first one's lease along.
 """
 
 from __future__ import annotations
@@ -35,16 +37,26 @@ class RequestAdmissionUsageError(TrioSchedError, RuntimeError):
 class AdmittedAttempt:
     """`async with` block around one outbound attempt; gives its lease."""
 
-    __slots__ = ("_controller", "_item", "lease")
+    __slots__ = ("_controller", "_is_entered", "_item", "lease")
 
     def __init__(self, controller: RequestAdmissionController, item: RequestAdmissionItem) -> None:
         self._controller = controller
         self._item = item
+        self._is_entered = False
         self.lease: RequestAdmissionLease | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> RequestAdmissionLease:
-        lease = await self._controller.acquire_async(self._item)
+        if self._is_entered:
+            raise RequestAdmissionUsageError(
+                f"this block is open already for an attempt on {self._item.resource}; make one for each attempt"
+            )
+        self._is_entered = True
+        try:
+            lease = await self._controller.acquire_async(self._item)
+        except BaseException:
+            self._is_entered = False
+            raise
         self.lease = lease
         _current_attempt.set(self)
         return lease
@@ -57,6 +69,7 @@ class AdmittedAttempt:
         lease = self.lease
         assert lease is not None
         self.lease = None
+        self._is_entered = False
         outcome = _UNCLASSIFIED
         try:
             outcome = self._outcome_of(exc)
