@@ -104,21 +104,15 @@ async def test_a_block_is_entered_by_one_task_at_a_time() -> None:
     message = "this block is open already for an attempt on openai/gpt/chat; make one for each attempt"
     async with make() as controller:
         shared = controller.admit(item())
-        refused = 0
 
-        async def worker() -> None:
-            nonlocal refused
-            try:
-                async with shared:
-                    await trio.testing.wait_all_tasks_blocked()
-            except RequestAdmissionUsageError as error:
-                assert str(error) == message
-                refused += 1
+        async def second() -> None:
+            with pytest.raises(RequestAdmissionUsageError, match=f"^{message}$"):
+                await shared.__aenter__()
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(worker)
-            nursery.start_soon(worker)
-        assert refused == 1
+            nursery.start_soon(second)
+            async with shared:
+                await trio.testing.wait_all_tasks_blocked()
         assert controller.leak_report() == ()
         async with shared:
             pass

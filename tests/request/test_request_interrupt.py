@@ -7,12 +7,19 @@ import signal
 import sys
 from types import FrameType
 
+import pytest
 import trio
 import trio.testing
-from request_samples import config, item
+from request_samples import CHAT, config, item
 
 from trio_sched._unwrap import single_error
-from trio_sched.lowlevel import AdaptiveRequestAdmissionController
+from trio_sched.lowlevel import (
+    AdaptiveRequestAdmissionController,
+    RequestAdmissionError,
+    RequestAdmissionEvent,
+    RequestAdmissionLease,
+    RequestReleaseOutcome,
+)
 
 
 class InterruptAt:
@@ -42,6 +49,44 @@ async def client(controller: AdaptiveRequestAdmissionController) -> None:
             raise RateLimitError
     async with controller.admit(item()):
         await trio.sleep(1)
+
+
+class PressesCtrlC:
+    """A sink that is struck while it takes the refusal of whoever waits when the controller is left."""
+
+    def emit_request_event(self, event: RequestAdmissionEvent) -> None:
+        if event.reason_or_outcome == "shutdown":
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_in_a_sink_while_the_controller_is_left() -> None:
+    controller = AdaptiveRequestAdmissionController(config(), event_sink=PressesCtrlC())
+    controller.register(provider_name="openai", model_id="gpt", alias="gpt", max_parallel_requests=1)
+    ended: list[str] = []
+
+    async def wait_in_vain() -> None:
+        with pytest.raises(RequestAdmissionError):
+            await controller.acquire_async(item())
+        ended.append("refused")
+
+    async def main() -> None:
+        held = controller.try_acquire(item())
+        assert isinstance(held, RequestAdmissionLease)
+        async with trio.open_nursery() as nursery:
+            await controller.__aenter__()
+            nursery.start_soon(wait_in_vain)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(KeyboardInterrupt):
+                await controller.__aexit__(None, None, None)
+            controller.release(held, RequestReleaseOutcome("rate_limited"))
+            await trio.lowlevel.checkpoint()
+            ended.append("alive")
+
+    trio.run(main)
+    assert sorted(ended) == ["alive", "refused"]
+    snapshot = controller.pressure.snapshot(CHAT)
+    assert snapshot is not None
+    assert snapshot.consecutive_rate_limits == 1
 
 
 def test_at_every_line_of_the_supervisors_work() -> None:

@@ -1,7 +1,8 @@
 """Request admission for Trio programs: a thin shell of waiting and cancelling around the synchronous core.
 
-Asking checks for cancellation first, acts without waiting, and ends with a shielded checkpoint, so that a lease that
-was booked is always returned. `Cancelled` means that nothing happened.
+Every method that changes the core has the supervisor carry out what that left to do. Asking checks for cancellation
+first, acts without waiting, and ends with a shielded checkpoint, so that a lease that was booked is always returned.
+`Cancelled` means that nothing happened.
 
 Inside `async with`, a supervisor task judges rate limits and growth, and keeps time. A controller that was never opened
 spawns nothing: it judges where it is called, time passes when it is asked, and only waiting is impossible. Its clock is
@@ -16,16 +17,14 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 from typing_extensions import Self
 
 from trio_sched._errors import InvalidValueError
 from trio_sched._events.sinks import RequestAdmissionEventSink, request_event_stream
-from trio_sched._request.adaptation import Ring
 from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError, refuse_nested_admission
 from trio_sched._request.caller import correlation_of, current_holder, run_clock, wait_in_thread
 from trio_sched._request.config import RequestAdmissionConfig
@@ -38,25 +37,24 @@ from trio_sched._request.leases import (
     RequestAdmissionLease,
     RequestDenialReason,
 )
-from trio_sched._request.parking import park, wake
+from trio_sched._request.parking import park
 from trio_sched._request.pressure import RequestPressure
 from trio_sched._request.queue import RequestWaiter
 from trio_sched._request.resolver import RequestResourceResolver
-from trio_sched._request.supervisor import supervise
+from trio_sched._request.supervisor import RequestSupervisor
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.identity import ProviderModelKey
 from trio_sched._resources.release import ReleaseResult
 from trio_sched._resources.request import RequestAdmissionItem, RequestReleaseOutcome
-from trio_sched._unwrap import single_error
 
 __all__ = ["AdaptiveRequestAdmissionController"]
 
 logger = logging.getLogger("trio_sched.request")
 
-C = TypeVar("C", bound="AdaptiveRequestAdmissionController")
-
 _generations: Final = itertools.count(1)
 _ABANDONED: Final = RequestReleaseOutcome("local_cancelled")
+_FINAL: Final[frozenset[RequestDenialReason]] = frozenset({"shutdown", "hard_policy_denial"})
+"""Refusals that no waiting changes."""
 
 
 class AdaptiveRequestAdmissionController:
@@ -75,23 +73,19 @@ class AdaptiveRequestAdmissionController:
     ) -> None:
         self._config = RequestAdmissionConfig() if config is None else config
         self._resolver = RequestResourceResolver() if resolver is None else resolver
-        self._stream = request_event_stream(event_sink)
-        self._core = RequestAdmissionCore(self._config, self._stream, next(_generations))
+        stream = request_event_stream(event_sink)
+        self._core = RequestAdmissionCore(self._config, stream, next(_generations))
+        self._supervisor = RequestSupervisor(self._core, stream)
+        self._carry_out = self._supervisor.carry_out
         ledger = self._core.ledger
         self._pressure = RequestPressure(ledger.endpoints, ledger.domains, self._core.queue.queued_in, run_clock)
-        self._delivering = False
-        self._nursery_manager: AbstractAsyncContextManager[trio.Nursery, bool | None] | None = None
-        self._nursery: trio.Nursery | None = None
-        self._reports: trio.MemorySendChannel[Ring | None] | None = None
-        self._unread: trio.MemoryReceiveChannel[Ring | None] | None = None
-        self._armed = math.inf
         for endpoint, static_cap in self._resolver.static_caps().items():
             for alias in static_cap.aliases:
                 self._core.register(endpoint, static_cap, alias, run_clock())
-        self._flush()
+        self._carry_out()
 
     def __repr__(self) -> str:
-        state = "open" if self._reports is not None else "new" if self._nursery_manager is None else "closed"
+        state = "open" if self._supervisor.is_open else "closed" if self._supervisor.was_opened else "new"
         held, waiting = len(self._core.ledger.leases), self._core.queue.view().queued_total
         return f"<AdaptiveRequestAdmissionController {state}, {held} leases, {waiting} waiting>"
 
@@ -99,42 +93,23 @@ class AdaptiveRequestAdmissionController:
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
-        if self._nursery_manager is not None:
+        if self._supervisor.was_opened:
             raise RequestAdmissionUsageError("a controller is opened once; make another one")
-        self._nursery_manager = trio.open_nursery()
-        self._nursery = await self._nursery_manager.__aenter__()
-        self._reports, self._unread = trio.open_memory_channel[Ring | None](math.inf)
-        self._nursery.start_soon(
-            supervise, self._unread, self._arm, self._judge, self._advance, name="trio_sched request supervisor"
-        )
+        await self._supervisor.open()
         return self
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._nursery_manager is not None
-        assert self._nursery is not None
-        assert self._unread is not None
-        self._reports = None
-        self._core.shutdown(run_clock())
-        self._flush()
-        self._nursery.cancel_scope.shield = True
-        self._nursery.cancel_scope.cancel()
-        # The nursery never sees the error of the block, so it has nothing to wrap; what it raises is its own.
-        with single_error():
-            await self._nursery_manager.__aexit__(None, None, None)
-        now = run_clock()
-        while self._unread.statistics().current_buffer_used:
-            ring = self._unread.receive_nowait()
-            if ring is not None:
-                self._core.judge(ring, now)
-        self._flush()
-        leaks = self.leak_report()
-        if leaks:
-            logger.warning(
-                "Request admission was left with %d leases held: %s", len(leaks), "; ".join(str(leak) for leak in leaks)
-            )
+        try:
+            await self._supervisor.close()
+        finally:
+            leaks = self.leak_report()
+            if leaks:
+                logger.warning(
+                    "Request admission was left with %d leases held: %s", len(leaks), "; ".join(map(str, leaks))
+                )
 
     # Endpoints
 
@@ -145,7 +120,7 @@ class AdaptiveRequestAdmissionController:
             provider_name=provider_name, model_id=model_id, alias=alias, max_parallel_requests=max_parallel_requests
         )
         self._core.register(self._resolver.canonical(provider_name, model_id), static_cap, alias, run_clock())
-        self._flush()
+        self._carry_out()
 
     @trio.lowlevel.enable_ki_protection
     def close_endpoint(self, provider_model: ProviderModelKey, reason: str) -> None:
@@ -153,7 +128,7 @@ class AdaptiveRequestAdmissionController:
         if provider_model not in self._core.ledger.endpoints:
             raise InvalidValueError("provider_model", str(provider_model), "a registered endpoint")
         self._core.close_endpoint(provider_model, reason, run_clock())
-        self._flush()
+        self._carry_out()
 
     @property
     def resolver(self) -> RequestResourceResolver:
@@ -174,10 +149,10 @@ class AdaptiveRequestAdmissionController:
         correlation = correlation_of(item)
         answer = self._core.try_lease(item, now, current_holder(), correlation)
         if isinstance(answer, RequestAdmissionLease):
-            self._flush_or_abandon(answer)
+            self._carry_out_or_abandon(answer)
             return answer
         denied = self._core.deny(item, answer, now, correlation)
-        self._flush()
+        self._carry_out()
         return denied
 
     @trio.lowlevel.enable_ki_protection
@@ -190,7 +165,7 @@ class AdaptiveRequestAdmissionController:
         correlation = correlation_of(item)
         answer = self._core.try_lease(item, now, holder, correlation)
         if isinstance(answer, RequestAdmissionLease):
-            self._flush_or_abandon(answer)
+            self._carry_out_or_abandon(answer)
             await trio.lowlevel.cancel_shielded_checkpoint()
             return answer
         timeout = item.queue_wait_timeout_seconds
@@ -198,10 +173,10 @@ class AdaptiveRequestAdmissionController:
             timeout = self._config.default_queue_wait_timeout_seconds
         if answer in _FINAL or timeout == 0:
             denied = self._core.deny(item, answer if answer in _FINAL else "queue_timeout", now, correlation)
-            self._flush()
+            self._carry_out()
             await trio.lowlevel.cancel_shielded_checkpoint()
             raise RequestAdmissionError(denied)
-        if self._reports is None:
+        if not self._supervisor.is_open:
             raise RequestAdmissionUsageError(
                 f"{item.resource} has no free capacity, and only an open controller can wait for it: "
                 "use `async with controller:` around acquire_async, or call try_acquire"
@@ -220,7 +195,7 @@ class AdaptiveRequestAdmissionController:
     def release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> ReleaseResult:
         """Give a lease back, with how its attempt ended. Never waits and never raises."""
         result = self._core.release(lease, outcome, run_clock())
-        self._flush()
+        self._carry_out()
         return result
 
     def admit(self, item: RequestAdmissionItem) -> AdmittedAttempt:
@@ -241,12 +216,12 @@ class AdaptiveRequestAdmissionController:
     def model_request_started(self, lease: RequestAdmissionLease) -> None:
         """Record that the call admitted by `lease` goes out."""
         self._core.record_model_request("model_request_started", lease, None, run_clock())
-        self._flush()
+        self._carry_out()
 
     def model_request_completed(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> None:
         """Record that the call admitted by `lease` is over."""
         self._core.record_model_request("model_request_completed", lease, outcome, run_clock())
-        self._flush()
+        self._carry_out()
 
     # Parts
 
@@ -260,7 +235,7 @@ class AdaptiveRequestAdmissionController:
     ) -> RequestAdmissionLease:
         waiter = self._core.enqueue(item, now, deadline=deadline, holder=holder, correlation=correlation)
         try:
-            self._flush()
+            self._carry_out()
         except BaseException:
             self._forget(waiter)
             raise
@@ -272,12 +247,12 @@ class AdaptiveRequestAdmissionController:
                     await self._sleep(waiter)
         except BaseException:
             self._core.record_withdrawal(waiter, "cancellation", trio.current_time())
-            self._flush()
+            self._carry_out()
             raise
         decision = waiter.decision
         if decision is None:
             decision = self._core.record_withdrawal(waiter, "queue_timeout", trio.current_time())
-            self._flush()
+            self._carry_out()
         if isinstance(decision, RequestAdmissionDenied):
             raise RequestAdmissionError(decision)
         return decision
@@ -298,58 +273,9 @@ class AdaptiveRequestAdmissionController:
         elif isinstance(waiter.decision, RequestAdmissionLease):
             self.release(waiter.decision, _ABANDONED)
 
-    def _arm(self) -> float:
-        self._armed = self._core.next_deadline()
-        return self._armed
-
-    @trio.lowlevel.enable_ki_protection
-    def _judge(self, ring: Ring, now: float) -> None:
-        self._armed = -math.inf
-        self._core.judge(ring, now)
-        self._flush()
-
-    @trio.lowlevel.enable_ki_protection
-    def _advance(self, now: float) -> None:
-        self._armed = -math.inf
-        self._core.advance(now)
-        self._flush()
-
-    def _flush_or_abandon(self, lease: RequestAdmissionLease) -> None:
+    def _carry_out_or_abandon(self, lease: RequestAdmissionLease) -> None:
         try:
-            self._flush()
+            self._carry_out()
         except BaseException:
             self.release(lease, _ABANDONED)
             raise
-
-    def _flush(self) -> None:
-        """Carry out what the core left to do."""
-        core, reports = self._core, self._reports
-        while core.rings:
-            ring = core.rings.popleft()
-            if reports is None:
-                core.judge(ring, run_clock())
-            else:
-                reports.send_nowait(ring)
-        if core.woken:
-            woken, core.woken = core.woken, []
-            for waiter in woken:
-                wake(waiter)
-        if reports is not None and core.next_deadline() < self._armed:
-            self._armed = core.next_deadline()
-            reports.send_nowait(None)
-        if core.journal.pending and not self._delivering:
-            self._deliver()
-
-    @trio.lowlevel.disable_ki_protection
-    def _deliver(self) -> None:
-        """Hand events to the sink, in order even if the sink causes more of them."""
-        pending = self._core.journal.pending
-        self._delivering = True
-        try:
-            while pending:
-                self._stream.deliver(pending.popleft())
-        finally:
-            self._delivering = False
-
-
-_FINAL: Final[frozenset[RequestDenialReason]] = frozenset({"shutdown", "hard_policy_denial"})
