@@ -125,3 +125,11 @@ def test_outputs_are_refused_unless_they_begin_with_the_column() -> None:
         GraphNode("b", "cell", ("a",), outputs=())
     with pytest.raises(PipelineError, match="made from scratch and cannot need b"):
         GraphNode("a", "from_scratch", after=("b",))
+
+
+def test_whether_anything_may_run_beside_a_node() -> None:
+    root, b, c = GraphNode("a", "from_scratch"), GraphNode("b", "cell", ("a",)), GraphNode("c", "cell", ("b",))
+    chain = ExecutionGraph([c, b, root])
+    assert [chain.may_run_beside_another(column) for column in "abc"] == [False, False, False]
+    fork = ExecutionGraph([root, b, c, GraphNode("d", "cell", ("b",)), GraphNode("e", "batch", ("c", "d"))])
+    assert [fork.may_run_beside_another(column) for column in "abcde"] == [False, False, True, True, False]

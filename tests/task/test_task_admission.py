@@ -373,6 +373,11 @@ def test_a_view_is_live_and_its_snapshot_is_not() -> None:
     assert view.leased_resources_by_group == {a: {"submission": 1, "x": 2}}
     assert view.running_counts_by_group == {a: 1}
     assert repr(view.resources_available) == "{'submission': 1, 'x': 1}"
+    assert (view.leased_resources.get("x"), view.leased_resources.get("y"), view.leased_resources.get("y", 0)) == (
+        2,
+        None,
+        0,
+    )
     assert frozen.leased_resources == {}
     assert frozen.running_counts_by_group == {}
     controller.release(lease)
@@ -380,6 +385,11 @@ def test_a_view_is_live_and_its_snapshot_is_not() -> None:
     assert frozen.source is None
     with pytest.raises(KeyError):
         view.leased_resources["x"]
+    assert view.leased_resources.get("x", 0) == 0
+    assert view.leased_resources.get("x") is None
+    controller.set_limit("x", 2)
+    acquire(controller, make_task("u", "a", {"x": 2}))
+    assert view.resources_available.get("x", 7) == 0
     with pytest.raises(TypeError):
         view.running_counts_by_group[a] = 1  # type: ignore[index]  # it must not work
 
@@ -479,6 +489,57 @@ def test_debt_and_counters_are_applied_and_repayment_stops_at_zero() -> None:
         policy.acquired = PolicyStateDelta({a: -9})
         assert view.policy_debt_by_group_resource in ({a: 4}, debts)
     assert controller.diagnostics()["seen"] == 2 * 4 + 5
+
+
+def test_a_group_that_runs_nothing_may_owe() -> None:
+    policy = ScriptedPolicy()
+    b = group_key("b")
+    controller = TaskAdmissionController(policy=policy)
+    view = controller.view()
+    policy.acquired = PolicyStateDelta({(b, "x"): 2, (b, "y"): 1})
+    policy.released = PolicyStateDelta({(b, "x"): -2})
+    leases = [acquire(controller, make_task("t", "a"))]
+    assert view.policy_debt_by_group_resource == {(b, "x"): 2, (b, "y"): 1}
+    assert view.snapshot().policy_debt_by_group_resource == view.policy_debt_by_group_resource
+    assert len(view.policy_debt_by_group_resource) == 2
+    assert b not in view.running_counts_by_group
+    assert b not in view.leased_resources_by_group
+    policy.acquired = PolicyStateDelta()
+    leases.append(acquire(controller, make_task("u", "b")))
+    for lease, owed in zip(leases, ({(b, "y"): 1}, {}), strict=True):
+        controller.release(lease)
+        policy.released = PolicyStateDelta({(b, "y"): -5})
+        assert view.policy_debt_by_group_resource == owed
+
+
+def test_a_policy_may_let_another_group_pay() -> None:
+    """A head is asked about again once its group owes more, or less, because of somebody else's task."""
+
+    class Charging(ScriptedPolicy):
+        def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
+            return (item.group.key, "submission") in admission_view.policy_debt_by_group_resource
+
+        def evaluate(
+            self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+        ) -> TaskAdmissionPolicyDecision:
+            return TaskAdmissionPolicyDecision(allowed=not self.standing(item, admission_view))
+
+    policy = Charging()
+    controller = TaskAdmissionController(policy=policy)
+    queue = FairTaskQueue()
+    queue.enqueue([*make_tasks("a", 1), *make_tasks("b", 1), *make_tasks("c", 1)])
+    policy.acquired = PolicyStateDelta({(group_key("b"), "submission"): 1})
+    policy.released = PolicyStateDelta({(group_key("b"), "submission"): -1})
+    leases = [start_next(queue, controller)]
+    policy.acquired = PolicyStateDelta()
+    leases.append(start_next(queue, controller))
+    assert [lease and lease.item.task_id for lease in leases] == ["a0", "c0"]
+    assert start_next(queue, controller) is None
+    assert leases[0] is not None
+    controller.release(leases[0])
+    lease = start_next(queue, controller)
+    assert lease is not None
+    assert lease.item.task_id == "b0"
 
 
 @pytest.mark.parametrize("error", [LookupError("policy"), KeyboardInterrupt()])

@@ -144,6 +144,16 @@ def test_two_groups_at_their_limits_do_not_block_each_other() -> None:
     assert controller.view().running_counts_by_group == {A: 5, B: 5}
 
 
+def test_groups_at_their_limits_wait_for_an_entitled_peer_whatever_amounts_they_ask_for() -> None:
+    queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(20, {"x": 8, "y": 1}))
+    narrow, wide = group_spec("narrow", admitted_limit=1), group_spec("wide", admitted_limit=1)
+    queue.enqueue([*make_tasks(narrow, 3, MODEL), *make_tasks(wide, 3, {"submission": 1, "x": 2})])
+    assert [start_next(queue, controller) is not None for _ in range(2)] == [True, True]
+    queue.enqueue(make_tasks("peer", 2, MODEL))
+    assert names(start_all(queue, controller)) == ["peer0", "peer1", "narrow1", "wide1"]
+    assert controller.explain_blocked(queue.view()).dominant_denial_reasons == {"no_capacity": 2}
+
+
 def test_a_policy_of_another_controller_judges_by_the_heads_it_is_shown() -> None:
     """Classes are its controller's policy's; another policy must not read its own standings out of them."""
     queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10))

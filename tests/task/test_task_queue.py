@@ -9,7 +9,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from task_values import group_key, group_spec, make_task, make_tasks, start_all, start_next
+from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
 from trio_sched._resources.task import SchedulableTask, TaskGroupKey
 from trio_sched._task.config import TaskAdmissionConfig
@@ -297,6 +297,18 @@ def test_a_full_resource_is_not_asked_about_until_units_come_free() -> None:
         queue.commit(selection)
         assert queue.select_next(counting.is_eligible) is None
         assert len(counting.asked) == 1
+
+
+def test_requests_that_lack_the_same_are_looked_at_again_together() -> None:
+    controller = TaskAdmissionController(TaskAdmissionConfig(resource_limits={"x": 3}))
+    queue = FairTaskQueue()
+    queue.enqueue(make_tasks("holder", 3, {"x": 1}))
+    holders = start_all(queue, controller)
+    queue.enqueue([make_task("wide", "wide", {"x": 2}), make_task("narrow", "narrow", {"submission": 1, "x": 1})])
+    assert start_all(queue, controller) == []
+    for holder, started in zip(holders, (["narrow"], [], ["wide"]), strict=True):
+        controller.release(holder)
+        assert names(start_all(queue, controller)) == started
 
 
 @pytest.mark.parametrize("method", ["something_else", "is_eligible"])

@@ -216,6 +216,50 @@ def test_a_new_head_is_counted_anew() -> None:
     assert stage.finish_one() == []
 
 
+def test_only_grants_in_a_row_count() -> None:
+    stage = Stage(3, {"x": 4, "y": 1})
+    fill(stage)
+    stage.enqueue("wide", "wide", X4)
+    stage.finish_one()
+    stage.finish_one()
+    stage.queue.discard("wide")
+    assert stage.finish_one()
+    stage.enqueue("wide", "wide", X4)
+    passed = 0
+    while stage.finish_one():
+        passed += 1
+    assert passed == 3
+
+
+def test_a_peer_whose_units_are_reserved_for_another_does_not_compete() -> None:
+    """However it is asked: of the live view, of its snapshot, and of views that show nothing but facts."""
+    stage = Stage(1)
+    capped = group_spec("capped", admitted_limit=1)
+    stage.enqueue("running", capped, {"submission": 1, "x": 1})
+    for _ in range(3):
+        stage.small()
+    stage.start()
+    stage.enqueue("wide", group_spec("wide", admitted_limit=1), {"submission": 1, "x": 3})
+    assert stage.finish_one() == ["s4"]
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide"]
+    stage.controller.release(stage.running.pop())
+    own = stage.controller.try_acquire(make_task("own", capped), stage.queue.view())
+    assert isinstance(own, TaskAdmissionLease)
+    stage.queue.enqueue([make_task("more", capped), make_task("peer", "peer", X1)])
+    item = make_task("more", group_spec("capped", admitted_limit=1), X1)
+    view, admission = stage.queue.view(), stage.controller.view()
+    policy = stage.controller.policy
+    for queue_view in (view, view.snapshot()):
+        for admission_view in (admission, admission.snapshot()):
+            assert policy.evaluate(item, queue_view, admission_view).allowed
+    # Two more units come free. Now those of the reservation are free to whom they are kept for, and to nobody else.
+    stage.controller.release(stage.running.pop())
+    stage.controller.release(stage.running.pop())
+    for queue_view in (view, view.snapshot()):
+        for admission_view in (admission, admission.snapshot()):
+            assert not policy.evaluate(item, queue_view, admission_view).allowed
+
+
 def test_a_reservation_that_helps_nobody_is_suspended() -> None:
     """Its group may not borrow so much, even alone: gathering units for it would block the others for ever."""
     terms = BoundedBorrowTaskAdmissionPolicyConfig({(group_key("wide"), "x"): 0})
@@ -264,6 +308,8 @@ def test_a_queue_that_hides_its_controller_counts_alike() -> None:
     def run(*, hidden: bool) -> list[str]:
         stage = Stage(2)
         fill(stage)
+        # A queue that nobody has ever asked about that controller.
+        stage.queue = FairTaskQueue()
         stage.enqueue("w0", "w0", X4)
         stage.enqueue("w1", "w1", X4)
         controller = stage.controller
