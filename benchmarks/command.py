@@ -25,10 +25,10 @@ from benchmarks.errors import BenchmarkError, UsageError
 from benchmarks.inputs import MEASURED_ITERATIONS, Inputs, Value
 from benchmarks.machine import command_line, load_average, machine, noise
 from benchmarks.measuring import measure
-from benchmarks.plots import draw, require_plotting
+from benchmarks.plots import require_plotting
+from benchmarks.reports import write_report
 from benchmarks.scenarios import ALL, Scenario
 from benchmarks.schema import check_file, findings
-from benchmarks.summary import markdown, write_csv
 
 __all__ = ["main"]
 
@@ -77,8 +77,7 @@ def _run(given: Sequence[str]) -> int:
 def _measure(scenario: Scenario, profile: str, inputs: Inputs, given: Sequence[str], *, plots: bool) -> list[str]:
     """Run one scenario, write its artifact, print its summary; what failed."""
     environments.WORKSPACE.mkdir(parents=True, exist_ok=True)
-    if inputs.beside is None:
-        inputs = attrs.evolve(inputs, beside=scenario.beside)
+    inputs = scenario.chosen(inputs)
     specs = dict.fromkeys((inputs.candidate, inputs.baseline, *(inputs.beside or ())))
     with tempfile.TemporaryDirectory(dir=environments.WORKSPACE, prefix="run-") as scratch:
         candidates = [open_candidate(spec, Path(scratch), peer_needs=scenario.peer_needs) for spec in specs]
@@ -92,7 +91,12 @@ def _measure(scenario: Scenario, profile: str, inputs: Inputs, given: Sequence[s
             progress=lambda text: print(text, file=sys.stderr, flush=True),
         )
     named = dict(zip(specs, candidates, strict=True))
-    recorded = {**inputs.recorded(profile), "baseline": named[inputs.baseline].name, "candidate": candidates[0].name}
+    recorded: dict[str, object] = {
+        **inputs.recorded(profile),
+        "baseline": named[inputs.baseline].name,
+        "candidate": candidates[0].name,
+        **({"remark": scenario.remark} if scenario.remark and profile != "smoke" else {}),
+    }
     steadiness = noise([each.calibration_seconds for each in found.iterations], before, load_average())
     artifact = Artifact(
         scenario_id=scenario.scenario_id,
@@ -117,11 +121,9 @@ def _measure(scenario: Scenario, profile: str, inputs: Inputs, given: Sequence[s
         candidate_shas={candidate.name: candidate.sha for candidate in candidates},
     )
     name = f"{scenario.scenario_id}-{profile}"
-    write_artifact(artifact, inputs.output / f"{name}.json")
-    write_csv(artifact, inputs.output / f"{name}.csv")
-    text = markdown(artifact, scenario, draw(artifact, scenario, inputs.output, name) if plots else ())
-    (inputs.output / f"{name}.md").write_text(text, encoding="utf-8")
-    print(text)
+    path = inputs.output / f"{name}.json"
+    write_artifact(artifact, path)
+    print(write_report(path, plots=plots))
     return [f"{name}: {finding}" for finding in findings(artifact)] + [
         f"{name}: budget {verdict.budget_id} missed: {verdict.value:.3g} instead of {verdict.claim}"
         for verdict in artifact.derived_metrics.budgets
@@ -156,7 +158,7 @@ def _provider_script(scenario: Scenario, profile: str, inputs: Inputs) -> JsonOb
 
 
 def _inputs(options: argparse.Namespace) -> Inputs:
-    if options.iterations < 1 or options.warm_ups < 0:
+    if (options.iterations is not None and options.iterations < 1) or options.warm_ups < 0:
         raise UsageError("--iterations must be at least 1, and --warm-ups at least 0")
     inputs = Inputs(
         baseline=options.baseline if options.against is None else f"ref:{options.against}",
@@ -211,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--beside", action="append", help="who else takes part, again for more; unless given, the scenario's choice")
     add("--axis", action="append", default=[], metavar="NAME=VALUES", help="values of one axis, such as groups=1,8")
     add("--warm-ups", type=int, default=1)
-    add("--iterations", type=int, default=MEASURED_ITERATIONS)
+    add("--iterations", type=int, help=f"{MEASURED_ITERATIONS} unless a scenario says otherwise")
     add("--seed", type=int, default=0, help="of the order in which candidates take turns")
     add("--output", type=Path, default=Path("out/benchmarks"))
     add("--without-plots", action="store_true", help="no charts in the summary; smoke never has any")

@@ -22,6 +22,8 @@ __all__ = ["OTHERS", "PEER", "ROOT", "checkout_sha", "copy_of", "peer_python", "
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKSPACE = ROOT / ".nox" / "candidates"
+RESULTS_ASIDE = ":!benchmarks/results"
+"""What git does not look at: artifacts are no part of what is measured."""
 PEER = ("data-designer-engine==0.9.7", "data-designer-config==0.9.7")
 """Installed without their dependencies: queue, admission and request admission need the standard library alone."""
 OTHERS: Mapping[str, tuple[str, ...]] = {
@@ -49,7 +51,7 @@ def copy_of(folder: Path, *, package: Path | None = None, ref: str | None = None
 def checkout_sha(checkout: Path) -> str:
     """The commit of a checkout, with `-dirty` where the package or the harness differ from it."""
     sha = _git(checkout, "rev-parse", "HEAD").decode().strip()
-    changes = _git(checkout, "status", "--porcelain", "--", "trio_sched", "benchmarks").strip()
+    changes = _git(checkout, "status", "--porcelain", "--", "trio_sched", "benchmarks", RESULTS_ASIDE).strip()
     return f"{sha}-dirty" if changes else sha
 
 

@@ -13,12 +13,12 @@ __all__ = ["MEASURED_ITERATIONS", "OPTIONAL", "Inputs", "Value"]
 
 Value = str | int
 MEASURED_ITERATIONS = 5
-"""The least number of measured iterations of which anything is claimed."""
+"""The least number of measured iterations of which anything is claimed, unless a scenario says why it has less."""
 
 
 @attrs.frozen
 class Inputs:
-    """What to run. `axes` narrows or replaces the values of a scenario's axes; None `beside` is its choice."""
+    """What to run. `axes` narrows or replaces a scenario's axes; `beside` and `iterations` are its choice if None."""
 
     baseline: str = "peer"
     candidate: str = "here"
@@ -26,7 +26,7 @@ class Inputs:
     against: str | None = None
     axes: Mapping[str, tuple[Value, ...]] = attrs.field(factory=dict[str, tuple[Value, ...]])
     warm_ups: int = 1
-    iterations: int = MEASURED_ITERATIONS
+    iterations: int | None = None
     seed: int = 0
     output: Path = Path("out/benchmarks")
     records: int | None = None

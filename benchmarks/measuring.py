@@ -56,9 +56,10 @@ def measure(
 ) -> Measurements:
     """Run every point at every candidate; the first candidate is the one under judgement."""
     found = Measurements(judged=candidates[0].name)
+    rounds = scenario.iterations if inputs.iterations is None else inputs.iterations
     if smoke:
         progress(f"{scenario.scenario_id}: counted at {len(points)} points")
-        _count(scenario, points, candidates[0], inputs, found)
+        _count(scenario, points, candidates[0], inputs, rounds, found)
         return found
     rng = random.Random(inputs.seed)
     for block, members in itertools.groupby(
@@ -76,16 +77,16 @@ def measure(
                 for _, workers in teams:
                     for worker in workers:
                         worker.iterate(warm_up=True)
-            for index in range(inputs.iterations):
+            for index in range(rounds):
                 for point, workers in teams:
                     for worker in rng.sample(workers, len(workers)):
                         found.take(worker.candidate.name, point, index, worker.iterate(warm_up=False))
-                progress(f"  iteration {index + 1} of {inputs.iterations}")
+                progress(f"  iteration {index + 1} of {rounds}")
     return found
 
 
 def _count(
-    scenario: Scenario, points: Sequence[Point], candidate: Candidate, inputs: Inputs, found: Measurements
+    scenario: Scenario, points: Sequence[Point], candidate: Candidate, inputs: Inputs, rounds: int, found: Measurements
 ) -> None:
     """Run every point the given number of times, with a worker for each processor, each for its part of the points."""
     workload = scenario.workloads.get(candidate.kind)
@@ -99,7 +100,7 @@ def _count(
             for point in part:
                 runtime = worker.prepare(workload, scenario.params(inputs, point, True))
                 found.runtimes[candidate.name] = JsonObject(runtime)
-                answers.append([worker.iterate(warm_up=False) for _ in range(inputs.iterations)])
+                answers.append([worker.iterate(warm_up=False) for _ in range(rounds)])
         return answers
 
     with ThreadPoolExecutor(workers) as pool:

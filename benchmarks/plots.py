@@ -19,7 +19,7 @@ from benchmarks.scenarios.scenario import Chart, Scenario
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw", "require_plotting"]
+__all__ = ["charts_of", "draw", "require_plotting"]
 
 SIZE: Final = (7.0, 4.0)
 COLOURS: Final = ("#0072b2", "#d55e00", "#555555", "#009e73", "#cc79a7", "#e69f00")
@@ -44,19 +44,23 @@ def draw(artifact: Artifact, scenario: Scenario, folder: Path, name: str) -> lis
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    drawn: list[tuple[Chart, Path]] = []
-    for number, chart in enumerate(scenario.charts, 1):
-        lines = list(_lines(artifact, chart))
-        if not lines:
-            continue
+    drawn = charts_of(artifact, scenario, folder, name)
+    for chart, path in drawn:
         # Text stays text, and two runs on equal figures give equal files.
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10}):
             figure = Figure(figsize=SIZE, layout="constrained")
-            _chart(figure.subplots(), chart, lines, artifact)
-            path = folder / f"{name}-{number}.svg"
+            _chart(figure.subplots(), chart, list(_lines(artifact, chart)), artifact)
             figure.savefig(path, metadata={"Date": None, "Creator": None})
-        drawn.append((chart, path))
     return drawn
+
+
+def charts_of(artifact: Artifact, scenario: Scenario, folder: Path, name: str) -> list[tuple[Chart, Path]]:
+    """The charts that `draw` would write, and their files."""
+    return [
+        (chart, folder / f"{name}-{number}.svg")
+        for number, chart in enumerate(scenario.charts, 1)
+        if any(_lines(artifact, chart))
+    ]
 
 
 def _lines(artifact: Artifact, chart: Chart) -> Iterator[tuple[str, tuple[object, ...], list[Summary]]]:

@@ -15,7 +15,7 @@ from cattrs import transform_error
 
 from benchmarks.artifact import ARTIFACT_SCHEMA_VERSION, Artifact, read_artifact
 from benchmarks.deriving import derive
-from benchmarks.inputs import MEASURED_ITERATIONS
+from benchmarks.scenarios import ALL
 from benchmarks.series import key_of
 
 __all__ = ["check_file", "findings"]
@@ -39,6 +39,9 @@ def findings(artifact: Artifact) -> Iterator[str]:
     for name in ("scenario_id", "scenario_version", "harness_version", "baseline_sha", "candidate_sha"):
         if not getattr(artifact, name):
             yield f"{name} is empty"
+    if artifact.scenario_id not in ALL:
+        yield f"there is no scenario {artifact.scenario_id!r}"
+        return
     if not artifact.iterations:
         yield "there are no iterations"
         return
@@ -65,8 +68,9 @@ def _rounds(artifact: Artifact) -> Iterator[str]:
             yield f"the iterations of {candidate} are not numbered from 0 without a gap: {sorted(indices)}"
     if len({len(indices) for indices in rounds.values()}) > 1:
         yield "the candidates do not have equally many iterations"
-    if artifact.inputs.get("profile") != "smoke" and min(map(len, rounds.values())) < MEASURED_ITERATIONS:
-        yield f"fewer than {MEASURED_ITERATIONS} measured iterations"
+    least = ALL[artifact.scenario_id].iterations
+    if artifact.inputs.get("profile") != "smoke" and min(map(len, rounds.values())) < least:
+        yield f"fewer than {least} measured iterations"
     if [each.order for each in artifact.iterations] != list(range(len(artifact.iterations))):
         yield "the order of the iterations is not the order in which they are listed"
     unknown = {each.candidate for each in artifact.iterations} - artifact.candidate_shas.keys()

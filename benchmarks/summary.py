@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,28 +12,27 @@ from benchmarks.figures import Figures
 from benchmarks.scenarios.scenario import Chart, Headline, Scenario
 from benchmarks.series import PointKey, key_of
 
-__all__ = ["markdown", "write_csv"]
+__all__ = ["csv_lines", "markdown", "plain", "table"]
 
 
-def write_csv(artifact: Artifact, path: Path) -> None:
+def csv_lines(artifact: Artifact) -> str:
     """The figures of every metric, one line each."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file)
+    text = io.StringIO()
+    lines = csv.writer(text)
+    lines.writerow(["candidate", *_axes(artifact), "metric", "mean", "p50", "p95", "min", "max", "sd", "iterations"])
+    for each in artifact.derived_metrics.summaries:
+        figures = each.figures
+        numbers = (figures.mean, figures.p50, figures.p95, figures.minimum, figures.maximum)
         lines.writerow(
-            ["candidate", *_axes(artifact), "metric", "mean", "p50", "p95", "min", "max", "sd", "iterations"]
+            [
+                each.candidate,
+                *each.point.values(),
+                each.metric,
+                *(f"{number:.6g}" for number in (*numbers, figures.standard_deviation)),
+                figures.iterations,
+            ]
         )
-        for each in artifact.derived_metrics.summaries:
-            figures = each.figures
-            numbers = (figures.mean, figures.p50, figures.p95, figures.minimum, figures.maximum)
-            lines.writerow(
-                [
-                    each.candidate,
-                    *each.point.values(),
-                    each.metric,
-                    *(f"{number:.6g}" for number in (*numbers, figures.standard_deviation)),
-                    figures.iterations,
-                ]
-            )
+    return text.getvalue()
 
 
 def markdown(artifact: Artifact, scenario: Scenario, charts: Sequence[tuple[Chart, Path]] = ()) -> str:
@@ -64,6 +64,8 @@ def _who(artifact: Artifact) -> str:
         f"- iterations to warm up: {artifact.inputs['warm_ups']}",
         f"- command: `{' '.join(artifact.environment.command_line)}`",
     ]
+    if "remark" in artifact.inputs:
+        lines.append(f"- remark: {artifact.inputs['remark']}")
     if derived.noise is not None:
         lines.append(f"- noise: {derived.noise.note}")
     return "\n".join(lines)
@@ -82,7 +84,7 @@ def _headline(artifact: Artifact, headline: Headline) -> str:
         if each.metric != headline.metric:
             continue
         ratio = ratios.get((key_of(each.point), each.candidate))
-        ahead = "" if ratio is None else f"{_plain(ratio.ratio.mean)} ×"
+        ahead = "" if ratio is None else f"{plain(ratio.ratio.mean)} ×"
         if ratio is not None and ratio.ahead == "inconclusive":
             ahead += " (inconclusive)"
         rows.append([*map(_count, each.point.values()), each.candidate, *_columns(each.figures), ahead])
@@ -95,7 +97,7 @@ def _headline(artifact: Artifact, headline: Headline) -> str:
         points.setdefault(key_of(each.point), len(points))
     axes = len(_axes(artifact))
     rows.sort(key=lambda row: (_place(row[:axes], points), order[row[axes]]))
-    return f"## {headline.title}, in {headline.unit}\n\n" + _table(heads, rows, words=axes + 1)
+    return f"## {headline.title}, in {headline.unit}\n\n" + table(heads, rows, words=axes + 1)
 
 
 def _place(cells: Sequence[str], points: dict[PointKey, int]) -> int:
@@ -109,12 +111,12 @@ def _budgets(verdicts: Sequence[BudgetVerdict]) -> str:
         [
             each.step,
             each.claim,
-            "" if each.value is None else _plain(each.value),
+            "" if each.value is None else plain(each.value),
             each.note if each.verdict is None else _words(each),
         ]
         for each in verdicts
     ]
-    return "## Budgets\n\n" + _table(["step", "budget", "measured", "verdict"], rows, words=1)
+    return "## Budgets\n\n" + table(["step", "budget", "measured", "verdict"], rows, words=1)
 
 
 def _words(verdict: BudgetVerdict) -> str:
@@ -131,7 +133,7 @@ def _gates(artifact: Artifact) -> str:
         ]
         for gate in artifact.derived_metrics.gates
     ]
-    return "## Gates\n\n" + _table(["gate", "verdict"], rows, words=2) if rows else ""
+    return "## Gates\n\n" + table(["gate", "verdict"], rows, words=2) if rows else ""
 
 
 def _charts(charts: Sequence[tuple[Chart, Path]]) -> str:
@@ -156,10 +158,11 @@ def _axes(artifact: Artifact) -> list[str]:
 
 def _columns(figures: Figures) -> list[str]:
     numbers = (figures.mean, figures.p50, figures.p95, figures.minimum, figures.maximum, figures.standard_deviation)
-    return [_plain(number) for number in numbers]
+    return [plain(number) for number in numbers]
 
 
-def _plain(number: float) -> str:
+def plain(number: float) -> str:
+    """A figure as people read it: three digits where that is enough."""
     if number >= 100:
         return f"{number:,.0f}"
     return f"{number:.1f}" if number >= 10 else f"{number:.2f}"
@@ -169,7 +172,7 @@ def _count(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> str:
     """A Markdown table; the columns from number `words` on hold numbers."""
     rule = ["---" if place < words else "---:" for place in range(len(heads))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))

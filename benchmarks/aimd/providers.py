@@ -31,6 +31,10 @@ class Schedule:
         """The same value for ever."""
         return cls(((0.0, value),))
 
+    def at(self, moment: float) -> int:
+        """The value that is in force."""
+        return next(value for since, value in reversed(self.steps) if since <= moment)
+
     def integral(self, start: float, end: float) -> float:
         """Value times seconds between two times."""
         ends = [since for since, _ in self.steps[1:]] + [end]
@@ -47,6 +51,11 @@ class CallTime:
     mean: float = 1.0
     sigma: float = 0.3
     shortest: float = 0.05
+
+    @property
+    def residual(self) -> float:
+        """How long a call that is in flight at some moment has still to run, on average; `shortest` is neglected."""
+        return (self.mean**2 + self.sigma**2) / (2 * self.mean)
 
     def draw(self, rng: random.Random) -> float:
         """One call's time."""

@@ -1,11 +1,13 @@
 """The scripted providers of family 7, and what is measured at each.
 
 A scenario is a function of a client factory, a seed and a span, so that the same code measures this project's rule, the
-peer's and a fixed limit. Measures have these names, and a scenario has those that mean something there:
+peer's and a fixed limit. Measures have these names. Every scenario has the first two, and of the others those that mean
+something there: where a provider counts calls, for one, there is no number of calls at once to settle at.
 
     utilisation      of what the provider offered while measured: call-seconds, or calls where it counts calls
     refused          share of the measured calls that were refused
-    settle_seconds   until the limit first is within 10 % of what the provider takes
+    settle_seconds   until the limit first is within 10 % of what the provider takes; of two clients, both limits
+                     together, from when the second joins
     recover_seconds  after the provider takes more again, until the limit is at 90 % of it; infinite if never
     jain             Jain's fairness index of the calls that two clients of ours got through, 1 is even
     against_hint     calls sent while a pause that the provider had asked for was not over
@@ -71,6 +73,17 @@ def settled_at(party: Party, capacity: int, since: float = 0.0) -> float:
     return _first(party, since, lambda limit: 0.9 * capacity <= limit <= 1.1 * capacity)
 
 
+def settled_along(capacity: Schedule, until: float, *parties: Party) -> float:
+    """When the limits together first were within 10 % of what the provider took then; parties that join later count."""
+    joined = max(party.joins_at for party in parties)
+    moments = {since for since, _ in capacity.steps} | {moment for party in parties for moment, _ in party.limits}
+    for moment in sorted({joined, *(each for each in moments if joined < each < until)}):
+        takes, limit = capacity.at(moment), sum(party.limit_at(moment) for party in parties)
+        if 0.9 * takes <= limit <= 1.1 * takes:
+            return moment
+    return math.inf
+
+
 def reached_at(party: Party, capacity: int, since: float) -> float:
     """When the limit first was at least 90 % of `capacity`, from `since` on."""
     return _first(party, since, lambda limit: limit >= 0.9 * capacity)
@@ -130,7 +143,10 @@ def step_up(before: int, after: int) -> Callable[[ClientFactory, int, Span], Mea
 
     def run(make: ClientFactory, seed: int, span: Span) -> Measures:
         party, measures = _one_step(before, after)(make, seed, span)
-        return measures | {"recover_seconds": reached_at(party, after, span.middle) - span.middle}
+        return measures | {
+            "settle_seconds": settled_at(party, before),
+            "recover_seconds": reached_at(party, after, span.middle) - span.middle,
+        }
 
     return run
 
@@ -154,7 +170,11 @@ def _sawtooth(make: ClientFactory, seed: int, span: Span) -> Measures:
     )
     party = Party(make(cap=HEADROOM * high))
     simulate(ConcurrencyProvider(capacity), [party], seed=seed, until=span.end, measured_from=span.start)
-    return {"utilisation": utilisation(capacity, span, party), "refused": refused(party)}
+    return {
+        "utilisation": utilisation(capacity, span, party),
+        "refused": refused(party),
+        "settle_seconds": settled_along(capacity, span.end, party),
+    }
 
 
 def _bursty_neighbour(make: ClientFactory, seed: int, span: Span) -> Measures:
@@ -167,6 +187,7 @@ def _bursty_neighbour(make: ClientFactory, seed: int, span: Span) -> Measures:
     return {
         "utilisation": party.call_seconds / (offered - neighbour.call_seconds),
         "refused": refused(party),
+        "settle_seconds": settled_at(party, 32),
         "neighbour": neighbour.call_seconds / (16 * bursts.on_seconds(span.start, span.end)),
     }
 
@@ -191,8 +212,12 @@ def _storms(make: ClientFactory, seed: int, span: Span) -> Measures:
     provider = ConcurrencyProvider(16, storms=storms)
     party = Party(make(cap=16))
     simulate(provider, [party], seed=seed, until=span.end, measured_from=span.start)
+    # Calls that a storm finds in flight end as they would have.
+    lost = sum(min(end, span.end) - start - provider.call_time.residual for start, end in storms if start >= span.start)
     return {
+        "utilisation": party.call_seconds / (16 * (span.end - span.start - lost)),
         "refused": refused(party),
+        "recover_seconds": max(reached_at(party, 16, end) - end for _, end in storms if end < span.end),
         "lowest_limit": float(min(limit for _, limit in party.limits)),
         "decreases": float(_decreases(party)),
     }
@@ -206,6 +231,7 @@ def _flood(make: ClientFactory, seed: int, span: Span) -> Measures:
     return {
         "utilisation": utilisation(provider.capacity, span, party),
         "refused": refused(party),
+        "settle_seconds": settled_at(party, 16),
         "recover_seconds": reached_at(party, 16, start + 10.0) - start - 10.0,
         "lowest_limit": float(min(limit for _, limit in party.limits)),
     }
@@ -258,6 +284,7 @@ def _two_of_ours(joins_at: float) -> Callable[[ClientFactory, int, Span], Measur
         return {
             "utilisation": utilisation(provider.capacity, span, *parties),
             "refused": refused(*parties),
+            "settle_seconds": settled_along(provider.capacity, span.end, *parties) - joins_at,
             "jain": sum(got) ** 2 / (len(got) * sum(share * share for share in got)),
         }
 

@@ -35,6 +35,8 @@ SCALING = Scenario(
         Chart("task_cpu_us", "records", "A task of a whole run, by rows", "rows", "µs"),
         Chart("peak_memory_bytes", "records", "Most memory of a whole run, by rows", "rows", "MB", per=MEGABYTE),
     ),
+    iterations=3,
+    remark="three iterations are enough: a hundred thousand rows take the peer more than a minute",
     accepts=frozenset({"buffer_size", "row_group_concurrency", "task_capacity"}),
     peer_needs=pipeline.PEER_NEEDS,
 )

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import attrs
 
-from benchmarks.inputs import Inputs, Value
+from benchmarks.inputs import MEASURED_ITERATIONS, Inputs, Value
 from benchmarks.workloads.outcome import Json
 
 __all__ = ["Chart", "Headline", "Kind", "Point", "Scenario", "grid"]
@@ -65,7 +65,8 @@ class Scenario:
     does not run a point. block: points with the same value take turns with each other. peer_needs: what the peer's
     environment must have besides the peer itself. beside: who takes part besides candidate and baseline, unless the
     command line says. provider_script, clock_script: what the providers of a point and the clock do, where a scenario
-    has such. charts: what the summary draws.
+    has such. charts: what the summary draws. iterations: how often it is measured unless the command line says, and the
+    least that an artifact must have. remark: what its artifact says of how it is measured.
     """
 
     scenario_id: str
@@ -85,6 +86,16 @@ class Scenario:
     provider_script: Callable[[Inputs, Point], dict[str, Json]] | None = None
     clock_script: Callable[[Inputs], dict[str, Json]] | None = None
     charts: tuple[Chart, ...] = ()
+    iterations: int = MEASURED_ITERATIONS
+    remark: str = ""
+
+    def chosen(self, inputs: Inputs) -> Inputs:
+        """The inputs with this scenario's choices where none were given."""
+        return attrs.evolve(
+            inputs,
+            beside=self.beside if inputs.beside is None else inputs.beside,
+            iterations=self.iterations if inputs.iterations is None else inputs.iterations,
+        )
 
     def points(self, profile: str, inputs: Inputs) -> tuple[Point, ...]:
         """The points of a profile. Given axes replace the full grid's, and narrow what the other profiles name."""

@@ -77,6 +77,10 @@ TASKS = Scenario(
         Headline("full_cycle_and_nothing_us", "both together (p50)"),
         Headline("capped_cycle_us", "cycle with every other group refused by the policy (p50)"),
     ),
+    remark=(
+        "with everything held, cycles go unmeasured until every group was served, for a second at most; their number "
+        "is in the artifact as full_cycles_unmeasured"
+    ),
     accepts=frozenset({"task_capacity"}),
     skips=skips,
     block=block,

@@ -7,10 +7,11 @@ from itertools import pairwise
 
 import pytest
 
+from benchmarks.aimd.clients import FixedClient
 from benchmarks.aimd.ours import Tuning, controllers, in_simulated_time, rules
-from benchmarks.aimd.providers import ConcurrencyProvider
+from benchmarks.aimd.providers import ConcurrencyProvider, Schedule
 from benchmarks.aimd.results import ControlLine
-from benchmarks.aimd.scenarios import FULL, SCENARIOS, ClientFactory, Span, reached_at, settled_at
+from benchmarks.aimd.scenarios import FULL, SCENARIOS, ClientFactory, Span, reached_at, settled_along, settled_at
 from benchmarks.aimd.simulator import Answer, Client, Party, simulate
 from benchmarks.aimd.sweep import CHOSEN, grid, measure, slices, sweep
 from trio_sched.lowlevel import RequestAdmissionTuningConfig
@@ -82,7 +83,8 @@ def test_the_rule_alone_decides_as_the_whole_controller_does(
 
 def test_storms_of_503_leave_the_limit_alone() -> None:
     measures = SCENARIOS["storms_503"].run(rules(CHOSEN), 1, SHORT)
-    assert measures == {"refused": 0.0, "lowest_limit": 16.0, "decreases": 0.0}
+    assert measures.pop("utilisation") == pytest.approx(1, abs=0.02)
+    assert measures == {"refused": 0.0, "recover_seconds": 0.0, "lowest_limit": 16.0, "decreases": 0.0}
 
 
 def test_a_storm_between_rate_limits_lowers_nothing_either() -> None:
@@ -104,6 +106,27 @@ def test_two_clients_come_to_share_evenly() -> None:
     measures = SCENARIOS["two_clients"].run(rules(CHOSEN), 1, FULL)
     assert measures["jain"] > 0.99
     assert measures["utilisation"] > 0.95
+
+
+@pytest.mark.parametrize("name", sorted(SCENARIOS.keys() - {"large_512"}))
+def test_utilisation_and_refused_share_are_measured_at_every_provider(name: str) -> None:
+    measures = SCENARIOS[name].run(rules(CHOSEN), 1, SHORT)
+    assert 0 < measures["utilisation"] <= 1.02
+    assert 0 <= measures["refused"] < 1
+
+
+def test_two_limits_settle_together_once_the_second_has_joined() -> None:
+    early, late = Party(FixedClient(8)), Party(FixedClient(8), joins_at=5.0)
+    early.limits, late.limits = [(0.0, 16), (7.0, 8)], [(5.0, 24), (9.0, 9)]
+    capacity = Schedule(((0.0, 16), (20.0, 32)))
+    assert settled_along(capacity, 30.0, early, late) == 9.0
+    assert settled_along(capacity, 8.0, early, late) == math.inf
+
+
+def test_a_limit_settles_where_the_provider_comes_to_it() -> None:
+    party = Party(FixedClient(24))
+    party.limits = [(0.0, 24)]
+    assert settled_along(Schedule(((0.0, 16), (20.0, 25))), 30.0, party) == 20.0
 
 
 def test_a_ramp_spares_the_first_refusals() -> None:

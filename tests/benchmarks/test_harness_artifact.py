@@ -9,7 +9,8 @@ import attrs
 import pytest
 from harness_samples import artifact, rounds
 
-from benchmarks.artifact import Artifact, Iteration, TimelineEntry, read_artifact, write_artifact
+from benchmarks.artifact import Artifact, DerivedMetrics, Iteration, TimelineEntry, read_artifact, write_artifact
+from benchmarks.deriving import derive
 from benchmarks.schema import check_file, findings
 
 RUN = rounds(peer=[70_000.0] * 5, here=[50.0] * 5, floor=[20.0] * 5)
@@ -203,6 +204,10 @@ def a_root_in_debt(document: Any) -> None:
     document["iterations"][1]["metrics"] |= {"root_over_admission_while_others_wait": 1.0}
 
 
+def an_unknown_scenario(document: Any) -> None:
+    document["scenario_id"] = "surprise"
+
+
 def somebody_unknown(document: Any) -> None:
     del document["candidate_shas"]["floor"]
 
@@ -220,6 +225,7 @@ def somebody_unknown(document: Any) -> None:
         (an_unknown_verdict, "@ artifact.derived_metrics.comparisons[0].ahead"),
         (another_version, "artifact_schema_version is '0', not '1'"),
         (no_sha, "candidate_sha is empty"),
+        (an_unknown_scenario, "there is no scenario 'surprise'"),
         (no_iterations, "there are no iterations"),
         (too_few_iterations, "fewer than 5 measured iterations"),
         (one_missing, "the candidates do not have equally many iterations"),
@@ -246,6 +252,17 @@ def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.json"
     path.write_text("no", encoding="utf-8")
     assert check_file(path)[0].startswith("it is no JSON: ")
+
+
+def test_a_scenario_says_how_few_iterations_are_enough() -> None:
+    one = rounds(here=[50.0])
+    assert "fewer than 5 measured iterations" in list(findings(artifact(one)))
+    assert list(findings(attrs.evolve(artifact(one), scenario_id="soak", derived_metrics=derived_of(one)))) == []
+
+
+def derived_of(iterations: tuple[Iteration, ...]) -> DerivedMetrics:
+    inputs = artifact(iterations).inputs
+    return derive("soak", iterations, inputs=inputs, skipped=(), noise=None)
 
 
 def test_smoke_needs_no_five_iterations_but_equal_counts() -> None:

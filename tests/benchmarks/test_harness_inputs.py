@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.errors import UsageError
-from benchmarks.inputs import Inputs
-from benchmarks.scenarios import ALL
+from benchmarks.inputs import MEASURED_ITERATIONS, Inputs
+from benchmarks.scenarios import ALL, Scenario
 
 TASKS, REQUESTS = ALL["tasks"], ALL["requests"]
 
@@ -68,3 +68,16 @@ def test_what_is_recorded_names_no_folder() -> None:
     assert recorded["task_capacity"] == 5
     assert "records" not in recorded
     assert "/" not in str(recorded)
+
+
+def test_a_scenario_chooses_what_was_not_given() -> None:
+    assert REQUESTS.chosen(Inputs()).iterations == MEASURED_ITERATIONS
+    assert REQUESTS.chosen(Inputs()).beside == ("floor", "asyncio", "anyio", "aiometer")
+    assert ALL["soak"].chosen(Inputs()).iterations == 1
+    assert ALL["soak"].chosen(Inputs(iterations=2, beside=())).iterations == 2
+    assert ALL["soak"].chosen(Inputs(beside=())).beside == ()
+
+
+@pytest.mark.parametrize("scenario", ALL.values(), ids=list(ALL))
+def test_fewer_iterations_have_their_reason(scenario: Scenario) -> None:
+    assert scenario.iterations >= MEASURED_ITERATIONS or "enough" in scenario.remark
