@@ -8,12 +8,12 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "trio_sched"
 
 LAYERS: list[set[str]] = [
-    {"_version", "_errors", "_validation", "_blocking", "_unwrap", "_extras", "_lazy", "metadata"},
+    {"_version", "_errors", "_validation", "_blocking", "_unwrap", "_extras", "_lazy", "_given", "metadata"},
     {"_generator", "_resources"},
     {"_events"},
     {"_fair", "_classify", "_retry_hints"},
     {"_task", "_request"},
-    {"_client", "_executor", "_capacity", "_observe"},
+    {"_client", "_client_pools", "_executor", "_capacity", "_observe"},
     {"_scheduler"},
     {"_pipeline"},
     {"_cli", "_testing"},

@@ -26,6 +26,7 @@ __all__ = [
     "CapacityValue",
     "CapacityValueSource",
     "RowGroupAdmissionPlan",
+    "WorkerThreadsPlan",
     "plain",
 ]
 
@@ -65,6 +66,13 @@ class CapacityValue(Generic[T]):
                 f"given if, and only if, value is None: {self.value!r}",
             )
 
+    @property
+    def required(self) -> T:
+        """The value. Raises `InvalidValueError` where it is missing."""
+        if self.value is None:
+            raise InvalidValueError("CapacityValue.value", None, f"there, but is missing: {self.missing_reason}")
+        return self.value
+
 
 @attrs.frozen
 class RowGroupAdmissionPlan:
@@ -72,27 +80,42 @@ class RowGroupAdmissionPlan:
 
     mode: Literal["fixed", "adaptive"]
     concurrency: CapacityValue[int]
+    max_admitted_rows: CapacityValue[int]
     target: int | None = None
     observed_in_flight: int | None = None
     observed_target: int | None = None
-    max_admitted_rows: int | None = None
     blocked_reasons: Mapping[str, int] = attrs.field(factory=dict[str, int])
 
 
 @attrs.frozen
+class WorkerThreadsPlan:
+    """How many worker threads may be at work at once: for files, and for sync columns and processors."""
+
+    files: CapacityValue[int]
+    sync_columns: CapacityValue[int]
+
+
+@attrs.frozen
 class AsyncCapacityConfigured:
-    """What was in force from the start."""
+    """What was in force from the start. What differs by endpoint or resource has a source for each.
+
+    transport_pool_limits: connections that the clients of an endpoint may open; it sizes transport and admits nothing.
+    A pool that several endpoints share counts in full for each. worker_threads, open_files: of this process; each
+    connection and each file takes one of the latter.
+    """
 
     buffer_size: CapacityValue[int]
     row_group_admission: RowGroupAdmissionPlan
     submission_capacity: CapacityValue[int]
     task_resource_limits: CapacityValue[Mapping[SchedulerResourceKey, int]]
     request_resources: CapacityValue[tuple[RequestResourceKey, ...]]
-    provider_model_static_caps: CapacityValue[Mapping[ProviderModelKey, ProviderModelStaticCap]]
-    request_domain_initial_limits: CapacityValue[Mapping[RequestResourceKey, int]]
+    provider_model_static_caps: Mapping[ProviderModelKey, CapacityValue[ProviderModelStaticCap]]
+    request_domain_initial_limits: Mapping[RequestResourceKey, CapacityValue[int]]
     request_admission_config: CapacityValue[RequestAdmissionConfigSnapshot]
-    transport_pool_limits: CapacityValue[Mapping[ProviderModelKey, int]]
-    client_retries: CapacityValue[tuple[ClientRetries, ...]] = CapacityValue((), "default")
+    transport_pool_limits: Mapping[ProviderModelKey, CapacityValue[int]]
+    client_retries: CapacityValue[tuple[ClientRetries, ...]]
+    worker_threads: WorkerThreadsPlan
+    open_files: CapacityValue[int]
 
 
 @attrs.frozen
@@ -118,7 +141,9 @@ class AsyncCapacityObservedMaxima:
         factory=dict[ProviderModelKey, int]
     )
     request_domain_current_limits: Mapping[RequestResourceKey, int] = attrs.field(factory=dict[RequestResourceKey, int])
-    transport_pool_utilization: Mapping[ProviderModelKey, int] | None = None
+    transport_pool_utilization: CapacityValue[Mapping[ProviderModelKey, int]] = CapacityValue(
+        None, "runtime_snapshot", missing_reason="clients do not tell how many of their connections were in use at once"
+    )
 
 
 @attrs.frozen
@@ -131,7 +156,10 @@ class AsyncCapacityPlan:
 
 
 def plain(value: object) -> JsonValue:
-    """A plan, or any part of it, as JSON: keys of resources and endpoints become their names."""
+    """A plan, any part of it, or a configuration as JSON: keys of resources and endpoints become their names.
+
+    Left out is what a value notes about its own making: fields that its constructor does not take.
+    """
     if value is None or isinstance(value, str | bool | int | float):
         return value.value if isinstance(value, RequestDomain) else value
     if isinstance(value, ProviderModelKey | RequestResourceKey):
@@ -142,5 +170,5 @@ def plain(value: object) -> JsonValue:
         return [plain(item) for item in cast("Sequence[object]", value)]
     kind = type(value)
     if attrs.has(kind):
-        return {field.name: plain(getattr(value, field.name)) for field in attrs.fields(kind)}
+        return {field.name: plain(getattr(value, field.name)) for field in attrs.fields(kind) if field.init}
     raise TypeError(f"{value!r} has no place in a capacity plan")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         AsyncCapacityRuntimeSnapshot,
         CapacityValue,
         RowGroupAdmissionPlan,
+        WorkerThreadsPlan,
     )
     from trio_sched._classify import ErrorVerdict, classify_exception, judge_exception
     from trio_sched._client import ClientRetries, HiddenRetriesError, RetryFreeClients
@@ -136,6 +137,7 @@ else:
                 "AsyncCapacityRuntimeSnapshot",
                 "CapacityValue",
                 "RowGroupAdmissionPlan",
+                "WorkerThreadsPlan",
             ),
             "trio_sched._classify": ("ErrorVerdict", "classify_exception", "judge_exception"),
             "trio_sched._client": ("ClientRetries", "HiddenRetriesError", "RetryFreeClients"),
@@ -382,6 +384,7 @@ __all__ = [
     "TaskSchedulingResolver",
     "TaskTrace",
     "WaitBreakdown",
+    "WorkerThreadsPlan",
     "classify_exception",
     "endpoint_stage_resource",
     "event_line",

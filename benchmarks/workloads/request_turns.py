@@ -66,8 +66,7 @@ class Flight:
             capacity_plan={
                 "configured": {
                     "provider_model_static_caps": {
-                        "value": {f"{PROVIDER}/{MODEL}": turns.permits},
-                        "source": "benchmark_override",
+                        f"{PROVIDER}/{MODEL}": {"value": {"cap": turns.permits}, "source": "benchmark_override"}
                     }
                 }
             },

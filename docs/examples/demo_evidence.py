@@ -59,7 +59,7 @@ class Evidence:
 def read_evidence(output: Path, low_phase: range) -> Evidence:
     """Read the evidence from a finished demo's folder. low_phase: A's successful calls, by number, when it is low."""
     plan = json.loads((output / "capacity_plan.json").read_text(encoding="utf-8"))["configured"]
-    cap_a = plan["provider_model_static_caps"]["value"]["a/writer"]["cap"]
+    cap_a = plan["provider_model_static_caps"]["a/writer"]["value"]["cap"]
     limit, lowest, attempts, refused, answered = cap_a, cap_a, 0, 0, 0
     for event in _events(output / "events" / "request.jsonl", RequestAdmissionEvent):
         if str(event.request_resource_key) != A:
@@ -77,7 +77,7 @@ def read_evidence(output: Path, low_phase: range) -> Evidence:
         last_limit=limit,
         refused_share=refused / max(attempts, 1),
         idle_tasks=_idle_tasks(output, plan["task_resource_limits"]["value"][STAGE_B]),
-        idle_requests=_idle_requests(output, plan["provider_model_static_caps"]["value"][B]["cap"]),
+        idle_requests=_idle_requests(output, plan["provider_model_static_caps"][B]["value"]["cap"]),
     )
 
 

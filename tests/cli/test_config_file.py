@@ -74,6 +74,22 @@ def test_without_a_file_everything_is_as_by_default() -> None:
     assert Settings(None, None, None).run_config() == ts.RunConfig()
 
 
+def test_what_equals_its_default_counts_as_given_wherever_it_is_said(tmp_path: Path) -> None:
+    assert Settings(None, None, None).run_config().given == set()
+    assert Settings(None, 0, "jsonl").run_config().given == {"seed", "format"}
+    path = write(tmp_path, "buffer_size = 100\nstop_error_rate = 0.5")
+    assert Settings(path, None, None).run_config().given == {"buffer_size", "stop_error_rate"}
+
+
+def test_the_record_of_what_was_given_is_no_setting(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFileError, match="'given' is no setting of the top level"):
+        read_settings(write(tmp_path, 'given = ["seed"]'))
+    with pytest.raises(ConfigFileError) as caught:
+        read_settings(write(tmp_path, "zzzzzz = 1"))
+    assert "known there: buffer_size" in str(caught.value)
+    assert "given" not in str(caught.value).partition("known there")[2]
+
+
 def test_command_line_before_file_before_the_resumed_run(tmp_path: Path) -> None:
     path = write(tmp_path, "seed = 2\nmax_attempts = 2\n[request_admission]\nadditive_increase_step = 2")
     earlier = {
@@ -84,6 +100,7 @@ def test_command_line_before_file_before_the_resumed_run(tmp_path: Path) -> None
     }
     config = Settings(path, 3, None).run_config(of_the_run=earlier)
     assert (config.seed, config.max_attempts, config.buffer_size, config.max_concurrent_row_groups) == (3, 2, 1, 4)
+    assert config.given == {"seed", "max_attempts", "buffer_size", "request_admission"}
     assert config.request_admission.additive_increase_step == 2
     assert config.request_admission.cooldown_seconds == 1.0
 

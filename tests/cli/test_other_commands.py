@@ -67,8 +67,25 @@ def test_plan_prints_every_limit_and_runs_nothing(write_module: WriteModule, inv
     assert values["submission capacity"] == ["1024", "default"]
     assert values["request resources"] == ["brain/left/chat", "model", "metadata"]
     as_json = json.loads(invoke("plan", name, "--records", "5", "--config", "run.toml", "--json").stdout)
-    assert as_json["configured"]["provider_model_static_caps"]["value"]["brain/left"]["cap"] == 3
+    assert as_json["configured"]["provider_model_static_caps"]["brain/left"]["value"]["cap"] == 3
     assert not Path("out").exists()
+
+
+def test_plan_tells_what_was_given_from_what_is_the_default(write_module: WriteModule, invoke: Invoke) -> None:
+    name = f"{write_module(CALLING)}:pipeline"
+
+    def sources(text: str) -> dict[str, str]:
+        Path("run.toml").write_text(text, encoding="utf-8")
+        shown = invoke("plan", name, "--records", "5", "--config", "run.toml", "--json")
+        configured = json.loads(shown.stdout)["configured"]
+        return {key: configured[key]["source"] for key in ("buffer_size", "request_admission_config")}
+
+    assert sources("") == {"buffer_size": "default", "request_admission_config": "default"}
+    # These are the defaults, said aloud.
+    assert sources("buffer_size = 100\n[request_admission]\ncooldown_seconds = 0.25\n") == {
+        "buffer_size": "run_config",
+        "request_admission_config": "run_config",
+    }
 
 
 def test_plan_says_what_the_run_then_says(write_module: WriteModule, invoke: Invoke) -> None:

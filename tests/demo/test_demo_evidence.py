@@ -77,9 +77,9 @@ def holds(
     (folder / "events").mkdir()
     (folder / "events" / "request.jsonl").write_text("".join(map(event_line, requests)), encoding="utf-8")
     (folder / "events" / "scheduler.jsonl").write_text("".join(map(event_line, tasks)), encoding="utf-8")
-    caps = {"a/writer": {"cap": 32}, "b/judge": {"cap": 2}}
+    caps = {"a/writer": {"value": {"cap": 32}}, "b/judge": {"value": {"cap": 2}}}
     limits = {"endpoint:b/judge": 2}
-    plan = {"provider_model_static_caps": {"value": caps}, "task_resource_limits": {"value": limits}}
+    plan = {"provider_model_static_caps": caps, "task_resource_limits": {"value": limits}}
     (folder / "capacity_plan.json").write_text(json.dumps({"configured": plan}), encoding="utf-8")
     return bool(module.read_evidence(folder, range(1, 3)).holds())
 

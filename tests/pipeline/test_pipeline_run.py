@@ -353,7 +353,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert plan["configured"]["buffer_size"]["value"] == 10
     assert plan["configured"]["buffer_size"]["source"] == "run_config"
     assert plan["configured"]["submission_capacity"]["source"] == "default"
-    assert plan["configured"]["provider_model_static_caps"]["value"]["p/m"]["cap"] == 4
+    assert plan["configured"]["provider_model_static_caps"]["p/m"]["value"]["cap"] == 4
     assert plan["observed_maxima"]["request_in_flight_by_resource"] == {"p/m/chat": 4}
     scheduler = [json.loads(line) for line in (out / "events" / "scheduler.jsonl").read_text().splitlines()]
     kinds = [event["event_kind"] for event in scheduler]

@@ -115,7 +115,7 @@ def _as_it_is(value: object, _kind: object) -> object:
 
 def _unknown(cls: type, name: str) -> str:
     table = next(table for table, known in _TABLES.items() if known is cls)
-    fields = [field.name for field in attrs.fields(cls)]
+    fields = [field.name for field in attrs.fields(cls) if field.init]
     close = difflib.get_close_matches(name, fields, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known there: {', '.join(fields)}"
     return f"{name!r} is no setting of {table}; {hint}"

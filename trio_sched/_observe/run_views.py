@@ -42,12 +42,11 @@ def write_run_views(run_folder: Path, *, keep_going: Callable[[], bool] = lambda
     collector = ReportCollector()
     trace, report = run_folder / TRACE_FILE, run_folder / REPORT_FILE
     unfinished = trace.with_name(TRACE_FILE + ".tmp"), report.with_name(REPORT_FILE + ".tmp")
+    plan = _document(run_folder / "capacity_plan.json")
     try:
         with unfinished[0].open("w", encoding="utf-8") as file:
-            write_trace(_collected(files.events(), collector, keep_going), file)
-        figures = collector.figures(
-            _document(run_folder / "run.json"), _document(run_folder / "capacity_plan.json"), files.problems
-        )
+            write_trace(_collected(files.events(), collector, keep_going), file, capacity_plan=plan)
+        figures = collector.figures(_document(run_folder / "run.json"), plan, files.problems)
         unfinished[1].write_text(report_page(figures), encoding="utf-8")
         unfinished[0].replace(trace)
         unfinished[1].replace(report)

@@ -18,7 +18,7 @@ still goes on, gives a whole trace too: what is open when the events end is ende
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 from typing import Final, TextIO
 
@@ -42,9 +42,14 @@ _LANES_PER_TRACK: Final = 1_000_000
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
-def write_trace(events: Iterable[AdmissionEvent], file: TextIO) -> None:
-    """Write the trace of `events`, which come in the order of their times, to `file`."""
-    trace = _Trace(_Entries(file))
+def write_trace(
+    events: Iterable[AdmissionEvent], file: TextIO, *, capacity_plan: Mapping[str, JsonValue] | None = None
+) -> None:
+    """Write the trace of `events`, which come in the order of their times, to `file`.
+
+    capacity_plan: what bounded the run, put beside the name of the writer, where viewers show what they know of a file.
+    """
+    trace = _Trace(_Entries(file, {"capacity_plan": dict(capacity_plan)} if capacity_plan else {}))
     for event in events:
         trace.add(event)
     trace.close()
@@ -72,14 +77,15 @@ class _Slice:
 class _Entries:
     """Writes the entries of the format, with times in microseconds since the first one, never going back."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, facts: Mapping[str, JsonValue]) -> None:
         self._file = file
         self._begin: float | None = None
         self._last = 0.0
         self._first = True
         self._tids = 0
         self._tracks = 0
-        file.write(f'{{"displayTimeUnit":"ms","otherData":{{"writer":"trio_sched {__version__}"}},"traceEvents":[\n')
+        other = _encode({"writer": f"trio_sched {__version__}", **facts})
+        file.write(f'{{"displayTimeUnit":"ms","otherData":{other},"traceEvents":[\n')
 
     def close(self) -> None:
         """Write what makes the file whole."""

@@ -30,6 +30,7 @@ from trio_sched._observe.display import RunWatch, shown
 from trio_sched._observe.statistics import RequestStatisticsSink
 from trio_sched._pipeline.admission import register_models
 from trio_sched._pipeline.binding import BoundPipeline
+from trio_sched._pipeline.bounds import RunBounds
 from trio_sched._pipeline.capacity import capacity_plan
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.durable_parts import EarlierRows
@@ -43,14 +44,11 @@ from trio_sched._pipeline.run_document import RunDocument
 from trio_sched._pipeline.runner import PipelineRunner
 from trio_sched._pipeline.store import PartStore
 from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT, write_views
-from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._scheduler.config import SchedulerConfig
 from trio_sched._scheduler.health import HealthConfig
-from trio_sched._scheduler.row_group_target import RowGroupConfig
 from trio_sched._scheduler.row_groups import RowGroupPlan
 from trio_sched._scheduler.scheduler import AsyncTaskScheduler
-from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.resolver import TaskSchedulingResolver
 from trio_sched._unwrap import single_error
@@ -70,7 +68,7 @@ class RunAttempt:
         pipeline: BoundPipeline,
         plan: RowGroupPlan,
         resolver: TaskSchedulingResolver,
-        tasks: TaskAdmissionConfig,
+        bounds: RunBounds,
         clients: RetryFreeClients,
         folder: RunFolder,
         store: PartStore,
@@ -81,7 +79,7 @@ class RunAttempt:
         self.pipeline = pipeline
         self.plan = plan
         self.resolver = resolver
-        self.tasks = tasks
+        self.bounds = bounds
         self.clients = clients
         self.folder = folder
         self.store = store
@@ -143,8 +141,7 @@ class RunAttempt:
             return await self._run_admitted(FanOutEventSink(*sinks), run_id)
 
     async def _run_admitted(self, sink: FanOutEventSink, run_id: str) -> RunResult:
-        requests = self.config.request_admission.with_limits()
-        admission = AdaptiveRequestAdmissionController(requests, event_sink=sink)
+        admission = AdaptiveRequestAdmissionController(self.bounds.requests, event_sink=sink)
         register_models(admission, self.pipeline.aliases)
         executor = ModelRequestExecutor(
             admission,
@@ -152,7 +149,7 @@ class RunAttempt:
             rng=random.Random(self.config.seed),
         )
         handles = {model: ModelHandle(model, executor, self.clients) for model in self.pipeline.aliases}
-        task_admission = TaskAdmissionController(self.tasks)
+        task_admission = TaskAdmissionController(self.bounds.tasks)
         scheduler: AsyncTaskScheduler
 
         def living_rows(row_group: int) -> Sequence[int]:
@@ -174,7 +171,7 @@ class RunAttempt:
             admission=task_admission,
             classify=classify_failure,
             config=SchedulerConfig(
-                row_groups=RowGroupConfig(max_concurrent=self.config.max_concurrent_row_groups),
+                row_groups=self.bounds.row_groups,
                 health=HealthConfig(stop_error_rate=self.config.stop_error_rate),
                 no_progress_seconds=self.config.no_progress_seconds,
             ),
@@ -183,15 +180,15 @@ class RunAttempt:
             run_id=run_id,
         )
         started_at = trio.current_time()
-        self._write_plan(requests, admission, scheduler)
+        self._write_plan(admission, scheduler)
         try:
             async with admission:
                 outcome = await scheduler.run()
         except BaseException:
             with _quietly("capacity_plan.json"):
-                self._write_plan(requests, admission, scheduler)
+                self._write_plan(admission, scheduler)
             raise
-        plan = self._write_plan(requests, admission, scheduler)
+        plan = self._write_plan(admission, scheduler)
         return RunResult(
             path=self.folder.path,
             run_id=run_id,
@@ -205,10 +202,7 @@ class RunAttempt:
         )
 
     def _write_plan(
-        self,
-        requests: RequestAdmissionConfig,
-        admission: AdaptiveRequestAdmissionController,
-        scheduler: AsyncTaskScheduler,
+        self, admission: AdaptiveRequestAdmissionController, scheduler: AsyncTaskScheduler
     ) -> AsyncCapacityPlan:
         seen = admission.pressure.maxima()
         maxima = attrs.evolve(
@@ -221,8 +215,7 @@ class RunAttempt:
         plan = capacity_plan(
             self.pipeline,
             self.config,
-            self.tasks,
-            requests,
+            self.bounds,
             admission.pressure,
             maxima,
             scheduler.row_group_admission.target.value,

@@ -1,7 +1,13 @@
-"""The capacity plan of a run of the pipeline: which value came from where, and what was used of it."""
+"""The capacity plan of a run of the pipeline: which value came from where, and what was used of it.
+
+Each value is taken from the first of its sources that has one. A setting: what was given for the run, else the default.
+An endpoint's static cap: the smallest that its models ask for. The limit that a request resource begins with: what the
+configuration of request admission says, bounded by the cap, else the cap, lowered by a clamp but never raised.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from trio_sched._capacity import (
@@ -12,15 +18,21 @@ from trio_sched._capacity import (
     CapacityValue,
     CapacityValueSource,
     RowGroupAdmissionPlan,
+    WorkerThreadsPlan,
 )
 from trio_sched._client import ClientRetries
+from trio_sched._client_pools import connection_limit
+from trio_sched._errors import InvalidValueError
 from trio_sched._pipeline.binding import BoundPipeline
+from trio_sched._pipeline.bounds import RunBounds
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
-from trio_sched._resources.identity import RequestResourceKey
-from trio_sched._scheduler.row_group_target import RowGroupBlockReason
-from trio_sched._task.config import TaskAdmissionConfig
+from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestResourceKey
+from trio_sched._scheduler.row_group_target import RowGroupBlockReason, RowGroupConfig
+
+if sys.platform != "win32":
+    import resource
 
 __all__ = ["capacity_plan"]
 
@@ -28,51 +40,53 @@ __all__ = ["capacity_plan"]
 def capacity_plan(
     pipeline: BoundPipeline,
     config: RunConfig,
-    tasks: TaskAdmissionConfig,
-    requests: RequestAdmissionConfig,
+    bounds: RunBounds,
     pressure: RequestPressureSnapshotProvider,
     maxima: AsyncCapacityObservedMaxima,
     row_group_target: int,
     row_group_blocks: Mapping[RowGroupBlockReason, int],
     client_retries: tuple[ClientRetries, ...],
 ) -> AsyncCapacityPlan:
-    """The plan as it stands now: configured values with their sources, a snapshot of the limits, maxima so far."""
-    caps = pipeline.resolver.static_caps()
+    """The plan as it stands now: configured values with their sources, a snapshot of the limits, maxima so far.
+
+    Raises `InvalidValueError` for a value that is missing and has no safe fallback.
+    """
     resources = tuple(sorted({model.resource for model in pipeline.aliases}))
+    endpoints = tuple(dict.fromkeys(each.provider_model_key for each in resources))
+    caps = {endpoint: _static_cap(endpoint, pipeline) for endpoint in endpoints}
     snapshots = pressure.snapshots()
     return AsyncCapacityPlan(
         configured=AsyncCapacityConfigured(
-            buffer_size=_of(config, "buffer_size"),
+            buffer_size=CapacityValue(config.buffer_size, _source(config, "buffer_size")),
             row_group_admission=RowGroupAdmissionPlan(
-                mode="fixed",
-                concurrency=_of(config, "max_concurrent_row_groups"),
+                mode="fixed" if bounds.row_groups.adaptive is None else "adaptive",
+                concurrency=CapacityValue(
+                    bounds.row_groups.max_concurrent, _source(config, "max_concurrent_row_groups")
+                ),
+                max_admitted_rows=_max_admitted_rows(bounds.row_groups),
                 target=row_group_target,
                 observed_in_flight=maxima.row_groups_in_flight,
                 # A target never shrinks, so the one now is the highest there was.
                 observed_target=row_group_target,
                 blocked_reasons=dict(row_group_blocks.items()),
             ),
-            submission_capacity=_of(config, "submission_capacity"),
-            task_resource_limits=CapacityValue(tasks.resource_limits, "model_metadata"),
+            submission_capacity=CapacityValue(bounds.tasks.submission_capacity, _source(config, "submission_capacity")),
+            task_resource_limits=CapacityValue(bounds.tasks.resource_limits, "engine_internal_config"),
             request_resources=CapacityValue(resources, "model_metadata"),
-            provider_model_static_caps=CapacityValue(caps, "model_metadata"),
-            request_domain_initial_limits=CapacityValue(
-                {resource: _initial_limit(resource, requests, pipeline) for resource in resources},
-                "model_metadata",
-                fallback_from="request_admission_config.initial_limits",
-            ),
-            request_admission_config=CapacityValue(requests.snapshot(), _source(config, "request_admission")),
-            transport_pool_limits=CapacityValue(
-                None, "adapter_config", missing_reason="connections are pooled by the caller's own client"
-            ),
+            provider_model_static_caps=caps,
+            request_domain_initial_limits={
+                each: _initial_limit(each, bounds.requests, caps[each.provider_model_key]) for each in resources
+            },
+            request_admission_config=CapacityValue(bounds.requests.snapshot(), _source(config, "request_admission")),
+            transport_pool_limits={endpoint: _pool_limit(endpoint, pipeline) for endpoint in endpoints},
             client_retries=CapacityValue(client_retries, "adapter_config"),
+            worker_threads=_worker_threads(bounds),
+            open_files=_open_files(),
         ),
         runtime_snapshot=AsyncCapacityRuntimeSnapshot(
-            request_domain_current_limits={resource: each.current_limit for resource, each in snapshots.items()},
-            request_domain_effective_max={resource: each.effective_max for resource, each in snapshots.items()},
-            request_domain_blocked_until={
-                resource: each.blocked_until_monotonic for resource, each in snapshots.items()
-            },
+            request_domain_current_limits={key: each.current_limit for key, each in snapshots.items()},
+            request_domain_effective_max={key: each.effective_max for key, each in snapshots.items()},
+            request_domain_blocked_until={key: each.blocked_until_monotonic for key, each in snapshots.items()},
             provider_model_aggregate_in_flight={
                 endpoint: each.aggregate_in_flight for endpoint, each in pressure.global_snapshots().items()
             },
@@ -81,16 +95,67 @@ def capacity_plan(
     )
 
 
-def _initial_limit(resource: RequestResourceKey, config: RequestAdmissionConfig, pipeline: BoundPipeline) -> int:
-    cap = pipeline.resolver.static_caps()[resource.provider_model_key].cap
-    effective_max = config.effective_max(resource, cap)
-    return min(config.initial_limits.get(resource, effective_max), effective_max)
+def _source(config: RunConfig, setting: str) -> CapacityValueSource:
+    return "run_config" if setting in config.given else "default"
 
 
-def _of(config: RunConfig, field: str) -> CapacityValue[int]:
-    return CapacityValue(getattr(config, field), _source(config, field))
+def _max_admitted_rows(config: RowGroupConfig) -> CapacityValue[int]:
+    if config.max_admitted_rows is not None:
+        return CapacityValue(config.max_admitted_rows, "engine_internal_config")
+    return CapacityValue(
+        None,
+        "engine_internal_config",
+        missing_reason="rows in flight are bounded by the row groups in flight times the buffer size",
+    )
 
 
-def _source(config: RunConfig, field: str) -> CapacityValueSource:
-    """A value that equals the documented default was not chosen, as far as anyone can tell."""
-    return "default" if getattr(config, field) == getattr(RunConfig(), field) else "run_config"
+def _static_cap(endpoint: ProviderModelKey, pipeline: BoundPipeline) -> CapacityValue[ProviderModelStaticCap]:
+    cap = pipeline.resolver.static_cap(endpoint)
+    if cap is None:
+        raise InvalidValueError(f"provider_model_static_caps[{endpoint}]", None, "known for every endpoint in use")
+    was_asked_for = any(
+        model.endpoint == endpoint and model.max_parallel_requests == cap.cap and "max_parallel_requests" in model.given
+        for model in pipeline.aliases
+    )
+    return CapacityValue(cap, "model_metadata" if was_asked_for else "default")
+
+
+def _initial_limit(
+    key: RequestResourceKey, config: RequestAdmissionConfig, static_cap: CapacityValue[ProviderModelStaticCap]
+) -> CapacityValue[int]:
+    asked, cap = config.initial_limits.get(key), static_cap.required.cap
+    highest = config.effective_max(key, cap)
+    if asked is not None and asked <= highest:
+        return CapacityValue(asked, "run_config")
+    return CapacityValue(
+        highest,
+        "run_config" if highest < cap else static_cap.source,
+        fallback_from="request_admission_config.initial_limits" if asked is None else None,
+    )
+
+
+def _pool_limit(endpoint: ProviderModelKey, pipeline: BoundPipeline) -> CapacityValue[int]:
+    limit = connection_limit(model.client for model in pipeline.aliases if model.endpoint == endpoint)
+    return CapacityValue(limit.connections, "adapter_config", missing_reason=limit.unknown_because)
+
+
+def _worker_threads(bounds: RunBounds) -> WorkerThreadsPlan:
+    threads = bounds.threads
+    if threads is None:
+        brought = CapacityValue[int](
+            None, "dataset_builder", missing_reason="the run was given its own way to do blocking work"
+        )
+        return WorkerThreadsPlan(files=brought, sync_columns=brought)
+    return WorkerThreadsPlan(
+        files=CapacityValue(threads.files, "engine_internal_config"),
+        sync_columns=CapacityValue(threads.sync_columns, "engine_internal_config"),
+    )
+
+
+def _open_files() -> CapacityValue[int]:
+    if sys.platform == "win32":
+        return CapacityValue(None, "environment", missing_reason="this system sets no limit for a process")
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return CapacityValue(None, "environment", missing_reason="unlimited")
+    return CapacityValue(soft, "environment")

@@ -8,6 +8,7 @@ import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError
+from trio_sched._given import records_given
 from trio_sched._pipeline.parts import PartFormatName
 from trio_sched._request.config import RequestAdmissionTuningConfig
 
@@ -19,6 +20,7 @@ def _part_format(instance: object, attribute: attrs.Attribute[PartFormatName], v
         raise InvalidValueError("RunConfig.format", value, " or ".join(map(repr, get_args(PartFormatName))))
 
 
+@records_given
 @attrs.frozen(kw_only=True)
 class RunConfig:
     """Settings of one run. The data depend on `seed` and `buffer_size` (the spans of from-scratch columns) alone.
@@ -34,6 +36,7 @@ class RunConfig:
     request_admission: how the limit of each endpoint and domain adapts.
     write_events: whether both event streams are written to `events/`.
     format: of the part files, `jsonl`, or `parquet` with the extra of that name.
+    given: names of the settings that were handed over, whatever their values; the others are defaults.
     """
 
     buffer_size: int = attrs.field(default=100, validator=check.positive_int)
@@ -46,3 +49,4 @@ class RunConfig:
     request_admission: RequestAdmissionTuningConfig = attrs.field(factory=RequestAdmissionTuningConfig)
     write_events: bool = attrs.field(default=True, validator=check.boolean)
     format: PartFormatName = attrs.field(default="jsonl", validator=_part_format)
+    given: frozenset[str] = attrs.field(default=frozenset[str](), init=False, eq=False, repr=False)

@@ -14,17 +14,20 @@ from collections.abc import Iterable
 import attrs
 
 from trio_sched import _validation as check
+from trio_sched._given import records_given
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 
 __all__ = ["Model", "alias_models"]
 
 
+@records_given
 @attrs.frozen(eq=False)
 class Model:
     """An endpoint to call. max_parallel_requests: the most calls in flight at once, over all its domains.
 
     provider, model_id: canonical names, shown in events and reports. client: the SDK client whose methods `call` will
     be given; its own hidden retries are switched off. domain: `chat`, `embedding`, `image` or `healthcheck`.
+    given: names of what was handed over, whatever its value; the rest are defaults.
     """
 
     provider: str = attrs.field(validator=check.text)
@@ -32,6 +35,7 @@ class Model:
     client: object | None = attrs.field(default=None, kw_only=True, repr=False)
     max_parallel_requests: int = attrs.field(default=64, kw_only=True, validator=check.positive_int)
     domain: RequestDomain = attrs.field(default=RequestDomain.CHAT, kw_only=True, converter=RequestDomain)
+    given: frozenset[str] = attrs.field(default=frozenset[str](), init=False, repr=False)
 
     def __str__(self) -> str:
         return str(self.resource)

@@ -11,6 +11,7 @@ from trio_sched._capacity import AsyncCapacityObservedMaxima, AsyncCapacityPlan
 from trio_sched._errors import PipelineError
 from trio_sched._pipeline.admission import register_models
 from trio_sched._pipeline.binding import bind_pipeline
+from trio_sched._pipeline.bounds import ENGINE_THREADS, run_bounds
 from trio_sched._pipeline.capacity import capacity_plan
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.model_calls import retry_free_clients
@@ -18,7 +19,6 @@ from trio_sched._pipeline.models import Model
 from trio_sched._pipeline.sources import Row, open_rows
 from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
-from trio_sched._scheduler.scheduler import default_task_admission
 from trio_sched._task.resolver import TaskSchedulingResolver
 
 __all__ = ["plan_run"]
@@ -43,18 +43,14 @@ def plan_run(
         check.check_int("records", records, minimum=0)
     reader = open_rows(rows, buffer_size=config.buffer_size, blocking=inline) if rows is not None else None
     pipeline = bind_pipeline(steps, reader, models or {})
-    requests = config.request_admission.with_limits()
-    admission = AdaptiveRequestAdmissionController(requests)
+    bounds = run_bounds(config, TaskSchedulingResolver(pipeline.columns), ENGINE_THREADS)
+    admission = AdaptiveRequestAdmissionController(bounds.requests)
     register_models(admission, pipeline.aliases)
-    tasks = default_task_admission(
-        TaskSchedulingResolver(pipeline.columns), submission_capacity=config.submission_capacity
-    )
     clients = retry_free_clients(pipeline.aliases)
     return capacity_plan(
         pipeline,
         config,
-        tasks,
-        requests,
+        bounds,
         admission.pressure,
         AsyncCapacityObservedMaxima(),
         config.max_concurrent_row_groups,

@@ -17,6 +17,7 @@ from trio_sched._observe.display import LiveMode, RunWatch, choose_display
 from trio_sched._observe.run_progress import RunProgressSink
 from trio_sched._pipeline.attempt import AnySink, RunAttempt
 from trio_sched._pipeline.binding import bind_pipeline
+from trio_sched._pipeline.bounds import ENGINE_THREADS, run_bounds
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.durable_parts import DurableParts, EarlierRows
 from trio_sched._pipeline.fingerprint import dataset_identity
@@ -37,16 +38,9 @@ from trio_sched._pipeline.sources import Row, open_rows
 from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._pipeline.store import PartStore
 from trio_sched._scheduler.row_groups import FixedRowGroupPlan, SkippingRowGroupPlan
-from trio_sched._scheduler.scheduler import default_task_admission
 from trio_sched._task.resolver import TaskSchedulingResolver
 
 __all__ = ["run"]
-
-_MAX_BLOCKING_THREADS = 8
-"""Enough for every row group in flight to be written at once beside the event writer; more only wait for one disk."""
-
-_MAX_COLUMN_THREADS = 40
-"""Of sync columns, beside those of files, which must not wait for them. As many as Trio itself uses by default."""
 
 
 async def run(
@@ -83,8 +77,9 @@ async def run(
     row group behind, and nothing of the others.
     """
     config = config if config is not None else RunConfig()
-    column_blocking = blocking if blocking is not None else in_threads(_MAX_COLUMN_THREADS)
-    blocking = blocking if blocking is not None else in_threads(_MAX_BLOCKING_THREADS)
+    threads = ENGINE_THREADS if blocking is None else None
+    column_blocking = blocking if blocking is not None else in_threads(ENGINE_THREADS.sync_columns)
+    blocking = blocking if blocking is not None else in_threads(ENGINE_THREADS.files)
     mode = check_resume_mode(resume)
     display = choose_display(live) if live is not None else None
     if (rows is None) == (records is None):
@@ -99,7 +94,7 @@ async def run(
     else:
         plan = FixedRowGroupPlan(check.check_int("records", records, minimum=0), config.buffer_size)
     resolver = TaskSchedulingResolver(pipeline.columns)
-    tasks = default_task_admission(resolver, submission_capacity=config.submission_capacity)
+    bounds = run_bounds(config, resolver, threads)
     clients = retry_free_clients(pipeline.aliases)
     part_format = open_part_format(config.format)
     source = await blocking(reader.identity) if reader is not None else None
@@ -120,7 +115,7 @@ async def run(
             watch = RunWatch(RunProgressSink(_records_to_make(rows, records, durable.earlier)), display)
         to_do = resume_plan(plan, durable, folder, part_format, blocking, keeps_input=pipeline.keeps_input)
         return await RunAttempt(
-            pipeline, to_do, resolver, tasks, clients, folder, store, config, blocking, column_blocking
+            pipeline, to_do, resolver, bounds, clients, folder, store, config, blocking, column_blocking
         ).run(event_sink, watch, document, durable.earlier)
 
 

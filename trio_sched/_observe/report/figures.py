@@ -229,7 +229,8 @@ def plan_lines(document: Mapping[str, JsonValue]) -> list[PlanLine]:
 def _lines(part: str, prefix: str, values: Mapping[str, JsonValue]) -> list[PlanLine]:
     lines: list[PlanLine] = []
     for name, value in values.items():
-        label = f"{prefix}{name.replace('_', ' ')}"
+        # The names of endpoints and resources, which are no identifiers, stay as they are.
+        label = prefix + (name.replace("_", " ") if name.isidentifier() else name)
         if isinstance(value, dict) and "source" in value and "value" in value:
             reason = value.get("missing_reason")
             told = f"none: {reason}" if reason is not None else _text(value["value"])

@@ -1,0 +1,32 @@
+"""Which settings somebody chose, and which are defaults: two that are equal cannot be told apart afterwards."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import attrs
+
+__all__ = ["records_given"]
+
+T = TypeVar("T")
+
+
+def records_given(cls: type[T]) -> type[T]:
+    """Decorator of an attrs class: its field `given` (`init=False`) names the fields that the constructor was handed.
+
+    A copy by `attrs.evolve` was handed all of them.
+    """
+    made = cast("Callable[..., None]", cls.__init__)
+    fields = attrs.fields(cast("type[attrs.AttrsInstance]", cls))
+    positional = [field.name for field in fields if field.init and not field.kw_only]
+
+    @functools.wraps(made)
+    def init(self: T, *args: object, **kwargs: object) -> None:
+        made(self, *args, **kwargs)
+        # Past the guard of a frozen class, as its own constructor goes.
+        object.__setattr__(self, "given", frozenset((*positional[: len(args)], *kwargs)))
+
+    type.__setattr__(cls, "__init__", init)
+    return cls
