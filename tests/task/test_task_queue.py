@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
+from trio_sched._errors import InvalidTypeError
 from trio_sched._resources.task import SchedulableTask, TaskGroupKey
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
@@ -361,9 +362,7 @@ def test_a_controller_forgets_queues_that_are_gone() -> None:
 
 
 def test_a_snapshot_does_not_hold_the_queue() -> None:
-    view = FairTaskQueue().view().snapshot()
-    assert view.heads is None
-    assert view.version is None
+    assert FairTaskQueue().view().snapshot().heads is None
 
 
 @given(st.data())
@@ -392,3 +391,27 @@ def test_classes_and_order_agree_whatever_the_aspect(data: st.DataObject) -> Non
 def test_views_are_values() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         FairTaskQueue().view().queued_total = 3  # type: ignore[misc]  # it must not work
+
+
+def test_what_is_no_task_is_refused_before_anything_is_queued() -> None:
+    queue = FairTaskQueue()
+    with pytest.raises(InvalidTypeError, match="an item to enqueue must be a SchedulableTask, got 'b'"):
+        queue.enqueue([make_task("a", "a"), "b"])  # type: ignore[list-item]  # on purpose
+    assert len(queue) == 0
+    assert queue.view().queued_total == 0
+    assert queue.enqueue([make_task("a", "a")]) == ("a",)
+
+
+def test_demand_is_told_exactly_where_tasks_of_a_group_ask_for_different_things() -> None:
+    queue, group = FairTaskQueue(), group_key("a")
+    wanted = {"small": {"submission": 1}, "large": {"submission": 2, "x": 1}, "again": {"submission": 1}}
+    demands = queue.view().queued_resource_demand_by_group
+    seen: list[dict[str, int]] = []
+    for name, amounts in wanted.items():
+        queue.enqueue([make_task(name, "a", amounts)])
+        seen.append(dict(demands[group]))
+    assert seen == [{"submission": 1}, {"submission": 3, "x": 1}, {"submission": 4, "x": 1}]
+    assert queue.discard("large")
+    assert demands[group] == {"submission": 2}
+    assert queue.discard("small")
+    assert demands[group] == {"submission": 1}

@@ -152,10 +152,11 @@ class TaskAdmissionController:
         if not state.is_open or state.lacking_for(item, queue_view) is not None:
             return False
         decision = state.policy.evaluate(item, queue_view, state.view)
-        if decision.allowed and state.has_standings and queue_view.version is not None:
+        index = queue_view.heads
+        if decision.allowed and state.has_standings and index is not None:
             # `try_acquire` will ask the same at once. Only of a live view can it be known that it shows the same state,
             # and only of a policy that says how groups stand that it is as pure as it should be.
-            self._allowed = (item, queue_view, queue_view.version, state.version, decision)
+            self._allowed = (item, queue_view, index.queue_version, state.version, decision)
         return decision.allowed
 
     def explain_blocked(self, queue_view: QueueView) -> TaskAdmissionBlockSummary:
@@ -193,14 +194,15 @@ class TaskAdmissionController:
         state.ledger.book(lease)
         state.version += 1
         try:
-            delta = state.on_acquire(lease, answer)
-            if delta is not NO_CHANGE:
-                self._apply(delta, item.group.key)
+            if state.keeps_debt:
+                delta = state.on_acquire(lease, answer)
+                if delta is not NO_CHANGE:
+                    self._apply(delta, item.group.key)
         except BaseException:
             state.ledger.unbook(lease)
             raise
         finally:
-            state.changed(item.group.key, ())
+            state.changed_for_the_worse(item.group.key)
         self._leases[lease.lease_id] = lease
         self._granted += 1
         state.reserve_after_grant(item, queue_view)
@@ -217,9 +219,10 @@ class TaskAdmissionController:
         state.ledger.unbook(held)
         state.version += 1
         try:
-            delta = state.on_release(held)
-            if delta is not NO_CHANGE:
-                self._apply(delta, held.item.group.key)
+            if state.keeps_debt:
+                delta = state.on_release(held)
+                if delta is not NO_CHANGE:
+                    self._apply(delta, held.item.group.key)
         except Exception as error:
             self._count("policy_release_errors")
             if self._policy_error is None:
@@ -251,16 +254,18 @@ class TaskAdmissionController:
 
     def _known_answer(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | None:
         """The policy's answer, if it is known that `item` has room, as it is right after a selection."""
-        state, index, allowed = self._state, queue_view.heads, self._allowed
-        version = state.version
-        if index is not None and index.sure_item is item and index.sure_version == version and index.source is state:
+        state, index = self._state, queue_view.heads
+        if index is None:
+            return None
+        if index.sure_item is item and index.sure_version == state.version and index.source is state:
             return ALLOWED if index.is_surely_entitled() else state.policy.evaluate(item, queue_view, state.view)
+        allowed = self._allowed
         if (
             allowed is not None
             and allowed[0] is item
             and allowed[1] is queue_view
-            and allowed[2] == queue_view.version
-            and allowed[3] == version
+            and allowed[2] == index.queue_version
+            and allowed[3] == state.version
         ):
             return allowed[4]
         return None

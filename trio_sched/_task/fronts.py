@@ -20,7 +20,7 @@ has shifted its tags all places are looked up anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, Protocol, TypeAlias
 
@@ -54,12 +54,13 @@ class Examiner(Protocol):
         """Look again how the groups of `bucket` stand; whether any stands differently."""
         ...
 
-    def first_group(self, place: Place, /) -> QueuedGroup:
-        """The group that stands there."""
+    @property
+    def groups(self) -> Mapping[TaskGroupKey, QueuedGroup]:
+        """The groups that have heads."""
         ...
 
     def restand(self, group: QueuedGroup, /) -> bool:
-        """Look again how a stale group stands; whether it stands differently."""
+        """Look again how a group stands; whether it stands differently than its class, which it then has left."""
         ...
 
     def verdict(self, examined: HeadClass, /) -> Verdict:
@@ -108,7 +109,10 @@ class _Front:
             if now is place:
                 return
             entered.place = now
-            heapreplace(heap, (now, id(entered), entered))
+            entry = (now, id(entered), entered)
+            heapreplace(heap, entry)
+            if heap[0] is entry:
+                return
 
 
 FoundHead: TypeAlias = tuple[Place, QueuedGroup, HeadClass, Verdict]
@@ -116,13 +120,13 @@ FoundHead: TypeAlias = tuple[Place, QueuedGroup, HeadClass, Verdict]
 
 
 class Fronts:
-    """The classes of all heads, each in its front."""
+    """The classes of all heads, each in its front. held: the held fronts, by what their classes compete for."""
 
-    __slots__ = ("_held", "_open", "_parked", "_stirred")
+    __slots__ = ("_open", "_parked", "_stirred", "held")
 
     def __init__(self) -> None:
         self._open = _Front(None)
-        self._held: dict[tuple[SchedulerResourceKey, ...], _Front] = {}
+        self.held: dict[tuple[SchedulerResourceKey, ...], _Front] = {}
         self._stirred: dict[SchedulerResourceKey, _Front] = {}
         self._parked: dict[SchedulerResourceKey, _Front] = {}
 
@@ -158,25 +162,36 @@ class Fronts:
 
     def look_up(self) -> None:
         """All tags were shifted."""
-        for front in (self._open, *self._held.values(), *self._parked.values()):
+        for front in (self._open, *self.held.values(), *self._parked.values()):
             front.look_up()
 
-    def first(self, examiner: Examiner, ask: Ask, is_decided: bool) -> FoundHead | None:
-        """The first eligible head in fair order.
+    def awake(self) -> list[_Front]:
+        """The fronts that are not held and may have an eligible head; those whose units are used up are calmed."""
+        awake: list[_Front] = []
+        if self._stirred:
+            used_up: list[_Front] = []
+            for front in self._stirred.values():
+                limiter = front.limiter
+                if limiter is not None and limiter.borrowed_tokens < limiter.total_tokens:
+                    awake.append(front)
+                else:
+                    used_up.append(front)
+            for front in used_up:
+                assert isinstance(front.name, str)
+                del self._stirred[front.name]
+        if awake or self._open.classes:
+            # A class that is found to stand differently may come to be open.
+            awake.append(self._open)
+        return awake
+
+    def first(self, awake: list[_Front], examiner: Examiner, ask: Ask, is_decided: bool) -> FoundHead | None:
+        """The first eligible head in fair order, in the fronts that are awake and in those that are held.
 
         `ask` says whether the head of a group is eligible. If `is_decided` the examiner knows it of every class.
         """
-        fronts = [self._open]
-        if self._stirred:
-            for resource, front in tuple(self._stirred.items()):
-                limiter = front.limiter
-                if limiter is not None and limiter.borrowed_tokens < limiter.total_tokens:
-                    fronts.append(front)
-                else:
-                    del self._stirred[resource]
-        found = self._first_of(fronts, examiner, ask, is_decided, None)
-        if self._held:
-            for front in tuple(self._held.values()):
+        found = self._first_of(awake, examiner, ask, is_decided, None) if awake else None
+        if self.held:
+            for front in tuple(self.held.values()):
                 if found is None or not _competes(found[2], front):
                     found = self._first_of([front], examiner, ask, is_decided, found) or found
         return found
@@ -186,25 +201,17 @@ class Fronts:
     ) -> FoundHead | None:
         """The first eligible head in these fronts that comes before what was found."""
         aside: list[tuple[_Front, HeadClass, Place]] = []
+        place: Place | None
+        examined: HeadClass | None
         try:
             while True:
-                examined: HeadClass | None = None
-                place: Place | None = None if found is None else found[0]
-                examined_front = self._open
+                place = None if found is None else found[0]
+                examined, examined_front = None, self._open
                 for front in fronts:
-                    heap = front.heap
-                    if heap:
-                        # A class at the top that stands where it did is the common case, and needs no correction.
-                        first_place, _, candidate = heap[0]
-                        if (
-                            candidate.place is not first_place
-                            or candidate.front is not front
-                            or candidate.lane.heap[0] is not first_place
-                        ):
-                            front.correct()
-                            if not heap:
-                                continue
-                            first_place, _, candidate = heap[0]
+                    if front.heap:
+                        front.correct()
+                    if front.heap:
+                        first_place, _, candidate = front.heap[0]
                         if place is None or first_place < place:
                             examined, examined_front, place = candidate, front, first_place
                 if examined is None or place is None:
@@ -214,18 +221,22 @@ class Fronts:
                 if resource is None:
                     if bucket.unsettled and examiner.settle(bucket):
                         continue
-                    group = examiner.first_group(place)
-                    if group.is_stale and examiner.restand(group):
+                    group = examiner.groups[place[2].key]
+                    if examiner.restand(group):
                         continue
                     kind = examined.kind
-                    verdict: Verdict = "entitled" if kind == "entitled" else "allowed"
-                    if kind == "unentitled" or (is_decided and kind == "depends"):
+                    verdict: Verdict
+                    if kind == "entitled":
+                        verdict = "entitled"
+                    elif is_decided or kind == "unentitled":
                         verdict = examiner.verdict(examined)
-                    if kind == "unentitled" and verdict == "refused":
-                        if examined_front.name == bucket.request.competed_for:
-                            return None
-                        self._move(examined, self._held_front(examined), place)
-                        continue
+                        if kind == "unentitled" and verdict == "refused":
+                            if examined_front.name == bucket.request.competed_for:
+                                return None
+                            self._move(examined, self._held_front(examined), place)
+                            continue
+                    else:
+                        verdict = "allowed"
                     if verdict != "refused" and (is_decided or ask(group)):
                         return place, group, examined, verdict
                 elif resource != examined_front.name:
@@ -246,9 +257,9 @@ class Fronts:
 
     def _held_front(self, held: HeadClass) -> _Front:
         competed_for = held.bucket.request.competed_for
-        front = self._held.get(competed_for)
+        front = self.held.get(competed_for)
         if front is None:
-            front = self._held[competed_for] = _Front(competed_for)
+            front = self.held[competed_for] = _Front(competed_for)
         return front
 
     def _move(self, moved: HeadClass, front: _Front, place: Place) -> None:
@@ -269,7 +280,7 @@ class Fronts:
                 del self._parked[front.name]
                 self._stirred.pop(front.name, None)
             elif front.name is not None:
-                del self._held[front.name]
+                del self.held[front.name]
 
 
 def _competes(found: HeadClass, front: _Front) -> bool:

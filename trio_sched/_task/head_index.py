@@ -3,8 +3,12 @@
 The source says which groups may have come to stand differently, and of which resources units may have come free. Such a
 change only makes a note. The index is brought up to date when it is next looked at, and how groups stand only where it
 matters: in buckets that have room. A group that is served and released over and over, in a stage that is full, then
-stays in the class that it has whenever anybody asks. The exception is a group that was not entitled and gave something
-back: to learn that it is entitled now, nobody might ever look at its bucket.
+stays in the class that it has whenever anybody asks.
+
+A group that was granted something stands worse than before, and nobody is told: the first group of a class is looked at
+again whenever the class is examined, and of the others nothing is said until they come first. A group that gave
+something back may stand better, so it is noted; one that was not entitled is looked at even where there is no room, as
+nobody else might ever look at its bucket.
 """
 
 from __future__ import annotations
@@ -16,13 +20,12 @@ import trio
 
 from trio_sched._fair import FairOrder
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
-from trio_sched._task.fronts import Fronts, Place
+from trio_sched._task.fronts import FoundHead, Fronts
 from trio_sched._task.head_classes import HeadClasses
 from trio_sched._task.heads import (
     HeadBucket,
     HeadClass,
     QueuedGroup,
-    StandingKind,
     StandingSource,
     Verdict,
     exact_weight,
@@ -37,31 +40,32 @@ Aspect: TypeAlias = Callable[[SchedulableTask], Hashable]
 class HeadIndex:
     """Classes and buckets of all heads.
 
-    memo: the policy's. epoch: rises with every change of the heads, or of the source, since it was last looked at.
-    gathering_heads: how many heads ask for units that may come free one at a time. sure_item: a head that has room at
-    `sure_version` of the source and was not refused.
+    groups: those that have heads. queue_version: rises with every change of the queue. memo: the policy's. epoch: rises
+    with every change of the heads, or of the source, since it was last looked at. gathering_heads: how many heads ask
+    for units that may come free one at a time. claims: the source's. is_decided: whether the source alone answers.
+    sure_item: a head that has room at `sure_version` of the source and was not refused.
     """
 
     __slots__ = (
         "__weakref__",
         "_aspect",
         "_changed",
-        "_claims",
         "_classes",
         "_fronts",
-        "_groups",
         "_heads",
-        "_is_decided",
         "_order",
         "_seen_shifts",
         "_seen_source_version",
         "_seen_version",
+        "_sure",
         "_sure_classes_version",
-        "_sure_kind",
-        "_sure_verdict",
+        "claims",
         "epoch",
         "gathering_heads",
+        "groups",
+        "is_decided",
         "memo",
+        "queue_version",
         "source",
         "sure_item",
         "sure_version",
@@ -73,27 +77,27 @@ class HeadIndex:
         heads: Mapping[TaskGroupKey, SchedulableTask],
         order: FairOrder[TaskGroupKey],
     ) -> None:
-        self._groups = groups
+        self.groups = groups
         self._heads = heads
         self._order = order
         self._fronts = Fronts()
         self._classes = HeadClasses(order, self._fronts)
         self._changed: set[QueuedGroup] = set()
-        self._claims: Collection[object] = ()
-        self._is_decided = False
+        self.claims: Collection[object] = ()
+        self.is_decided = False
         self._seen_version: int = -1
         self._seen_source_version: int = -1
         self._seen_shifts = 0
         self.sure_item: SchedulableTask | None = None
         self.sure_version: int = -1
         self._sure_classes_version = -1
-        self._sure_kind: StandingKind = "depends"
-        self._sure_verdict: Verdict = "allowed"
+        self._sure: FoundHead | None = None
         self.epoch: int = 0
         self._aspect: Aspect | None = None
         self.source: StandingSource | None = None
         self.memo: object | None = None
         self.gathering_heads: int = 0
+        self.queue_version: int = 0
 
     # What the queue and the source tell
 
@@ -102,41 +106,35 @@ class HeadIndex:
         """Class heads by how they stand with `source`, and by `aspect`, if its answer is not the only one."""
         claims, decides = source.claims, source.decides
         source.watch(self)
-        for group in self._groups.values():
+        for group in self.groups.values():
             self._classes.leave(group)
-        self._changed.update(self._groups.values())
+        self._changed.update(self.groups.values())
         self._seen_version = self._seen_source_version = -1
         self._aspect = aspect
         self.source = source
-        self._claims = claims
-        self._is_decided = aspect is None and decides
+        self.claims = claims
+        self.is_decided = aspect is None and decides
         self.memo = None
         self.sure_item = None
 
     def changed(self, group: TaskGroupKey | None, freed: Iterable[SchedulerResourceKey]) -> None:
         """`group` may stand differently now, and more of what is `freed` may be free to somebody."""
-        found = None if group is None else self._groups.get(group)
-        if found is not None:
-            known = found.head_class
-            if known is None or known.bucket.claim is not None or self._claims:
-                self._changed.add(found)
-            elif self._is_decided and (not freed or known.kind == "entitled"):
-                found.is_stale = True
-            elif known.kind == "unentitled":
-                self._changed.add(found)
-            else:
-                known.bucket.unsettled.add(found)
         if freed:
             self._fronts.stir(freed)
+        found = None if group is None else self.groups.get(group)
+        if found is not None:
+            known = found.head_class
+            if known is None or known.kind == "unentitled" or self.claims or known.bucket.claim is not None:
+                self._changed.add(found)
+            elif known.kind == "depends":
+                known.bucket.unsettled.add(found)
 
     def head_changed(self, group: QueuedGroup) -> None:
-        """`group` has another head."""
-        head = group.head
-        request = head.resource_request
-        if request is group.request and head.group is group.spec and self._is_decided:
-            known = group.head_class
-            if known is not None and known.bucket.claim is None and not self._claims:
-                return
+        """`group` has another head, which differs in more than its task or may have lost a claim.
+
+        Need not be told where the source alone decides, nobody has a claim, and request and spec are the old head's.
+        """
+        request = group.head.resource_request
         self._changed.add(group)
         if request is not group.request:
             group.request = request
@@ -162,49 +160,48 @@ class HeadIndex:
         assert source is not None
         if not source.is_open:
             return None
-        if self._changed or self._classes.version != self._seen_version or source.version != self._seen_source_version:
+        fronts, is_decided = self._fronts, self.is_decided
+        if self._changed or self.claims or self._order.shifts != self._seen_shifts:
             self._catch_up()
-        if self._order.shifts != self._seen_shifts:
-            self._fronts.look_up()
-            self._seen_shifts = self._order.shifts
-        if self._claims:
-            self._fronts.stir_all()
-        is_decided = self._is_decided
-        found = self._fronts.first(self, ask, is_decided)
+            if self._order.shifts != self._seen_shifts:
+                fronts.look_up()
+                self._seen_shifts = self._order.shifts
+            if self.claims:
+                fronts.stir_all()
+        awake = fronts.awake()
+        if not awake and not fronts.held:
+            return None
+        version, classes_version = source.version, self._classes.version
+        if version != self._seen_source_version or classes_version != self._seen_version:
+            self.epoch += 1
+            self._seen_version, self._seen_source_version = classes_version, version
+        found = fronts.first(awake, self, ask, is_decided)
         if found is None:
             return None
-        _, group, head_class, verdict = found
-        item = group.head
-        if is_decided and not self._claims:
-            self.sure_item, self.sure_version = item, source.version
-            self._sure_verdict = verdict
-            self._sure_kind = head_class.kind
-            self._sure_classes_version = self._classes.version
+        item = found[1].head
+        if is_decided and not self.claims:
+            self.sure_item, self.sure_version = item, version
+            self._sure, self._sure_classes_version = found, self._classes.version
         return item
 
     def is_surely_entitled(self) -> bool:
         """Whether `sure_item` is entitled now. If that is not a matter of its kind, newcomers may have changed it."""
-        return self._sure_kind == "entitled" or (
-            self._sure_verdict == "entitled"
-            and not self._changed
-            and self._classes.version == self._sure_classes_version
+        assert self._sure is not None
+        _, _, head_class, verdict = self._sure
+        return head_class.kind == "entitled" or (
+            verdict == "entitled" and not self._changed and self._classes.version == self._sure_classes_version
         )
 
-    def first_group(self, place: Place) -> QueuedGroup:
-        """The group that stands there."""
-        return self._groups[place[2].key]
-
     def restand(self, group: QueuedGroup) -> bool:
-        """Look again how a stale group stands; whether it stands differently."""
-        known = group.head_class
+        """Look again how a group stands; whether it stands differently than its class, which it then has left."""
+        known, source = group.head_class, self.source
         assert known is not None
-        assert self.source is not None
-        standing = self.source.standing(group.head)
-        is_another = standing is not known.standing and standing != known.standing
-        if is_another:
-            self._classes.stand(group, known, standing, self.source)
-        group.is_stale = False
-        return is_another
+        assert source is not None
+        standing = source.standing(group.head, source.view)
+        if standing is known.standing or standing == known.standing:
+            return False
+        self._classes.stand(group, known, standing, source)
+        return True
 
     def shows(self, source: object) -> bool:
         """Whether heads are classed by how they stand with `source`."""
@@ -215,7 +212,7 @@ class HeadIndex:
         if bucket.seen != self.epoch:
             source = self.source
             assert source is not None
-            if self._claims:
+            if self.claims:
                 bucket.lacks = source.lacking(bucket.request, bucket.claim, self._heads)
             else:
                 bucket.lacks = None
@@ -245,7 +242,7 @@ class HeadIndex:
 
     def is_head_with_room(self, item: SchedulableTask) -> bool:
         """Whether `item` heads its group and lacks nothing."""
-        group = self._groups.get(item.group.key)
+        group = self.groups.get(item.group.key)
         if group is None or group.head is not item:
             return False
         self._catch_up()
@@ -260,7 +257,7 @@ class HeadIndex:
         for bucket in found:
             if bucket.unsettled:
                 self.settle(bucket)
-            while any(self._restand_first(each) for each in tuple(bucket.classes.values())):
+            while any(self.restand(self.groups[each.lane.heap[0][2].key]) for each in tuple(bucket.classes.values())):
                 pass
         return found
 
@@ -273,10 +270,6 @@ class HeadIndex:
             bucket.unsettled.discard(group)
         return moved
 
-    def _restand_first(self, examined: HeadClass) -> bool:
-        group = self.first_group(examined.lane.heap[0])
-        return group.is_stale and self.restand(group)
-
     def gathering(self) -> Iterable[HeadBucket]:
         """The buckets whose units may come free one at a time."""
         self._catch_up()
@@ -286,7 +279,7 @@ class HeadIndex:
         """The head of `bucket` that is first in fair order."""
         order = self._order
         heads = (order.head(each) for each in bucket.classes.values())
-        return self._groups[min((key for key in heads if key is not None), key=order.rank)].head
+        return self.groups[min((key for key in heads if key is not None), key=order.rank)].head
 
     def in_order(self, heads: Iterable[SchedulableTask]) -> list[SchedulableTask]:
         """These heads in fair order."""
@@ -304,11 +297,11 @@ class HeadIndex:
         assert source is not None
         if self._changed:
             aspect = self._aspect
-            has_claims = bool(self._claims)
+            has_claims = bool(self.claims)
             for group in tuple(self._changed):
                 head = group.head
                 claim = source.claim(head) if has_claims else None
-                self._place(group, claim, source.standing(head), None if aspect is None else aspect(head))
+                self._place(group, claim, source.standing(head, source.view), None if aspect is None else aspect(head))
         if self._classes.version != self._seen_version or source.version != self._seen_source_version:
             self.epoch += 1
             self._seen_version, self._seen_source_version = self._classes.version, source.version
@@ -330,5 +323,4 @@ class HeadIndex:
         else:
             known.bucket.unsettled.discard(group)
             group.spec = spec
-        group.is_stale = False
         self._changed.discard(group)

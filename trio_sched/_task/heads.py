@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
 import trio
@@ -25,6 +26,7 @@ from trio_sched._resources.task import (
     TaskGroupKey,
     TaskGroupSpec,
 )
+from trio_sched._task.leases import TaskAdmissionView
 
 __all__ = [
     "ClassedHeads",
@@ -100,7 +102,12 @@ class StandingSource(Protocol):
         """Differs after every change that may alter an answer."""
         ...
 
-    def standing(self, head: SchedulableTask, /) -> Hashable:
+    @property
+    def view(self) -> TaskAdmissionView:
+        """The live view of its state, always the same object."""
+        ...
+
+    def standing(self, head: SchedulableTask, view: TaskAdmissionView, /) -> Hashable:
         """What the answer to `head` depends on besides its request and the shared state: its group's own state."""
         ...
 
@@ -131,7 +138,10 @@ class StandingSource(Protocol):
         ...
 
     def watch(self, watcher: StandingWatcher) -> None:
-        """From now on tell `watcher` of changes, for as long as it lives."""
+        """From now on tell `watcher` of changes, for as long as it lives.
+
+        It is told of a group that holds or owes more only while there are claims, or if the source does not decide.
+        """
         ...
 
 
@@ -161,17 +171,18 @@ class ClassedHeads(Protocol):
 class QueuedGroup:
     """A group with backlog: its items in order of arrival, the first again as `head`, and what they ask for.
 
-    head_class, and with it spec and exact_weight, may lag behind the head until the index is next looked at. is_stale:
-    the group may have come to stand worse than its class. request is the one of which `gathers` tells.
+    head_class, and with it spec and exact_weight, may lag behind the head until the index is next looked at. request is
+    the one of which `gathers` tells. common: what every item so far has asked for, the same object each time; once they
+    differ None, and the sums are kept.
     """
 
     __slots__ = (
-        "demand",
+        "_demand",
+        "common",
         "exact_weight",
         "gathers",
         "head",
         "head_class",
-        "is_stale",
         "items",
         "key",
         "request",
@@ -182,13 +193,38 @@ class QueuedGroup:
         self.key: TaskGroupKey = head.group.key
         self.items: OrderedDict[str, SchedulableTask] = OrderedDict()
         self.head: SchedulableTask = head
-        self.demand: dict[SchedulerResourceKey, int] = {}
+        self.common: SchedulerResourceRequest | None = head.resource_request
+        self._demand: dict[SchedulerResourceKey, int] = {}
         self.head_class: HeadClass | None = None
         self.exact_weight: int = 0
         self.spec: TaskGroupSpec | None = None
         self.request: SchedulerResourceRequest | None = None
         self.gathers: bool = False
-        self.is_stale: bool = False
+
+    @property
+    def demand(self) -> Mapping[SchedulerResourceKey, int]:
+        """Units that all its items together ask for."""
+        if self.common is None:
+            return MappingProxyType(self._demand)
+        queued = len(self.items)
+        return MappingProxyType({resource: amount * queued for resource, amount in self.common.amounts.items()})
+
+    def add_demand(self, request: SchedulerResourceRequest) -> None:
+        """An item that is about to be queued asks for this, which is not what all the others ask for."""
+        if self.common is not None:
+            self._demand.update(self.demand)
+            self.common = None
+        for resource, amount in request.amounts.items():
+            self._demand[resource] = self._demand.get(resource, 0) + amount
+
+    def remove_demand(self, request: SchedulerResourceRequest) -> None:
+        """An item that asked for this was taken out."""
+        for resource, amount in request.amounts.items():
+            rest = self._demand[resource] - amount
+            if rest:
+                self._demand[resource] = rest
+            else:
+                del self._demand[resource]
 
 
 class HeadBucket:

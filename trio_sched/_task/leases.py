@@ -44,10 +44,11 @@ class LeaseIssuer(Protocol):
         ...
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class TaskAdmissionLease:
     """The right to run `item`, which holds `resources` until it is released. Leaving its `with` block releases it.
 
+    A live object that is known by its identity; nothing about it changes, and nobody but its issuer makes one.
     lease_id is unique within a controller, controller_generation among the controllers of a process. borrowed: the part
     of `resources` that lies above the group's share.
     """

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import partial
-from types import MappingProxyType
 
 import trio
 
+from trio_sched._errors import InvalidTypeError
 from trio_sched._fair import FairOrder
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.eligibility import LaneEligibility, no_aspect
@@ -23,6 +23,10 @@ from trio_sched._task.live import LiveMapping
 from trio_sched._task.queue_view import QueueSelection, QueueView
 
 __all__ = ["FairTaskQueue"]
+
+
+def _nobody(group: QueuedGroup) -> bool:
+    return False
 
 
 class _DemandByResource(Mapping[SchedulerResourceKey, int]):
@@ -58,32 +62,37 @@ def _ask(is_eligible: Callable[[SchedulableTask, QueueView], bool], view: QueueV
     return is_eligible(group.head, view)
 
 
+def _check_tasks(items: Iterable[object]) -> None:
+    for item in items:
+        if not isinstance(item, SchedulableTask):
+            raise InvalidTypeError("an item to enqueue", item, "a SchedulableTask")
+
+
 class FairTaskQueue:
     """Ready tasks in weighted fair order over their groups. Synchronous; belongs to one task."""
 
-    __slots__ = ("_ask", "_classed_for", "_group_of", "_groups", "_heads", "_order", "_version", "_view")
+    __slots__ = ("_ask", "_classed_for", "_group_of", "_groups", "_heads", "_order", "_show_total", "_view")
 
     def __init__(self) -> None:
         self._groups: dict[TaskGroupKey, QueuedGroup] = {}
         self._group_of: dict[str, QueuedGroup] = {}
         self._order: FairOrder[TaskGroupKey] = FairOrder()
         self._classed_for: Callable[[SchedulableTask, QueueView], bool] | None = None
-        self._ask: Callable[[QueuedGroup], bool] | None = None
-        self._version = 0
+        self._ask: Callable[[QueuedGroup], bool] = _nobody
         groups = self._groups
         heads = LiveMapping(groups, lambda group: group.head)
         self._heads = HeadIndex(groups, heads, self._order)
         self._view = QueueView(
             queued_total=0,
             queued_by_group=LiveMapping(groups, lambda group: len(group.items)),
-            queued_resource_demand_by_group=LiveMapping(groups, lambda group: MappingProxyType(group.demand)),
+            queued_resource_demand_by_group=LiveMapping(groups, lambda group: group.demand),
             first_candidate_resources_by_group=LiveMapping(groups, lambda group: group.head.resource_request.amounts),
             first_candidate_tasks_by_group=heads,
             first_candidate_group_specs_by_group=LiveMapping(groups, lambda group: group.head.group),
             queued_peer_demand_by_resource=_DemandByResource(groups),
             heads=self._heads,
-            version=0,
         )
+        self._show_total = partial(object.__setattr__, self._view, "queued_total")
 
     def __len__(self) -> int:
         return len(self._group_of)
@@ -93,10 +102,15 @@ class FairTaskQueue:
 
     @trio.lowlevel.enable_ki_protection
     def enqueue(self, items: Iterable[SchedulableTask]) -> tuple[str, ...]:
-        """Queue those items whose ids are not queued; return their ids."""
+        """Queue those items whose ids are not queued; return their ids.
+
+        Raises InvalidTypeError, and queues nothing, if any of them is no `SchedulableTask`.
+        """
         accepted: list[str] = []
         groups, group_of = self._groups, self._group_of
-        for item in tuple(items):
+        items = tuple(items)
+        _check_tasks(items)
+        for item in items:
             task_id = item.task_id
             if task_id in group_of:
                 continue
@@ -106,11 +120,10 @@ class FairTaskQueue:
                 group = groups[key] = QueuedGroup(item)
                 self._order.activate(key, weight=item.group.weight)
                 self._heads.head_changed(group)
+            elif group.common is not item.resource_request:
+                group.add_demand(item.resource_request)
             group.items[task_id] = item
             group_of[task_id] = group
-            demand = group.demand
-            for resource, amount in item.resource_request.amounts.items():
-                demand[resource] = demand.get(resource, 0) + amount
             accepted.append(task_id)
         if accepted:
             self._changed()
@@ -118,14 +131,11 @@ class FairTaskQueue:
 
     def select_next(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> QueueSelection | None:
         """The first item in fair order that is eligible, or None. Changes nothing."""
-        if not self._groups:
-            return None
         if is_eligible == self._classed_for or self._is_classed(is_eligible):
-            assert self._ask is not None
             item = self._heads.first_eligible(self._ask)
         else:
-            item = self._first(is_eligible)
-        return None if item is None else QueueSelection(item, self._view, self._version)
+            item = self._first(is_eligible) if self._groups else None
+        return None if item is None else QueueSelection(item, self._view, self._heads.queue_version)
 
     @trio.lowlevel.enable_ki_protection
     def commit(self, selection: QueueSelection) -> SchedulableTask | None:
@@ -194,19 +204,20 @@ class FairTaskQueue:
             self._order.deactivate(group.key)
             del self._groups[group.key]
         else:
-            demand = group.demand
-            for resource, amount in item.resource_request.amounts.items():
-                rest = demand[resource] - amount
-                if rest:
-                    demand[resource] = rest
-                else:
-                    del demand[resource]
+            if group.common is None:
+                group.remove_demand(item.resource_request)
             if item is group.head:
-                group.head = next(iter(group.items.values()))
-                self._heads.head_changed(group)
+                head = group.head = next(iter(group.items.values()))
+                heads = self._heads
+                if (
+                    head.resource_request is not item.resource_request
+                    or head.group is not item.group
+                    or heads.claims
+                    or not heads.is_decided
+                ):
+                    heads.head_changed(group)
         self._changed()
 
     def _changed(self) -> None:
-        self._version += 1
-        object.__setattr__(self._view, "queued_total", len(self._group_of))
-        object.__setattr__(self._view, "version", self._version)
+        self._heads.queue_version += 1
+        self._show_total(len(self._group_of))

@@ -19,7 +19,7 @@ class QueueView:
 
     A view that a queue hands out is live and read-only: it costs nothing and shows every later change. `snapshot()`
     freezes it. Only a live view has `heads`, the queue's index through which a policy sums over few classes instead of
-    many groups, and `version`, which rises with every change of the queue.
+    many groups.
     """
 
     queued_total: int
@@ -30,7 +30,6 @@ class QueueView:
     first_candidate_group_specs_by_group: Mapping[TaskGroupKey, TaskGroupSpec]
     queued_peer_demand_by_resource: Mapping[SchedulerResourceKey, int]
     heads: HeadIndex | None = attrs.field(default=None, eq=False, repr=False)
-    version: int | None = attrs.field(default=None, eq=False, repr=False)
 
     def snapshot(self) -> QueueView:
         """This view at this instant; later changes do not show in it."""

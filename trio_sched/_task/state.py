@@ -45,11 +45,11 @@ _StandingOf: TypeAlias = Callable[[SchedulableTask, TaskAdmissionView], Hashable
 
 
 class _AskStanding(Protocol):
-    def __call__(self, head: SchedulableTask, /) -> Hashable: ...
+    def __call__(self, head: SchedulableTask, view: TaskAdmissionView, /) -> Hashable: ...
 
 
 @trio.lowlevel.disable_ki_protection
-def _ask_standing(standing_of: _StandingOf | None, view: TaskAdmissionView, head: SchedulableTask) -> Hashable:
+def _ask_standing(standing_of: _StandingOf | None, head: SchedulableTask, view: TaskAdmissionView) -> Hashable:
     assert standing_of is not None
     return standing_of(head, view)
 
@@ -70,8 +70,9 @@ class TaskAdmissionState:
     """What is held, owed and reserved, and who judges.
 
     view: the live view of it. is_open: whether anything is granted at all. has_standings: whether the policy says how
-    groups stand; it is then taken to be as pure as it should be. standing, evaluate, on_acquire,
-    on_release: the policy's, called without protection from Ctrl-C if it is not of this package.
+    groups stand; it is then taken to be as pure as it should be. keeps_debt: whether the policy has to be told of
+    leases. standing, evaluate, on_acquire, on_release: the policy's, called without protection from Ctrl-C if it is not
+    of this package.
     """
 
     __slots__ = (
@@ -82,6 +83,7 @@ class TaskAdmissionState:
         "decides",
         "has_standings",
         "is_open",
+        "keeps_debt",
         "ledger",
         "limiters",
         "on_acquire",
@@ -108,15 +110,20 @@ class TaskAdmissionState:
         standing_of = cast("_StandingOf | None", getattr(policy, "standing", None))
         self.has_standings = standing_of is not None
         self.decides = self._peer_policy is not None
+        self.keeps_debt = type(policy) is not StrictFairTaskAdmissionPolicy
         self.standing: _AskStanding = (
-            partial(_ask_standing, standing_of, self.view)
-            if self._peer_policy is None
-            else partial(self._peer_policy.standing, admission_view=self.view)
+            partial(_ask_standing, standing_of) if self._peer_policy is None else self._peer_policy.standing
         )
         self.on_acquire = policy.on_acquire if self._peer_policy is not None else partial(_tell_acquired, policy)
         self.on_release = policy.on_release if self._peer_policy is not None else partial(_tell_released, policy)
 
     # Changes
+
+    def changed_for_the_worse(self, group: TaskGroupKey) -> None:
+        """`group` holds or owes more. Watchers need not know, except of a foreign policy that may like it better so."""
+        self.version += 1
+        if self.claims or not self.decides:
+            self.changed(group, ())
 
     def changed(self, group: TaskGroupKey | None, freed: Iterable[SchedulerResourceKey]) -> None:
         """What `group` holds or owes has changed, and more of what is `freed` may be free."""
