@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from trio_sched._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from trio_sched._rehearsal.control import RehearsalRefusedError
+    from trio_sched._rehearsal.counters import CountersView, TallyView
+    from trio_sched._rehearsal.errors import NotLoopbackError, RehearsalStartError
     from trio_sched._rehearsal.process import RehearsalProcess, rehearsal_process
     from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
     from trio_sched._rehearsal.server import RehearsalServer, open_rehearsal
@@ -15,6 +18,9 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "trio_sched._rehearsal.control": ("RehearsalRefusedError",),
+            "trio_sched._rehearsal.counters": ("CountersView", "TallyView"),
+            "trio_sched._rehearsal.errors": ("NotLoopbackError", "RehearsalStartError"),
             "trio_sched._rehearsal.process": ("RehearsalProcess", "rehearsal_process"),
             "trio_sched._rehearsal.script": ("Latency", "Phase", "RehearsalScript"),
             "trio_sched._rehearsal.server": ("RehearsalServer", "open_rehearsal"),
@@ -22,11 +28,16 @@ else:
     )
 
 __all__ = [
+    "CountersView",
     "Latency",
+    "NotLoopbackError",
     "Phase",
     "RehearsalProcess",
+    "RehearsalRefusedError",
     "RehearsalScript",
     "RehearsalServer",
+    "RehearsalStartError",
+    "TallyView",
     "open_rehearsal",
     "rehearsal_process",
 ]

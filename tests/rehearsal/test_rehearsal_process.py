@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from trio_sched import InvalidValueError
-from trio_sched._rehearsal import (
+from trio_sched._rehearsal.__main__ import main
+from trio_sched.rehearsal import (
     NotLoopbackError,
     Phase,
     RehearsalProcess,
@@ -21,7 +22,6 @@ from trio_sched._rehearsal import (
     open_rehearsal,
     rehearsal_process,
 )
-from trio_sched._rehearsal.__main__ import main
 
 pytest.importorskip("hypercorn", reason="needs trio_sched[rehearsal]")
 pytest.importorskip("starlette", reason="needs trio_sched[rehearsal]")

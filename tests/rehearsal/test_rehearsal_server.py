@@ -11,13 +11,12 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from trio_sched import TrioSchedError
-from trio_sched._rehearsal import (
+from trio_sched import MissingExtraError, TrioSchedError
+from trio_sched._rehearsal.control import RehearsalClient
+from trio_sched.rehearsal import (
     Latency,
-    MissingExtraError,
     NotLoopbackError,
     Phase,
-    RehearsalClient,
     RehearsalRefusedError,
     RehearsalScript,
     RehearsalServer,

@@ -12,30 +12,3 @@ HTTP, a real client library, and latencies, limits, refusals and failures that s
 Who does what: `script` and `counters` are values, and `serde` is their JSON; `provider` decides; `answers` and `wire`
 know what is said; `waiting`, `app`, `loopback` and `server` serve it; `control` and `process` reach it from elsewhere.
 """
-
-from __future__ import annotations
-
-from trio_sched._extras import MissingExtraError
-from trio_sched._rehearsal.control import RehearsalClient, RehearsalRefusedError
-from trio_sched._rehearsal.counters import CountersView, TallyView
-from trio_sched._rehearsal.errors import NotLoopbackError, RehearsalStartError
-from trio_sched._rehearsal.process import RehearsalProcess, rehearsal_process
-from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
-from trio_sched._rehearsal.server import RehearsalServer, open_rehearsal
-
-__all__ = [
-    "CountersView",
-    "Latency",
-    "MissingExtraError",
-    "NotLoopbackError",
-    "Phase",
-    "RehearsalClient",
-    "RehearsalProcess",
-    "RehearsalRefusedError",
-    "RehearsalScript",
-    "RehearsalServer",
-    "RehearsalStartError",
-    "TallyView",
-    "open_rehearsal",
-    "rehearsal_process",
-]
