@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+from attrs import Attribute
 
 from trio_sched._errors import InvalidTypeError, InvalidValueError
-
-if TYPE_CHECKING:
-    from attrs import Attribute
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -29,11 +28,19 @@ def check_int(field: str, value: object, *, minimum: int) -> int:
     return value
 
 
+def is_finite(number: float) -> bool:
+    """Whether a number is finite, as a float too: an int may be too large for one."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
 def check_finite(field: str, value: object, *, expected: str, accept: Callable[[float], bool]) -> float:
     """Return `value` if it is a finite real number that `accept` takes."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise InvalidTypeError(field, value, expected)
-    if not math.isfinite(value) or not accept(value):
+    if not is_finite(value) or not accept(value):
         raise InvalidValueError(field, value, expected)
     return value
 

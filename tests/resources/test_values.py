@@ -29,7 +29,7 @@ def test_any_positive_finite_weight_is_taken_as_it_is(weight: float) -> None:
     assert TaskGroupSpec(GROUP, weight).weight == weight
 
 
-@pytest.mark.parametrize("weight", [0, -1.0, math.inf, math.nan, 1e-310])
+@pytest.mark.parametrize("weight", [0, -1.0, math.inf, math.nan, 1e-310, 10**400])
 def test_other_weights_are_refused(weight: float) -> None:
     with pytest.raises(InvalidValueError, match=r"^TaskGroupSpec.weight must be a positive .*, got"):
         TaskGroupSpec(GROUP, weight)
@@ -108,3 +108,18 @@ def test_building_an_outcome_never_raises(kind: str, hint: float | None) -> None
     assert outcome.retry_after_seconds is None or 0 <= outcome.retry_after_seconds < math.inf
     assert ("invalid_kind" in outcome.diagnostics) == (kind not in OUTCOME_KINDS)
     assert ("invalid_retry_after_seconds" in outcome.diagnostics) == (outcome.retry_after_seconds != hint)
+
+
+@pytest.mark.parametrize(
+    "hint", [10**400, 10**5000, -(10**400), "soon", [1.0]], ids=["large", "too long", "small", "text", "list"]
+)
+def test_an_outcome_can_be_built_of_any_hint(hint: object) -> None:
+    outcome = RequestReleaseOutcome("rate_limited", hint)  # type: ignore[arg-type]
+    assert outcome.retry_after_seconds is None
+    assert "invalid_retry_after_seconds" in outcome.diagnostics
+
+
+def test_an_outcome_can_be_built_of_any_kind() -> None:
+    outcome = RequestReleaseOutcome(["rate_limited"])  # type: ignore[arg-type]
+    assert outcome.kind == "unexpected_exception"
+    assert outcome.diagnostics == {"invalid_kind": "['rate_limited']"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Final, Literal, cast, get_args
 
@@ -78,11 +77,12 @@ class RequestReleaseOutcome:
 
     def __attrs_post_init__(self) -> None:
         notes: dict[str, object] = {}
-        if self.kind not in OUTCOME_KINDS:
-            notes["invalid_kind"] = repr(self.kind)
+        kind = cast("object", self.kind)
+        if not isinstance(kind, str) or kind not in OUTCOME_KINDS:
+            notes["invalid_kind"] = _shown(kind)
             object.__setattr__(self, "kind", "unexpected_exception")
         if self.retry_after_seconds is not None and not _usable_hint(self.retry_after_seconds):
-            notes["invalid_retry_after_seconds"] = repr(self.retry_after_seconds)
+            notes["invalid_retry_after_seconds"] = _shown(self.retry_after_seconds)
             object.__setattr__(self, "retry_after_seconds", None)
         if notes:
             object.__setattr__(self, "diagnostics", {**self.diagnostics, **notes})
@@ -91,4 +91,12 @@ class RequestReleaseOutcome:
 def _usable_hint(hint: object) -> bool:
     if not isinstance(hint, int | float) or isinstance(hint, bool):
         return False
-    return math.isfinite(cast("float", hint)) and hint >= 0
+    return check.is_finite(hint) and hint >= 0
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:
+        # Whatever it is, an outcome can be built; Python refuses to write ints of too many digits, for one.
+        return f"a {type(value).__name__} that cannot be shown"
