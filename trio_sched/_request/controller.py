@@ -233,7 +233,7 @@ class AdaptiveRequestAdmissionController:
         holder: str,
         correlation: RuntimeCorrelation | None,
     ) -> RequestAdmissionLease:
-        waiter = self._core.enqueue(item, now, deadline=deadline, holder=holder, correlation=correlation)
+        waiter = self._core.enqueue(item, now, holder=holder, correlation=correlation)
         try:
             self._carry_out()
         except BaseException:

@@ -112,14 +112,13 @@ class RequestAdmissionCore:
         item: RequestAdmissionItem,
         now: float,
         *,
-        deadline: float | None = None,
         holder: str | None = None,
         correlation: RuntimeCorrelation | None = None,
     ) -> RequestWaiter:
         """Queue a request that `try_lease` refused for want of capacity."""
         domain = self.ledger.domains[item.resource]
         self._waiters_made += 1
-        waiter = RequestWaiter(self._waiters_made, item, now, deadline, holder, correlation)
+        waiter = RequestWaiter(self._waiters_made, item, now, holder, correlation)
         self.queue.enqueue((waiter,))
         domain.sequence += 1
         waiting = self.queue.queued_in(item.resource)

@@ -41,7 +41,6 @@ class RequestWaiter:
     waiter_id: int
     item: RequestAdmissionItem
     enqueued_at: float
-    deadline_monotonic: float | None = None
     holder: str | None = None
     correlation: RuntimeCorrelation | None = None
     decision: RequestAdmissionDecision | None = None

@@ -6,6 +6,7 @@ static cap is the smallest of them, and every raw cap is kept. Names that were n
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterable, Mapping
 
 import attrs
@@ -163,8 +164,6 @@ class RequestResourceResolver:
         return ProviderModelStaticCap(cap=min(raw_caps.values()), aliases=tuple(sorted(raw_caps)), raw_caps=raw_caps)
 
     def _nearest(self, alias: str) -> str | None:
-        import difflib  # only an error needs it
-
         return next(iter(difflib.get_close_matches(alias, self._endpoints_by_alias, n=1)), None)
 
 
