@@ -1,7 +1,8 @@
 """Shows a run's progress to a person while it goes on, without ever touching the run.
 
 A task of its own takes a frozen picture of the counts, and hands it to the display where files are written too (worker
-threads), so a terminal that blocks holds up nobody. A display that fails is logged once and given up.
+threads), so a terminal that blocks holds up nobody; only the last picture is shown in the run's own thread, when the
+work is done. A display that fails is logged once and given up.
 """
 
 from __future__ import annotations

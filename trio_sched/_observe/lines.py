@@ -1,4 +1,4 @@
-"""Progress as plain log lines, and the words that every display has in common."""
+"""Progress as plain log lines, and the words and signs that every display has in common."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trio_sched._observe.limiting import Limit
 from trio_sched._observe.run_progress import EndpointProgress, RunProgress
 from trio_sched._observe.waits import Layer
 
-__all__ = ["ProgressLines", "duration", "limit_sentence", "progress_line", "records_text"]
+__all__ = ["ProgressLines", "duration", "limit_sentence", "printable", "progress_line", "records_text"]
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -22,6 +22,11 @@ _WORDS: Final[dict[Layer, str]] = {
     "provider": "the provider's answers",
     "completion": "work outside model calls",
 }
+
+
+def printable(text: str) -> str:
+    """The text without anything that a terminal could take for a command."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def duration(seconds: float) -> str:
@@ -81,7 +86,7 @@ def _endpoint(endpoint: EndpointProgress) -> str:
 
 
 class ProgressLines:
-    """Writes a line every time it is shown a progress; what a terminal could take for a command is taken out."""
+    """Writes a line every time it is shown a progress."""
 
     interval_seconds = 10.0
 
@@ -93,8 +98,7 @@ class ProgressLines:
 
     def show(self, progress: RunProgress) -> None:
         """Write one line."""
-        line = "".join(letter if letter.isprintable() else "?" for letter in progress_line(progress))
-        self._file.write(line + "\n")
+        self._file.write(printable(progress_line(progress)) + "\n")
         self._file.flush()
 
     def stop(self) -> None:

@@ -15,7 +15,7 @@ import textwrap
 from typing import TYPE_CHECKING, Final, TextIO
 
 from trio_sched._extras import require
-from trio_sched._observe.lines import duration, limit_sentence, records_text
+from trio_sched._observe.lines import duration, limit_sentence, printable, records_text
 from trio_sched._observe.run_progress import RunProgress
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _drawn(progress: RunProgress, width: int, height: int) -> list[list[Segment]
     for table in (_columns(progress), _endpoints(progress, wide=wide)):
         laid_out = _laid_out(table, width)
         lines += [(line, "none" if number else "dim") for number, line in enumerate(laid_out) if len(laid_out) > 1]
-    sentence = textwrap.wrap(_printable(limit_sentence(progress)), max(1, width))
+    sentence = textwrap.wrap(printable(limit_sentence(progress)), max(1, width))
     lines += [(line, "yellow" if progress.limit is not None else "green") for line in sentence]
     return [[Segment(_cut(line, width).rstrip(), Style.parse(style))] for line, style in lines[: max(1, height - 1)]]
 
@@ -130,7 +130,7 @@ def _laid_out(rows: list[list[str]], width: int) -> list[str]:
     """Rows as lines: figures to the right and whole, names cut to what is left for them."""
     from rich.cells import cell_len
 
-    names = [_printable(row[0]) for row in rows]
+    names = [printable(row[0]) for row in rows]
     widths = [max(map(len, column)) for column in zip(*(row[1:] for row in rows), strict=True)]
     room = max(1, width - sum(widths) - len(_GAP) * len(widths))
     longest = min(room, max(map(cell_len, names)))
@@ -148,7 +148,3 @@ def _cut(text: str, width: int, *, pad: bool = False) -> str:
     if cell_len(text) > width:
         return set_cell_size(text, width - 1) + "…"
     return set_cell_size(text, width) if pad else text
-
-
-def _printable(name: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in name)

@@ -183,9 +183,7 @@ class RunProgressSink:
                 )
                 for key, resource in sorted(self._requests.resources.items())
             ),
-            limit=None
-            if self._result is not None
-            else limit_now(scheduler, self._requests, now, model_tasks_call=False),
+            limit=self._limit(now),
             result=self._result,
         )
 

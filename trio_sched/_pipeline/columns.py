@@ -23,7 +23,7 @@ exception in the place of a value, which gives up just that row; a rate limit th
 it says nothing about its row. What cannot be kept, such as a value that is no JSON or a list of the wrong length, is
 malformed: the rows that it spoiled are given up, and the result says why.
 
-A column is named after its function and can still be called as one.
+A column is named after its function and can still be called as one, always with `await`.
 """
 
 from __future__ import annotations

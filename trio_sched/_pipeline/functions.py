@@ -22,7 +22,6 @@ from trio_sched import _validation as check
 from trio_sched._blocking import Blocking
 from trio_sched._errors import PipelineError
 from trio_sched._events.correlation import runtime_correlation
-from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._unwrap import single_error
 
 if sys.version_info < (3, 11):
@@ -79,7 +78,7 @@ def awaited_call(function: Callable[..., object], *, is_async: bool, blocking: B
         return function  # type: ignore[return-value]  # `accept_function` has seen that it is async
 
     async def call(*args: object) -> object:
-        return await blocking(_correlated, runtime_correlation.current(), function, args)
+        return await blocking(runtime_correlation.carried(function), *args)
 
     return call
 
@@ -92,13 +91,3 @@ def raise_as_one(group: BaseExceptionGroup[BaseException]) -> NoReturn:
             raise cancelled
         raise group
     raise AssertionError("unreachable")
-
-
-def _correlated(
-    correlation: RuntimeCorrelation | None, function: Callable[..., object], args: tuple[object, ...]
-) -> object:
-    token = runtime_correlation.set(correlation)
-    try:
-        return function(*args)
-    finally:
-        runtime_correlation.reset(token)

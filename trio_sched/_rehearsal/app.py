@@ -164,9 +164,5 @@ def _refusal(provider: Provider, refused: Refused) -> Response:
     else:
         limit = f"{phase.requests_per_second:g} requests per second"
     message = f"Rate limit reached for provider {provider.name}: {limit} in phase {phase.name}."
-    headers: dict[str, str] = {}
-    if phase.retry_after_seconds is not None:
-        factor = 1000 if phase.retry_after_header == "retry-after-ms" else 1
-        headers[phase.retry_after_header] = f"{phase.retry_after_seconds * factor:g}"
     body = error_body(message, "requests", code="rate_limit_exceeded")
-    return Response(body, 429, headers=headers, media_type=_MEDIA_TYPE)
+    return Response(body, 429, headers=phase.hint_headers(), media_type=_MEDIA_TYPE)

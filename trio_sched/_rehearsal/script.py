@@ -125,6 +125,13 @@ class Phase:
         """Whether anything but its place at the head of a script starts this phase."""
         return not (self.after_requests is None and self.after_accepted is None and self.after_seconds is None)
 
+    def hint_headers(self) -> dict[str, str]:
+        """The header of a refusal that says when to come back, if it says so."""
+        if self.retry_after_seconds is None:
+            return {}
+        factor = 1000 if self.retry_after_header == "retry-after-ms" else 1
+        return {self.retry_after_header: f"{self.retry_after_seconds * factor:g}"}
+
     def fate(self, quantile: float) -> Fate:
         """What becomes of an accepted request, by the number drawn for it."""
         if quantile < self.error_share:

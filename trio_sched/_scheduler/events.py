@@ -155,7 +155,7 @@ class SchedulerEvents:
             self._emit(
                 "request_pressure_advisory_skipped",
                 task_id=item.task_id,
-                scheduler_resource_key=resource_label(item),
+                scheduler_resource_key=_resource_label(item),
                 reason_or_result="request_pressure",
                 diagnostics={"preferred_task_id": preferred.task_id},
             )
@@ -185,7 +185,7 @@ class SchedulerEvents:
                 "cancelled",
                 task_id=item.task_id,
                 correlation=self.correlation(task, item.group.key, None),
-                scheduler_resource_key=resource_label(item),
+                scheduler_resource_key=_resource_label(item),
                 reason_or_result="withdrawn",
             )
 
@@ -213,7 +213,7 @@ class SchedulerEvents:
                 "admission_denied",
                 task_id=item.task_id,
                 reason_or_result=reason,
-                scheduler_resource_key=resource_label(item),
+                scheduler_resource_key=_resource_label(item),
             )
 
     def task_lease(
@@ -321,7 +321,7 @@ class SchedulerEvents:
 
     def _label(self, column: str, item: SchedulableTask) -> str:
         """The resource that events of a column's tasks name; all tasks of a column ask for the same."""
-        label = self._labels[column] = resource_label(item)
+        label = self._labels[column] = _resource_label(item)
         return label
 
     def _identity_hash(self, group: TaskGroupKey) -> str:
@@ -332,9 +332,6 @@ class SchedulerEvents:
         return known
 
 
-def resource_label(item: SchedulableTask) -> str:
+def _resource_label(item: SchedulableTask) -> str:
     """The most specific stage resource that a task asks for."""
-    for resource in item.resource_request.amounts:
-        if resource != SUBMISSION:
-            return resource
-    return SUBMISSION
+    return next(iter(item.resource_request.competed_for), SUBMISSION)

@@ -23,16 +23,16 @@ class CapacityPeaks:
 
     def note_queued(self, groups: Iterable[TaskGroupKey], counts: Mapping[TaskGroupKey, int]) -> None:
         """These groups have more in the queue than before."""
-        _raise(self.queued, groups, counts)
+        _keep_highest(self.queued, groups, counts)
 
     def note_leased(
         self, resources: Iterable[SchedulerResourceKey], counts: Mapping[SchedulerResourceKey, int]
     ) -> None:
         """More of these resources is leased than before."""
-        _raise(self.leased, resources, counts)
+        _keep_highest(self.leased, resources, counts)
 
 
-def _raise(peaks: dict[K, int], keys: Iterable[K], counts: Mapping[K, int]) -> None:
+def _keep_highest(peaks: dict[K, int], keys: Iterable[K], counts: Mapping[K, int]) -> None:
     for key in keys:
         count = counts.get(key, 0)
         if count > peaks.get(key, 0):

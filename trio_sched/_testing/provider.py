@@ -86,7 +86,8 @@ class ScriptedProvider:
         verdict = self._provider.arrive(domain, trio.current_time())
         if isinstance(verdict, Refused):
             await trio.sleep(verdict.seconds)
-            raise _refusal(verdict)
+            message = f"over the {verdict.reason} limit of phase {verdict.phase.name!r}"
+            raise ScriptedProviderError(429, message, verdict.phase.hint_headers())
         hangs = verdict.fate == "hang"
         ending: Ending = "hang" if hangs else "abandoned"
         try:
@@ -103,12 +104,3 @@ def _reply(verdict: Accepted, answer: Callable[[], T]) -> T:
     if verdict.fate == "malformed":
         raise ScriptedProviderError(502, "a broken answer that the script asked for", {})
     return answer()
-
-
-def _refusal(refused: Refused) -> ScriptedProviderError:
-    phase = refused.phase
-    headers: dict[str, str] = {}
-    if phase.retry_after_seconds is not None:
-        factor = 1000 if phase.retry_after_header == "retry-after-ms" else 1
-        headers[phase.retry_after_header] = f"{phase.retry_after_seconds * factor:g}"
-    return ScriptedProviderError(429, f"over the {refused.reason} limit of phase {phase.name!r}", headers)
