@@ -1,8 +1,8 @@
-"""All errors of the package: one root, structured fields, messages that say what, which value, and what to do.
+"""The root of all errors, and those that more than one room raises; the others stand beside what raises them.
 
-`TrioSchedError` is the root. Every subclass keeps the facts of its message as attributes, so a program can act on them
-without parsing text. An error for a bad value is also a `ValueError` (and a `TypeError` where the type was wrong), so
-it reads as Python users expect.
+A message says what was wrong, which value, and what to do. `TrioSchedError` is the root. Every subclass keeps the facts
+of its message as attributes, so a program can act on them without parsing text. An error for a bad value is also a
+`ValueError` (and a `TypeError` where the type was wrong), so it reads as Python users expect.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The base of everything that makes columns: it names what it writes and says what static kind of work it is."""
+"""The base of everything that makes columns: it says what static kind of work that is."""
 
 from __future__ import annotations
 
