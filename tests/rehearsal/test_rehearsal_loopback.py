@@ -9,7 +9,7 @@ import pytest
 
 from trio_sched import InvalidValueError, TrioSchedError
 from trio_sched._rehearsal.errors import NotLoopbackError
-from trio_sched._rehearsal.loopback import check_loopback, listen_on_loopback, url_host
+from trio_sched._rehearsal.loopback import check_loopback, listen_on_loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.8.7", "::1", "localhost"])
@@ -60,8 +60,3 @@ async def test_port_zero_is_settled_by_binding() -> None:
 async def test_a_port_that_cannot_be_is_refused(port: int) -> None:
     with pytest.raises(InvalidValueError, match=f"^port must be .*, got {port!r}$"):
         await listen_on_loopback("127.0.0.1", port)
-
-
-def test_an_ipv6_address_stands_in_brackets_in_a_url() -> None:
-    assert url_host("::1") == "[::1]"
-    assert url_host("127.0.0.1") == "127.0.0.1"

@@ -10,8 +10,8 @@ import trio
 
 from trio_sched._errors import TrioSchedError
 from trio_sched._extras import require
+from trio_sched._rehearsal.address import ProviderAddress
 from trio_sched._rehearsal.counters import CountersView
-from trio_sched._rehearsal.loopback import url_host
 from trio_sched._rehearsal.script import RehearsalScript
 from trio_sched._rehearsal.serde import counters_from_json, script_from_json, script_to_json
 
@@ -36,32 +36,17 @@ class RehearsalRefusedError(TrioSchedError):
         return f"the rehearsal provider answered {self.status} to {self.target}: {self.body}"
 
 
-class RehearsalClient:
-    """The providers served at an address, by their names."""
+class RehearsalClient(ProviderAddress):
+    """The providers served at an address, read and steered from elsewhere."""
 
-    __slots__ = ("_host", "_port")
+    __slots__ = ()
 
     def __init__(self, host: str, port: int) -> None:
         require("rehearsal", "h11")
-        self._host = host
-        self._port = port
+        super().__init__(host, port)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} for {self._host}:{self._port}>"
-
-    @property
-    def host(self) -> str:
-        """The address of the server."""
-        return self._host
-
-    @property
-    def port(self) -> int:
-        """The port of the server."""
-        return self._port
-
-    def base_url(self, provider: str) -> str:
-        """What an OpenAI client takes as its `base_url`."""
-        return f"http://{url_host(self._host)}:{self._port}/{provider}/v1"
+        return f"<{type(self).__name__} for {self.host}:{self.port}>"
 
     async def counters(self, provider: str) -> CountersView:
         """What the provider has counted so far."""
@@ -80,13 +65,13 @@ class RehearsalClient:
 
         connection = h11.Connection(h11.CLIENT)
         headers = [
-            ("host", f"{url_host(self._host)}:{self._port}"),
+            ("host", self.netloc),
             ("connection", "close"),
             ("content-length", str(len(body))),
         ]
         request = h11.Request(method=method, target=target, headers=headers)
         events = (request, h11.Data(body), h11.EndOfMessage())
-        async with await trio.open_tcp_stream(self._host, self._port) as stream:
+        async with await trio.open_tcp_stream(self.host, self.port) as stream:
             await stream.send_all(b"".join(connection.send(event) or b"" for event in events))
             status, parts = 0, list[bytes]()
             while True:

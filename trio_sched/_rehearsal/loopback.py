@@ -19,7 +19,7 @@ from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError
 from trio_sched._rehearsal.errors import NotLoopbackError
 
-__all__ = ["check_loopback", "listen_on_loopback", "url_host"]
+__all__ = ["check_loopback", "listen_on_loopback"]
 
 _BACKLOG = 2048
 
@@ -55,8 +55,3 @@ async def listen_on_loopback(host: str, port: int) -> socket.socket:
         listener.close()
         raise InvalidValueError("port", port, f"a port that can be bound on {host} ({error.strerror})") from error
     return listener
-
-
-def url_host(host: str) -> str:
-    """The host as it stands in a URL."""
-    return f"[{host}]" if ":" in host else host

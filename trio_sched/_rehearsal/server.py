@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from trio_sched._extras import require
+from trio_sched._rehearsal.address import ProviderAddress
 from trio_sched._rehearsal.counters import CountersView
-from trio_sched._rehearsal.loopback import listen_on_loopback, url_host
+from trio_sched._rehearsal.loopback import listen_on_loopback
 from trio_sched._rehearsal.provider import Provider, open_providers
 from trio_sched._rehearsal.script import RehearsalScript
 from trio_sched._rehearsal.waiting import WaitingRoom
@@ -34,32 +35,21 @@ _GRACE_SECONDS = 1.0
 _KEEP_ALIVE_SECONDS = 600.0
 
 
-class RehearsalServer:
+class RehearsalServer(ProviderAddress):
     """The providers served by this process."""
 
-    __slots__ = ("_host", "_port", "_providers")
+    __slots__ = ("_providers",)
 
     def __init__(self, host: str, port: int, providers: Mapping[str, Provider]) -> None:
-        self._host = host
-        self._port = port
+        super().__init__(host, port)
         self._providers = providers
 
     def __repr__(self) -> str:
-        return f"<RehearsalServer of {', '.join(self._providers)} on {self._host}:{self._port}>"
-
-    @property
-    def host(self) -> str:
-        """The address listened on."""
-        return self._host
-
-    @property
-    def port(self) -> int:
-        """The port listened on, also when port 0 was asked for."""
-        return self._port
+        return f"<RehearsalServer of {', '.join(self._providers)} on {self.host}:{self.port}>"
 
     def base_url(self, provider: str) -> str:
         """What an OpenAI client takes as its `base_url`. KeyError for a provider that is not served."""
-        return f"http://{url_host(self._host)}:{self._port}/{self._providers[provider].name}/v1"
+        return super().base_url(self._providers[provider].name)
 
     def counters(self, provider: str) -> CountersView:
         """What the provider has counted so far. KeyError for a provider that is not served."""
