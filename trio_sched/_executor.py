@@ -27,7 +27,7 @@ import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
 import attrs
 import trio
@@ -38,8 +38,7 @@ from trio_sched._classify import ErrorVerdict, judge_exception
 from trio_sched._errors import InvalidTypeError, TrioSchedError
 from trio_sched._events.correlation import runtime_correlation
 from trio_sched._request.attempt import AdmittedAttempt
-from trio_sched._request.leases import RequestAdmissionLease
-from trio_sched._request.protocol import RequestAdmissionController
+from trio_sched._request.protocol import ModelCallAdmission, RequestAdmissionController
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 from trio_sched._resources.request import (
     RequestAdmissionItem,
@@ -49,7 +48,7 @@ from trio_sched._resources.request import (
 )
 from trio_sched._retry_hints import DEFAULT_HINT_CAP_SECONDS
 
-__all__ = ["ModelCallAdmission", "ModelRequest", "ModelRequestExecutor", "QuotaExhaustedError", "RequestRetryConfig"]
+__all__ = ["ModelRequest", "ModelRequestExecutor", "QuotaExhaustedError", "RequestRetryConfig"]
 
 
 P = ParamSpec("P")
@@ -58,22 +57,6 @@ T = TypeVar("T")
 _SUCCESS: Final = RequestReleaseOutcome("success")
 _UNJUDGED: Final = RequestReleaseOutcome("unexpected_exception")
 _MAX_THREADS: Final = 256
-
-
-class ModelCallAdmission(RequestAdmissionController, Protocol):
-    """What the executor needs of request admission: leases, the record of calls, and closing an endpoint."""
-
-    def model_request_started(self, lease: RequestAdmissionLease) -> None:
-        """Record that the call admitted by `lease` goes out."""
-        ...
-
-    def model_request_completed(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> None:
-        """Record that the call admitted by `lease` is over."""
-        ...
-
-    def close_endpoint(self, provider_model: ProviderModelKey, reason: str) -> None:
-        """Admit nothing more at an endpoint."""
-        ...
 
 
 class QuotaExhaustedError(TrioSchedError):

@@ -19,7 +19,6 @@ from trio_sched._blocking import inline
 from trio_sched._errors import InvalidTypeError, InvalidValueError, TrioSchedError
 from trio_sched._events.correlation import runtime_correlation
 from trio_sched._executor import (
-    ModelCallAdmission,
     ModelRequest,
     ModelRequestExecutor,
     QuotaExhaustedError,
@@ -33,6 +32,7 @@ from trio_sched._request.leases import (
     RequestAdmissionLease,
 )
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
+from trio_sched._request.protocol import ModelCallAdmission
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 from trio_sched._resources.release import ReleaseResult

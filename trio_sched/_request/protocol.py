@@ -1,4 +1,4 @@
-"""What the model-call boundary needs of request admission, whichever controller provides it."""
+"""What others need of request admission, whichever controller provides it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Protocol
 
 from trio_sched._request.leases import RequestAdmissionDecision, RequestAdmissionLease
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
+from trio_sched._resources.identity import ProviderModelKey
 from trio_sched._resources.release import ReleaseResult
 from trio_sched._resources.request import RequestAdmissionItem, RequestReleaseOutcome
 
-__all__ = ["RequestAdmissionController"]
+__all__ = ["ModelCallAdmission", "RequestAdmissionController"]
 
 
 class RequestAdmissionController(Protocol):
@@ -34,4 +35,20 @@ class RequestAdmissionController(Protocol):
     @property
     def pressure(self) -> RequestPressureSnapshotProvider:
         """Read-only pictures of what is in flight."""
+        ...
+
+
+class ModelCallAdmission(RequestAdmissionController, Protocol):
+    """What the model-call boundary needs: leases, the record of calls, and closing an endpoint."""
+
+    def model_request_started(self, lease: RequestAdmissionLease) -> None:
+        """Record that the call admitted by `lease` goes out."""
+        ...
+
+    def model_request_completed(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> None:
+        """Record that the call admitted by `lease` is over."""
+        ...
+
+    def close_endpoint(self, provider_model: ProviderModelKey, reason: str) -> None:
+        """Admit nothing more at an endpoint."""
         ...
