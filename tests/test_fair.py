@@ -107,6 +107,29 @@ def test_three_thirds_are_a_whole() -> None:
     assert order.head() == "a"
 
 
+def test_ten_tenths_are_a_whole_for_all_equals() -> None:
+    """Three units of a tenth, summed one by one, are a little more than three tenths."""
+    order = active("ten", "also", "one")
+    serve(order, "one")
+    for count in range(1, 11):
+        for key in ("ten", "also"):
+            assert order.head() == key
+            serve(order, key, weight=10.0)
+            assert order.rank(key)[0] == count / 10
+    assert order.head() == "one"
+
+
+def test_a_group_that_comes_back_when_it_is_due_stays_equal_to_its_equals() -> None:
+    order = active("steady", "back", "stays")
+    serve(order, "stays", "back", "back", weight=10.0)
+    order.deactivate("back")
+    serve(order, "stays", "stays", weight=10.0)
+    assert order.statistics().virtual_time == 0.2
+    order.activate("back", weight=10.0)
+    serve(order, "back", weight=10.0)
+    assert order.rank("back")[0] == order.rank("stays")[0] == 0.3
+
+
 def test_a_skipped_group_returns_as_an_equal() -> None:
     """Ineligible for a hundred rounds: it is next, once, and then takes turns."""
     order = active("away", "a", "b")
@@ -203,16 +226,27 @@ def test_a_tag_behind_virtual_time_is_not_kept() -> None:
     assert order.rank("a")[0] == order.statistics().virtual_time == 2.0
 
 
-def test_an_idle_tag_is_forgotten_once_virtual_time_has_passed_it() -> None:
+def test_an_idle_tag_behind_virtual_time_earns_nothing() -> None:
     order = active("a", "b")
     serve(order, "a")
     order.deactivate("a")
     serve(order, "b", "b", "b")
     order.activate("a")
     assert order.rank("a")[0] == 2.0
-    order.activate("c")
+    serve(order, "a")
+    assert order.rank("a")[0] == 3.0
+
+
+@pytest.mark.parametrize(("services", "idle"), [(1, 2), (2, 1), (3, 0)])
+def test_an_idle_tag_is_forgotten_once_virtual_time_has_come_to_it(services: int, idle: int) -> None:
+    order = active("one", "two", "b", "c")
+    serve(order, "one")
+    serve(order, "two", weight=0.5)
+    order.deactivate("one")
+    order.deactivate("two")
+    serve(order, *("b",) * services)
     order.deactivate("c")
-    assert order.statistics().idle == 0
+    assert order.statistics().idle == idle
 
 
 def test_a_group_can_come_and_go_for_ever_at_a_tiny_weight() -> None:
@@ -235,10 +269,11 @@ def test_changing_the_weight_keeps_what_was_charged() -> None:
     assert order.rank("a")[0] == 0.5 + 0.25 + 0.25
 
 
-def test_tiny_weights_beside_ordinary_ones_lose_no_precision() -> None:
-    """Virtual time leaps to 1e300 while the ordinary groups are away; afterwards 2 : 1 is still 2 : 1."""
+@pytest.mark.parametrize("tiny", [1e-300, 1e-20])
+def test_tiny_weights_beside_ordinary_ones_lose_no_precision(tiny: float) -> None:
+    """Virtual time leaps to 1e300, or 1e20, while the ordinary groups are away; afterwards 2 : 1 is still 2 : 1."""
     order = active("tiny")
-    serve(order, "tiny", "tiny", weight=1e-300)
+    serve(order, "tiny", "tiny", weight=tiny)
     order.activate("double")
     order.activate("single")
     served = {"double": 0, "single": 0}
@@ -265,6 +300,57 @@ def test_rebasing_shifts_idle_groups_and_what_was_forgotten() -> None:
     order.activate("c39", weight=1e-300)
     assert order.rank("c39")[0] == 0
     assert order.rank("t")[0] == 1 / 1e-300
+
+
+@pytest.mark.parametrize(
+    ("start", "weight", "shifts"),
+    [(2.0**15, 2.0**17, 0), (2.0**16, 2.0**17, 1), (0.0, 2.0**40, 0), (2.0**900, 0.25, 1), (2.0**901, 2.0**-901, 1)],
+)
+def test_tags_are_shifted_where_a_unit_would_be_lost_in_virtual_time(start: float, weight: float, shifts: int) -> None:
+    order = active("a")
+    if start:
+        serve(order, "a", weight=1 / start)
+    assert order.shifts == 0
+    serve(order, "a", weight=weight)
+    assert order.shifts == shifts
+    assert order.statistics().virtual_time == (0.0 if shifts else start)
+    assert order.rank("a")[0] == order.statistics().virtual_time + 1 / weight
+
+
+def test_shifts_are_counted() -> None:
+    order = active("a")
+    for count in range(1, 4):
+        serve(order, "a", weight=2.0**-16)
+        serve(order, "a", weight=2.0**40)
+        assert order.shifts == count
+
+
+def test_those_behind_a_shift_become_equal_and_take_turns() -> None:
+    order = active("x", "y", "late")
+    serve(order, "y", weight=0.5)
+    serve(order, "x", weight=1.0)
+    serve(order, "late", weight=0.1)
+    assert list(order.ranked()) == ["x", "y", "late"]
+    serve(order, "late", weight=2.0**40)
+    assert (order.shifts, order.rank("x")[0], order.rank("y")[0]) == (1, 0.0, 0.0)
+    assert list(order.ranked()) == ["y", "x", "late"]
+    assert order.head() == "y"
+    assert order.statistics().entries <= 3 + 1
+
+
+@pytest.mark.parametrize(("start", "expected"), [(100.0, 900.0), (2000.0, 0.0)])
+def test_a_shift_moves_what_a_newcomer_waits_for(start: float, expected: float) -> None:
+    """A crowd was forgotten early, up to a tag of 1000."""
+    crowd = [f"c{number}" for number in range(60)]
+    order = active("steady", *crowd)
+    serve(order, *crowd, weight=0.001)
+    for visitor in crowd:
+        order.deactivate(visitor)
+    serve(order, "steady", weight=1 / start)
+    serve(order, "steady", weight=2.0**40)
+    assert order.shifts == 1
+    order.activate("new", weight=1e-6)
+    assert order.rank("new")[0] == expected
 
 
 def test_largest_reciprocals_never_overflow() -> None:
@@ -305,6 +391,24 @@ def test_a_lane_does_not_keep_entries_that_left_it() -> None:
         order.move(key, "here")
     assert order.statistics().entries <= 2 * 100 + 8 + 8
     assert list(order.ranked("here")) == list(range(100))
+
+
+def test_those_that_stay_keep_their_order_while_most_leave() -> None:
+    """Entries out of date are cleared away several times, from anywhere in a lane."""
+    order: FairOrder[int] = FairOrder()
+    for key in range(200):
+        order.activate(key, key % 2)
+    for key in range(200):
+        order.serve(key, 1 / (1 + key * 37 % 101))
+    staying = set(range(200))
+    for step in range(190):
+        key = step * 71 % 200
+        order.deactivate(key)
+        staying.remove(key)
+        ranked = sorted(staying, key=order.rank)
+        assert list(order.ranked()) == ranked
+        for lane in (0, 1):
+            assert order.head(lane) == next((each for each in ranked if each % 2 == lane), None)
 
 
 def test_ranking_is_lazy_and_changes_nothing() -> None:
