@@ -6,13 +6,19 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import pytest
 import trio
 import trio.testing
 
 import trio_sched as ts
+from trio_sched._observe.run_views import write_run_views
+from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT
 from trio_sched.lowlevel import inline
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def mocked(main: Callable[[], Awaitable[None]]) -> None:
@@ -109,17 +115,71 @@ def test_a_disk_that_refuses_them_changes_nothing_else(tmp_path: Path, caplog: p
     assert not list((tmp_path / "out").glob("*.tmp"))
 
 
-def test_nobody_waits_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("trio_sched._pipeline.attempt.PATIENCE_AT_THE_END", 0.0)
+class SlowDrawing:
+    """Blocking work that takes no time, other than the drawing, before which `seconds` go by."""
 
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if function is write_run_views:
+            await trio.sleep(self.seconds)
+        return await inline(function, *args, **kwargs)
+
+
+def test_what_is_made_in_time_is_there(tmp_path: Path) -> None:
     async def main() -> None:
+        slow = SlowDrawing(PATIENCE_AT_THE_END - 1)
+        await ts.run([number], records=4, output=tmp_path / "out", config=CONFIG, blocking=slow)
+
+    mocked(main)
+    assert_views(tmp_path / "out", "It came to its end.")
+
+
+def test_nobody_waits_for_ever(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        slow = SlowDrawing(PATIENCE_AT_THE_END + 1)
         with caplog.at_level(logging.WARNING, logger="trio_sched.run"):
-            await ts.run([number], records=4, output=tmp_path / "out", config=CONFIG, blocking=inline)
+            await ts.run([number], records=4, output=tmp_path / "out", config=CONFIG, blocking=slow)
 
     mocked(main)
     (record,) = caplog.records
+    assert "take longer than 60 s and are left out" in record.message
     assert f"`trio-sched report {tmp_path / 'out'}` makes them" in record.message
     assert not (tmp_path / "out" / "trace.json").exists()
     assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+def test_who_waits_for_an_error_waits_less(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        slow = SlowDrawing(PATIENCE_ON_THE_WAY_OUT + 1)
+        with trio.move_on_after(2.5), caplog.at_level(logging.WARNING, logger="trio_sched.run"):
+            await ts.run([number], records=100, output=tmp_path / "out", config=CONFIG, blocking=slow)
+
+    mocked(main)
+    assert "take longer than 5 s and are left out" in caplog.text
+    assert not (tmp_path / "out" / "trace.json").exists()
+
+
+def test_a_simulated_clock_does_not_run_out_while_a_thread_draws(tmp_path: Path) -> None:
+    async def in_a_thread_when_all_else_sleeps(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        def draw() -> T:
+            # Longer than the clock waits before it jumps to wherever a task sleeps until.
+            trio.from_thread.run(trio.testing.wait_all_tasks_blocked, 0.01)
+            return function(*args, **kwargs)
+
+        if function is write_run_views:
+            return await trio.to_thread.run_sync(draw)
+        return await inline(function, *args, **kwargs)
+
+    async def main() -> None:
+        await ts.run(
+            [number],
+            records=4,
+            output=tmp_path / "out",
+            config=CONFIG,
+            blocking=in_a_thread_when_all_else_sleeps,
+        )
+
+    mocked(main)
+    assert_views(tmp_path / "out", "It came to its end.")
