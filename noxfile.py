@@ -242,16 +242,14 @@ def minimum(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """What it costs, beside the peer and the floor: every figure of the docs, which takes hours.
+    """What it costs, beside the peer and the floor: every figure of the docs, which takes most of an hour.
 
     `smoke` counts instead of timing, in less than a minute; `--against COMMIT` fails where that commit was better.
     """
     session.install("-e", ".", *group("bench"))
-    session.run("python", "-m", "benchmarks", *session.posargs)
+    session.run("python", "-m", "benchmarks", *(session.posargs or ("results", "--output", "out/benchmarks")))
     if session.posargs == ["smoke"]:
         session.run("python", "-m", "benchmarks.aimd", "--smoke")
-    if not session.posargs:
-        session.run("python", "-m", "benchmarks.aimd", "--peer", "--out", "out/benchmarks/aimd")
 
 
 @nox.session

@@ -197,8 +197,8 @@ def converter() -> JsonConverter:
     return made
 
 
-def write_artifact(artifact: Artifact, path: Path) -> None:
-    """Write it as JSON, the entries of every list on a line of their own, numbers to six digits."""
+def write_artifact(artifact: attrs.AttrsInstance, path: Path) -> None:
+    """Write one as JSON, the entries of every list on a line of their own, numbers to six digits."""
     path.write_text(_dumps(_rounded(converter().unstructure(artifact))) + "\n", encoding="utf-8")
 
 

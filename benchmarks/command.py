@@ -3,6 +3,8 @@
 python -m benchmarks                       the points of the budget table: this checkout, the peer, the floor
 python -m benchmarks full                  every point of every axis
 python -m benchmarks smoke                 counts instead of times, twice, this checkout alone
+python -m benchmarks results               everything that is committed: all scenarios, family 7, and their tables
+python -m benchmarks tables                the tables of benchmarks/results, docs and plans from the artifacts there
 python -m benchmarks check FILE...         whether artifacts are complete and true to themselves
 python -m benchmarks --against COMMIT      this checkout against a commit; fails where it became slower
 """
@@ -18,6 +20,7 @@ from pathlib import Path
 import attrs
 
 from benchmarks import HARNESS_VERSION, environments
+from benchmarks.aimd.__main__ import main as aimd
 from benchmarks.artifact import ARTIFACT_SCHEMA_VERSION, Artifact, Environment, JsonObject, write_artifact
 from benchmarks.candidates import GRAMMAR, open_candidate
 from benchmarks.deriving import derive
@@ -29,10 +32,11 @@ from benchmarks.plots import require_plotting
 from benchmarks.reports import write_report
 from benchmarks.scenarios import ALL, Scenario
 from benchmarks.schema import check_file, findings
+from benchmarks.tables import RESULTS, Results, make_again
 
 __all__ = ["main"]
 
-PROFILES = ("budgets", "full", "smoke", "check")
+PROFILES = ("budgets", "full", "smoke", "results", "tables", "check")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +58,16 @@ def _run(given: Sequence[str]) -> int:
         return _check([Path(name) for name in options.files])
     if options.files:
         raise UsageError(f"{options.profile} takes no files, but {options.files[0]} was given")
+    plots = options.profile != "smoke" and not options.without_plots
+    if plots:
+        require_plotting()
+    if options.profile == "tables":
+        return _make_tables(plots=plots)
+    results = options.profile == "results"
+    if results:
+        options.profile = "budgets"
+    if options.output is None:
+        options.output = RESULTS if results else Path("out/benchmarks")
     inputs = _inputs(options)
     names = options.scenario or list(ALL)
     scenarios = [_scenario(name) for name in names]
@@ -63,15 +77,29 @@ def _run(given: Sequence[str]) -> int:
                 f"no point of scenario {scenario.scenario_id!r} has those axes in the profile {options.profile}"
             )
     inputs.output.mkdir(parents=True, exist_ok=True)
-    plots = options.profile != "smoke" and not options.without_plots
-    if plots:
-        require_plotting()
-    failed = [
-        name for scenario in scenarios for name in _measure(scenario, options.profile, inputs, given, plots=plots)
-    ]
+    failed: list[str] = []
+    for scenario in scenarios:
+        try:
+            failed += _measure(scenario, options.profile, inputs, given, plots=plots)
+        except UsageError:
+            raise
+        except BenchmarkError as error:
+            # The others are worth having all the same.
+            failed.append(f"{scenario.scenario_id}: {error}")
+    if results and not options.scenario and aimd(["--peer", "--out", str(inputs.output / "aimd")]):
+        failed.append("aimd: see above")
+    if inputs.output.resolve() == RESULTS:
+        _make_tables(plots=plots)
     for name in failed:
         print(f"FAILED: {name}")
     return 1 if failed else 0
+
+
+def _make_tables(*, plots: bool) -> int:
+    """Make what is made from the artifacts of `benchmarks/results`, and say what changed."""
+    for path in make_again(Results(RESULTS), plots=plots):
+        print(f"{path.relative_to(environments.ROOT)}: made again")
+    return 0
 
 
 def _measure(scenario: Scenario, profile: str, inputs: Inputs, given: Sequence[str], *, plots: bool) -> list[str]:
@@ -215,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--warm-ups", type=int, default=1)
     add("--iterations", type=int, help=f"{MEASURED_ITERATIONS} unless a scenario says otherwise")
     add("--seed", type=int, default=0, help="of the order in which candidates take turns")
-    add("--output", type=Path, default=Path("out/benchmarks"))
+    add("--output", type=Path, help="out/benchmarks unless given; results go to benchmarks/results")
     add("--without-plots", action="store_true", help="no charts in the summary; smoke never has any")
     add("--records", type=int)
     add("--buffer-size", type=int)

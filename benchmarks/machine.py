@@ -28,9 +28,9 @@ def machine() -> JsonObject:
     )
 
 
-def command_line(arguments: Sequence[str]) -> tuple[str, ...]:
+def command_line(arguments: Sequence[str], module: str = "benchmarks") -> tuple[str, ...]:
     """The command that was given, folders outside of the checkout left out."""
-    return "python", "-m", "benchmarks", *(_without_folder(argument) for argument in arguments)
+    return "python", "-m", module, *(_without_folder(argument) for argument in arguments)
 
 
 def load_average() -> float | None:

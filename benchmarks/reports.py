@@ -12,7 +12,7 @@ from benchmarks.plots import charts_of, draw
 from benchmarks.scenarios import ALL
 from benchmarks.summary import csv_lines, markdown
 
-__all__ = ["report", "write_report"]
+__all__ = ["draw_charts", "report", "write_report"]
 
 
 def report(path: Path, *, plots: bool) -> dict[Path, str]:
@@ -26,11 +26,16 @@ def report(path: Path, *, plots: bool) -> dict[Path, str]:
     }
 
 
+def draw_charts(path: Path) -> None:
+    """Draw the charts of the artifact in `path`."""
+    artifact = read_artifact(path)
+    draw(artifact, ALL[artifact.scenario_id], path.parent, path.stem)
+
+
 def write_report(path: Path, *, plots: bool) -> str:
     """Write them, and the charts; the summary."""
-    artifact = read_artifact(path)
     if plots:
-        draw(artifact, ALL[artifact.scenario_id], path.parent, path.stem)
+        draw_charts(path)
     texts = report(path, plots=plots)
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8", newline="")

@@ -10,9 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from cattrs import transform_error
 
+from benchmarks.aimd import schema as aimd_schema
 from benchmarks.artifact import ARTIFACT_SCHEMA_VERSION, Artifact, read_artifact
 from benchmarks.deriving import derive
 from benchmarks.scenarios import ALL
@@ -22,11 +24,15 @@ __all__ = ["check_file", "findings"]
 
 
 def check_file(path: Path) -> list[str]:
-    """The faults of the artifact in a file."""
+    """The faults of the artifact in a file, of whichever family."""
     try:
-        artifact = read_artifact(path)
+        document = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         return [f"it is no JSON: {error}"]
+    if isinstance(document, dict) and cast("dict[str, object]", document).get("scenario_id") in aimd_schema.IDS:
+        return aimd_schema.check_file(path)
+    try:
+        artifact = read_artifact(path)
     except Exception as error:
         return transform_error(error, path="artifact")
     return list(findings(artifact))

@@ -1,8 +1,9 @@
 """Run family 7: print its tables and write them, with all figures, to a folder.
 
-`python -m benchmarks.aimd --out FOLDER` takes some minutes of one core. `--smoke` takes seconds: one seed, a short
-span, the control line and every scripted provider, no sweep. With `--peer` the peer's controller is put through the
-same scenarios, at the same time, in the environment that the harness makes for it.
+`python -m benchmarks.aimd --out FOLDER` takes some minutes of one core. With `--peer` the peer's controller is put
+through the same scenarios, at the same time, in the environment that the harness makes for it. `--sweep` tries other
+parameters instead, which takes a quarter of an hour and is needed only where the rule itself changes. `--smoke` takes
+seconds: one seed and a short span. All of it is simulated time, so nothing depends on what else the machine does.
 """
 
 from __future__ import annotations
@@ -11,58 +12,94 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.aimd.artifact import ROOT, Run, summary, write
+from benchmarks.aimd.artifact import ProvidersArtifact, SweepArtifact, providers_artifact, sweep_artifact
 from benchmarks.aimd.ours import Tuning, controllers, in_simulated_time, rules
+from benchmarks.aimd.report import report
 from benchmarks.aimd.results import ControlLine, Result, run_scenarios
-from benchmarks.aimd.scenarios import FULL, SCENARIOS, SMOKE
-from benchmarks.aimd.sweep import CHOSEN, Point, grid, neighbourhood, slices, sweep
-from benchmarks.environments import peer_python
+from benchmarks.aimd.scenarios import FULL, SCENARIOS, SMOKE, Span
+from benchmarks.aimd.schema import findings
+from benchmarks.aimd.sweep import CHOSEN, Part, Point, grid, neighbourhood, slices, sweep
+from benchmarks.artifact import write_artifact
+from benchmarks.environments import PEER, ROOT, peer_python
+from benchmarks.errors import BenchmarkError
+from benchmarks.machine import command_line
 
-__all__ = ["main"]
+__all__ = ["main", "measure_providers", "measure_sweep"]
 
 ALTERNATIVES: Final = {
     "100 successes": Tuning(factor=0.94, successes=100, cooldown=0.25),
     "cooldown 0.5 s": Tuning(factor=0.94, successes=75, cooldown=0.5),
 }
+SEEDS: Final = 5
+SEEDS_OF_THE_PEER: Final = 2
+"""Its controller takes some twenty times as long."""
+SEEDS_OF_THE_SWEEP: Final[dict[str, int]] = {"grid": 2}
+SEEDS_OF_OTHER_PARTS: Final = 3
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse, measure, print, write."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, measure, print, write; the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="one seed, a short span, no sweep")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds per point, from 1 up")
+    parser.add_argument("--smoke", action="store_true", help="one seed and a short span")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds of each scenario, from 1 up")
     parser.add_argument("--peer", action="store_true", help="the peer's controller too, in an environment of its own")
-    parser.add_argument("--out", type=Path, help="folder for aimd.json, summary.md and sweep.md")
-    options = parser.parse_args(arguments)
-    seeds = [1] if options.smoke else list(range(1, options.seeds + 1))
-    run = Run(SMOKE if options.smoke else FULL, seeds)
-    peer = start_peer(peer_python(()), seeds[:2], smoke=options.smoke) if options.peer else None
-    run.candidates["ours"] = run_scenarios(rules(CHOSEN), SCENARIOS, seeds, run.span, tell)
-    if not options.smoke:
+    parser.add_argument("--sweep", action="store_true", help="other parameters instead of the chosen ones")
+    parser.add_argument("--out", type=Path, default=Path("out/benchmarks/aimd"), help="folder for artifact and tables")
+    options = parser.parse_args(given)
+    command = command_line(given, "benchmarks.aimd")
+    span = SMOKE if options.smoke else FULL
+    options.out.mkdir(parents=True, exist_ok=True)
+    artifact: ProvidersArtifact | SweepArtifact
+    if options.sweep:
+        path, artifact = options.out / "sweep.json", measure_sweep(span, command)
+    else:
+        seeds = [1] if options.smoke else list(range(1, options.seeds + 1))
+        path = options.out / "aimd.json"
+        artifact = measure_providers(span, seeds, command, smoke=options.smoke, peer=options.peer)
+    write_artifact(artifact, path)
+    for file, text in report(path).items():
+        file.write_text(text, encoding="utf-8")
+        print(text)
+    faults = list(findings(artifact))
+    for fault in faults:
+        print(f"FAILED: aimd: {fault}")
+    return 1 if faults else 0
+
+
+def measure_providers(
+    span: Span, seeds: Sequence[int], command: Sequence[str], *, smoke: bool, peer: bool
+) -> ProvidersArtifact:
+    """Put the rule, and what it is compared with, through the scripted providers."""
+    peers = [start_peer(peer_python(()), seed, smoke=smoke) for seed in seeds[:SEEDS_OF_THE_PEER]] if peer else []
+    found = {"ours": run_scenarios(rules(CHOSEN), SCENARIOS, seeds, span, tell)}
+    if not smoke:
         for name, tuning in ALTERNATIVES.items():
-            run.candidates[f"ours, {name}"] = run_scenarios(rules(tuning), SCENARIOS, seeds, run.span, tell)
-        run.candidates["ours, whole controller"] = in_simulated_time(
-            lambda clock: run_scenarios(controllers(CHOSEN, clock), ControlLine.SCENARIOS, seeds, run.span, tell)
+            found[f"ours, {name}"] = run_scenarios(rules(tuning), SCENARIOS, seeds, span, tell)
+        found["ours, whole controller"] = in_simulated_time(
+            lambda clock: run_scenarios(controllers(CHOSEN, clock), ControlLine.SCENARIOS, seeds, span, tell)
         )
-        run.slices = {
-            parameter: sweep(tunings, seeds[:3], run.span, tell) for parameter, tunings in slices(CHOSEN).items()
-        }
-        run.neighbourhood = sweep(neighbourhood(), seeds[:3], run.span, tell)
-        run.points = sweep(grid(), seeds[:2], run.span, tell)
-    if peer is not None:
-        run.peer_version, results = answer_of(peer)
-        run.candidates[f"peer {run.peer_version}"] = results
-    print(summary(run))
-    if options.out is not None:
-        write(run, options.out)
+    for process in peers:
+        version, results = answer_of(process)
+        found.setdefault(f"peer {version}", []).extend(results)
+    return providers_artifact(found, span, command, peer=PEER[0] if peer else None)
 
 
-def start_peer(python: str, seeds: list[int], *, smoke: bool) -> subprocess.Popen[str]:
+def measure_sweep(span: Span, command: Sequence[str]) -> SweepArtifact:
+    """Try other parameters."""
+    tunings: dict[Part, list[Tuning]] = {"grid": grid(), "neighbourhood": neighbourhood(), **slices(CHOSEN)}
+    seeds = {part: list(range(1, 1 + SEEDS_OF_THE_SWEEP.get(part, SEEDS_OF_OTHER_PARTS))) for part in tunings}
+    parts = {part: sweep(of_part, seeds[part], span, tell) for part, of_part in tunings.items()}
+    return sweep_artifact(parts, span, seeds, command)
+
+
+def start_peer(python: str, seed: int, *, smoke: bool) -> subprocess.Popen[str]:
     """Put the peer through the scenarios, in its own environment."""
-    command = [python, "-m", "benchmarks.peers.aimd", "--seeds", *map(str, seeds), *(["--smoke"] if smoke else [])]
+    command = [python, "-m", "benchmarks.peers.aimd", "--seeds", str(seed), *(["--smoke"] if smoke else [])]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
@@ -70,7 +107,7 @@ def answer_of(peer: subprocess.Popen[str]) -> tuple[str, list[Result]]:
     """The peer's version, and its results."""
     output, _ = peer.communicate()
     if peer.returncode:
-        sys.exit(f"the peer failed with exit code {peer.returncode}")
+        raise BenchmarkError(f"the peer failed with exit code {peer.returncode}")
     answer = json.loads(output)
     return answer["version"], [Result.from_json(result) for result in answer["results"]]
 
@@ -81,4 +118,4 @@ def tell(news: Result | Point) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,155 +1,231 @@
-"""The artifact of family 7: the whole run as JSON, its tables as Markdown."""
+"""The artifacts of family 7: what was measured at the scripted providers, and the sweep behind the defaults.
+
+They are read as strictly as the other artifacts. `schema.py` checks what types cannot say, `report.py` makes the
+tables. A figure that is infinite, such as the time until what never happened, is null.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-import platform
-import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
+import attrs
+
+from benchmarks import HARNESS_VERSION
+from benchmarks.aimd.ours import Tuning
 from benchmarks.aimd.results import ControlLine, Result
-from benchmarks.aimd.scenarios import SCENARIOS, Span
-from benchmarks.aimd.sweep import CHOSEN, Point
-from benchmarks.aimd.tables import control_line_table, grid_tables, scenario_table, slice_table, table
+from benchmarks.aimd.scenarios import HEADROOM, SCENARIOS, Span
+from benchmarks.aimd.sweep import CHOSEN, Part, Point
+from benchmarks.artifact import Environment, JsonObject, converter, six_digits
+from benchmarks.environments import ROOT, checkout_sha
+from benchmarks.machine import machine
+from benchmarks.worker import runtime
 
-__all__ = ["Run", "write"]
+__all__ = [
+    "PROVIDERS_ID",
+    "SCENARIO_VERSION",
+    "SCHEMA_VERSION",
+    "SWEEP_ID",
+    "Line",
+    "ProviderIteration",
+    "ProvidersArtifact",
+    "SweepArtifact",
+    "SweepIteration",
+    "kept_of",
+    "lines_of",
+    "providers_artifact",
+    "read",
+    "results_of",
+    "sweep_artifact",
+]
 
-SCHEMA_VERSION: Final = 1
-SCENARIO_VERSION: Final = 1
-ROOT: Final = Path(__file__).parent.parent.parent
-
-LEGEND: Final = """\
-Each figure is the worst over all seeds. A line that is missed is named by a letter: u, utilisation below 0.95; r, more
-than 1 % refused; s, not settled within 15 s; c, not climbed again within 120 s. What is to spare is the smallest
-distance to a line, as a share of what that line leaves.
-"""
-GRID_LEGEND: Final = """\
-A cell reads: utilisation at K = 16 / 128 in percent, the larger share of refused calls in percent, the longer time to
-settle in seconds, the time to climb again in seconds (– where it was not over when the run ended), letters of the lines
-missed. Bold keeps the control line.
-"""
-
-
-@dataclass
-class Run:
-    """Everything that was measured. candidates: results of every scenario, by name of who was measured."""
-
-    span: Span
-    seeds: Sequence[int]
-    candidates: dict[str, list[Result]] = field(default_factory=dict[str, list[Result]])
-    peer_version: str | None = None
-    neighbourhood: list[Point] = field(default_factory=list[Point])
-    points: list[Point] = field(default_factory=list[Point])
-    slices: dict[str, list[Point]] = field(default_factory=dict[str, list[Point]])
-
-    def measured_everywhere(self) -> dict[str, list[Result]]:
-        """The candidates that were put through every scenario."""
-        return {
-            name: results
-            for name, results in self.candidates.items()
-            if {result.scenario for result in results} == set(SCENARIOS)
-        }
-
-    def control_lines(self) -> dict[str, ControlLine]:
-        """The control line of every candidate."""
-        return {name: ControlLine.of(results) for name, results in self.candidates.items()}
+SCHEMA_VERSION: Final = "2"
+SCENARIO_VERSION: Final = "2"
+PROVIDERS_ID: Final = "aimd"
+SWEEP_ID: Final = "aimd-sweep"
 
 
-def write(run: Run, folder: Path) -> None:
-    """Write `aimd.json`, `summary.md` and, where a sweep was made, `sweep.md`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "aimd.json").write_text(json.dumps(as_json(run), separators=(",", ":")) + "\n", encoding="utf-8")
-    (folder / "summary.md").write_text(summary(run), encoding="utf-8")
-    if run.points:
-        (folder / "sweep.md").write_text(sweep_report(run), encoding="utf-8")
+@attrs.frozen
+class Line:
+    """A control line, and the letters of what it misses."""
+
+    utilisation_16: float | None
+    utilisation_128: float | None
+    refused_16: float | None
+    refused_128: float | None
+    settle_16: float | None
+    settle_128: float | None
+    recover: float | None
+    missed: str
+
+    @classmethod
+    def of(cls, line: ControlLine) -> Line:
+        """As it stands in an artifact."""
+        return cls(**{name: _finite(value) for name, value in asdict(line).items()}, missed=line.missed)
+
+    def control_line(self) -> ControlLine:
+        """The same line again."""
+        return ControlLine(*(_infinite(getattr(self, field.name)) for field in fields(ControlLine)))
 
 
-def as_json(run: Run) -> dict[str, object]:
-    """The artifact."""
+@attrs.frozen
+class ProviderIteration:
+    """One candidate at one scripted provider with one seed."""
+
+    candidate: str
+    scenario: str
+    seed: int
+    measures: Mapping[str, float | None]
+
+
+@attrs.frozen
+class SweepIteration:
+    """One combination of parameters."""
+
+    part: Part
+    stage: Literal["coarse", "full"]
+    tuning: Tuning
+    line: Line
+
+
+@attrs.frozen
+class _Head:
+    scenario_id: str
+    artifact_schema_version: str
+    scenario_version: str
+    harness_version: str
+    baseline_sha: str | None
+    candidate_sha: str
+    inputs: JsonObject
+    provider_script: Mapping[str, str]
+    clock_script: JsonObject
+    capacity_plan: JsonObject
+    environment: Environment
+
+
+@attrs.frozen
+class ProvidersArtifact(_Head):
+    """The scripted providers. derived_metrics: the control line of every candidate."""
+
+    iterations: tuple[ProviderIteration, ...]
+    derived_metrics: Mapping[str, Line]
+
+
+@attrs.frozen
+class SweepArtifact(_Head):
+    """The sweep. derived_metrics: how many points of each part keep the control line."""
+
+    iterations: tuple[SweepIteration, ...]
+    derived_metrics: Mapping[str, int]
+
+
+def providers_artifact(
+    results: Mapping[str, Sequence[Result]], span: Span, command: Sequence[str], *, peer: str | None
+) -> ProvidersArtifact:
+    """The artifact of `results`, by candidate; `peer` is the peer's name and version where it took part."""
+    iterations = tuple(
+        ProviderIteration(
+            candidate, each.scenario, each.seed, {name: _finite(value) for name, value in each.measures.items()}
+        )
+        for candidate, of_candidate in results.items()
+        for each in of_candidate
+    )
+    return ProvidersArtifact(
+        **_head(PROVIDERS_ID, span, command, peer, {name: _seeds(each) for name, each in results.items()}),
+        iterations=iterations,
+        derived_metrics=lines_of(iterations),
+    )
+
+
+def sweep_artifact(
+    parts: Mapping[Part, Iterable[Point]], span: Span, seeds: Mapping[Part, Sequence[int]], command: Sequence[str]
+) -> SweepArtifact:
+    """The artifact of a sweep; `seeds` are those of the points that were measured in full."""
+    iterations = tuple(
+        SweepIteration(part, point.stage, point.tuning, Line.of(point.line))
+        for part, points in parts.items()
+        for point in points
+    )
+    return SweepArtifact(
+        **_head(SWEEP_ID, span, command, None, seeds), iterations=iterations, derived_metrics=kept_of(iterations)
+    )
+
+
+def lines_of(iterations: Sequence[ProviderIteration]) -> dict[str, Line]:
+    """The control line of every candidate."""
+    return {candidate: Line.of(ControlLine.of(results)) for candidate, results in results_of(iterations).items()}
+
+
+def kept_of(iterations: Iterable[SweepIteration]) -> dict[str, int]:
+    """How many points of each part keep the control line."""
+    kept: dict[str, int] = {}
+    for each in iterations:
+        kept[each.part] = kept.get(each.part, 0) + (not each.line.control_line().missed)
+    return kept
+
+
+def results_of(iterations: Iterable[ProviderIteration]) -> dict[str, list[Result]]:
+    """The results of every candidate, in their order."""
+    found: dict[str, list[Result]] = {}
+    for each in iterations:
+        measures = {name: _infinite(value) for name, value in each.measures.items()}
+        found.setdefault(each.candidate, []).append(Result(each.scenario, each.seed, measures))
+    return found
+
+
+def read(path: Path) -> ProvidersArtifact | SweepArtifact:
+    """Read one back. Raises what cattrs raises where it does not have this schema's form."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if document.get("scenario_id") == SWEEP_ID:
+        return converter().structure(document, SweepArtifact)
+    return converter().structure(document, ProvidersArtifact)
+
+
+def _seeds(results: Iterable[Result]) -> list[int]:
+    return sorted({each.seed for each in results})
+
+
+def _head(
+    scenario_id: str, span: Span, command: Sequence[str], peer: str | None, seeds: Mapping[Any, Sequence[int]]
+) -> dict[str, Any]:
     return {
-        "scenario_id": "aimd",
+        "scenario_id": scenario_id,
         "artifact_schema_version": SCHEMA_VERSION,
         "scenario_version": SCENARIO_VERSION,
-        "candidate_sha": commit(),
-        "command": ["python", "-m", "benchmarks.aimd", "--seeds", str(len(run.seeds))],
-        "runtime": {"python": platform.python_version(), "platform": platform.platform()},
-        "inputs": {"seeds": list(run.seeds), "measured_from": run.span.start, "measured_until": run.span.end},
-        "provider_script": {scenario.name: scenario.script for scenario in SCENARIOS.values()},
-        "clock_script": "simulated",
-        "peer_version": run.peer_version,
-        "chosen": CHOSEN.as_dict(),
-        "iterations": {name: [result.to_json() for result in results] for name, results in run.candidates.items()},
-        "derived_metrics": {
-            "control_line": {name: line_json(line) for name, line in run.control_lines().items()},
-            "sweep": [point_json(point) for point in run.points],
-            "neighbourhood": [point_json(point) for point in run.neighbourhood],
-            "slices": {name: [point_json(point) for point in points] for name, points in run.slices.items()},
-        },
+        "harness_version": HARNESS_VERSION,
+        "baseline_sha": peer,
+        "candidate_sha": checkout_sha(ROOT),
+        "inputs": JsonObject(
+            {
+                "measured_from": span.start,
+                "measured_until": span.end,
+                "chosen": CHOSEN.as_dict(),
+                "seeds": {name: list(each) for name, each in seeds.items()},
+            }
+        ),
+        "provider_script": {name: each.script for name, each in SCENARIOS.items()},
+        "clock_script": JsonObject({"clock": "simulated"}),
+        "capacity_plan": JsonObject(
+            {
+                "configured": {
+                    "provider_model_static_caps": {
+                        "value": f"{HEADROOM} times what the provider takes, unless its script says otherwise",
+                        "source": "benchmark_override",
+                    }
+                }
+            }
+        ),
+        "environment": Environment(machine(), {"ours": JsonObject(dict(runtime()))}, tuple(command)),
     }
 
 
-def point_json(point: Point) -> dict[str, object]:
-    """One point of the sweep."""
-    return {"tuning": point.tuning.as_dict(), "stage": point.stage, **line_json(point.line)}
+def _finite(value: float) -> float | None:
+    return six_digits(value) if math.isfinite(value) else None
 
 
-def line_json(line: ControlLine) -> dict[str, object]:
-    """A control line; an infinite time is null."""
-    figures: Mapping[str, float] = asdict(line)
-    finite = {name: round(value, 6) if math.isfinite(value) else None for name, value in figures.items()}
-    return {**finite, "missed": line.missed}
-
-
-def summary(run: Run) -> str:
-    """The control line and every scripted provider."""
-    scripts = table(["provider", "what it does"], [[item.name, item.script] for item in SCENARIOS.values()])
-    chosen = (
-        f"Chosen: factor {CHOSEN.factor:g}, {CHOSEN.successes} successes, step {CHOSEN.step}, cooldown "
-        f"{CHOSEN.cooldown:g} s, no ramp. Simulated seconds {run.span.start:g} to {run.span.end:g}, "
-        f"seeds {', '.join(map(str, run.seeds))}.\n"
-    )
-    parts = [
-        "# Family 7: adaptive limits against scripted providers\n",
-        chosen,
-        "## The control line\n",
-        control_line_table(run.control_lines()),
-        LEGEND,
-        "## Every scripted provider\n",
-        "Mean over the seeds, and the worst seed where it differs.\n",
-        scenario_table(run.measured_everywhere()),
-        "## The scripts\n",
-        scripts,
-    ]
-    for parameter, points in run.slices.items():
-        parts += [f"## The choice, with another {parameter}\n", slice_table(parameter, points)]
-    return "\n".join(parts)
-
-
-def sweep_report(run: Run) -> str:
-    """Every point of the sweep."""
-    full = sum(point.stage == "full" for point in run.points)
-    kept = sum(not point.line.missed for point in run.points)
-    intro = (
-        f"{len(run.points)} combinations, {full} of them measured over the whole span, the others coarsely; "
-        f"{kept} keep the control line.\n"
-    )
-    parts = ["# The sweep\n", intro, LEGEND, GRID_LEGEND, grid_tables(run.points)]
-    if run.neighbourhood:
-        parts += ["# The surroundings of the choice\n", grid_tables(run.neighbourhood)]
-    return "\n".join(parts)
-
-
-def commit() -> str | None:
-    """The commit that was measured, if this is a checkout."""
-    answer = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return answer.stdout.strip() or None
+def _infinite(value: float | None) -> float:
+    return math.inf if value is None else value

@@ -28,7 +28,18 @@ from benchmarks.aimd.clients import BurstyNeighbour
 from benchmarks.aimd.providers import CallTime, ConcurrencyProvider, QuotaProvider, RateProvider, Schedule
 from benchmarks.aimd.simulator import Client, Party, simulate
 
-__all__ = ["FULL", "SCENARIOS", "SMOKE", "ClientFactory", "Measures", "Scenario", "Span", "steady", "step_up"]
+__all__ = [
+    "FULL",
+    "HEADROOM",
+    "SCENARIOS",
+    "SMOKE",
+    "ClientFactory",
+    "Measures",
+    "Scenario",
+    "Span",
+    "steady",
+    "step_up",
+]
 
 HEADROOM: Final = 4
 """Static cap and initial limit, as a multiple of what the provider takes."""

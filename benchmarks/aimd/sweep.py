@@ -9,16 +9,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from benchmarks.aimd.ours import Tuning, rules
 from benchmarks.aimd.results import ControlLine, run_scenarios
 from benchmarks.aimd.scenarios import Span
 
-__all__ = ["CHOSEN", "COARSE", "Point", "grid", "measure", "neighbourhood", "slices", "sweep"]
+__all__ = ["CHOSEN", "COARSE", "Part", "Point", "grid", "measure", "neighbourhood", "slices", "sweep"]
 
 CHOSEN: Final = Tuning(factor=0.94, successes=75, cooldown=0.25, step=1)
 """What this family recommends as the project's defaults. The ramp stays 0."""
+
+Part: TypeAlias = Literal["grid", "neighbourhood", "factor", "successes", "cooldown", "step"]
+"""Part of the sweep: all combinations coarsely, the surroundings of the choice, or one parameter alone."""
 
 COARSE: Final = Span(60.0, 300.0)
 ALMOST: Final = -0.5
@@ -64,7 +67,7 @@ def neighbourhood() -> list[Tuning]:
     ]
 
 
-def slices(center: Tuning) -> dict[str, list[Tuning]]:
+def slices(center: Tuning) -> dict[Part, list[Tuning]]:
     """One parameter varied at a time."""
     return {
         "factor": [replace(center, factor=value) for value in FINE_FACTORS],

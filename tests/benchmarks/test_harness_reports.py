@@ -9,8 +9,6 @@ from harness_samples import artifact, iteration
 from benchmarks.artifact import Iteration, write_artifact
 from benchmarks.reports import report, write_report
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -42,15 +40,3 @@ def test_the_same_artifact_gives_the_same_report(path: Path) -> None:
     write_report(path, plots=True)
     for file, text in report(path, plots=True).items():
         assert file.read_bytes() == text.encode()
-
-
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.name)
-def test_what_is_committed_says_what_its_artifact_says(path: Path) -> None:
-    for file, text in report(path, plots=True).items():
-        assert file.read_bytes() == text.encode(), (
-            f"{file.name} is not what its artifact gives: python -m benchmarks tables"
-        )
-    shown = {
-        line.partition("](")[2].rstrip(")") for line in path.with_suffix(".md").read_text().splitlines() if "![" in line
-    }
-    assert shown == {each.name for each in RESULTS.glob(f"{path.stem}-*.svg")}
