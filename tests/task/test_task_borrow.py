@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
-from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
 from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy, repays_only_borrowed
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, StrictShareRounding, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionView
+from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.policies import StrictFairTaskAdmissionPolicy, TaskAdmissionPolicyDecision
 from trio_sched._task.queue import FairTaskQueue
 from trio_sched._task.queue_view import QueueView
@@ -232,6 +232,94 @@ def test_each_resource_is_judged_for_itself() -> None:
     assert controller.view().policy_debt_by_group_resource == {(A, "x"): 2}
 
 
+def test_only_what_lies_above_the_share_is_borrowed_of_each_resource() -> None:
+    """Of x exactly the share, or less; of y one unit more."""
+    for held, peers in ((1, []), (0, []), (1, [make_task("p", "b", {"x": 1})])):
+        queue, controller = borrowing(100, limits={"x": 4, "y": 4})
+        for item in (*make_tasks("a", held, {"x": 1}, prefix="x"), *make_tasks("a", 2, {"y": 1}, prefix="y")):
+            assert isinstance(controller.try_acquire(item, queue.view()), TaskAdmissionLease)
+        queue.enqueue([make_task("both", "a", {"x": 1, "y": 1}), *peers])
+        lease = start_next(queue, controller)
+        assert lease is not None
+        assert (lease.item.task_id, lease.borrowed) == ("both", {"y": 1})
+
+
+def test_who_owes_is_not_entitled_even_if_it_holds_nothing() -> None:
+    refused = judge(make_task("t", "a", MODEL), make_task("p", "b", MODEL), debt=1)
+    assert refused.reason == "borrow_debt"
+
+
+def test_no_share_is_less_than_one_unit() -> None:
+    item = make_task("t", group_spec("a", 1e-300), {"x": 2})
+    refused = judge(item, make_task("p", "b", MODEL), terms=Terms(strict_share_rounding="floor"))
+    assert (refused.reason, refused.diagnostics["strict_share"]) == ("group_cap", 1)
+
+
+def test_nothing_is_counted_where_nothing_is_borrowed() -> None:
+    queue, controller = borrowing(10)
+    queue.enqueue(make_tasks("a", 1))
+    assert start_next(queue, controller) is not None
+    assert controller.diagnostics() == {"granted": 1, "released": 0}
+
+
+# Who is entitled, and so holds others back
+
+
+ENTITLED: dict[str, tuple[TaskGroupSpec, Mapping[str, int], Mapping[str, int], bool]] = {
+    "holds nothing": (group_spec("b"), {}, {"x": 1}, True),
+    "within its share": (group_spec("b"), {"x": 9}, {"x": 1}, True),
+    "at its share": (group_spec("b"), {"x": 10}, {"x": 1}, False),
+    "within its share with two": (group_spec("b"), {"x": 8}, {"x": 2}, True),
+    "above its share with two": (group_spec("b"), {"x": 9}, {"x": 2}, False),
+    "at its limit": (group_spec("b", 1.0, 3), {"x": 3}, {"x": 1}, False),
+    "below its limit": (group_spec("b", 1.0, 4), {"x": 3}, {"x": 1}, True),
+    "above its limit with two": (group_spec("b", 1.0, 4), {"x": 3}, {"x": 2}, False),
+    "with a great weight": (group_spec("b", 3.0), {"x": 13}, {"x": 1}, True),
+    "with a small weight": (group_spec("b", 0.5), {"x": 7}, {"x": 1}, False),
+    "within its share of both": (group_spec("b"), {"x": 2, "y": 1}, {"x": 1, "y": 1}, True),
+    "above its share of one": (group_spec("b"), {"x": 2, "y": 2}, {"x": 1, "y": 1}, False),
+    "above its share of the other": (group_spec("b"), {"x": 10, "y": 1}, {"x": 1, "y": 1}, False),
+}
+
+
+@pytest.mark.parametrize(
+    "terms", [Terms(), Terms(dynamic_borrow_reserve_fraction=0.01), Terms(default_borrow_ceiling=99)]
+)
+@pytest.mark.parametrize("case", ENTITLED)
+def test_only_an_entitled_peer_holds_others_back(case: str, terms: Terms) -> None:
+    """The group `a` is at its limit; it may borrow unless its peer is entitled. However it is asked."""
+    spec, holds, amounts, is_entitled = ENTITLED[case]
+    limited = group_spec("a", admitted_limit=5)
+    queue, controller = borrowing(100, terms, {"x": 30, "y": 4})
+    nobody = FairTaskQueue().view()
+    for item in make_tasks(limited, 5, {"x": 1}):
+        assert isinstance(controller.try_acquire(item, nobody), TaskAdmissionLease)
+    for resource, units in holds.items():
+        for item in make_tasks("b", units, {resource: 1}, prefix=resource):
+            assert isinstance(controller.try_acquire(item, nobody), TaskAdmissionLease)
+    controller.set_limit("x", 20)
+    queue.enqueue([make_task("more", limited, {"x": 1}), make_task("peer", spec, amounts)])
+    view, admission = queue.view(), controller.view()
+    chosen = queue.select_next(controller.is_eligible)
+    assert chosen is not None
+    assert (chosen.item.task_id == "peer") is is_entitled
+    more = view.first_candidate_tasks_by_group[A]
+    for queue_view in (view, view.snapshot()):
+        for admission_view in (admission, admission.snapshot()):
+            assert controller.policy.evaluate(more, queue_view, admission_view).allowed is not is_entitled
+
+
+def test_a_peer_that_owes_holds_nobody_back() -> None:
+    """It borrowed when it had a limit; now it has none, and holds no more than its share."""
+    queue, controller = borrowing(100, limits={"x": 20})
+    nobody = FairTaskQueue().view()
+    for item in (*make_tasks("a", 10, {"x": 1}), *make_tasks(group_spec("b", 1.0, 3), 4, {"x": 1})):
+        assert isinstance(controller.try_acquire(item, nobody), TaskAdmissionLease)
+    assert debts(controller) == {"b": 1}
+    queue.enqueue([make_task("more", "a", {"x": 1}), make_task("peer", "b", {"x": 1})])
+    assert names(start_all(queue, controller)) == ["more", "peer"]
+
+
 # Bounds
 
 
@@ -367,5 +455,5 @@ def test_a_denial_names_the_terms_it_met() -> None:
 @pytest.mark.parametrize("any_lease_repays", [True, False])
 def test_whether_a_lease_repays_only_what_it_borrowed_can_be_told(any_lease_repays: bool) -> None:
     config = BoundedBorrowTaskAdmissionPolicyConfig(repay_on_withheld_peer_pressure=any_lease_repays)
-    assert repays_only_borrowed(BoundedBorrowTaskAdmissionPolicy(config)) is not any_lease_repays
+    assert repays_only_borrowed(BoundedBorrowTaskAdmissionPolicy(config)) is (not any_lease_repays)
     assert not repays_only_borrowed(StrictFairTaskAdmissionPolicy())
