@@ -40,7 +40,7 @@ Diagnostics are plain facts: the error's type, where the hint came from, a known
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 import attrs
@@ -48,6 +48,7 @@ import trio
 
 from trio_sched._resources.request import RequestOutcomeKind, RequestReleaseOutcome
 from trio_sched._retry_hints import DEFAULT_HINT_CAP_SECONDS, body_objects, parse_json_body, retry_hint
+from trio_sched._unwrap import leaves_of
 
 __all__ = ["ErrorVerdict", "classify_exception", "judge_exception"]
 
@@ -96,6 +97,15 @@ _BROKEN: Final = frozenset(
     }
 )
 
+_WORST_FIRST: Final[tuple[RequestOutcomeKind, ...]] = (
+    "rate_limited",
+    "unexpected_exception",
+    "provider_failure",
+    "provider_timeout",
+    "local_timeout",
+    "local_cancelled",
+)
+
 _Judgement = tuple[RequestOutcomeKind, bool]
 
 
@@ -128,17 +138,7 @@ def judge_exception(
     wall_now: Callable[[], float] = time.time,
 ) -> ErrorVerdict:
     """The whole verdict. hint_cap_seconds bounds a retry hint; wall_now serves HTTP dates without a `Date` beside."""
-    return _worst([_judge_one(leaf, hint_cap_seconds, wall_now) for leaf in _leaves(exc)])
-
-
-_WORST_FIRST: Final[tuple[RequestOutcomeKind, ...]] = (
-    "rate_limited",
-    "unexpected_exception",
-    "provider_failure",
-    "provider_timeout",
-    "local_timeout",
-    "local_cancelled",
-)
+    return _worst([_judge_one(leaf, hint_cap_seconds, wall_now) for leaf in leaves_of(exc)])
 
 
 def _worst(verdicts: list[ErrorVerdict]) -> ErrorVerdict:
@@ -156,15 +156,6 @@ def _worst(verdicts: list[ErrorVerdict]) -> ErrorVerdict:
         retryable=all(error.retryable for error in errors),
         exhausted=next((error.exhausted for error in errors if error.exhausted is not None), None),
     )
-
-
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    parts = _read(exc, "exceptions") if "BaseExceptionGroup" in _type_names(exc) else None
-    if not isinstance(parts, tuple):
-        yield exc
-        return
-    for part in cast("tuple[BaseException, ...]", parts):
-        yield from _leaves(part)
 
 
 def _judge_one(exc: BaseException, hint_cap_seconds: float, wall_now: Callable[[], float]) -> ErrorVerdict:

@@ -21,7 +21,7 @@ from trio_sched._errors import TrioSchedError
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-__all__ = ["single_error"]
+__all__ = ["leaves_of", "single_error"]
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def single_error() -> Generator[None, None, None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        leaves = list(_leaves(group))
+        leaves = list(leaves_of(group))
         interrupt = next((leaf for leaf in leaves if isinstance(leaf, KeyboardInterrupt)), None)
         error = interrupt if interrupt is not None else leaves[0]
         tells = isinstance(error, TrioSchedError | trio.Cancelled | SystemExit)
@@ -46,9 +46,10 @@ def single_error() -> Generator[None, None, None]:
             error.__context__ = context
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(cast("BaseExceptionGroup[BaseException]", error))
-        else:
-            yield error
+def leaves_of(error: BaseException) -> Iterator[BaseException]:
+    """The errors that a group consists of, however deep they are nested; or the error itself, where it is no group."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from leaves_of(each)
+    else:
+        yield error
