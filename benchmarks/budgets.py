@@ -262,7 +262,7 @@ BUDGETS: Final[tuple[Budget, ...]] = (
     ),
     _orients(
         "event-time",
-        "an event to JSONL, over a whole pipeline",
+        "an event to JSONL, over a whole pipeline, processor time",
         Quantity("candidate", "event_cpu_us", {"events": "jsonl"}),
         3,
     ),

@@ -1,8 +1,9 @@
 """Scenario families 5 and 8 at their floor: a whole run whose columns do nothing, so all that is measured is ours.
 
 One column from scratch, three columns cell by cell in a chain. A task is one cell of those three. `events` says who
-gets both event streams: nobody, a sink that wants none of them, lists in memory, or files. Where it is not nobody,
-every iteration also runs without, for the difference.
+gets both event streams: nobody, a sink that wants none of them, lists in memory, files, or files of which report and
+trace are then made, as a run does unless it is told not to. Where it is not nobody, every iteration also runs without,
+for the difference.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from benchmarks.workloads.outcome import Json
 
 __all__ = ["PIPELINE"]
 
+EVENTS = ("off", "unwanted", "memory", "jsonl", "documents")
 RECORDS = 5_000
 SMOKE_RECORDS = 200
 BUFFER_SIZE = 500
@@ -58,11 +60,11 @@ def skips(kind: Kind, point: Point) -> str | None:
 
 PIPELINE = Scenario(
     scenario_id="pipeline",
-    version="1",
+    version="2",
     title="a whole pipeline of columns that do nothing",
-    axes={"events": ("off", "unwanted", "memory", "jsonl")},
-    budget_points=grid({"events": ("off", "unwanted", "memory", "jsonl")}),
-    smoke_points=grid({"events": ("off", "unwanted", "memory", "jsonl")}),
+    axes={"events": EVENTS},
+    budget_points=grid({"events": EVENTS}),
+    smoke_points=grid({"events": EVENTS}),
     workloads={
         "project": "benchmarks.workloads.pipeline_here",
         "floor": "benchmarks.workloads.pipeline_floor",

@@ -14,11 +14,12 @@ from benchmarks.workloads.outcome import Json, Outcome, Params, Run, number, wor
 from benchmarks.workloads.samples import Stopwatch
 from benchmarks.workloads.timeline_metrics import derived
 from benchmarks.workloads.timelines import EXCERPT, counted, entries
-from trio_sched.lowlevel import InMemoryAdmissionEventSink
+from trio_sched.lowlevel import InMemoryAdmissionEventSink, in_threads, open_jsonl_sink
 
 __all__ = ["prepare"]
 
 CELL_COLUMNS = 3
+WRITERS = 1
 
 
 @trio_sched.from_scratch_column()
@@ -73,7 +74,7 @@ def prepare(params: Params) -> Run:
                 result = run_once(params, rows, Path(scratch) / "with", events, sink)
                 watch.stop()
                 metrics["with_sink"] = watch.cpu / without.cpu
-                counts["events"] = count_events(sink, result.path / "events")
+                counts["events"] = count_events(sink, Path(scratch) / "events", result.path / "events")
                 if events == "memory" and sink is not None:
                     timeline = entries(sink.scheduler_events, sink.request_events)
                     metrics.update(derived(timeline, {"submission": number(params, "task_capacity")}))
@@ -103,23 +104,29 @@ def run_once(
         buffer_size=number(params, "buffer_size"),
         max_concurrent_row_groups=number(params, "row_group_concurrency"),
         submission_capacity=number(params, "task_capacity"),
-        write_events=events == "jsonl",
+        write_events=events == "documents",
     )
+    columns = [root, first, second, third]
 
     async def main() -> trio_sched.RunResult:
-        columns = [root, first, second, third]
-        return await trio_sched.run(columns, records=records, output=output, config=config, event_sink=sink)
+        if events != "jsonl":
+            return await trio_sched.run(columns, records=records, output=output, config=config, event_sink=sink)
+        folder = output.with_name("events")
+        folder.mkdir()
+        async with open_jsonl_sink(folder, blocking=in_threads(WRITERS)) as files:
+            return await trio_sched.run(columns, records=records, output=output, config=config, event_sink=files)
 
     result = trio.run(main)
     assert result.records == records, result.summary()
     return result
 
 
-def count_events(sink: InMemoryAdmissionEventSink | None, folder: Path) -> int:
-    """How many events the sink got, or the files in a folder."""
+def count_events(sink: InMemoryAdmissionEventSink | None, *folders: Path) -> int:
+    """How many events the sink got, or the files in those of the folders that are there."""
     if sink is not None:
         return len(sink.scheduler_events) + len(sink.request_events)
-    return sum(len(path.read_bytes().splitlines()) for path in folder.iterdir())
+    files = [path for folder in folders if folder.exists() for path in folder.glob("*.jsonl")]
+    return sum(len(path.read_bytes().splitlines()) for path in files)
 
 
 def read_json(path: Path) -> dict[str, Any]:

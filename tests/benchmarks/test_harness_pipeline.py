@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.workloads.outcome import Outcome, Params
+from benchmarks.workloads.pipeline_here import prepare
+
+
+def outcome(events: str) -> Outcome:
+    params: Params = {"records": 40, "buffer_size": 10, "row_group_concurrency": 2, "task_capacity": 64, "events": events}
+    return prepare(params)(False)
+
+
+def test_without_a_sink_a_task_is_all_that_is_measured() -> None:
+    found = outcome("off")
+    assert found.counts == {"rows": 40}
+    assert found.metrics.keys() == {"task_us", "task_cpu_us"}
+
+
+@pytest.mark.parametrize("events", ["memory", "jsonl", "documents"])
+def test_every_event_of_a_run_is_counted_whoever_gets_it(events: str) -> None:
+    found = outcome(events)
+    # A cell is queued, selected, leased, run, completed and released; the root and the run add some.
+    assert found.counts["events"] > 6 * 3 * 40
+    assert {"with_sink", "event_us", "event_cpu_us"} <= found.metrics.keys()
+
+
+def test_who_wants_no_event_gets_none() -> None:
+    found = outcome("unwanted")
+    assert found.counts["events"] == 0
+    assert "event_us" not in found.metrics
+
+
+def test_all_compute_the_same() -> None:
+    assert len({outcome(events).output_hashes["rows"] for events in ("off", "unwanted", "jsonl", "documents")}) == 1
