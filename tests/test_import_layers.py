@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "trio_sched"
 
 LAYERS: list[set[str]] = [
-    {"_version", "_errors", "_validation", "_blocking", "_unwrap", "_extras", "_lazy", "_given", "metadata"},
+    {"_version", "_errors", "_validation", "_blocking", "_unwrap", "_extras", "_lazy", "_given", "_maker", "metadata"},
     {"_generator", "_resources"},
     {"_events"},
     {"_fair", "_classify", "_retry_hints"},

@@ -7,11 +7,12 @@ from typing import Final, Literal, get_args
 import attrs
 
 from trio_sched._events.json_value import JsonValue
+from trio_sched._maker import maker
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.identity import RequestResourceKey
 from trio_sched._resources.pressure import RequestPressureSnapshot
 
-__all__ = ["REQUEST_EVENT_KINDS", "RequestAdmissionEvent", "RequestAdmissionEventKind"]
+__all__ = ["REQUEST_EVENT_KINDS", "RequestAdmissionEvent", "RequestAdmissionEventKind", "make_request_event"]
 
 RequestAdmissionEventKind = Literal[
     "request_resource_registered",
@@ -37,7 +38,7 @@ RequestAdmissionEventKind = Literal[
 REQUEST_EVENT_KINDS: Final[tuple[RequestAdmissionEventKind, ...]] = get_args(RequestAdmissionEventKind)
 
 
-@attrs.frozen(slots=False)  # as it is made twice as fast so
+@attrs.frozen(weakref_slot=False)
 class RequestAdmissionEvent:
     """Something that happened to a request resource, at `captured_at_monotonic` on the run's clock (seconds).
 
@@ -55,3 +56,7 @@ class RequestAdmissionEvent:
     reason_or_outcome: str | None = None
     pressure_snapshot: RequestPressureSnapshot | None = None
     diagnostics: dict[str, JsonValue] = attrs.field(factory=dict[str, JsonValue])
+
+
+make_request_event = maker(RequestAdmissionEvent)
+"""Makes one where it is made for every transition."""

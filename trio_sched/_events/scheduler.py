@@ -7,9 +7,10 @@ from typing import Final, Literal, get_args
 import attrs
 
 from trio_sched._events.json_value import JsonValue
+from trio_sched._maker import maker
 from trio_sched._resources.correlation import RuntimeCorrelation
 
-__all__ = ["SCHEDULER_EVENT_KINDS", "SchedulerAdmissionEvent", "SchedulerAdmissionEventKind"]
+__all__ = ["SCHEDULER_EVENT_KINDS", "SchedulerAdmissionEvent", "SchedulerAdmissionEventKind", "make_scheduler_event"]
 
 SchedulerAdmissionEventKind = Literal[
     "scheduler_job_started",
@@ -43,7 +44,7 @@ SchedulerAdmissionEventKind = Literal[
 SCHEDULER_EVENT_KINDS: Final[tuple[SchedulerAdmissionEventKind, ...]] = get_args(SchedulerAdmissionEventKind)
 
 
-@attrs.frozen(slots=False)  # as it is made twice as fast so
+@attrs.frozen(weakref_slot=False)
 class SchedulerAdmissionEvent:
     """Something that happened in the scheduler, at `captured_at_monotonic` on the run's clock (seconds).
 
@@ -61,3 +62,7 @@ class SchedulerAdmissionEvent:
     reason_or_result: str | None = None
     snapshot: dict[str, JsonValue] | None = None
     diagnostics: dict[str, JsonValue] = attrs.field(factory=dict[str, JsonValue])
+
+
+make_scheduler_event = maker(SchedulerAdmissionEvent)
+"""Makes one where it is made for every transition."""

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from trio_sched._events.json_value import JsonValue
-from trio_sched._events.request import RequestAdmissionEvent, RequestAdmissionEventKind
+from trio_sched._events.request import RequestAdmissionEvent, RequestAdmissionEventKind, make_request_event
 from trio_sched._events.sinks import EventStream
 from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.state import DomainState
@@ -113,7 +113,7 @@ class RequestJournal:
             resource = domain.key
         self.pending.append(
             # Fields in order: naming them would cost a third of what building the event costs.
-            RequestAdmissionEvent(
+            make_request_event(
                 kind,
                 now,
                 self._stream.next_sequence(),

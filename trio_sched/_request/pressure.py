@@ -14,7 +14,11 @@ import attrs
 
 from trio_sched._request.state import DomainState, EndpointState
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
-from trio_sched._resources.pressure import ProviderModelPressureSnapshot, RequestPressureSnapshot
+from trio_sched._resources.pressure import (
+    ProviderModelPressureSnapshot,
+    RequestPressureSnapshot,
+    make_pressure_snapshot,
+)
 
 __all__ = [
     "RequestAdmissionMaxima",
@@ -65,7 +69,7 @@ def domain_snapshot(domain: DomainState, *, waiters: int, now: float) -> Request
     until = domain.blocked_until
     blocked = until is not None and until > now
     # Fields in order: every event that is wanted carries a picture, and naming its fields doubles the cost of it.
-    return RequestPressureSnapshot(
+    return make_pressure_snapshot(
         now,
         domain.sequence,
         domain.key,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import attrs
 
-__all__ = ["RuntimeCorrelation"]
+from trio_sched._maker import maker
+
+__all__ = ["RuntimeCorrelation", "make_correlation"]
 
 
-@attrs.frozen(slots=False)  # as it is made twice as fast so, and made for every task
+@attrs.frozen(weakref_slot=False)
 class RuntimeCorrelation:
     """Identity of one task execution, carried by context to everything that it causes."""
 
@@ -18,3 +20,7 @@ class RuntimeCorrelation:
     scheduling_group_kind: str | None
     scheduling_group_identity_hash: str | None
     task_execution_id: str | None
+
+
+make_correlation = maker(RuntimeCorrelation)
+"""Makes one where it is made for every task."""

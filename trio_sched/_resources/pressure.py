@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import attrs
 
+from trio_sched._maker import maker
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 
-__all__ = ["ProviderModelPressureSnapshot", "RequestPressureSnapshot"]
+__all__ = ["ProviderModelPressureSnapshot", "RequestPressureSnapshot", "make_pressure_snapshot"]
 
 
-@attrs.frozen(slots=False)  # as it is made twice as fast so, and made for every event
+@attrs.frozen(weakref_slot=False)
 class RequestPressureSnapshot:
     """One request resource at `captured_at` (the run's clock, seconds). `sequence` counts its state changes."""
 
@@ -29,6 +30,10 @@ class RequestPressureSnapshot:
     consecutive_rate_limits: int
     last_outcome: str | None
     leak_diagnostics: Mapping[str, int]
+
+
+make_pressure_snapshot = maker(RequestPressureSnapshot)
+"""Makes one where it is made for every event."""
 
 
 @attrs.frozen

@@ -13,9 +13,9 @@ from typing import Final
 import trio
 
 from trio_sched._events.json_value import JsonValue
-from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerAdmissionEventKind
+from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerAdmissionEventKind, make_scheduler_event
 from trio_sched._events.sinks import EventStream
-from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.correlation import RuntimeCorrelation, make_correlation
 from trio_sched._resources.task import SUBMISSION, SchedulableTask, Task, TaskGroupKey
 from trio_sched._task.graph import ExecutionGraph
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease
@@ -53,7 +53,7 @@ class SchedulerEvents:
         return known
 
     def _new_correlation(self, task: Task, group: TaskGroupKey, task_execution_id: str | None) -> RuntimeCorrelation:
-        return RuntimeCorrelation(
+        return make_correlation(
             self._run_id,
             task.row_group,
             task.column,
@@ -166,7 +166,7 @@ class SchedulerEvents:
             # Told of every task, so the event is made here, with its fields in order: both are half the cost.
             column = task.column
             self._stream.deliver(
-                SchedulerAdmissionEvent(
+                make_scheduler_event(
                     kind,
                     trio.current_time(),
                     self._stream.next_sequence(),
@@ -229,7 +229,7 @@ class SchedulerEvents:
             # As in `queued`.
             item, column = lease.item, correlation.task_column or ""
             self._stream.deliver(
-                SchedulerAdmissionEvent(
+                make_scheduler_event(
                     kind,
                     trio.current_time(),
                     self._stream.next_sequence(),
@@ -304,7 +304,7 @@ class SchedulerEvents:
         diagnostics: dict[str, JsonValue] | None = None,
     ) -> None:
         self._stream.deliver(
-            SchedulerAdmissionEvent(
+            make_scheduler_event(
                 kind,
                 trio.current_time(),
                 self._stream.next_sequence(),
