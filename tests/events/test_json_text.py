@@ -35,6 +35,13 @@ class Outer:
     anything: JsonValue
 
 
+@attrs.frozen
+class Snapshot:
+    name: str
+    facts: dict[str, JsonValue] | None
+    mood: Literal["good", "bad"] | None = None
+
+
 json_values: st.SearchStrategy[JsonValue] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -73,6 +80,34 @@ def test_a_remembered_text_is_never_that_of_another_object(names: list[str]) -> 
     for name in names * 500:
         text = write(Outer("a", None, None, None, Inner(name, RequestDomain.CHAT), {}, None))
         assert json.loads(text)["inner"]["name"] == name
+
+
+@given(
+    st.lists(st.floats(0, 3e16) | st.floats(8190, 8200) | st.integers(8190, 8194).map(float), min_size=1, max_size=6)
+)
+def test_a_time_reads_back_to_the_same_double(times: list[float]) -> None:
+    """Also where the same second is told again, before and after others."""
+    write = text_writer(Outer)
+    for time in [*times, *times, *(math.nextafter(time, 0) for time in times)]:
+        text = write(Outer("a", None, None, time, None, {"at": time}, None))
+        assert (json.loads(text)["time"], json.loads(text)["facts"]["at"]) == (time, time)
+
+
+@pytest.mark.parametrize("time", [8192.0, math.nextafter(8193, 0), 99_999.999_999_999_99, 2.0**52 - 0.5, 2.0**53])
+def test_a_time_at_the_edge_reads_back_to_the_same_double(time: float) -> None:
+    second = float(int(time))
+    assert [json.loads(object_text({"at": each}))["at"] for each in (second, time)] == [second, time]
+
+
+def test_an_empty_mapping_that_may_be_none_is_not_none() -> None:
+    write = text_writer(Snapshot)
+    assert (write(Snapshot("a", {})), write(Snapshot("a", None))) == ('{"name":"a","facts":{}}', '{"name":"a"}')
+
+
+def test_a_choice_that_may_be_none_is_left_out_where_it_is() -> None:
+    write = text_writer(Snapshot, end="\n")
+    assert write(Snapshot("a", None, "bad")) == '{"name":"a","mood":"bad"}\n'
+    assert write(Snapshot("a", None, None)) == '{"name":"a"}\n'
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

@@ -18,19 +18,20 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, Final, Literal, TypeAlias
+from typing import BinaryIO, Final, Generic, Literal, TypeAlias, TypeVar
 
+import attrs
 import trio
 
 from trio_sched import _validation as check
 from trio_sched._blocking import Blocking
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
-from trio_sched._events.serde import event_line
+from trio_sched._events.serde import request_event_line, scheduler_event_line
 
 logger = logging.getLogger("trio_sched.events")
 
@@ -40,15 +41,46 @@ _REFUSED: Final = "The event files cannot be written any more; the run goes on w
 
 _NAMES: Final = ("scheduler.jsonl", "request.jsonl")
 
-_Lines: TypeAlias = "tuple[list[str], list[str]]"
-"""Of the scheduler's stream, and of the request stage's."""
+_LINES_AT_ONCE: Final = 500
+"""So many lines are joined and written together: few enough to stay in the processor's cache."""
+
+_Batch: TypeAlias = "tuple[list[str], ...]"
+"""Lines of the scheduler's stream, and of the request stage's."""
 WhenFull = Literal["write", "drop"]
+
+E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)
+
+
+@attrs.define(eq=False)
+class _Stream(Generic[E]):
+    """One stream on its way to its file. `careful` is called for a line that finds no other, or many."""
+
+    line_of: Callable[[E], str]
+    many: int
+    careful: Callable[[list[str], str], None]
+    leave_out: Callable[[Exception], None]
+    lines: list[str] = attrs.field(factory=list[str])
+
+    @trio.lowlevel.enable_ki_protection
+    def emit(self, event: E) -> None:
+        """Take one event."""
+        try:
+            line = self.line_of(event)
+        except Exception as error:
+            self.leave_out(error)
+            return
+        lines = self.lines
+        if not lines or len(lines) >= self.many:
+            self.careful(lines, line)
+        else:
+            lines.append(line)
 
 
 class JsonlEventSink:
     """Writes scheduler events and request events to two files; made by `open_jsonl_sink`. Belongs to the Trio thread.
 
-    dropped: events that found the buffer full. lost: events that the disk, or JSON, refused.
+    emit_scheduler_event, emit_request_event: take one event. dropped: events that found the buffer full. lost: events
+    that the disk, or JSON, refused.
     """
 
     def __init__(self, folder: Path, max_buffered: int, when_full: WhenFull) -> None:
@@ -57,8 +89,15 @@ class JsonlEventSink:
         self._max_buffered = check.check_int("max_buffered", max_buffered, minimum=1)
         self._half = max(1, max_buffered // 2)
         self._drops = when_full == "drop"
-        self._lines: _Lines = ([], [])
-        self._batches: deque[_Lines] = deque()
+        scheduler = _Stream[SchedulerAdmissionEvent](
+            scheduler_event_line, self._half, self._take_with_care, self._leave_out
+        )
+        request = _Stream[RequestAdmissionEvent](request_event_line, self._half, self._take_with_care, self._leave_out)
+        # The streams' own methods, so that an event takes one call less.
+        self.emit_scheduler_event: Callable[[SchedulerAdmissionEvent], None] = scheduler.emit
+        self.emit_request_event: Callable[[RequestAdmissionEvent], None] = request.emit
+        self._streams = (scheduler, request)
+        self._batches: deque[_Batch] = deque()
         self._writing = Lock()
         self._told_unwritable = False
         self._first = trio.Event()
@@ -72,34 +111,6 @@ class JsonlEventSink:
             else:
                 self._files = tuple(files)
                 opened.pop_all()
-
-    @trio.lowlevel.enable_ki_protection
-    def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
-        """Take one scheduler event."""
-        lines = self._lines[0]
-        try:
-            line = event_line(event)
-        except Exception as error:
-            self._leave_out(error)
-            return
-        if not lines or len(lines) >= self._half:
-            self._take_with_care(0, line)
-        else:
-            lines.append(line)
-
-    @trio.lowlevel.enable_ki_protection
-    def emit_request_event(self, event: RequestAdmissionEvent) -> None:
-        """Take one request event."""
-        lines = self._lines[1]
-        try:
-            line = event_line(event)
-        except Exception as error:
-            self._leave_out(error)
-            return
-        if not lines or len(lines) >= self._half:
-            self._take_with_care(1, line)
-        else:
-            lines.append(line)
 
     @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
@@ -125,19 +136,21 @@ class JsonlEventSink:
         if self.dropped or self.lost:
             logger.warning("The event files are incomplete: %d events dropped, %d lost", self.dropped, self.lost)
 
-    def _take_with_care(self, stream: int, line: str) -> None:
-        """Take a line that finds none of its stream, or at least half as many as the buffer holds."""
-        if sum(map(len, self._lines)) >= self._max_buffered:
+    def _take_with_care(self, lines: list[str], line: str) -> None:
+        """Take a line that finds none of its stream, or at least half as many as the buffer holds, in `lines`."""
+        if self._buffered() >= self._max_buffered:
             if self._drops:
                 self.dropped += 1
                 return
             self.flush()
-        lines = self._lines[stream]
         lines.append(line)
-        if sum(map(len, self._lines)) == 1:
+        if self._buffered() == 1:
             self._first.set()
         elif len(lines) > self._half:
             self._half_full.set()
+
+    def _buffered(self) -> int:
+        return sum(len(stream.lines) for stream in self._streams)
 
     def _leave_out(self, error: Exception) -> None:
         self.lost += 1
@@ -145,10 +158,12 @@ class JsonlEventSink:
             self._told_unwritable = True
             logger.error("An event cannot be written as JSON; further ones are counted, not logged", exc_info=error)
 
+    @trio.lowlevel.enable_ki_protection
     def _hand_over(self) -> None:
-        if any(self._lines):
-            self._batches.append(self._lines)
-            self._lines = ([], [])
+        if self._buffered():
+            self._batches.append(tuple(stream.lines.copy() for stream in self._streams))
+            for stream in self._streams:
+                stream.lines.clear()
 
     def _write_batches(self) -> None:
         """Write what was handed over, in that order. Runs in any thread."""
@@ -156,17 +171,21 @@ class JsonlEventSink:
             while self._batches:
                 self._write(self._batches.popleft())
 
-    def _write(self, batch: _Lines) -> None:
+    def _write(self, batch: _Batch) -> None:
+        unwritten = sum(map(len, batch))
         if not self._files:
-            self.lost += sum(map(len, batch))
+            self.lost += unwritten
             return
         try:
             for file, lines in zip(self._files, batch, strict=True):
-                # A surrogate without its other half has no place in UTF-8; as an escape JSON knows it.
-                file.write("".join(lines).encode(errors="backslashreplace"))
-                file.flush()
+                for start in range(0, len(lines), _LINES_AT_ONCE):
+                    some = lines[start : start + _LINES_AT_ONCE]
+                    # A surrogate without its other half has no place in UTF-8; as an escape JSON knows it.
+                    file.write("".join(some).encode(errors="backslashreplace"))
+                    file.flush()
+                    unwritten -= len(some)
         except OSError:
-            self.lost += sum(map(len, batch))
+            self.lost += unwritten
             logger.exception(_REFUSED)
             self._close_files()
 

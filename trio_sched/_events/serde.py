@@ -23,19 +23,17 @@ from trio_sched._resources.pressure import RequestPressureSnapshot
 if TYPE_CHECKING:
     from cattrs import Converter
 
-__all__ = ["event_line", "read_event"]
+__all__ = ["event_line", "read_event", "request_event_line", "scheduler_event_line"]
 
 E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)
 
-_scheduler_text = text_writer(SchedulerAdmissionEvent)
-_request_text = text_writer(RequestAdmissionEvent)
+scheduler_event_line = text_writer(SchedulerAdmissionEvent, end="\n")
+request_event_line = text_writer(RequestAdmissionEvent, end="\n")
 
 
 def event_line(event: SchedulerAdmissionEvent | RequestAdmissionEvent) -> str:
     """The event as one line of JSON, with its newline. Raises ValueError for a number that JSON does not know."""
-    if isinstance(event, SchedulerAdmissionEvent):
-        return _scheduler_text(event) + "\n"
-    return _request_text(event) + "\n"
+    return scheduler_event_line(event) if isinstance(event, SchedulerAdmissionEvent) else request_event_line(event)
 
 
 def read_event(line: str | bytes, kind: type[E]) -> E:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import attrs
@@ -70,12 +71,15 @@ class EventListener(Generic[E]):
 class EventStream(Generic[E]):
     """Numbered, failure-proof delivery of one stream to the sinks that want it."""
 
-    __slots__ = ("_by_kind", "_listeners", "_sequence", "wanted")
+    __slots__ = ("_by_kind", "_listeners", "next_sequence", "wanted")
+
+    next_sequence: Callable[[], int]
+    """Gives the number for the next event of this stream, from 1."""
 
     def __init__(self, listeners: Iterable[EventListener[E]]) -> None:
         self._listeners: tuple[EventListener[E], ...] = tuple(listeners)
         self._by_kind: dict[str, list[EventListener[E]]] = {}
-        self._sequence = 0
+        self.next_sequence = count(1).__next__
         for listener in self._listeners:
             for kind in listener.wanted:
                 self._by_kind.setdefault(kind, []).append(listener)
@@ -85,11 +89,6 @@ class EventStream(Generic[E]):
     def failures(self) -> int:
         """How many events a sink failed to take."""
         return sum(listener.failures for listener in self._listeners)
-
-    def next_sequence(self) -> int:
-        """The number for the next event of this stream, from 1."""
-        self._sequence += 1
-        return self._sequence
 
     @trio.lowlevel.disable_ki_protection
     def deliver(self, event: E) -> None:
