@@ -288,6 +288,8 @@ async def test_bad_inputs_are_refused_before_anything(tmp_path: Path) -> None:
         await ts.run([double], rows=tmp_path / "none.parquet", output=out)
     with pytest.raises(ts.PipelineError, match="has no rows"):
         await ts.run([double], rows=[], output=out)
+    with pytest.raises(ts.InputRowError, match="the rows given, row 1: a row must be a mapping, got NoneType"):
+        await ts.run([double], rows=cast("list[dict[str, int]]", [None, {"number": 1}]), output=out)
     with pytest.raises(ts.PipelineError, match="rows or records"):
         await ts.run([number], output=out)
     with pytest.raises(ts.InvalidValueError, match=r"^records must be an int of at least 0, got -3$"):

@@ -19,7 +19,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 from trio_sched import _validation as check
 from trio_sched._blocking import Blocking
@@ -31,7 +31,8 @@ __all__ = ["InputRowError", "Row", "RowReader", "open_rows"]
 
 Row: TypeAlias = Mapping[str, object]
 
-_HASHED_AT_ONCE = 1 << 20
+_NOTHING: Final = object()
+_HASHED_AT_ONCE: Final = 1 << 20
 """Bytes of an input file in memory at once."""
 
 
@@ -75,8 +76,8 @@ class RowReader:
         self._index = 0
         self._kept: dict[int, list[Row]] = {}
         unread = iter(records)
-        first = next(unread, None)
-        if first is None:
+        first = next(unread, _NOTHING)
+        if first is _NOTHING:
             raise PipelineError(f"{source} has no rows; a dataset needs at least one")
         self.columns = self._first_columns(parse(first, 1))
         self._records = itertools.chain([first], unread)
