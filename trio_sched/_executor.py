@@ -33,6 +33,7 @@ import attrs
 import trio
 
 from trio_sched import _validation as check
+from trio_sched._backoff import doubled
 from trio_sched._blocking import Blocking, in_threads
 from trio_sched._classify import ErrorVerdict, judge_exception
 from trio_sched._errors import InvalidTypeError, TrioSchedError
@@ -94,8 +95,7 @@ class RequestRetryConfig:
 
     def backoff_bound(self, failures: int) -> float:
         """The longest pause after the given number of failures, from 1."""
-        doublings = min(failures - 1, 64)
-        return min(self.max_backoff_seconds, self.first_backoff_seconds * 2.0**doublings)
+        return doubled(self.first_backoff_seconds, self.max_backoff_seconds, failures=failures)
 
 
 def _is_call(instance: object, attribute: attrs.Attribute[Callable[[], Awaitable[Any]]], value: object) -> None:

@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 import attrs
 
 from trio_sched import _validation as check
+from trio_sched._backoff import doubled
 from trio_sched._resources.task import Task, stable_task_id
 from trio_sched._scheduler.retry_budget import RetryBudget, RetryBudgetConfig
 
@@ -100,8 +101,8 @@ class RetryBook:
         history.salvage_rounds += is_salvage
         delay = failure.retry_after_seconds
         if delay is None:
-            doublings = min(history.attempts - 1, 64)
-            delay = min(self._config.max_delay_seconds, self._config.first_delay_seconds * 2**doublings)
+            config = self._config
+            delay = doubled(config.first_delay_seconds, config.max_delay_seconds, failures=history.attempts)
         history.attempts += 1
         deferral = Deferral(task, now + delay, failure.reason, takes_token=is_salvage)
         self._order += 1
