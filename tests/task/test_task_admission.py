@@ -277,6 +277,23 @@ def test_releases_that_release_nothing_say_why() -> None:
     assert other.diagnostics() == {"granted": 0, "released": 0, "wrong_controller_generation": 1}
 
 
+def test_a_lease_of_another_controller_is_not_mistaken_for_an_own_one_that_looks_alike() -> None:
+    controller, other = TaskAdmissionController(), TaskAdmissionController()
+    item = make_task("t", "a")
+    own, foreign = acquire(controller, item), acquire(other, item)
+    assert (own.lease_id, own.resources) == (foreign.lease_id, foreign.resources)
+    assert controller.release(foreign).reason == "wrong_controller_generation"
+    assert controller.view().leased_resources == {"submission": 1}
+
+
+@pytest.mark.parametrize(("lease_id", "reason"), [(0, "unknown_lease"), (1, "duplicate"), (2, "unknown_lease")])
+def test_only_ids_that_were_issued_have_come_back(lease_id: int, reason: str) -> None:
+    controller = TaskAdmissionController()
+    lease = acquire(controller, make_task("t", "a"))
+    controller.release(lease)
+    assert controller.release(attrs.evolve(lease, lease_id=lease_id)).reason == reason
+
+
 def test_a_lease_released_long_ago_is_still_a_duplicate() -> None:
     controller = TaskAdmissionController()
     first = acquire(controller, make_task("t", "a"))
@@ -465,6 +482,57 @@ def test_a_policy_with_standings_of_its_own_is_asked_once_for_each() -> None:
     assert policy.asked == 2
     assert isinstance(controller.try_acquire(selection.item, selection.queue_view), TaskAdmissionLease)
     assert policy.asked == 2
+
+
+class Looking(ScriptedPolicy):
+    """Says how groups stand, and allows what it can see at most one other group of, while nothing is leased."""
+
+    def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> object:
+        return item.payload
+
+    def evaluate(
+        self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+    ) -> TaskAdmissionPolicyDecision:
+        is_alone = len(queue_view.first_candidate_tasks_by_group) < 3 and not admission_view.leased_resources
+        return TaskAdmissionPolicyDecision(allowed=is_alone and item.payload != "refused")
+
+
+@pytest.mark.parametrize("change", ["nothing", "other item", "other view", "other queue", "other state", "by hand"])
+def test_what_was_said_of_one_item_in_one_state_is_said_of_nothing_else(change: str) -> None:
+    controller = TaskAdmissionController(policy=Looking())
+    queue, longer = FairTaskQueue(), FairTaskQueue()
+    item, refused = make_task("t", "a"), attrs.evolve(make_task("u", "b"), payload="refused")
+    queue.enqueue([item, refused])
+    longer.enqueue(make_task(name, name) for name in "abc")
+    heads = {item.group.key: item}
+    by_hand = QueueView(1, {}, {}, {}, heads, {}, {})
+    view = by_hand if change == "by hand" else queue.view()
+    assert controller.is_eligible(item, view)
+    if change == "other item":
+        item = refused
+    elif change == "other view":
+        view = longer.view()
+    elif change == "other queue":
+        queue.enqueue([make_task("v", "c")])
+    elif change == "other state":
+        acquire(controller, make_task("running", "r"))
+    elif change == "by hand":
+        heads.update((group_key(name), make_task(name, name)) for name in "bc")
+    decision = controller.try_acquire(item, view)
+    assert isinstance(decision, TaskAdmissionLease) is (change == "nothing")
+
+
+def test_a_selection_is_no_promise() -> None:
+    """Between the selection and the grant another task takes the unit."""
+    controller = TaskAdmissionController(TaskAdmissionConfig(1))
+    queue = FairTaskQueue()
+    queue.enqueue(make_tasks("a", 1))
+    selection = queue.select_next(controller.is_eligible)
+    assert selection is not None
+    acquire(controller, make_task("quicker", "b"))
+    late = controller.try_acquire(selection.item, selection.queue_view)
+    assert isinstance(late, TaskAdmissionDenied)
+    assert late.reason == "no_capacity"
 
 
 def test_debt_and_counters_are_applied_and_repayment_stops_at_zero() -> None:

@@ -124,7 +124,39 @@ def test_only_who_finds_its_units_free_competes() -> None:
     large = make_task("p", "b", {"x": 6})
     assert judge(item, large, held=3, limit=10).borrowed == {}
     assert judge(item, large, held=5, limit=10).borrowed == {"x": 1}
-    assert judge(item, make_task("p", "b", {"y": 1}), held=4).allowed
+    assert judge(item, make_task("p", group_spec("b", 9.0), {"y": 1}), held=4).borrowed == {}
+
+
+def test_who_competes_with_nobody_now_is_measured_against_an_equal_peer() -> None:
+    """Another group asks for x too, but finds less free than it needs; its weight does not matter."""
+    for weight in (0.001, 1.0, 100.0):
+        queue, controller = borrowing(100, limits={"x": 10})
+        queue.enqueue(make_tasks("a", 5, {"x": 1}))
+        assert len(start_all(queue, controller)) == 5
+        queue.enqueue([make_task("more", "a", {"x": 1}), make_task("wide", group_spec("b", weight), {"x": 6})])
+        lease = start_next(queue, controller)
+        assert lease is not None
+        assert (lease.item.task_id, lease.borrowed) == ("more", {"x": 1})
+
+
+@pytest.mark.parametrize(("rounding", "expected"), [("ceil", 4), ("floor", 3)])
+def test_the_share_changes_as_competitors_come_and_go(rounding: StrictShareRounding, expected: int) -> None:
+    """With all of a third of x in its hands, a group may have more once a competitor is gone."""
+    queue, controller = borrowing(100, Terms(strict_share_rounding=rounding), {"x": 10})
+    nobody = FairTaskQueue().view()
+    for item in make_tasks("a", expected, {"x": 1}, prefix="early"):
+        assert isinstance(controller.try_acquire(item, nobody), TaskAdmissionLease)
+    queue.enqueue([*make_tasks("a", 9, {"x": 1}), *make_tasks("b", 1, {"x": 1}), *make_tasks("c", 1, {"x": 1})])
+    head = queue.view().first_candidate_tasks_by_group[A]
+    first = queue.select_next(controller.is_eligible)
+    assert first is not None
+    assert first.item.task_id == "b0"
+    assert not controller.is_eligible(head, queue.view())
+    queue.discard("c0")
+    first = queue.select_next(controller.is_eligible)
+    assert first is not None
+    assert first.item.task_id == "a0"
+    assert controller.is_eligible(head, queue.view())
 
 
 # Borrowing
@@ -247,6 +279,17 @@ def test_only_what_lies_above_the_share_is_borrowed_of_each_resource() -> None:
 def test_who_owes_is_not_entitled_even_if_it_holds_nothing() -> None:
     refused = judge(make_task("t", "a", MODEL), make_task("p", "b", MODEL), debt=1)
     assert refused.reason == "borrow_debt"
+
+
+@pytest.mark.parametrize("resource", ["x", "y"])
+def test_one_contested_resource_of_several_is_enough(resource: str) -> None:
+    queue, controller = borrowing(100, limits={"x": 6, "y": 6})
+    queue.enqueue(make_tasks("a", 9, {"x": 1, "y": 1}))
+    running = [start_next(queue, controller) for _ in range(4)]
+    assert None not in running
+    queue.enqueue(make_tasks("b", 1, {resource: 1}))
+    assert controller.explain_blocked(queue.view()).dominant_denial_reasons == {"borrow_debt": 1}
+    assert names(start_all(queue, controller)) == ["b0", "a4"]
 
 
 def test_no_share_is_less_than_one_unit() -> None:

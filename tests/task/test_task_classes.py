@@ -74,6 +74,7 @@ def test_what_was_found_for_one_controller_says_nothing_to_another() -> None:
         free.set_limit("submission", 1)
     queue.enqueue([item := make_task("t", "a")])
     assert choose(queue, free) == "t"
+    assert isinstance(full.try_acquire(item, queue.view()), TaskAdmissionDenied)
     assert queue.select_next(full.is_eligible) is None
     assert isinstance(full.try_acquire(item, queue.view()), TaskAdmissionDenied)
     assert full.view().leased_resources == {"submission": 1}
@@ -101,6 +102,31 @@ def test_classes_stay_in_fair_order_when_all_tags_are_shifted() -> None:
     queue.enqueue(make_tasks("d", 9, {"submission": 1, "d": 1}))
     serve(15)
     assert "".join(chosen) == "ab" * 10 + "c" + "dab" * 5
+
+
+def test_many_classes_stay_in_fair_order_when_all_tags_are_shifted() -> None:
+    limits = {f"r{number}": 9 for number in range(24)}
+    controller = TaskAdmissionController(TaskAdmissionConfig(resource_limits=limits))
+    queue = FairTaskQueue()
+    for number in range(24):
+        weight = 1 / (1 + number * 7 % 24)
+        queue.enqueue(make_tasks(group_spec(f"g{number}:", weight), 4, {"submission": 1, f"r{number}": 1}))
+
+    def serve(count: int) -> list[str]:
+        chosen: list[str] = []
+        for _ in range(count):
+            assert choose(queue, controller) is not None
+            lease = start_next(queue, controller)
+            assert lease is not None
+            controller.release(lease)
+            chosen.append(lease.item.group.key.identity[-1])
+        return chosen
+
+    assert len(set(serve(24))) == 24
+    queue.enqueue(make_tasks(group_spec("great", 2.0**40), 2))
+    serve(40)
+    queue.enqueue(make_tasks(group_spec("great", 2.0**40), 2, prefix="again"))
+    serve(len(queue))
 
 
 def test_a_head_stands_by_its_own_spec_whatever_the_group_was_before() -> None:
@@ -179,6 +205,28 @@ def test_a_share_is_measured_against_peers_that_ask_for_something_else() -> None
     assert choose(queue, controller) == "g"
     queue.enqueue([make_task("h", group_spec("h", 7.0), {"submission": 1, "x": 2})])
     assert choose(queue, controller) == "h"
+
+
+def test_a_policy_that_looks_while_it_is_told_of_a_grant_sees_the_state_after_it() -> None:
+    queue = FairTaskQueue()
+    seen: list[bool] = []
+
+    class Looking(StrictFairTaskAdmissionPolicy):
+        def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
+            head = queue.view().first_candidate_tasks_by_group.get(group_key("g"))
+            if head is not None:
+                seen.append(controller.is_eligible(head, queue.view()))
+            return super().on_acquire(lease, decision)
+
+    controller = TaskAdmissionController(TaskAdmissionConfig(resource_limits={"x": 1}), Looking())
+    wants_x = {"submission": 1, "x": 1}
+    capped = group_spec("g", admitted_limit=1)
+    assert isinstance(controller.try_acquire(make_task("running", capped), queue.view()), TaskAdmissionLease)
+    queue.enqueue([make_task("g", capped), make_task("h", "h", wants_x)])
+    # As long as there is a unit of x for its peer, the group may not go beyond its limit.
+    assert choose(queue, controller) == "h"
+    assert isinstance(controller.try_acquire(make_task("z", "z", wants_x), queue.view()), TaskAdmissionLease)
+    assert seen == [True]
 
 
 def test_a_policy_that_looks_while_it_is_told_of_a_release_sees_the_state_after_it() -> None:

@@ -8,6 +8,7 @@ import pytest
 from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
+from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import TaskAdmissionView
@@ -167,6 +168,40 @@ def test_a_policy_of_another_controller_judges_by_the_heads_it_is_shown() -> Non
     assert controller.policy.evaluate(capped[1], view, controller.view().snapshot()) == decision
     other = TaskAdmissionController(TaskAdmissionConfig(10))
     assert other.is_eligible(capped[1], view)
+
+
+@pytest.mark.parametrize("resource", ["x", "y"])
+def test_one_contested_resource_of_several_is_enough(resource: str) -> None:
+    queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10, {"x": 5, "y": 5}))
+    both = {"submission": 1, "x": 1, "y": 1}
+    queue.enqueue(make_tasks(group_spec("a", admitted_limit=1), 3, both))
+    assert start_next(queue, controller) is not None
+    queue.enqueue([make_task("peer", "b", {resource: 1})])
+    assert controller.explain_blocked(queue.view()).dominant_denial_reasons == {"group_cap": 1}
+    assert names(start_all(queue, controller)) == ["peer", "a1", "a2"]
+
+
+def test_a_policy_judges_live_views_of_a_controller_that_is_not_its_own() -> None:
+    """By the facts: the classes of the queue's heads are those of another policy, or of nobody."""
+    queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10, {"x": 6}))
+    wants_x = {"submission": 1, "x": 1}
+    queue.enqueue([*make_tasks(group_spec("a", admitted_limit=1), 5, wants_x), *make_tasks("b", 2, wants_x)])
+    leases = start_all(queue, controller)
+    assert len(leases) == 6
+    controller.release(leases[-1])
+    queue.enqueue(make_tasks("b", 2, wants_x, prefix="more"))
+    view, admission = queue.view(), controller.view()
+    head = view.first_candidate_tasks_by_group[A]
+    borrowing = BoundedBorrowTaskAdmissionPolicy()
+    by_facts = borrowing.evaluate(head, view.snapshot(), admission.snapshot())
+    assert by_facts.reason == "group_cap"
+    unasked = FairTaskQueue()
+    unasked.enqueue([*view.first_candidate_tasks_by_group.values()])
+    for queue_view in (view, view.snapshot(), unasked.view()):
+        for admission_view in (admission, admission.snapshot()):
+            assert borrowing.evaluate(head, queue_view, admission_view) == by_facts
+            strict = StrictFairTaskAdmissionPolicy().evaluate(head, queue_view, admission_view)
+            assert strict.diagnostics["contested_resources"] == ("x",)
 
 
 def test_an_item_that_heads_nothing_is_judged_as_if_it_did() -> None:

@@ -225,24 +225,6 @@ def test_a_group_ineligible_for_a_hundred_rounds_comes_back_as_an_equal() -> Non
     assert groups == ["away", "a", "b"] * 3
 
 
-def test_the_queue_is_as_large_as_what_is_queued() -> None:
-    """Ten thousand groups pass through; nothing of them stays."""
-    queue = FairTaskQueue()
-    controller = TaskAdmissionController(TaskAdmissionConfig(submission_capacity=4))
-    queue.enqueue(make_tasks("steady", 1))
-    for number in range(3000):
-        queue.enqueue([make_task(f"t{number}", f"g{number}"), *make_tasks("steady", 1)])
-        for _ in range(1 + number % 2):
-            lease = start_next(queue, controller)
-            assert lease is not None
-            controller.release(lease)
-        queue.discard(f"t{number}")
-        assert len(queue) <= 1
-    view = controller.view()
-    assert not view.leased_resources_by_group
-    assert len(queue.view().queued_by_group) == len(queue)
-
-
 class Counting:
     """A controller's eligibility, wrapped as an advisory would, which counts what it is asked."""
 

@@ -119,6 +119,29 @@ def test_a_row_group_without_living_rows_has_no_turn() -> None:
     assert tracker.drop_row(1, 0) == FrontierDelta((chapter(2),), (root(1),))
 
 
+def test_a_batch_whose_turn_has_not_come_was_never_ready() -> None:
+    tracker = opened(CHAPTER, 1, 1)
+    assert tracker.mark_complete(root(1)).added == ()
+    assert tracker.drop_row(1, 0) == NOTHING
+
+
+def test_a_row_given_up_lets_an_ordered_batch_begin_only_in_its_turn() -> None:
+    chapters = ExecutionGraph(
+        [
+            GraphNode("a", "from_scratch"),
+            GraphNode("b", "cell", ("a",)),
+            GraphNode("chapter", "batch", ("b",), ordered=True),
+        ]
+    )
+    tracker = opened(chapters, 2, 2)
+    for row_group in (0, 1):
+        tracker.mark_complete(root(row_group))
+        assert tracker.mark_complete(cell("b", row_group, 0)).added == ()
+    assert tracker.drop_row(1, 1) == FrontierDelta((), (cell("b", 1, 1),))
+    assert tracker.drop_row(0, 1) == FrontierDelta((chapter(0),), (cell("b", 0, 1),))
+    assert tracker.mark_complete(chapter(0)) == FrontierDelta((chapter(1),), (chapter(0),))
+
+
 def test_an_abandoned_row_group_passes_its_turn_on() -> None:
     tracker = opened(COUNTER, 1, 1)
     assert tracker.abandon(0) == FrontierDelta((root(1, "counter"),), (root(0, "counter"),))

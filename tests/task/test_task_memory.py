@@ -1,0 +1,122 @@
+"""What the task stage remembers is bounded by who is queued and what runs, whoever came and went before."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import tracemalloc
+from collections.abc import Callable, Iterator
+
+import pytest
+from task_values import group_spec, make_task, make_tasks, start_next
+
+from trio_sched._task.config import TaskAdmissionConfig
+from trio_sched._task.controller import TaskAdmissionController
+from trio_sched._task.queue import FairTaskQueue
+
+RESOURCES = tuple("stuvwxyz")
+ROUNDS = 200
+MOST_BYTES = 8_000
+"""Less than one entry for each round."""
+
+
+def start(queue: FairTaskQueue, controller: TaskAdmissionController) -> None:
+    lease = start_next(queue, controller)
+    assert lease is not None
+    controller.release(lease)
+
+
+def groups_pass_through(queue: FairTaskQueue, controller: TaskAdmissionController) -> Iterator[None]:
+    """Some are served, some are discarded, in front of one that stays."""
+    for number in itertools.count():
+        queue.enqueue([make_task(f"t{number}", f"g{number}"), *make_tasks("steady", 2)])
+        for _ in range(1 + number % 2):
+            start(queue, controller)
+        queue.discard(f"t{number}")
+        yield
+
+
+def newcomers_come_and_go_in_front_of_their_like(
+    queue: FairTaskQueue, controller: TaskAdmissionController
+) -> Iterator[None]:
+    queue.enqueue(make_tasks(group_spec("slow", 0.001), 2))
+    start(queue, controller)
+    for number in itertools.count():
+        queue.enqueue([make_task(f"t{number}", "quick")])
+        assert queue.select_next(controller.is_eligible) is not None
+        queue.discard(f"t{number}")
+        assert queue.select_next(controller.is_eligible) is not None
+        yield
+
+
+def requests_come_and_go_behind_another(queue: FairTaskQueue, controller: TaskAdmissionController) -> Iterator[None]:
+    queue.enqueue(make_tasks("first", 1))
+    for number in itertools.count():
+        queue.enqueue([make_task(f"t{number}", "other", {"submission": 1 + number % 7})])
+        selection = queue.select_next(controller.is_eligible)
+        assert selection is not None
+        assert selection.item.task_id == "first0"
+        queue.discard(f"t{number}")
+        yield
+
+
+def requests_that_lack_units_come_and_go(queue: FairTaskQueue, controller: TaskAdmissionController) -> Iterator[None]:
+    """One waits for `z` all the time; others of other requests wait there too, and leave."""
+    queue.enqueue([make_task("holder", "h", {"z": 8})])
+    assert start_next(queue, controller) is not None
+    queue.enqueue(make_tasks("waits", 1, {"z": 1}))
+    for number in itertools.count():
+        queue.enqueue([make_task(f"t{number}", "other", {"z": 2 + number % 6})])
+        assert queue.select_next(controller.is_eligible) is None
+        queue.discard(f"t{number}")
+        assert queue.select_next(controller.is_eligible) is None
+        yield
+
+
+def units_are_reserved_for_heads_that_leave(
+    queue: FairTaskQueue, controller: TaskAdmissionController
+) -> Iterator[None]:
+    queue.enqueue(make_tasks("small", 8, {"x": 1}))
+    running = [start_next(queue, controller) for _ in range(8)]
+    for number in itertools.count():
+        queue.enqueue([make_task(f"wide{number}", f"wide{number}", {"x": 2})])
+        for each in range(2):
+            queue.enqueue([make_task(f"t{number}-{each}", "small", {"x": 1})])
+            lease = running.pop(0)
+            assert lease is not None
+            controller.release(lease)
+            running.append(start_next(queue, controller))
+        assert len(controller.view().reservations) == 1
+        queue.discard(f"wide{number}")
+        yield
+
+
+PATTERNS: tuple[Callable[[FairTaskQueue, TaskAdmissionController], Iterator[None]], ...] = (
+    groups_pass_through,
+    newcomers_come_and_go_in_front_of_their_like,
+    requests_come_and_go_behind_another,
+    requests_that_lack_units_come_and_go,
+    units_are_reserved_for_heads_that_leave,
+)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_comings_and_goings_leave_nothing_behind(
+    pattern: Callable[[FairTaskQueue, TaskAdmissionController], Iterator[None]],
+) -> None:
+    limits = dict.fromkeys(RESOURCES, 8)
+    controller = TaskAdmissionController(TaskAdmissionConfig(16, limits, multi_unit_skip_bound=2))
+    rounds = pattern(FairTaskQueue(), controller)
+
+    def run() -> int:
+        for _ in range(ROUNDS):
+            next(rounds)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = run()
+        assert run() - before < MOST_BYTES
+    finally:
+        tracemalloc.stop()
