@@ -13,7 +13,7 @@ LAYERS: list[set[str]] = [
     {"_events"},
     {"_fair", "_backoff", "_classify", "_retry_hints"},
     {"_task", "_request"},
-    {"_client", "_client_pools", "_executor", "_capacity", "_observe"},
+    {"_client", "_client_pools", "_client_transports", "_executor", "_capacity", "_observe"},
     {"_scheduler"},
     {"_pipeline"},
     {"_cli", "_testing"},

@@ -24,6 +24,7 @@ from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 import attrs
 
+from trio_sched._client_transports import http_clients
 from trio_sched._errors import TrioSchedError
 
 __all__ = ["ClientRetries", "HiddenRetriesError", "RetryFreeClients"]
@@ -166,21 +167,16 @@ def _max_retries(client: object) -> int | None:
 
 def _transports(client: object) -> Iterator[tuple[str, int]]:
     """Type and retries of the HTTP transports of a client, or of the HTTP client within it."""
-    for holder in (client, getattr(client, "_client", None)):
-        mounted: list[object] = [getattr(holder, "_transport", None)]
-        mounted.extend(_values(getattr(holder, "_mounts", None)))
-        for transport in mounted:
+    for holder, transports in http_clients(client):
+        for transport in transports:
             retries: object = getattr(getattr(transport, "_pool", None), "_retries", None)
             if isinstance(retries, int):
                 yield type(transport).__name__, retries
-        for adapter in _values(getattr(holder, "adapters", None)):
+        adapters: object = getattr(holder, "adapters", None)
+        for adapter in cast("Mapping[object, object]", adapters).values() if isinstance(adapters, Mapping) else ():
             total: object = getattr(getattr(adapter, "max_retries", None), "total", None)
             if isinstance(total, int):
                 yield type(adapter).__name__, int(total)
-
-
-def _values(mapping: object) -> list[object]:
-    return list(cast("Mapping[object, object]", mapping).values()) if isinstance(mapping, Mapping) else []
 
 
 def _part(known: _Known, owner: object) -> object:

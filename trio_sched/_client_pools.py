@@ -9,10 +9,12 @@ smallest pool counts.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Final, cast
+from collections.abc import Iterable
+from typing import Final
 
 import attrs
+
+from trio_sched._client_transports import http_clients
 
 __all__ = ["ConnectionLimit", "connection_limit"]
 
@@ -45,12 +47,7 @@ def connection_limit(clients: Iterable[object | None]) -> ConnectionLimit:
 
 
 def _http_client(client: object) -> tuple[object, int | None]:
-    for holder in (client, getattr(client, "_client", None)):
-        transports: list[object] = [getattr(holder, "_transport", None)]
-        mounts: object = getattr(holder, "_mounts", None)
-        if isinstance(mounts, Mapping):
-            # None stands for an address that takes the first transport.
-            transports += [each for each in cast("Mapping[object, object]", mounts).values() if each is not None]
+    for holder, transports in http_clients(client):
         limits = [getattr(getattr(transport, "_pool", None), "_max_connections", None) for transport in transports]
         known = [limit for limit in limits if isinstance(limit, int)]
         if known and len(known) == len(limits):
