@@ -32,7 +32,7 @@ from benchmarks.plots import require_plotting
 from benchmarks.reports import write_report
 from benchmarks.scenarios import ALL, Scenario
 from benchmarks.schema import check_file, findings
-from benchmarks.tables import RESULTS, Results, make_again
+from benchmarks.tables import DOCUMENTS, RESULTS, Results, make_again
 
 __all__ = ["main"]
 
@@ -97,7 +97,7 @@ def _run(given: Sequence[str]) -> int:
 
 def _make_tables(*, plots: bool) -> int:
     """Make what is made from the artifacts of `benchmarks/results`, and say what changed."""
-    for path in make_again(Results(RESULTS), plots=plots):
+    for path in make_again(Results(RESULTS), DOCUMENTS, plots=plots):
         print(f"{path.relative_to(environments.ROOT)}: made again")
     return 0
 

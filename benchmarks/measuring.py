@@ -55,6 +55,8 @@ def measure(
     progress: Callable[[str], None],
 ) -> Measurements:
     """Run every point at every candidate; the first candidate is the one under judgement."""
+    if candidates[0].kind not in scenario.workloads:
+        raise UsageError(f"{candidates[0].name} has no workload for scenario {scenario.scenario_id!r}")
     found = Measurements(judged=candidates[0].name)
     rounds = scenario.iterations if inputs.iterations is None else inputs.iterations
     if smoke:
@@ -89,9 +91,7 @@ def _count(
     scenario: Scenario, points: Sequence[Point], candidate: Candidate, inputs: Inputs, rounds: int, found: Measurements
 ) -> None:
     """Run every point the given number of times, with a worker for each processor, each for its part of the points."""
-    workload = scenario.workloads.get(candidate.kind)
-    if workload is None:
-        raise UsageError(f"{candidate.name} has no workload for scenario {scenario.scenario_id!r}")
+    workload = scenario.workloads[candidate.kind]
     workers = min(len(points), os.cpu_count() or 1)
 
     def count(part: Sequence[Point]) -> list[list[dict[str, Any]]]:

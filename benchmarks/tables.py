@@ -13,7 +13,7 @@ and what lies between is replaced. Names of tables are the keys of `TABLES`. A t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -94,22 +94,22 @@ class Results:
         return found
 
 
-def made_from(results: Results, *, plots: bool = True) -> dict[Path, str]:
+def made_from(results: Results, documents: Sequence[Path], *, plots: bool) -> dict[Path, str]:
     """Every text that is made from the artifacts: what lies beside them, and the documents with their tables."""
     texts: dict[Path, str] = {}
     for path in sorted(results.folder.glob("*.json")):
         texts |= report(path, plots=plots)
     for path in sorted((results.folder / "aimd").glob("*.json")):
         texts |= aimd_report.report(path)
-    return texts | {document: fill(document.read_text(encoding="utf-8"), results) for document in DOCUMENTS}
+    return texts | {document: fill(document.read_text(encoding="utf-8"), results) for document in documents}
 
 
-def make_again(results: Results, *, plots: bool) -> list[Path]:
+def make_again(results: Results, documents: Sequence[Path], *, plots: bool) -> list[Path]:
     """Write those texts, and the charts; which texts changed."""
     if plots:
         for path in sorted(results.folder.glob("*.json")):
             draw_charts(path)
-    texts = made_from(results, plots=plots)
+    texts = made_from(results, documents, plots=plots)
     changed = [path for path, text in texts.items() if not path.exists() or path.read_bytes() != text.encode()]
     for path in changed:
         path.write_text(texts[path], encoding="utf-8", newline="")

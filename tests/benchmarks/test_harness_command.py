@@ -34,8 +34,13 @@ RECORDS = "--records does not apply to scenario 'requests'; of the optional inpu
         (["check"], "benchmarks: check needs at least one file\n"),
         (
             ["smoke", "--candidate", "floor", "--scenario", "soak"],
-            "soak: counted at 3 points\nbenchmarks: floor has no workload for scenario 'soak'\n",
+            "benchmarks: floor has no workload for scenario 'soak'\n",
         ),
+        (
+            ["--candidate", "floor", "--baseline", "floor", "--scenario", "soak", "--without-plots"],
+            "benchmarks: floor has no workload for scenario 'soak'\n",
+        ),
+        (["tables", "file"], "benchmarks: tables takes no files, but file was given\n"),
     ],
 )
 def test_what_cannot_be_done_is_said(
@@ -69,6 +74,16 @@ def test_check_fails_for_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[s
     write_artifact(artifact(rounds(here=[1.0, 1.0])), path)
     assert main(["check", str(path)]) == 1
     assert capsys.readouterr().out == "few.json: 1 faults\n  fewer than 5 measured iterations\n"
+
+
+def test_a_scenario_that_fails_does_not_keep_the_others_from_being_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "trio_sched").mkdir()
+    run = ["--candidate", f"path:{tmp_path}", "--baseline", "floor", "--without-plots", "--output", str(tmp_path)]
+    assert main([*run, "--scenario", "events", "--scenario", "imports"]) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED: ")]
+    assert [line.split(": ")[1] for line in failed] == ["events", "imports"]
 
 
 def test_the_summary_shows_figures_ratios_budgets_and_gates() -> None:

@@ -7,7 +7,13 @@ from benchmarks.workloads.pipeline_here import prepare
 
 
 def outcome(events: str) -> Outcome:
-    params: Params = {"records": 40, "buffer_size": 10, "row_group_concurrency": 2, "task_capacity": 64, "events": events}
+    params: Params = {
+        "records": 40,
+        "buffer_size": 10,
+        "row_group_concurrency": 2,
+        "task_capacity": 64,
+        "events": events,
+    }
     return prepare(params)(False)
 
 

@@ -10,7 +10,7 @@ from benchmarks.artifact import write_artifact
 from benchmarks.budgets import BUDGETS
 from benchmarks.deriving import derive
 from benchmarks.errors import BenchmarkError
-from benchmarks.tables import DOCUMENTS, RESULTS, TABLES, Results, fill, made_from
+from benchmarks.tables import DOCUMENTS, RESULTS, TABLES, Results, fill, made_from, make_again
 
 
 @pytest.fixture
@@ -47,6 +47,15 @@ def test_a_table_takes_the_place_of_what_was_there(results: Results) -> None:
     assert fill(once, results) == once
 
 
+def test_what_is_made_again_is_said_and_then_stays(results: Results, tmp_path: Path) -> None:
+    document = tmp_path / "page.md"
+    document.write_text("<!-- table: simulated pipelines -->\n<!-- end of table -->\n", encoding="utf-8")
+    beside = {f"{name}-budgets{ending}" for name in ("heavy_root", "requests") for ending in (".csv", ".md")}
+    assert {path.name for path in make_again(results, [document], plots=True)} == {*beside, "page.md"}
+    assert "| heavy root | half of the records, s |" in document.read_text(encoding="utf-8")
+    assert make_again(results, [document], plots=True) == []
+
+
 def test_an_unknown_table_is_refused(results: Results) -> None:
     with pytest.raises(BenchmarkError, match=r"^there is no table 'stepps'; there are steps, simulated pipelines, "):
         fill("<!-- table: stepps -->\n<!-- end of table -->", results)
@@ -76,7 +85,7 @@ def test_every_table_can_be_made_of_what_is_committed(name: str) -> None:
 def test_what_is_committed_says_what_the_artifacts_say() -> None:
     stale = [
         str(path.relative_to(RESULTS.parents[1]))
-        for path, text in made_from(Results(RESULTS)).items()
+        for path, text in made_from(Results(RESULTS), DOCUMENTS, plots=True).items()
         if path.read_bytes() != text.encode()
     ]
     assert not stale, f"not what the artifacts give: {stale}; python -m benchmarks tables"
