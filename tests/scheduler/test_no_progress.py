@@ -177,6 +177,28 @@ def test_a_cooldown_that_will_end_is_not_a_standstill() -> None:
     simulate(main)
 
 
+@pytest.mark.parametrize("_again", range(12))  # Trio draws which of two tasks that wake together goes first.
+def test_a_cooldown_that_ends_at_the_moment_of_the_look_is_not_a_standstill(_again: int) -> None:
+    async def work(task: Task) -> Sequence[RowDrop]:
+        await trio.sleep(250)
+        return ()
+
+    async def main() -> None:
+        # The guard of 100 s looks at 100 s, when requests are new to it, and at 200 s.
+        cooling = Cooling(trio.current_time() + 200)
+
+        async def grant() -> None:
+            await trio.sleep_until(cooling.until)
+            cooling.sequence += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(grant)
+            setup = Setup(work, records=1, config=CONFIG, pressure=cooling, nodes=CHAIN[:1])
+            assert (await setup.scheduler.run()).rows == 1
+
+    simulate(main)
+
+
 def test_requests_that_come_and_go_within_one_task_are_progress_until_they_stop() -> None:
     async def work(task: Task) -> Sequence[RowDrop]:
         for _ in range(60):

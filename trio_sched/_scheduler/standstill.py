@@ -77,6 +77,8 @@ class Standstill:
         while True:
             due = self.last_progress + self._limit
             await trio.sleep_until(due)
+            # What is due at the same moment, such as the end of a cooldown, is given its turn before it is judged.
+            await trio.lowlevel.checkpoint()
             if self._have_requests_moved():
                 self.last_progress = max(self.last_progress, due)
             elif self.last_progress + self._limit <= due:
@@ -112,7 +114,7 @@ class Standstill:
     def check(self, now: float) -> None:
         """Raise `NoProgressError` if nothing has happened for too long and nothing is known to come."""
         assert self._limit is not None
-        if self._retries.next_due(now) is not None or self.think_again_at is not None:
+        if self._retries.next_due(now) is not None or self.think_again_at is not None or self._have_requests_moved():
             return
         cooldown_end = self._cooldown_end()
         if cooldown_end is None:
