@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from examples import share_of_profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_runs import FaultyRun, mocked
@@ -47,7 +48,7 @@ faulty_runs = st.builds(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=share_of_profile(0.4))
 @given(faulty_runs)
 def test_the_scheduler_stream_gives_the_final_snapshot(run: FaultyRun) -> None:
     async def main() -> None:
@@ -93,7 +94,7 @@ def test_also_of_a_run_that_is_interrupted_between_two_steps(tmp_path: Path, kin
     assert replay.snapshot() == last.snapshot
 
 
-@settings(max_examples=80)
+@settings(max_examples=share_of_profile(0.4))
 @given(st.integers(0, 2**32), st.floats(0, 5), st.integers(1, 4))
 def test_the_request_stream_gives_the_pressure_at_any_moment(seed: int, ramp: float, cap: int) -> None:
     rng = random.Random(seed)

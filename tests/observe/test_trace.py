@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+from examples import share_of_profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_runs import SECRET, SampleRun, sample_run
@@ -205,7 +206,7 @@ def lease_event(kind: str, at: float, number: int) -> SchedulerAdmissionEvent:
     )
 
 
-@settings(max_examples=100)
+@settings(max_examples=share_of_profile(0.5))
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=30))
 def test_lanes_are_as_many_as_leases_at_once(leases: list[tuple[int, int]]) -> None:
     moves: list[tuple[int, int, SchedulerAdmissionEvent]] = []

@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from examples import share_of_profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_runs import FaultyRun, mocked
@@ -52,7 +53,7 @@ def assert_exact(view: CorrelatedRuntimeView) -> None:
             assert execution.waits.total == spent
 
 
-@settings(max_examples=60)
+@settings(max_examples=share_of_profile(0.3))
 @given(faulty_runs, st.booleans(), st.booleans())
 def test_every_division_adds_up_to_the_time_it_divides(run: FaultyRun, tasks: bool, calls: bool) -> None:
     sink = streams_of(run)
@@ -65,7 +66,7 @@ def test_every_division_adds_up_to_the_time_it_divides(run: FaultyRun, tasks: bo
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=share_of_profile(0.3))
 @given(faulty_runs)
 def test_marks_come_in_the_order_of_the_stations(run: FaultyRun) -> None:
     sink = streams_of(run)
@@ -81,7 +82,7 @@ def test_marks_come_in_the_order_of_the_stations(run: FaultyRun) -> None:
     assert granted == sum(event.event_kind == "request_lease_acquired" for event in sink.request_events)
 
 
-@settings(max_examples=30)
+@settings(max_examples=share_of_profile(0.15))
 @given(faulty_runs, st.integers(0, 5))
 def test_a_view_of_few_executions_sums_up_all_of_them(run: FaultyRun, kept: int) -> None:
     sink = streams_of(run)

@@ -12,6 +12,8 @@ import pytest
 
 from trio_sched._pipeline.durable import make_folder, write_durably
 
+pytestmark = pytest.mark.usefixtures("real_flushes")
+
 
 def record(patch: pytest.MonkeyPatch, names: dict[int, str]) -> list[str]:
     """Record the calls that decide about durability, with the name of the file that each is about."""

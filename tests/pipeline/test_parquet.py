@@ -12,6 +12,7 @@ from typing import Literal, cast
 import pytest
 import trio
 import trio.testing
+from examples import share_of_profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,7 +64,7 @@ def kinds(value: object) -> object:
     return type(value), value
 
 
-@settings(max_examples=50)
+@settings(max_examples=share_of_profile(0.25))
 @given(values=st.lists(VALUES, max_size=12) | st.lists(st.integers() | st.none()) | st.lists(st.floats(-9, 9)))
 def test_rows_and_hash_are_those_of_json_lines(tmp_path_factory: pytest.TempPathFactory, values: list[object]) -> None:
     folder = tmp_path_factory.mktemp("parquet")

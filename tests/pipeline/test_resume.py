@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 import pytest
 import trio
 import trio.testing
+from examples import share_of_profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sequential import run_sequentially
@@ -134,7 +135,7 @@ def test_a_finished_run_is_resumed_without_making_anything(tmp_path: Path) -> No
 SOURCES = ("scratch", "iterable", "jsonl", "csv")
 
 
-@settings(max_examples=60)
+@settings(max_examples=share_of_profile(0.3))
 @given(
     source=st.sampled_from(SOURCES),
     records=st.integers(1, 40),

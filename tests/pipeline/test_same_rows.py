@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import trio
+from examples import share_of_profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline_samples import Row, mocked
@@ -102,7 +103,7 @@ def pipeline(delay: Callable[[], Awaitable[None]], call: Callable[[Row], Awaitab
     submission_capacity=st.integers(1, 40),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=15)
+@settings(max_examples=share_of_profile(0.075))
 def test_any_concurrency_gives_the_rows_of_a_sequential_run(
     records: int, buffer_size: int, row_groups: int, submission_capacity: int, seed: int
 ) -> None:

@@ -15,7 +15,8 @@ from typing import Literal, TypeAlias
 import attrs
 import trio
 import trio.testing
-from hypothesis import HealthCheck, given, settings
+from examples import share_of_profile
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_sched._observe.scheduler_replay import SchedulerReplay
@@ -277,7 +278,7 @@ async def cancel_later(world: World, seconds: float) -> None:
     world.scheduler.request_cancel()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=share_of_profile(1.5))
 @given(scenarios)
 def test_every_row_is_durable_or_dropped_once_and_every_task_runs_as_often_as_the_model_says(
     scenario: Scenario,
@@ -288,7 +289,7 @@ def test_every_row_is_durable_or_dropped_once_and_every_task_runs_as_often_as_th
     world.check_the_end(result)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=share_of_profile(0.5))
 @given(scenarios, st.integers(1, 4))
 def test_a_run_with_more_at_once_drops_the_same_rows(scenario: Scenario, more: int) -> None:
     """Where no task of a row group sees another row, what becomes of a row depends on its own tasks alone."""
@@ -299,7 +300,7 @@ def test_a_run_with_more_at_once_drops_the_same_rows(scenario: Scenario, more: i
     assert simulated(scenario)[0].written == simulated(wider)[0].written
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=share_of_profile(0.75))
 @given(scenarios, st.floats(0, 20))
 def test_a_run_that_is_cancelled_at_any_moment_leaves_nothing_behind(scenario: Scenario, seconds: float) -> None:
     world, result = simulated(attrs.evolve(scenario, cancel_after=seconds))

@@ -451,37 +451,35 @@ class TaskAdmissionMachine(RuleBasedStateMachine):
             for item in queued.values():
                 by_group.setdefault(item.group.key, []).append(item)
             demand = {
-                group: sum((Counter(item.resource_request.amounts) for item in items), Counter[str]())
+                group: dict(sum((Counter(item.resource_request.amounts) for item in items), Counter[str]()))
                 for group, items in by_group.items()
             }
+            heads = {group: items[0] for group, items in by_group.items()}
+            expected = QueueView(
+                queued_total=len(queued),
+                queued_by_group={group: len(items) for group, items in by_group.items()},
+                queued_resource_demand_by_group=demand,
+                first_candidate_resources_by_group={
+                    group: item.resource_request.amounts for group, item in heads.items()
+                },
+                first_candidate_tasks_by_group=heads,
+                first_candidate_group_specs_by_group={group: item.group for group, item in heads.items()},
+                queued_peer_demand_by_resource=dict(sum(map(Counter, demand.values()), Counter[str]())),
+            )
             for world in self.worlds:
                 view = world.queues[number].view()
                 assert len(world.queues[number]) == len(queued)
-                for seen in (view, view.snapshot()):
-                    assert seen.queued_total == len(queued)
-                    assert seen.queued_by_group == {group: len(items) for group, items in by_group.items()}
-                    assert seen.first_candidate_tasks_by_group == {group: items[0] for group, items in by_group.items()}
-                    assert seen.first_candidate_resources_by_group == {
-                        group: items[0].resource_request.amounts for group, items in by_group.items()
-                    }
-                    assert seen.first_candidate_group_specs_by_group == {
-                        group: items[0].group for group, items in by_group.items()
-                    }
-                    assert seen.queued_resource_demand_by_group == demand
-                    assert seen.queued_peer_demand_by_resource == sum(demand.values(), Counter[str]())
-                assert view == view.snapshot()
+                assert view == expected
+                assert view.snapshot() == expected
 
     @invariant()
     def every_view_gives_the_same_answer(self) -> None:
         """Live with classes, live without, frozen: an item's eligibility is a function of the facts."""
         for number in (0, 1):
+            live = [(world.controller, world.queues[number].view()) for world in self.worlds]
+            views = [*live, *((controller, view.snapshot()) for controller, view in live)]
             for item in tuple(self.classed.queues[number].view().first_candidate_tasks_by_group.values()):
-                answers = {
-                    world.controller.is_eligible(item, view)
-                    for world in self.worlds
-                    for view in (world.queues[number].view(), world.queues[number].view().snapshot())
-                }
-                assert len(answers) == 1
+                assert len({controller.is_eligible(item, view) for controller, view in views}) == 1
 
     @invariant()
     def nobody_waits_beside_free_capacity(self) -> None:
