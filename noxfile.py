@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NOX = "nox>=2025.2.9,<2027"
+NOX = "nox[uv]>=2025.2.9,<2027"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -105,9 +105,28 @@ import nox  # noqa: E402
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["test", "lint", "typecheck"]
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "uv|virtualenv"  # uv where nox has it: it installs in seconds
 nox.options.reuse_venv = "yes"
 nox.options.error_on_external_run = True
+
+UV_NAMES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "cert": "SSL_CERT_FILE",
+    "timeout": "UV_HTTP_TIMEOUT",
+    "default-timeout": "UV_HTTP_TIMEOUT",
+}
+"""Settings of pip, and the variables by which uv is told the same."""
+
+
+def registry_of_pip() -> dict[str, str]:
+    """Where pip was told to find packages, in variables of uv, which reads nothing of pip's. What uv was told stays."""
+    command = (sys.executable, "-m", "pip", "config", "list")
+    settings = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    pairs = re.findall(r"^\S+?\.([\w-]+)='(\S+)'$", settings, re.MULTILINE)
+    return {UV_NAMES[name]: value for name, value in pairs if name in UV_NAMES and UV_NAMES[name] not in os.environ}
+
+
+os.environ.update(registry_of_pip())
 
 PROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 MEET_DEPENDENCIES = (
@@ -206,9 +225,9 @@ def diagrams(session: nox.Session) -> None:
         image.write_text(image.read_text(encoding="utf-8").replace("<g>", f"{painted}<g>", 1) + "\n", encoding="utf-8")
 
 
-@nox.session(reuse_venv=False)
+@nox.session(venv_backend="virtualenv", reuse_venv=False)
 def package(session: nox.Session) -> None:
-    """Wheel and sdist, built; the wheel installed where nothing else is, and tried as README and tutorial say."""
+    """Wheel and sdist, built; the wheel put where nothing else is, by pip, and tried as README and tutorial say."""
     session.install("build>=1.2")
     built = Path(session.create_tmp()).resolve()
     for file in built.glob("trio_sched-*"):
@@ -229,14 +248,10 @@ def package(session: nox.Session) -> None:
         session.chdir(HERE)
 
 
-@nox.session(venv_backend="virtualenv")
+@nox.session(venv_backend="uv")
 def minimum(session: nox.Session) -> None:
-    """The tests that use dependencies, with the lowest versions of them that pyproject.toml allows."""
-    session.install("uv>=0.5")
-    session.run(
-        "uv", "pip", "install", "--quiet", "--python", f"{session.virtualenv.bin}/python",
-        "--resolution", "lowest-direct", "-e", ".[all]", *group("test"),
-    )  # fmt: skip
+    """The tests that use dependencies, with the lowest versions of them that pyproject.toml allows; needs uv."""
+    session.install("--resolution", "lowest-direct", "-e", ".[all]", *group("test"))
     session.run("pytest", *(session.posargs or MEET_DEPENDENCIES))
 
 
@@ -254,10 +269,16 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """State machines, random pipelines, killed runs: thousands of examples each; `bounded` tries some hundreds."""
+    """State machines, random pipelines, killed runs: thousands of examples each.
+
+    `bounded` tries some hundreds, others than the tests do; with CI set the same ones each time.
+    """
     session.install("-e", ".[all]", *group("test"))
     arguments = [argument for argument in session.posargs if argument != "bounded"]
-    profile = {"TRIO_SCHED_FUZZ": "full" if arguments == session.posargs else "bounded"}
+    is_bounded = arguments != session.posargs
+    profile = {"TRIO_SCHED_FUZZ": "bounded" if is_bounded else "full"}
+    if is_bounded and "CI" in os.environ:
+        arguments.append("--hypothesis-seed=1")
     session.run("pytest", "tests/stateful", *arguments, env=profile)
     # Exit code 5: nothing is marked.
     session.run("pytest", "--ignore", "tests/stateful", "-m", "fuzz", *arguments, env=profile, success_codes=[0, 5])
