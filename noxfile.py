@@ -269,9 +269,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """State machines, random pipelines, killed runs: thousands of examples each.
+    """State machines, random pipelines, killed runs: thousands of examples each; `bounded` tries some hundreds.
 
-    `bounded` tries some hundreds, others than the tests do; with CI set the same ones each time.
+    Those are others than the tests try, and with CI set the same ones each time.
     """
     session.install("-e", ".[all]", *group("test"))
     arguments = [argument for argument in session.posargs if argument != "bounded"]
