@@ -1,5 +1,6 @@
 """What the tracker refuses, and what it forgets; its rules are held by the state machine."""
 
+import gc
 import re
 import tracemalloc
 
@@ -57,6 +58,7 @@ def test_durable_row_groups_cost_next_to_nothing() -> None:
             for row in range(8):
                 tracker.mark_complete(Task("b", index, row, "cell"))
             tracker.mark_durable(index)
+        gc.collect()
 
     tracemalloc.start()
     run(range(2000))
