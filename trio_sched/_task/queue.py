@@ -25,10 +25,6 @@ from trio_sched._task.queue_view import QueueSelection, QueueView
 __all__ = ["FairTaskQueue"]
 
 
-def _nobody(group: QueuedGroup) -> bool:
-    return False
-
-
 class _DemandByResource(Mapping[SchedulerResourceKey, int]):
     """What all queued tasks together ask for, summed when it is looked at."""
 
@@ -73,12 +69,14 @@ class FairTaskQueue:
 
     __slots__ = ("_ask", "_classed_for", "_group_of", "_groups", "_heads", "_order", "_show_total", "_view")
 
+    _ask: Callable[[QueuedGroup], bool]
+    """Asks `_classed_for`, once there is one."""
+
     def __init__(self) -> None:
         self._groups: dict[TaskGroupKey, QueuedGroup] = {}
         self._group_of: dict[str, QueuedGroup] = {}
         self._order: FairOrder[TaskGroupKey] = FairOrder()
         self._classed_for: Callable[[SchedulableTask, QueueView], bool] | None = None
-        self._ask: Callable[[QueuedGroup], bool] = _nobody
         groups = self._groups
         heads = LiveMapping(groups, lambda group: group.head)
         self._heads = HeadIndex(groups, heads, self._order)
