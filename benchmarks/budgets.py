@@ -278,7 +278,7 @@ BUDGETS: Final[tuple[Budget, ...]] = (
     ),
     _memory("memory-million-rows", "a million rows × 5 columns", "memory_above_start_mb", "million rows", 150),
     _memory("memory-flat", "a million rows × 5 columns, after warm-up", "memory_growth_mb", "million rows", FLAT_MB),
-    _memory("soak-flat", "300,000 tasks that call, after warm-up", "memory_growth_mb", "300,000 tasks", FLAT_MB),
+    _memory("soak-flat", "300,000 tasks that call, after warm-up", "memory_growth_mb", "300 thousand tasks", FLAT_MB),
     _memory("row-groups-memory", "a million row groups prepared", "memory_above_start_mb", "million row groups", 10),
     _memory("row-groups-time", "a million row groups prepared", "preparation_seconds", "million row groups", 1, "s"),
     Budget(

@@ -10,7 +10,7 @@ __all__ = ["LOADS", "SOAK"]
 
 LOADS: dict[str, dict[str, Json]] = {
     "million rows": {"records": 1_000_000, "buffer_size": 10_000, "row_group_concurrency": 3, "cells": 4},
-    "300,000 tasks": {"records": 100_000, "buffer_size": 1_000, "row_group_concurrency": 4, "cells": 3},
+    "300 thousand tasks": {"records": 100_000, "buffer_size": 1_000, "row_group_concurrency": 4, "cells": 3},
     "million row groups": {"records": 10_000_000, "buffer_size": 10, "row_group_concurrency": 4, "cells": 1},
 }
 """Row groups are prepared without their rows: that run is stopped when its first row group is admitted."""

@@ -1,6 +1,7 @@
 """Long runs at this project, whose memory is sampled whenever a row group is durable.
 
-`300,000 tasks` runs on a simulated clock, with calls of a model that take a simulated second; the others call nothing.
+`300 thousand tasks` runs on a simulated clock, with calls of a model that take a simulated second each; the others call
+nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Samples:
 def prepare(params: Params) -> Run:
     """The workload at this project."""
     load = word(params, "load")
-    simulated, prepared_only = load == "300,000 tasks", load == "million row groups"
+    simulated, prepared_only = load == "300 thousand tasks", load == "million row groups"
     records, cells = number(params, "records"), number(params, "cells")
     model = trio_sched.Model("simulated", "model", max_parallel_requests=PARALLEL_REQUESTS)
     columns = make_columns(cells, model if simulated else None)

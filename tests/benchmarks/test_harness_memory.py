@@ -29,7 +29,9 @@ def run(load: str, **changes: Json) -> Outcome:
     return soak_here.prepare(told(load, **changes))(False)
 
 
-@pytest.mark.parametrize(("load", "rows", "row_groups"), [("million rows", 2_000, 100), ("300,000 tasks", 200, 20)])
+@pytest.mark.parametrize(
+    ("load", "rows", "row_groups"), [("million rows", 2_000, 100), ("300 thousand tasks", 200, 20)]
+)
 def test_a_long_run_is_sampled_once_for_each_row_group(load: str, rows: int, row_groups: int) -> None:
     outcome = run(load)
     assert outcome.counts == {"rows": rows, "samples": row_groups}
