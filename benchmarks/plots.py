@@ -19,7 +19,7 @@ from benchmarks.scenarios.scenario import Chart, Scenario
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["charts_of", "draw", "require_plotting"]
+__all__ = ["COLOURS", "MARKERS", "charts_of", "draw", "require_plotting"]
 
 SIZE: Final = (7.0, 4.0)
 COLOURS: Final = ("#0072b2", "#d55e00", "#555555", "#009e73", "#cc79a7", "#e69f00")

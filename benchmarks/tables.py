@@ -21,6 +21,7 @@ import attrs
 
 from benchmarks.aimd import artifact as aimd
 from benchmarks.aimd import report as aimd_report
+from benchmarks.aimd.charts import draw as draw_providers
 from benchmarks.aimd.sweep import Part
 from benchmarks.aimd.tables import grid_tables, slice_table
 from benchmarks.artifact import Artifact, BudgetVerdict, read_artifact
@@ -109,6 +110,8 @@ def make_again(results: Results, documents: Sequence[Path], *, plots: bool) -> l
     if plots:
         for path in sorted(results.folder.glob("*.json")):
             draw_charts(path)
+        if (results.folder / "aimd").exists():
+            draw_providers(results.providers(), results.folder / "aimd")
     texts = made_from(results, documents, plots=plots)
     changed = [path for path, text in texts.items() if not path.exists() or path.read_bytes() != text.encode()]
     for path in changed:

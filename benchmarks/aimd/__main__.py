@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.aimd.artifact import ProvidersArtifact, SweepArtifact, providers_artifact, sweep_artifact
+from benchmarks.aimd.charts import draw
 from benchmarks.aimd.ours import Tuning, controllers, in_simulated_time, rules
 from benchmarks.aimd.report import report
 from benchmarks.aimd.results import ControlLine, Result, run_scenarios
@@ -27,6 +28,7 @@ from benchmarks.artifact import write_artifact
 from benchmarks.environments import PEER, ROOT, peer_python
 from benchmarks.errors import BenchmarkError
 from benchmarks.machine import command_line
+from benchmarks.plots import require_plotting
 
 __all__ = ["main", "measure_providers", "measure_sweep"]
 
@@ -52,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out/benchmarks/aimd"), help="folder for artifact and tables")
     options = parser.parse_args(given)
     command = command_line(given, "benchmarks.aimd")
+    require_plotting()
     span = SMOKE if options.smoke else FULL
     options.out.mkdir(parents=True, exist_ok=True)
     artifact: ProvidersArtifact | SweepArtifact
@@ -62,9 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = options.out / "aimd.json"
         artifact = measure_providers(span, seeds, command, smoke=options.smoke, peer=options.peer)
     write_artifact(artifact, path)
+    if isinstance(artifact, ProvidersArtifact):
+        draw(artifact, options.out)
     for file, text in report(path).items():
-        file.write_text(text, encoding="utf-8")
-        print(text)
+        file.write_text(text, encoding="utf-8", newline="")
+        if file.suffix == ".md":
+            print(text)
     faults = list(findings(artifact))
     for fault in faults:
         print(f"FAILED: aimd: {fault}")

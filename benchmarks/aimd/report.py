@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
-from benchmarks.aimd.artifact import ProvidersArtifact, SweepArtifact, SweepIteration, read, results_of
+import attrs
+
+from benchmarks.aimd.artifact import Line, ProvidersArtifact, SweepArtifact, SweepIteration, read, results_of
 from benchmarks.aimd.results import Result
 from benchmarks.aimd.scenarios import SCENARIOS
 from benchmarks.aimd.sweep import Part, Point
 from benchmarks.aimd.tables import control_line_table, grid_tables, scenario_table, slice_table, table
 
-__all__ = ["control_lines", "points_of", "providers", "report", "scripts", "summary", "sweep_report"]
+__all__ = [
+    "CHART",
+    "control_lines",
+    "measured_everywhere",
+    "points_of",
+    "providers",
+    "report",
+    "scripts",
+    "summary",
+    "sweep_report",
+]
 
 LEGEND: Final = """\
 Each figure is the worst over all seeds. A line that is missed is named by a letter: u, utilisation below 0.95; r, more
@@ -28,15 +42,34 @@ PROVIDERS_LEGEND: Final = """\
 Mean over the seeds, and the worst seed where it differs. A provider that counts calls has no number of calls at once to
 settle at, and only some take less for a while and then more again.
 """
+CHART: Final = "providers.svg"
 SLICES: Final[tuple[Part, ...]] = ("factor", "successes", "cooldown", "step")
 
 
 def report(path: Path) -> dict[Path, str]:
-    """The text file that belongs to the artifact in `path`."""
+    """The text files that belong to the artifact in `path`."""
     artifact = read(path)
     if isinstance(artifact, SweepArtifact):
-        return {path.with_name("sweep.md"): sweep_report(artifact)}
-    return {path.with_name("summary.md"): summary(artifact)}
+        return {path.with_suffix(".csv"): _sweep_csv(artifact), path.with_name("sweep.md"): sweep_report(artifact)}
+    return {path.with_suffix(".csv"): _providers_csv(artifact), path.with_name("summary.md"): summary(artifact)}
+
+
+def _providers_csv(artifact: ProvidersArtifact) -> str:
+    text = io.StringIO()
+    lines = csv.writer(text)
+    lines.writerow(["candidate", "provider", "seed", "measure", "value"])
+    for each in artifact.iterations:
+        lines.writerows([each.candidate, each.scenario, each.seed, *measure] for measure in each.measures.items())
+    return text.getvalue()
+
+
+def _sweep_csv(artifact: SweepArtifact) -> str:
+    text = io.StringIO()
+    lines = csv.writer(text)
+    lines.writerow(["part", "stage", *attrs.fields_dict(Line), *artifact.iterations[0].tuning.as_dict()])
+    for each in artifact.iterations:
+        lines.writerow([each.part, each.stage, *attrs.astuple(each.line), *each.tuning.as_dict().values()])
+    return text.getvalue()
 
 
 def summary(artifact: ProvidersArtifact) -> str:
@@ -59,6 +92,7 @@ def summary(artifact: ProvidersArtifact) -> str:
         control_lines(artifact),
         LEGEND,
         "## Every scripted provider\n",
+        f"![Utilisation and refused share at every scripted provider]({CHART})\n",
         PROVIDERS_LEGEND,
         providers(artifact),
         "## The scripts\n",
@@ -74,7 +108,7 @@ def control_lines(artifact: ProvidersArtifact) -> str:
 
 def providers(artifact: ProvidersArtifact) -> str:
     """Every scripted provider, for the candidates that were put through all of them."""
-    return scenario_table(_measured_everywhere(results_of(artifact.iterations)))
+    return scenario_table(measured_everywhere(artifact))
 
 
 def scripts(artifact: ProvidersArtifact) -> str:
@@ -82,7 +116,9 @@ def scripts(artifact: ProvidersArtifact) -> str:
     return table(["provider", "what it does"], [[name, script] for name, script in artifact.provider_script.items()])
 
 
-def _measured_everywhere(candidates: Mapping[str, Sequence[Result]]) -> dict[str, Sequence[Result]]:
+def measured_everywhere(artifact: ProvidersArtifact) -> dict[str, Sequence[Result]]:
+    """The results of the candidates that were put through every scripted provider."""
+    candidates: Mapping[str, Sequence[Result]] = results_of(artifact.iterations)
     return {
         name: results
         for name, results in candidates.items()

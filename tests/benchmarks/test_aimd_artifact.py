@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Callable
@@ -225,7 +226,9 @@ def test_the_smoke_run_writes_a_complete_artifact_and_its_tables(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--smoke", "--out", str(tmp_path)]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["aimd.json", "summary.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["aimd.csv", "aimd.json", "providers.svg", "summary.md"]
+    rows = list(csv.DictReader((tmp_path / "aimd.csv").read_text(encoding="utf-8").splitlines()))
+    assert {row["provider"] for row in rows if row["measure"] == "utilisation"} == set(SCENARIOS)
     assert check_file(tmp_path / "aimd.json") == []
     artifact = read(tmp_path / "aimd.json")
     assert isinstance(artifact, ProvidersArtifact)

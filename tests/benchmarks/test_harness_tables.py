@@ -94,11 +94,11 @@ def test_what_is_committed_says_what_the_artifacts_say() -> None:
 def test_no_chart_is_missing_and_none_is_left_over() -> None:
     shown = {
         line.partition("](")[2].rstrip(")")
-        for path in RESULTS.glob("*.md")
+        for path in RESULTS.rglob("*.md")
         for line in path.read_text(encoding="utf-8").splitlines()
         if line.startswith("![")
     }
-    assert shown == {path.name for path in RESULTS.glob("*.svg")}
+    assert shown == {path.name for path in RESULTS.rglob("*.svg")}
 
 
 def test_the_page_of_the_docs_shows_every_summary() -> None:
