@@ -29,18 +29,14 @@ T = TypeVar("T")
 
 
 @attrs.define(eq=False)
-class _Binding:
-    """A correlation for as long as its execution lasts. `correlation` is None once that is over."""
+class CorrelationToken:
+    """What `set` returns and `reset` takes: a binding, which holds the correlation for as long as its execution lasts.
+
+    correlation: None once that is over. undo: what the context variable gave when it was set.
+    """
 
     correlation: RuntimeCorrelation | None
-
-
-@attrs.frozen(eq=False)
-class CorrelationToken:
-    """What `set` returns and `reset` takes."""
-
-    binding: _Binding
-    token: Token[_Binding | None]
+    undo: Token[CorrelationToken | None] | None = None
 
 
 class RuntimeCorrelationProvider:
@@ -49,7 +45,7 @@ class RuntimeCorrelationProvider:
     __slots__ = ("_current",)
 
     def __init__(self) -> None:
-        self._current: ContextVar[_Binding | None] = ContextVar("trio_sched_correlation", default=None)
+        self._current: ContextVar[CorrelationToken | None] = ContextVar("trio_sched_correlation", default=None)
 
     def current(self) -> RuntimeCorrelation | None:
         """The correlation of the task execution at work here; None outside one, and after it ended."""
@@ -58,13 +54,15 @@ class RuntimeCorrelationProvider:
 
     def set(self, correlation: RuntimeCorrelation | None) -> CorrelationToken:
         """Set it for this context and what it spawns; give the token to `reset`."""
-        binding = _Binding(correlation)
-        return CorrelationToken(binding, self._current.set(binding))
+        token = CorrelationToken(correlation)
+        token.undo = self._current.set(token)
+        return token
 
     def reset(self, token: CorrelationToken) -> None:
         """Undo the `set` that returned `token`, here and in everything that inherited it."""
-        token.binding.correlation = None
-        self._current.reset(token.token)
+        token.correlation = None
+        assert token.undo is not None
+        self._current.reset(token.undo)
 
     def carried(self, function: Callable[P, T]) -> Callable[P, T]:
         """`function`, to be called in a thread that Trio did not start, under the correlation that is current here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 
 from trio_sched._blocking import Blocking
 from trio_sched._pipeline.binding import BoundPipeline
@@ -35,6 +35,6 @@ class PipelineRunner:
             for name, bound in pipeline.columns.items()
         }
 
-    async def run(self, task: Task) -> Sequence[RowDrop]:
+    def run(self, task: Task) -> Coroutine[object, object, Sequence[RowDrop]]:
         """Make and keep the task's cells."""
-        return await self._makers[task.column].run(task)
+        return self._makers[task.column].run(task)

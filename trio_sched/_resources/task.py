@@ -96,7 +96,7 @@ class SchedulerResourceRequest:
         return self._hash
 
 
-@attrs.frozen(cache_hash=True)
+@attrs.frozen
 class Task:
     """One unit of work: the cells that one call of a column's generator makes.
 
@@ -107,6 +107,14 @@ class Task:
     row_group: int
     row_index: int | None
     task_type: TaskType
+    _stable_id: str = attrs.field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        row = "*" if self.row_index is None else self.row_index
+        object.__setattr__(self, "_stable_id", f"{self.row_group}:{row}:{self.task_type}:{self.column}")
+
+    def __hash__(self) -> int:
+        return hash(self._stable_id)
 
 
 @attrs.frozen(order=True)
@@ -160,5 +168,4 @@ class SchedulableTask:
 
 def stable_task_id(task: Task) -> str:
     """An id of `task` that is the same in every process and differs between any two tasks of a run."""
-    row = "*" if task.row_index is None else task.row_index
-    return f"{task.row_group}:{row}:{task.task_type}:{task.column}"
+    return task._stable_id

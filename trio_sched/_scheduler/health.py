@@ -63,6 +63,8 @@ class _SlidingShare:
         self._marked = 0
 
     def note(self, marked: bool) -> None:
+        if not (marked or self._marked) and len(self._last) == self._window:
+            return  # None of those remembered is marked, and so it stays.
         self._last.append(marked)
         self._marked += marked
         if len(self._last) > self._window:

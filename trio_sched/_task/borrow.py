@@ -96,13 +96,17 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         """
         account = admission_view.account(item.group.key)
         request = item.resource_request
-        if self._is_within_any_share(request, account):
-            return "always entitled"
-        if self._borrows_freely and len(request.competed_for) == 1:
+        if not self._borrows_freely or len(request.competed_for) != 1:
+            if self._is_within_any_share(request, account):
+                return "always entitled"
+        else:
             (resource,) = request.competed_for
             projected = account.held.get(resource, 0) + request.amounts[resource]
+            owes = resource in account.debt
+            if projected == 1 and not owes:
+                return "always entitled"
             spec = item.group
-            if resource in account.debt or (spec.admitted_limit is not None and projected > spec.admitted_limit):
+            if owes or (spec.admitted_limit is not None and projected > spec.admitted_limit):
                 return "never entitled"
             source = admission_view.source
             if source is not None and projected * len(source.accounts) <= admission_view.resource_limits[resource]:
@@ -135,10 +139,10 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         """Refused is who is not entitled and competes with an entitled peer, or would borrow beyond its bound."""
         if isinstance(standing, str):
             return "refused" if competition.is_contested_for(request) else "allowed"
-        if self._borrows_freely and competition.is_alone(request):
-            return "allowed"
         if isinstance(standing, TaskGroupSpec) and self._is_known_entitled(standing, request, competition):
             return "entitled"
+        if self._borrows_freely and competition.is_alone(request):
+            return "allowed"
         parts = self._parts_of(standing, request, competition)
         if self._borrows_freely and not competition.is_contested_for(request):
             return "allowed"

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from trio_sched import _validation as check
 from trio_sched._errors import TrioSchedError
 from trio_sched._resources.task import FrontierDelta, Task, stable_task_id
-from trio_sched._task.graph import ExecutionGraph, GraphNode
+from trio_sched._task.graph import ExecutionGraph
 from trio_sched._task.turns import RowGroupProgress, Turn
 
 __all__ = ["CompletionTracker", "TrackerError"]
@@ -87,25 +87,25 @@ class CompletionTracker:
         """Note that `task` has made its cells. A task of a row dropped in the meantime changes nothing."""
         group = self._group(task.row_group)
         removed = self._withdraw(task)
-        turns = self._turns_moved_by[task.column]
-        self._give_turn_back(task)
-        if task.row_index is None:
-            if task.column in group.finished_batches:
-                raise TrackerError(f"{task} was completed before")
-            group.finished_batches.add(task.column)
-            group.satisfied.pop(task.column, None)
-            rows: Iterable[int] = (row for row in range(group.size) if row not in group.dropped)
-        else:
-            if task.row_index in group.dropped:
-                return self._publish(self._advance(turns), removed)
-            if group.done[task.row_index] & self._graph.bit[task.column]:
-                raise TrackerError(f"{task} was completed before")
-            rows = (task.row_index,)
+        column, row = task.column, task.row_index
+        bit, turns = self._graph.bit[column], self._turns_moved_by[column]
         added: list[Task] = []
-        bit = self._graph.bit[task.column]
-        downstream = self._graph.downstream[task.column]
-        for row in rows:
-            added.extend(self._set_bit(task.row_group, group, row, bit, downstream))
+        if turns:
+            self._give_turn_back(task)
+        if row is not None:
+            if row in group.dropped:
+                return self._publish(self._advance(turns), removed)
+            if group.done[row] & bit:
+                raise TrackerError(f"{task} was completed before")
+            self._set_bit(task, group, row, bit, added)
+        else:
+            if column in group.finished_batches:
+                raise TrackerError(f"{task} was completed before")
+            group.finished_batches.add(column)
+            group.satisfied.pop(column, None)
+            for living in range(group.size):
+                if living not in group.dropped:
+                    self._set_bit(task, group, living, bit, added)
         if turns:
             added.extend(self._advance(turns))
         return self._publish(added, removed)
@@ -234,24 +234,23 @@ class CompletionTracker:
         except KeyError:
             raise TrackerError(f"row group {row_group} is not open") from None
 
-    def _set_bit(
-        self, row_group: int, group: RowGroupProgress, row: int, bit: int, downstream: tuple[GraphNode, ...]
-    ) -> Iterable[Task]:
+    def _set_bit(self, completed: Task, group: RowGroupProgress, row: int, bit: int, added: list[Task]) -> None:
+        """Note that a row has what `completed` made, and add to `added` what is ready by that."""
         graph = self._graph
         done = group.done[row] | bit
         group.done[row] = done
         if done == graph.full_mask:
             group.open_rows -= 1
-        for node in downstream:
+        for node in graph.downstream[completed.column]:
             if graph.needs_mask[node.column] & ~done:
                 continue
             if node.task_type == "cell":
                 if not node.ordered:
-                    yield Task(node.column, row_group, row, "cell")
+                    added.append(Task(node.column, completed.row_group, row, "cell"))
             else:
                 group.satisfied[node.column] += 1
                 if group.satisfied[node.column] == group.living and not node.ordered:
-                    yield Task(node.column, row_group, None, "batch")
+                    added.append(Task(node.column, completed.row_group, None, "batch"))
 
     def _may_be_out(self, ready: Task) -> bool:
         """Whether a task that has all its inputs was made ready: at an ordered node only who holds the turn was."""

@@ -28,7 +28,7 @@ from trio.lowlevel import in_trio_run
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError, UnknownNameError
 from trio_sched._resources.release import ReleaseReason, ReleaseResult
-from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest, TaskGroupKey
 from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.eligibility import no_aspect
@@ -55,6 +55,7 @@ from trio_sched._task.state import TaskAdmissionState
 __all__ = ["TaskAdmissionController"]
 
 _GENERATIONS = itertools.count(1)
+_MOST_REMEMBERED: Final = 1024
 _RELEASED: Final = ReleaseResult(released=True, reason="released", diagnostics=MappingProxyType({}))
 
 
@@ -88,6 +89,7 @@ class TaskAdmissionController:
         self._granted = 0
         self._policy_error: Exception | None = None
         self._counters: dict[str, int] = {}
+        self._grantable: set[SchedulerResourceRequest] = set()
         self._allowed: tuple[SchedulableTask, QueueView, int, int, TaskAdmissionPolicyDecision] | None = None
 
     def __repr__(self) -> str:
@@ -134,8 +136,11 @@ class TaskAdmissionController:
 
     def validate(self, item: SchedulableTask) -> None:
         """Raise if `item` could never be granted: it names a resource without a limit, or more than a limit."""
+        request = item.resource_request
+        if request in self._grantable:
+            return
         limits = self.view().resource_limits
-        for resource, amount in item.resource_request.amounts.items():
+        for resource, amount in request.amounts.items():
             limit = limits.get(resource)
             if limit is None:
                 raise UnknownNameError("stage resource", resource, used_by=f"task {item.task_id!r}", known=limits)
@@ -145,6 +150,9 @@ class TaskAdmissionController:
                     amount,
                     f"at most {limit}, the limit of {resource!r}",
                 )
+        if len(self._grantable) >= _MOST_REMEMBERED:
+            self._grantable.clear()
+        self._grantable.add(request)
 
     def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
         """Whether `try_acquire` would grant `item` now."""
@@ -216,10 +224,11 @@ class TaskAdmissionController:
         if held is None or (held is not lease and (held.item is not lease.item or held.resources != lease.resources)):
             return self._not_released(lease, held)
         del self._leases[held.lease_id]
-        state.ledger.unbook(held)
+        account = state.ledger.unbook(held)
         state.version += 1
         try:
-            if state.keeps_debt:
+            # The policies of this package do no more than repay, and who owes nothing has nothing to repay.
+            if state.keeps_debt and (account.debt or not state.decides):
                 delta = state.on_release(held)
                 if delta is not NO_CHANGE:
                     self._apply(delta, held.item.group.key)
@@ -242,6 +251,7 @@ class TaskAdmissionController:
         if resource not in limiters:
             raise UnknownNameError("stage resource", resource, used_by="set_limit", known=limiters)
         limiters[resource].total_tokens = limit
+        self._grantable.clear()
         self._state.changed(None, (resource,))
 
     @trio.lowlevel.enable_ki_protection

@@ -83,8 +83,8 @@ class TaskLedger:
                     limiter.acquire_on_behalf_of_nowait(LeaseUnit(lease, number))
             held[resource] = held.get(resource, 0) + amount
 
-    def unbook(self, lease: TaskAdmissionLease) -> None:
-        """Take all of the lease's units back."""
+    def unbook(self, lease: TaskAdmissionLease) -> GroupAccount:
+        """Take all of the lease's units back; the account of its group, as it is then."""
         group = lease.item.group.key
         account = self.accounts[group]
         held = account.held
@@ -106,6 +106,7 @@ class TaskLedger:
             assert not held
             if not account.debt:
                 del self.accounts[group]
+        return account
 
     def change_debt(self, changes: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int]) -> Iterable[TaskGroupKey]:
         """Apply a policy's changes and return the groups whose debt changed.

@@ -136,7 +136,7 @@ class TaskAdmissionState:
     def apply(self, delta: PolicyStateDelta, own: TaskGroupKey) -> None:
         """Change debt as the policy says. Of `own`, watchers are told by the caller."""
         for group in self.ledger.change_debt(delta.debt_changes):
-            if group != own:
+            if group is not own and group != own:
                 self.changed(group, ())
 
     def reserve_after_grant(self, item: SchedulableTask, queue_view: QueueView) -> None:
