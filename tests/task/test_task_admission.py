@@ -484,6 +484,31 @@ def test_a_policy_with_standings_of_its_own_is_asked_once_for_each() -> None:
     assert policy.asked == 2
 
 
+@pytest.mark.parametrize("kinder", [False, True])
+def test_a_policy_that_judges_by_what_the_group_runs_is_asked_again_after_each_grant(*, kinder: bool) -> None:
+    """The grant is of a task that heads nothing; the head that waits may stand better for it, or worse."""
+
+    class Counting(ScriptedPolicy):
+        def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
+            return admission_view.account(item.group.key).running > 0
+
+        def evaluate(
+            self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+        ) -> TaskAdmissionPolicyDecision:
+            allowed = item.payload == "elsewhere" or self.standing(item, admission_view) is kinder
+            return TaskAdmissionPolicyDecision(allowed=allowed)
+
+    controller = TaskAdmissionController(policy=Counting())
+    queue = FairTaskQueue()
+    queue.enqueue(make_tasks("a", 1))
+    assert (queue.select_next(controller.is_eligible) is not None) is not kinder
+    lease = controller.try_acquire(attrs.evolve(make_task("t", "a"), payload="elsewhere"), queue.view())
+    assert isinstance(lease, TaskAdmissionLease)
+    assert (queue.select_next(controller.is_eligible) is not None) is kinder
+    controller.release(lease)
+    assert (queue.select_next(controller.is_eligible) is not None) is not kinder
+
+
 class Looking(ScriptedPolicy):
     """Says how groups stand, and allows what it can see at most one other group of, while nothing is leased."""
 

@@ -202,6 +202,21 @@ def test_a_reservation_ends_with_its_head(gone: str) -> None:
     assert not stage.controller.view().reservations
 
 
+def test_the_end_of_a_reservation_is_news_to_heads_that_lacked_units_only_because_of_it() -> None:
+    stage = Stage(1)
+    fill(stage)
+    stage.enqueue("wide", "wide", X4)
+    stage.finish_one()
+    stage.controller.release(stage.running.pop())
+    # A queue that has never seen a unit come free.
+    stage.queue = FairTaskQueue()
+    stage.enqueue("wide", "wide", X4)
+    stage.enqueue("narrow", "narrow", X1)
+    assert stage.start() == []
+    stage.queue.discard("wide")
+    assert stage.start() == ["narrow"]
+
+
 def test_a_new_head_is_counted_anew() -> None:
     stage = Stage(3)
     fill(stage)
