@@ -21,6 +21,19 @@ async def number(span: ts.RowSpan) -> list[int]:
     return list(range(span.start, span.start + span.count))
 
 
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope before the given step of any task."""
+
+    def __init__(self, step: int) -> None:
+        self.scope = trio.CancelScope()
+        self._left = step
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.scope.cancel()
+
+
 def mocked(main: Callable[[], Awaitable[None]]) -> None:
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 

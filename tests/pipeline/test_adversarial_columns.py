@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from pipeline_samples import Row, mocked, number, run_and_cancel, simulate, status
+from pipeline_samples import CancelAtStep, Row, mocked, number, run_and_cancel, simulate, status
 
 import trio_sched as ts
 from trio_sched.lowlevel import InMemoryAdmissionEventSink, inline
@@ -121,19 +121,6 @@ def test_one_that_goes_on_after_its_row_was_given_up_changes_nothing(tmp_path: P
     steps = [number, in_a_thread if sync else stubborn, picky, rows_left]
     result = simulate(steps, tmp_path / "out", records=3)
     assert [(row["number"], row["rows_left"]) for row in result.rows()] == [(0, 2), (2, 2)]
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope before the given step of any task."""
-
-    def __init__(self, step: int) -> None:
-        self.scope = trio.CancelScope()
-        self._left = step
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self.scope.cancel()
 
 
 def test_steps_of_every_kind_can_be_cancelled_anywhere(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 import pytest
 import trio
 import trio.testing
+from pipeline_samples import CancelAtStep
 
 import trio_sched as ts
 from trio_sched.lowlevel import InMemoryAdmissionEventSink, SchedulerAdmissionEvent, inline
@@ -59,19 +60,6 @@ def assert_clean(out: Path) -> None:
     assert not list(out.rglob("*.tmp"))
     for part in (out / "data").iterdir():
         assert len(part.read_text().splitlines()) == 2
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope before the given step of any task."""
-
-    def __init__(self, step: int) -> None:
-        self.scope = trio.CancelScope()
-        self._left = step
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self.scope.cancel()
 
 
 def test_cancelled_at_every_step(tmp_path: Path) -> None:
@@ -174,7 +162,8 @@ def test_event_files_that_cannot_be_written_never_touch_the_run(
     def full(event: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("trio_sched._events.jsonl.event_line", full)
+    for stream in ("scheduler", "request"):
+        monkeypatch.setattr(f"trio_sched._events.jsonl.{stream}_event_line", full)
 
     async def main() -> None:
         with caplog.at_level(logging.ERROR, logger="trio_sched.events"):

@@ -18,6 +18,7 @@ import trio.testing
 from examples import share_of_profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipeline_samples import CancelAtStep
 from sequential import run_sequentially
 
 import trio_sched as ts
@@ -569,19 +570,6 @@ async def test_the_data_of_a_resumed_run_are_those_of_a_sequential_one(tmp_path:
         part(tmp_path / "out", row_group).unlink()
     result = await ts.run([number, double], records=50, output=tmp_path / "out", config=config, resume="always")
     assert result.data_hash() == await run_sequentially([number, double], records=50, seed=5)
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope before the given step of any task."""
-
-    def __init__(self, step: int) -> None:
-        self.scope = trio.CancelScope()
-        self._left = step
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self.scope.cancel()
 
 
 def test_cancelled_at_every_step_and_resumed(tmp_path: Path) -> None:
