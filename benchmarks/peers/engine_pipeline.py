@@ -7,11 +7,11 @@ installed only in the environment that the harness makes for it, hence the impor
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from data_designer.engine.dataset_builders.utils.row_group_buffer import (  # ty
 from data_designer.engine.observability import JsonlSchedulerEventSink  # type: ignore[import-not-found]
 
 from benchmarks.workloads.outcome import Outcome, Params, RefusedError, Run, number, word
-from benchmarks.workloads.samples import Stopwatch
+from benchmarks.workloads.samples import Stopwatch, rows_hash
 
 __all__ = ["prepare"]
 
@@ -51,7 +51,7 @@ class NameConfig(ConfigBase):  # type: ignore[misc]
 
 
 class Root(FromScratchColumnGenerator[NameConfig]):  # type: ignore[misc]
-    """A number for every row."""
+    """The number of every row within its row group."""
 
     @staticmethod
     def get_generation_strategy() -> Any:
@@ -96,16 +96,14 @@ def prepare(params: Params) -> Run:
                 metrics["with_sink"] = watch.cpu / without.cpu
                 metrics["event_us"] = max(0.0, watch.wall - without.wall) * 1e6 / counts["events"]
                 metrics["event_cpu_us"] = max(0.0, watch.cpu - without.cpu) * 1e6 / counts["events"]
-            seen = hashlib.sha256()
-            for path in sorted(folder.iterdir()):
-                seen.update(path.read_bytes())
+            seen = rows_hash(read_rows(folder))
             lines = sum(map(count_lines, folder.iterdir()))
         assert lines == rows, f"{lines} rows instead of {rows}"
         return Outcome(
             wall_time_seconds=watch.wall,
             metrics={**metrics, **watch.each("task", rows * (len(CHAIN) - 1))},
             counts=counts,
-            output_hashes={"rows of the peer": seen.hexdigest()},
+            output_hashes={"rows": seen},
         )
 
     return run
@@ -119,6 +117,13 @@ def timed(params: Params, rows: int, folder: Path, sink: Any) -> Stopwatch:
     asyncio.run(run_once(params, rows, folder, sink))
     watch.stop()
     return watch
+
+
+def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows that a run has written."""
+    for path in folder.iterdir():
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
 
 
 def count_lines(path: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from benchmarks.workloads.outcome import Outcome, Params, Run, number
-from benchmarks.workloads.samples import Stopwatch
+from benchmarks.workloads.samples import Stopwatch, rows_hash
 
 __all__ = ["prepare"]
 
@@ -19,22 +19,23 @@ def prepare(params: Params) -> Run:
     def run(warm_up: bool) -> Outcome:
         rows = min(records, 500) if warm_up else records
         watch = Stopwatch()
-        made = trio.run(make_rows, rows, number(params, "task_capacity"))
+        made = trio.run(make_rows, rows, number(params, "buffer_size"), number(params, "task_capacity"))
         watch.stop()
         return Outcome(
             wall_time_seconds=watch.wall,
             metrics=watch.each("task", rows * len(COLUMNS)),
             counts={"rows": len(made)},
             final_task_snapshot={"leased": 0, "queued_total": 0},
+            output_hashes={"rows": rows_hash(made)},
         )
 
     return run
 
 
-async def make_rows(records: int, capacity: int) -> list[dict[str, object]]:
+async def make_rows(records: int, buffer_size: int, capacity: int) -> list[dict[str, object]]:
     """Rows whose cells each are a task's work; the end of one starts the next of its row."""
     limiter = trio.CapacityLimiter(capacity)
-    rows: list[dict[str, object]] = [{"root": row} for row in range(records)]
+    rows: list[dict[str, object]] = [{"root": row % buffer_size} for row in range(records)]
 
     async def make_cell(row: dict[str, object], column: int, source: str) -> None:
         async with limiter:

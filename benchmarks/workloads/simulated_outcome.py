@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.workloads.outcome import Json, Outcome, Params
-from benchmarks.workloads.samples import Stopwatch
+from benchmarks.workloads.samples import Stopwatch, rows_hash
 from benchmarks.workloads.simulated_pipelines import PIPELINES, PipelineSpec
-from benchmarks.workloads.simulated_world import World, data_hash
+from benchmarks.workloads.simulated_world import World
 from benchmarks.workloads.timeline_metrics import derived, first_times
 from benchmarks.workloads.timelines import EXCERPT, counted, entries, name_of
 
@@ -62,7 +62,7 @@ def outcome_of(
         timeline=tuple(timeline[:EXCERPT]),
         final_task_snapshot=final_task,
         final_request_snapshot=final_request,
-        output_hashes={} if lost or spec.cancel_after is not None else {"rows": data_hash(list(rows))},
+        output_hashes={} if lost or spec.cancel_after is not None else {"rows": rows_hash(rows)},
         capacity_plan=capacity_plan,
     )
 

@@ -7,16 +7,15 @@ call takes, how often a cell calls, and what is answered depend on the cell alon
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from benchmarks.workloads.samples import quantile
 from benchmarks.workloads.simulated_pipelines import ColumnSpec, PipelineSpec, ProviderSpec
 
-__all__ = ["Attempt", "BrokenError", "Call", "RefusedCallError", "UnmakeableError", "World", "data_hash"]
+__all__ = ["Attempt", "BrokenError", "Call", "RefusedCallError", "UnmakeableError", "World"]
 
 Attempt: TypeAlias = Callable[[], Awaitable[str]]
 """Makes one outbound attempt."""
@@ -189,9 +188,3 @@ def share_of(*parts: str) -> float:
 def digest(parts: list[str]) -> str:
     """A short hash of some texts."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
-def data_hash(rows: list[Mapping[str, Any]]) -> str:
-    """A hash of finished rows, whatever their order and that of their columns."""
-    lines = sorted(json.dumps(dict(row), sort_keys=True) for row in rows)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
