@@ -11,7 +11,7 @@ LAYERS: list[set[str]] = [
     {"_version", "_errors", "_validation", "_blocking", "_unwrap", "_extras", "_lazy", "_given", "_maker", "metadata"},
     {"_generator", "_resources"},
     {"_events"},
-    {"_fair", "_backoff", "_classify", "_retry_hints"},
+    {"_fair", "_backoff", "_classify", "_retry_hints", "_row_group_set"},
     {"_task", "_request"},
     {"_client", "_client_pools", "_client_transports", "_executor", "_capacity", "_observe"},
     {"_scheduler"},

@@ -10,8 +10,8 @@ import pytest
 
 from trio_sched._pipeline.durable_parts import DurableParts
 from trio_sched._pipeline.resume_plan import InputChangedError, ResumePlan
-from trio_sched._pipeline.row_group_set import RowGroupSet
 from trio_sched._pipeline.sources import open_rows
+from trio_sched._row_group_set import RowGroupSet
 from trio_sched.lowlevel import FixedRowGroupPlan, RowGroup, inline
 
 

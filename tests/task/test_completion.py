@@ -48,7 +48,8 @@ def test_late_completion_of_a_dropped_row_changes_nothing() -> None:
     assert tracker.reopen(CELL) == FrontierDelta()
 
 
-def test_durable_row_groups_cost_next_to_nothing() -> None:
+@pytest.mark.parametrize("first", [0, 1_000_000], ids=["from the beginning", "from where a resumed run goes on"])
+def test_durable_row_groups_cost_next_to_nothing(first: int) -> None:
     tracker = CompletionTracker(GRAPH)
 
     def run(groups: range) -> None:
@@ -61,14 +62,14 @@ def test_durable_row_groups_cost_next_to_nothing() -> None:
         gc.collect()
 
     tracemalloc.start()
-    run(range(2000))
+    run(range(first, first + 2000))
     before, _ = tracemalloc.get_traced_memory()
-    run(range(2000, 4000))
+    run(range(first + 2000, first + 4000))
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert after - before < 4_000
-    with pytest.raises(TrackerError, match="row group 7 was opened before"):
-        tracker.open_row_group(7, 1)
+    with pytest.raises(TrackerError, match=f"row group {first + 7} was opened before"):
+        tracker.open_row_group(first + 7, 1)
 
 
 ROWS = ExecutionGraph(

@@ -17,7 +17,7 @@ import attrs
 from trio_sched._pipeline.folder import RunFolder
 from trio_sched._pipeline.output_errors import OutputDamagedError
 from trio_sched._pipeline.parts import PartFormat, count_rows
-from trio_sched._pipeline.row_group_set import RowGroupSet
+from trio_sched._row_group_set import RowGroupSet
 
 __all__ = ["DurableParts", "EarlierRows", "MissingRows", "read_durable_parts", "read_missing_rows"]
 

@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from trio_sched import _validation as check
 from trio_sched._errors import TrioSchedError
 from trio_sched._resources.task import FrontierDelta, Task, stable_task_id
+from trio_sched._row_group_set import RowGroupSet
 from trio_sched._task.graph import ExecutionGraph
 from trio_sched._task.turns import RowGroupProgress, Turn
 
@@ -39,7 +40,7 @@ class CompletionTracker:
         self._graph = graph
         self._groups: dict[int, RowGroupProgress] = {}
         self._frontier: dict[str, Task] = {}
-        self._durable = _IndexSet()
+        self._durable = RowGroupSet()
         self._dropped_rows: dict[int, bytes] = {}
         self._batch_nodes = [node for node in graph.nodes.values() if node.task_type == "batch"]
         self._turns = {
@@ -274,20 +275,3 @@ class CompletionTracker:
         for task in added:
             self._frontier[stable_task_id(task)] = task
         return FrontierDelta(tuple(added), removed)
-
-
-class _IndexSet:
-    """A set of ints from 0 that fills roughly in order: a low-water mark, and only what lies above it."""
-
-    def __init__(self) -> None:
-        self._below = 0
-        self._above: set[int] = set()
-
-    def add(self, index: int) -> None:
-        self._above.add(index)
-        while self._below in self._above:
-            self._above.remove(self._below)
-            self._below += 1
-
-    def __contains__(self, index: int) -> bool:
-        return index < self._below or index in self._above
