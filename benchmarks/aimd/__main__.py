@@ -26,7 +26,7 @@ from benchmarks.aimd.schema import findings
 from benchmarks.aimd.sweep import CHOSEN, Part, Point, grid, neighbourhood, slices, sweep
 from benchmarks.artifact import write_artifact
 from benchmarks.environments import PEER, ROOT, peer_python
-from benchmarks.errors import BenchmarkError
+from benchmarks.errors import BenchmarkError, UsageError
 from benchmarks.machine import command_line
 from benchmarks.plots import require_plotting
 
@@ -44,15 +44,27 @@ SEEDS_OF_OTHER_PARTS: Final = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, measure, print, write; the exit code."""
+    """Parse, measure, print, write; the exit code: 1 for a fault, 2 for what cannot be asked."""
+    try:
+        return _run(arguments)
+    except BenchmarkError as error:
+        print(f"benchmarks.aimd: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="one seed and a short span")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds of each scenario, from 1 up")
+    parser.add_argument("--seeds", type=int, help=f"seeds of each scenario, from 1 up; {SEEDS} unless given")
     parser.add_argument("--peer", action="store_true", help="the peer's controller too, in an environment of its own")
     parser.add_argument("--sweep", action="store_true", help="other parameters instead of the chosen ones")
     parser.add_argument("--out", type=Path, default=Path("out/benchmarks/aimd"), help="folder for artifact and tables")
     options = parser.parse_args(given)
+    if options.sweep and (options.peer or options.seeds is not None):
+        raise UsageError("--sweep has seeds of its own and no peer: leave --seeds and --peer out")
+    if options.seeds is not None and options.seeds < 1:
+        raise UsageError(f"--seeds must be at least 1, not {options.seeds}")
     command = command_line(given, "benchmarks.aimd")
     require_plotting()
     span = SMOKE if options.smoke else FULL
@@ -61,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.sweep:
         path, artifact = options.out / "sweep.json", measure_sweep(span, command)
     else:
-        seeds = [1] if options.smoke else list(range(1, options.seeds + 1))
+        seeds = list(range(1, 1 + (options.seeds or (1 if options.smoke else SEEDS))))
         path = options.out / "aimd.json"
         artifact = measure_providers(span, seeds, command, smoke=options.smoke, peer=options.peer)
     write_artifact(artifact, path)
@@ -82,16 +94,20 @@ def measure_providers(
 ) -> ProvidersArtifact:
     """Put the rule, and what it is compared with, through the scripted providers."""
     peers = [start_peer(peer_python(()), seed, smoke=smoke) for seed in seeds[:SEEDS_OF_THE_PEER]] if peer else []
-    found = {"ours": run_scenarios(rules(CHOSEN), SCENARIOS, seeds, span, tell)}
-    if not smoke:
-        for name, tuning in ALTERNATIVES.items():
-            found[f"ours, {name}"] = run_scenarios(rules(tuning), SCENARIOS, seeds, span, tell)
-        found["ours, whole controller"] = in_simulated_time(
-            lambda clock: run_scenarios(controllers(CHOSEN, clock), ControlLine.SCENARIOS, seeds, span, tell)
-        )
-    for process in peers:
-        version, results = answer_of(process)
-        found.setdefault(f"peer {version}", []).extend(results)
+    try:
+        found = {"ours": run_scenarios(rules(CHOSEN), SCENARIOS, seeds, span, tell)}
+        if not smoke:
+            for name, tuning in ALTERNATIVES.items():
+                found[f"ours, {name}"] = run_scenarios(rules(tuning), SCENARIOS, seeds, span, tell)
+            found["ours, whole controller"] = in_simulated_time(
+                lambda clock: run_scenarios(controllers(CHOSEN, clock), ControlLine.SCENARIOS, seeds, span, tell)
+            )
+        for process in peers:
+            version, results = answer_of(process)
+            found.setdefault(f"peer {version}", []).extend(results)
+    finally:
+        for process in peers:
+            process.kill()
     return providers_artifact(found, span, command, peer=PEER[0] if peer else None)
 
 

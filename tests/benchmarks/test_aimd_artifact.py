@@ -237,6 +237,19 @@ def test_the_smoke_run_writes_a_complete_artifact_and_its_tables(
     assert "| ours | 0.9" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sweep", "--peer"], "--sweep has seeds of its own and no peer: leave --seeds and --peer out"),
+        (["--sweep", "--seeds", "2"], "--sweep has seeds of its own and no peer: leave --seeds and --peer out"),
+        (["--seeds", "0"], "--seeds must be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"benchmarks.aimd: {message}\n"
+
+
 @pytest.mark.parametrize("name", ["aimd.json", "sweep.json"])
 def test_what_is_committed_is_complete(name: str) -> None:
     assert check_file(RESULTS / name) == []
