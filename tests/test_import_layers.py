@@ -8,7 +8,19 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "trio_sched"
 
 LAYERS: list[set[str]] = [
-    {"_version", "_errors", "_validation", "_blocking", "_unwrap", "_extras", "_lazy", "_given", "_maker", "metadata"},
+    {
+        "_version",
+        "_errors",
+        "_validation",
+        "_blocking",
+        "_unwrap",
+        "_extras",
+        "_lazy",
+        "_given",
+        "_maker",
+        "_clock",
+        "metadata",
+    },
     {"_generator", "_resources"},
     {"_events"},
     {"_fair", "_backoff", "_classify", "_retry_hints", "_row_group_set"},

@@ -752,8 +752,9 @@ def test_what_blocks_is_explained_by_reason() -> None:
     assert summary.queued_count == 9
     assert list(summary.dominant_denial_reasons.items()) == [("policy_denial", 3), ("no_capacity", 1)]
     assert summary.available_after == 5.0
-    assert summary.diagnostics == {
-        "groups_by_reason": {"policy_denial": ("local/a", "local/b", "local/c"), "no_capacity": ("local/d",)}
+    assert summary.groups_by_reason == {
+        "policy_denial": ("local/a", "local/b", "local/c"),
+        "no_capacity": ("local/d",),
     }
 
 
@@ -765,7 +766,7 @@ def test_at_most_eight_groups_are_named() -> None:
     summary = controller.explain_blocked(queue.view())
     assert summary.dominant_denial_reasons == {"shutdown": 20}
     assert summary.available_after is None
-    assert summary.diagnostics == {"groups_by_reason": {"shutdown": tuple(f"local/g{number}" for number in range(8))}}
+    assert summary.groups_by_reason == {"shutdown": tuple(f"local/g{number}" for number in range(8))}
 
 
 def test_the_debt_of_a_view_prints_as_a_mapping() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
+from trio_sched._errors import InvalidValueError
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
 from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import TaskAdmissionConfig
@@ -215,3 +217,21 @@ def test_an_item_that_heads_nothing_is_judged_as_if_it_did() -> None:
     wide = make_task("wide", group_spec("w", admitted_limit=1), {"submission": 20})
     queue.enqueue([wide])
     assert controller.policy.evaluate(wide, view, controller.view()).allowed
+
+
+@pytest.mark.parametrize(
+    ("changes", "counters", "problem"),
+    [
+        ({"a": 1}, {}, "a key of PolicyStateDelta.debt_changes must be a group and a resource, got 'a'"),
+        ({("a", "x"): 1}, {}, "a key of PolicyStateDelta.debt_changes must be a group and a resource"),
+        ({(group_key("a"), "x"): 0.5}, {}, "must be an int, got 0.5"),
+        ({}, {"": 1}, "PolicyStateDelta.diagnostic_counters key must be a non-empty string"),
+        ({}, {"n": -1}, r"PolicyStateDelta.diagnostic_counters\['n'\] must be .*, got -1"),
+    ],
+)
+def test_a_delta_that_names_no_debt_is_refused_where_it_is_made(
+    changes: dict[Any, Any], counters: dict[str, int], problem: str
+) -> None:
+    """The controller applies a delta after the grant is booked, so there it must not fail."""
+    with pytest.raises(InvalidValueError, match=problem):
+        PolicyStateDelta(changes, counters)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -13,15 +12,7 @@ from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.request import RequestAdmissionItem
 
-__all__ = ["correlation_of", "current_holder", "run_clock", "wait_in_thread"]
-
-
-def run_clock() -> float:
-    """The clock of the Trio run this is called in, or the performance counter outside one."""
-    try:
-        return trio.current_time()
-    except RuntimeError:
-        return time.perf_counter()
+__all__ = ["correlation_of", "current_holder", "wait_in_thread"]
 
 
 def current_holder() -> str | None:

@@ -23,10 +23,11 @@ from typing import Final
 import trio
 from typing_extensions import Self
 
+from trio_sched._clock import run_clock
 from trio_sched._errors import InvalidValueError
 from trio_sched._events.sinks import RequestAdmissionEventSink, request_event_stream
 from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError, refuse_nested_admission
-from trio_sched._request.caller import correlation_of, current_holder, run_clock, wait_in_thread
+from trio_sched._request.caller import correlation_of, current_holder, wait_in_thread
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.core import RequestAdmissionCore
 from trio_sched._request.leases import (

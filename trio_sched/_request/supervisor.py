@@ -14,10 +14,10 @@ from contextlib import AbstractAsyncContextManager
 
 import trio
 
+from trio_sched._clock import run_clock
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.sinks import EventStream
 from trio_sched._request.adaptation import Ring
-from trio_sched._request.caller import run_clock
 from trio_sched._request.core import RequestAdmissionCore
 from trio_sched._request.parking import wake
 from trio_sched._unwrap import single_error

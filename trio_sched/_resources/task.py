@@ -15,6 +15,7 @@ from typing import Final, Literal
 import attrs
 
 from trio_sched import _validation as check
+from trio_sched._maker import maker
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched.metadata import SchedulingKind
 
@@ -32,6 +33,8 @@ __all__ = [
     "TaskTrace",
     "TaskType",
     "endpoint_stage_resource",
+    "make_frontier_delta",
+    "make_schedulable",
     "stable_task_id",
 ]
 
@@ -138,7 +141,7 @@ class TaskTrace:
     error: str | None = None
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class FrontierDelta:
     """Tasks that a tracker mutation added to, or removed from, the ready frontier."""
 
@@ -151,7 +154,11 @@ class FrontierDelta:
         return not self.added and not self.removed
 
 
-@attrs.frozen
+make_frontier_delta = maker(FrontierDelta)
+"""Makes one where it is made for every task."""
+
+
+@attrs.frozen(weakref_slot=False)
 class SchedulableTask:
     """A ready task with what ordering and admission need: its group and its resource request.
 
@@ -164,6 +171,10 @@ class SchedulableTask:
     group: TaskGroupSpec
     resource_request: SchedulerResourceRequest
     request_resource_key: RequestResourceKey | None = None
+
+
+make_schedulable = maker(SchedulableTask)
+"""Makes one where it is made for every task."""
 
 
 def stable_task_id(task: Task) -> str:

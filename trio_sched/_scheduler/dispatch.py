@@ -16,7 +16,7 @@ import trio
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.scheduler import SchedulerAdmissionEventKind
 from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.task import SchedulableTask, Task
+from trio_sched._resources.task import SchedulableTask, Task, stable_task_id
 from trio_sched._scheduler.advisory import PressureAdvisory
 from trio_sched._scheduler.events import SchedulerEvents
 from trio_sched._scheduler.peaks import CapacityPeaks
@@ -61,7 +61,6 @@ class Dispatcher:
         self._advisory = advisory
         self._queue = FairTaskQueue()
         self.peaks = CapacityPeaks()
-        self._tasks: dict[str, Task] = {}
 
     @property
     def queue(self) -> FairTaskQueue:
@@ -78,25 +77,33 @@ class Dispatcher:
             item = self._resolver.schedulable(task)
             self._admission.validate(item)
             self._events.queued("dependency_ready", item, task)
-            self._tasks[item.task_id] = task
             items[item.task_id] = item
         accepted = self._queue.enqueue(items.values())
         self._tracker.mark_enqueued(accepted)
         groups = {items[task_id].group.key for task_id in accepted}
         self.peaks.note_queued(groups, self._queue.view().queued_by_group)
         for task_id in accepted:
-            self._events.queued("ready_enqueued", items[task_id], self._tasks[task_id])
+            item = items[task_id]
+            self._events.queued("ready_enqueued", item, _task_of(item))
 
-    def withdraw(self, task_id: str) -> None:
+    def withdraw(self, task: Task) -> None:
         """Take a task out of the queue if it is there."""
-        task = self._tasks.pop(task_id, None)
-        if self._queue.discard(task_id) and task is not None:
+        if self._queue.discard(stable_task_id(task)):
             self._events.withdrawn(self._resolver.schedulable(task), task)
 
     def withdraw_row_group(self, row_group: int) -> None:
         """Take all tasks of a row group out of the queue."""
-        for task_id in [task_id for task_id, task in self._tasks.items() if task.row_group == row_group]:
-            self.withdraw(task_id)
+        withdrawn: list[SchedulableTask] = []
+
+        def belongs(item: SchedulableTask) -> bool:
+            if _task_of(item).row_group != row_group:
+                return False
+            withdrawn.append(item)
+            return True
+
+        self._queue.discard_where(belongs)
+        for item in withdrawn:
+            self._events.withdrawn(item, _task_of(item))
 
     @trio.lowlevel.enable_ki_protection
     def dispatch(self) -> int:
@@ -110,7 +117,7 @@ class Dispatcher:
             if selection is None:
                 break
             item = selection.item
-            task = self._tasks[item.task_id]
+            task = _task_of(item)
             self._events.queued("selected", item, task)
             decision = admission.try_acquire(item, selection.queue_view)
             if isinstance(decision, TaskAdmissionDenied):
@@ -140,7 +147,6 @@ class Dispatcher:
         try:
             self._events.task_lease_acquired(lease, correlation)
             if self._queue.commit(selection) is not None:
-                del self._tasks[selection.item.task_id]
                 self._spawn(task, lease, correlation)
                 return True
             event = "stale_selection"
@@ -154,6 +160,12 @@ class Dispatcher:
         self, event: SchedulerAdmissionEventKind, lease: TaskAdmissionLease, correlation: RuntimeCorrelation
     ) -> None:
         self._admission.release(lease)
-        facts: dict[str, JsonValue] = {"still_queued": True} if lease.item.task_id in self._tasks else {}
+        facts: dict[str, JsonValue] = {"still_queued": True} if lease.item.task_id in self._queue else {}
         self._events.task_lease(event, lease, correlation, diagnostics=facts)
         self._events.task_lease_released(lease, correlation)
+
+
+def _task_of(item: SchedulableTask) -> Task:
+    task = item.payload
+    assert isinstance(task, Task)
+    return task

@@ -137,7 +137,7 @@ class TaskOutcomes:
             return False
         for removed in self._tracker.drop_row(task.row_group, row_index).removed:
             if not self._workers.stop(removed):
-                self._dispatcher.withdraw(stable_task_id(removed))
+                self._dispatcher.withdraw(removed)
                 self._forget_deferred(removed)
                 self._tracker.mark_ended(removed)
         self.drops.count(task.column, task.row_group, error)

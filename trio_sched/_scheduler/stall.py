@@ -8,7 +8,6 @@ because a generator never returns. Both carry the same explanation, as values an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
 
 import attrs
 
@@ -28,7 +27,6 @@ __all__ = [
     "StallExplanation",
     "WaitingTask",
     "explain_stall",
-    "refused_groups",
 ]
 
 _SHOWN = 5
@@ -71,7 +69,7 @@ class StallExplanation:
 
     queued: int
     refusals: Mapping[TaskAdmissionDenyReason, int]
-    refused_groups: Mapping[str, tuple[str, ...]]
+    refused_groups: Mapping[TaskAdmissionDenyReason, tuple[str, ...]]
     holders: tuple[CapacityHolder, ...]
     waiting: tuple[WaitingTask, ...]
     open_row_groups: tuple[int, ...]
@@ -110,7 +108,7 @@ def explain_stall(
     return StallExplanation(
         queued=summary.queued_count,
         refusals=summary.dominant_denial_reasons,
-        refused_groups=refused_groups(summary),
+        refused_groups=summary.groups_by_reason,
         holders=tuple(
             CapacityHolder(lease.task_id, lease.resources, now - lease.held_since)
             for lease in sorted(holders, key=lambda lease: lease.held_since)
@@ -121,12 +119,6 @@ def explain_stall(
         open_row_groups=tuple(open_row_groups),
         writing_row_groups=tuple(writing_row_groups),
     )
-
-
-def refused_groups(summary: TaskAdmissionBlockSummary) -> Mapping[str, tuple[str, ...]]:
-    """The groups that a summary names, by the reason for which they are refused."""
-    named = cast("Mapping[str, Sequence[str]]", summary.diagnostics.get("groups_by_reason", {}))
-    return {reason: tuple(groups) for reason, groups in named.items()}
 
 
 class SchedulerStalledError(TrioSchedError):

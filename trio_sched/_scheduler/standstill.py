@@ -28,16 +28,16 @@ from trio_sched._scheduler.stall import (
     SchedulerStalledError,
     StallExplanation,
     explain_stall,
-    refused_groups,
 )
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionBlockSummary
+from trio_sched._task.leases import TaskAdmissionBlockSummary, TaskAdmissionDenyReason
 from trio_sched._task.queue import FairTaskQueue
 
 __all__ = ["Standstill"]
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
 """How often the reasons of a lasting backlog are looked at, for events alone."""
+_GROUP_REASONS: Final[tuple[TaskAdmissionDenyReason, ...]] = ("group_cap", "borrow_debt")
 
 
 class Standstill:
@@ -65,7 +65,7 @@ class Standstill:
         self._tells = events.wants("admission_blocked") or events.wants("group_capped")
         self._look_again_at = 0.0
         self._dominant: str | None = None
-        self._capped: dict[str, str] = {}
+        self._capped: dict[str, TaskAdmissionDenyReason] = {}
         self._requests_moved = 0
         self.think_again_at: float | None = None
         self.last_progress = 0.0
@@ -152,8 +152,7 @@ class Standstill:
         if dominant != self._dominant:
             self._dominant = dominant
             self._events.queue_state("admission_blocked", reasons, queued=len(self._queue))
-        by_reason = refused_groups(summary)
-        capped = {group: reason for reason in ("group_cap", "borrow_debt") for group in by_reason.get(reason, ())}
+        capped = {group: reason for reason in _GROUP_REASONS for group in summary.groups_by_reason.get(reason, ())}
         for group, reason in capped.items():
             if group not in self._capped:
                 self._events.group_capped(group, reason)

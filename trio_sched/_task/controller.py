@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Mapping
-from time import perf_counter
 from types import MappingProxyType
 from typing import Final
 
 import trio
-from trio.lowlevel import in_trio_run
 
 from trio_sched import _validation as check
+from trio_sched._clock import run_clock
 from trio_sched._errors import InvalidValueError, UnknownNameError
 from trio_sched._resources.release import ReleaseReason, ReleaseResult
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest, TaskGroupKey
@@ -40,6 +39,7 @@ from trio_sched._task.leases import (
     TaskAdmissionDenied,
     TaskAdmissionLease,
     TaskAdmissionView,
+    make_lease,
 )
 from trio_sched._task.policies import (
     ALLOWED,
@@ -57,10 +57,6 @@ __all__ = ["TaskAdmissionController"]
 _GENERATIONS = itertools.count(1)
 _MOST_REMEMBERED: Final = 1024
 _RELEASED: Final = ReleaseResult(released=True, reason="released", diagnostics=MappingProxyType({}))
-
-
-def _run_clock() -> float:
-    return trio.current_time() if in_trio_run() else perf_counter()
 
 
 class TaskAdmissionController:
@@ -82,7 +78,7 @@ class TaskAdmissionController:
             borrow = config.bounded_borrow
             policy = StrictFairTaskAdmissionPolicy() if borrow is None else BoundedBorrowTaskAdmissionPolicy(borrow)
         self._state = TaskAdmissionState(config, policy)
-        self._clock = _run_clock if clock is None else clock
+        self._clock = run_clock if clock is None else clock
         self._generation = next(_GENERATIONS)
         self._leases: dict[int, TaskAdmissionLease] = {}
         self._last_lease_id = 0
@@ -190,7 +186,7 @@ class TaskAdmissionController:
                 return judgement
             answer = judgement
         self._last_lease_id += 1
-        lease = TaskAdmissionLease(
+        lease = make_lease(
             self._last_lease_id,
             item,
             item.resource_request.amounts,

@@ -13,6 +13,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 import attrs
 import trio
 
+from trio_sched._maker import maker
 from trio_sched._resources.release import ReleaseResult
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 
@@ -29,10 +30,12 @@ __all__ = [
     "TaskAdmissionLease",
     "TaskAdmissionView",
     "TaskReservation",
+    "make_lease",
 ]
 
 TaskAdmissionDenyReason = Literal["no_capacity", "group_cap", "borrow_debt", "shutdown", "policy_denial"]
 
+_MOST_NAMED: Final = 8
 _NOTHING: Mapping[SchedulerResourceKey, int] = MappingProxyType({})
 
 
@@ -44,11 +47,10 @@ class LeaseIssuer(Protocol):
         ...
 
 
-@attrs.define(eq=False)
+@attrs.frozen(eq=False, weakref_slot=False)
 class TaskAdmissionLease:
     """The right to run `item`, which holds `resources` until it is released. Leaving its `with` block releases it.
 
-    A live object that is known by its identity; nothing about it changes, and nobody but its issuer makes one.
     lease_id is unique within a controller, controller_generation among the controllers of a process. borrowed: the part
     of `resources` that lies above the group's share.
     """
@@ -73,6 +75,10 @@ class TaskAdmissionLease:
     ) -> None:
         assert self.issuer is not None
         self.issuer.release(self)
+
+
+make_lease = maker(TaskAdmissionLease)
+"""Makes one where it is made for every task."""
 
 
 @attrs.frozen
@@ -186,14 +192,17 @@ TaskAdmissionDecision: TypeAlias = TaskAdmissionLease | TaskAdmissionDenied
 class TaskAdmissionBlockSummary:
     """Why the queued heads cannot run: how many groups' heads are refused for each reason, the most frequent first.
 
-    available_after: the earliest time at which waiting alone may change an answer. diagnostics: `groups_by_reason`
-    names the groups concerned, at most eight for each reason.
+    available_after: the earliest time at which waiting alone may change an answer. groups_by_reason: the groups
+    concerned, at most eight for each reason.
     """
 
     queued_count: int
     dominant_denial_reasons: Mapping[TaskAdmissionDenyReason, int]
     available_after: float | None = None
     diagnostics: Mapping[str, object] = attrs.field(factory=dict[str, object])
+    groups_by_reason: Mapping[TaskAdmissionDenyReason, tuple[str, ...]] = attrs.field(
+        factory=dict[TaskAdmissionDenyReason, tuple[str, ...]]
+    )
 
     @classmethod
     def of(cls, queued_count: int, denials: Iterable[TaskAdmissionDenied]) -> TaskAdmissionBlockSummary:
@@ -209,7 +218,7 @@ class TaskAdmissionBlockSummary:
             queued_count,
             MappingProxyType({reason: len(named) for reason, named in by_count}),
             min(times, default=None),
-            MappingProxyType({"groups_by_reason": {reason: tuple(named[:8]) for reason, named in by_count}}),
+            groups_by_reason=MappingProxyType({reason: tuple(named[:_MOST_NAMED]) for reason, named in by_count}),
         )
 
 

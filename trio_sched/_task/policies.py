@@ -13,6 +13,8 @@ from typing import Protocol
 
 import attrs
 
+from trio_sched import _validation as check
+from trio_sched._errors import InvalidTypeError
 from trio_sched._resources.task import (
     SchedulableTask,
     SchedulerResourceKey,
@@ -56,6 +58,22 @@ class PolicyStateDelta:
         factory=dict[tuple[TaskGroupKey, SchedulerResourceKey], int]
     )
     diagnostic_counters: Mapping[str, int] = attrs.field(factory=dict[str, int])
+
+    def __attrs_post_init__(self) -> None:
+        for owing, change in self.debt_changes.items():
+            _check_change(owing, change)
+        for name, count in self.diagnostic_counters.items():
+            check.check_text("PolicyStateDelta.diagnostic_counters key", name)
+            check.check_int(f"PolicyStateDelta.diagnostic_counters[{name!r}]", count, minimum=0)
+
+
+def _check_change(owing: object, change: object) -> None:
+    match owing:
+        case (TaskGroupKey(), str()):
+            if not isinstance(change, int) or isinstance(change, bool):
+                raise InvalidTypeError(f"PolicyStateDelta.debt_changes[{owing!r}]", change, "an int")
+        case _:
+            raise InvalidTypeError("a key of PolicyStateDelta.debt_changes", owing, "a group and a resource")
 
 
 ALLOWED = TaskAdmissionPolicyDecision(allowed=True)

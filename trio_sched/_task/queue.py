@@ -20,7 +20,7 @@ from trio_sched._task.eligibility import LaneEligibility, no_aspect
 from trio_sched._task.head_index import HeadIndex
 from trio_sched._task.heads import QueuedGroup, StandingSource
 from trio_sched._task.live import LiveMapping
-from trio_sched._task.queue_view import QueueSelection, QueueView
+from trio_sched._task.queue_view import QueueSelection, QueueView, make_selection
 
 __all__ = ["FairTaskQueue"]
 
@@ -95,6 +95,9 @@ class FairTaskQueue:
     def __len__(self) -> int:
         return len(self._group_of)
 
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._group_of
+
     def __repr__(self) -> str:
         return f"<FairTaskQueue: {len(self._group_of)} tasks in {len(self._groups)} groups>"
 
@@ -133,7 +136,7 @@ class FairTaskQueue:
             item = self._heads.first_eligible(self._ask)
         else:
             item = self._first(is_eligible) if self._groups else None
-        return None if item is None else QueueSelection(item, self._view, self._heads.queue_version)
+        return None if item is None else make_selection(item, self._view, self._heads.queue_version)
 
     @trio.lowlevel.enable_ki_protection
     def commit(self, selection: QueueSelection) -> SchedulableTask | None:

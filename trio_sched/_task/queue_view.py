@@ -7,10 +7,11 @@ from types import MappingProxyType
 
 import attrs
 
+from trio_sched._maker import maker
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
 from trio_sched._task.head_index import HeadIndex
 
-__all__ = ["QueueSelection", "QueueView"]
+__all__ = ["QueueSelection", "QueueView", "make_selection"]
 
 
 @attrs.frozen
@@ -49,10 +50,14 @@ class QueueView:
         )
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class QueueSelection:
     """The item that is next, at the queue's `sequence_version`. It stays good while the item is its group's head."""
 
     item: SchedulableTask
     queue_view: QueueView
     sequence_version: int
+
+
+make_selection = maker(QueueSelection)
+"""Makes one where it is made for every task."""

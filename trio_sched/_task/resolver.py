@@ -33,6 +33,7 @@ from trio_sched._resources.task import (
     TaskGroupKey,
     TaskGroupSpec,
     endpoint_stage_resource,
+    make_schedulable,
     stable_task_id,
 )
 from trio_sched.metadata import SchedulingMetadata, SchedulingMetadataError
@@ -121,7 +122,7 @@ class TaskSchedulingResolver:
     def schedulable(self, task: Task) -> SchedulableTask:
         """`task` as the ready queue takes it, with the task itself as payload."""
         resolved = self.resolve(task)
-        return SchedulableTask(
+        return make_schedulable(
             stable_task_id(task), task, resolved.group, resolved.resource_request, resolved.request_resource_key
         )
 
