@@ -136,6 +136,8 @@ def test_deferred_tasks_run_again_and_nothing_is_lost() -> None:
         result = await setup.scheduler.run()
         assert (result.rows, result.dropped_rows) == (20, 0)
         assert setup.kinds()["retry_deferred"] == setup.kinds()["salvage_redispatched"] == 120
+        assert all(event.diagnostics["error"] == "Busy" for event in setup.events("retry_deferred"))
+        assert all(event.diagnostics == {} for event in setup.events("salvage_redispatched"))
         executions = {
             event.task_execution_id for event in setup.sink.scheduler_events if event.event_kind == "worker_spawned"
         }

@@ -276,11 +276,13 @@ class SchedulerEvents:
         task: Task,
         task_id: str,
         reason: str,
-        error: str,
+        error: str | None,
         **diagnostics: JsonValue,
     ) -> None:
-        """A task was deferred or given up because of `reason`; `error` is the error's type."""
+        """A task was deferred or given up because of `reason`, or is ready again that was. error: the error's type."""
         if kind in self._wanted:
+            if error is not None:
+                diagnostics = {"error": error, **diagnostics}
             self._emit(
                 kind,
                 task_id=task_id,
@@ -288,7 +290,7 @@ class SchedulerEvents:
                     self._run_id, task.row_group, task.column, task.task_type, None, None, None
                 ),
                 reason_or_result=reason,
-                diagnostics={"error": error, **diagnostics},
+                diagnostics=diagnostics,
             )
 
     def _emit(

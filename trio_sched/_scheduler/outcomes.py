@@ -68,7 +68,7 @@ class TaskOutcomes:
         for deferral in self._retries.take_due(now):
             task = deferral.task
             self._tracker.reopen(task)
-            self._events.failure("salvage_redispatched", task, stable_task_id(task), deferral.reason, "")
+            self._events.failure("salvage_redispatched", task, stable_task_id(task), deferral.reason, None)
 
     def abandon(self, row_group: int) -> None:
         """Forget everything of a row group that will not be finished; its workers are cancelled by its owner."""
