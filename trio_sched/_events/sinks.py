@@ -24,6 +24,7 @@ from trio_sched._events.request import REQUEST_EVENT_KINDS, RequestAdmissionEven
 from trio_sched._events.scheduler import SCHEDULER_EVENT_KINDS, SchedulerAdmissionEvent
 
 __all__ = [
+    "AnyAdmissionEventSink",
     "EventStream",
     "FanOutEventSink",
     "InMemoryAdmissionEventSink",

@@ -10,19 +10,19 @@ back; the adaptive limit learns from it. Make one outbound attempt per block, an
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from trio_sched._errors import UnknownNameError
 from trio_sched._events.sinks import RequestAdmissionEventSink
-from trio_sched._pipeline.models import Model, alias_models
+from trio_sched._pipeline.models import Model, alias_models, model_resolver
 from trio_sched._request.attempt import AdmittedAttempt
 from trio_sched._request.config import RequestAdmissionTuningConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._resources.identity import RequestDomain, RequestResourceKey
 from trio_sched._resources.request import RequestAdmissionItem, RequestGroupSpec
 
-__all__ = ["RequestAdmission", "open_admission", "register_models"]
+__all__ = ["RequestAdmission", "open_admission"]
 
 
 class RequestAdmission:
@@ -56,17 +56,6 @@ class RequestAdmission:
         return self.controller.admit(item)
 
 
-def register_models(controller: AdaptiveRequestAdmissionController, aliases: Mapping[Model, str]) -> None:
-    """Make the endpoints of these models known, each under its alias."""
-    for model, alias in aliases.items():
-        controller.register(
-            provider_name=model.provider,
-            model_id=model.model_id,
-            alias=alias,
-            max_parallel_requests=model.max_parallel_requests,
-        )
-
-
 @asynccontextmanager
 async def open_admission(
     *models: Model,
@@ -78,7 +67,8 @@ async def open_admission(
     A single error of the block leaves it as itself, not in an exception group.
     """
     tuning = tuning if tuning is not None else RequestAdmissionTuningConfig()
-    controller = AdaptiveRequestAdmissionController(tuning.with_limits(), event_sink=event_sink)
-    register_models(controller, alias_models(models))
+    controller = AdaptiveRequestAdmissionController(
+        tuning.with_limits(), event_sink=event_sink, resolver=model_resolver(alias_models(models))
+    )
     async with controller:
         yield RequestAdmission(controller, frozenset(model.resource for model in models))

@@ -10,7 +10,6 @@ import random
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from typing import TypeAlias
 
 import attrs
 import trio
@@ -19,16 +18,10 @@ from trio_sched._blocking import Blocking
 from trio_sched._capacity import AsyncCapacityPlan, plain
 from trio_sched._client import RetryFreeClients
 from trio_sched._events.jsonl import open_jsonl_sink
-from trio_sched._events.sinks import (
-    FanOutEventSink,
-    RequestAdmissionEventSink,
-    SchedulerAdmissionEventSink,
-    scheduler_event_stream,
-)
+from trio_sched._events.sinks import AnyAdmissionEventSink, FanOutEventSink, scheduler_event_stream
 from trio_sched._executor import ModelRequestExecutor, RequestRetryConfig
 from trio_sched._observe.display import RunWatch, shown
 from trio_sched._observe.statistics import RequestStatisticsSink
-from trio_sched._pipeline.admission import register_models
 from trio_sched._pipeline.binding import BoundPipeline
 from trio_sched._pipeline.bounds import RunBounds
 from trio_sched._pipeline.capacity import capacity_plan
@@ -55,9 +48,7 @@ from trio_sched._unwrap import single_error
 
 logger = logging.getLogger("trio_sched.run")
 
-__all__ = ["AnySink", "RunAttempt"]
-
-AnySink: TypeAlias = SchedulerAdmissionEventSink | RequestAdmissionEventSink
+__all__ = ["RunAttempt"]
 
 
 class RunAttempt:
@@ -90,7 +81,11 @@ class RunAttempt:
 
     @trio.lowlevel.enable_ki_protection
     async def run(
-        self, event_sink: AnySink | None, watch: RunWatch | None, document: RunDocument, earlier: EarlierRows
+        self,
+        event_sink: AnyAdmissionEventSink | None,
+        watch: RunWatch | None,
+        document: RunDocument,
+        earlier: EarlierRows,
     ) -> RunResult:
         """Run it; the folder's documents say how it stands, also when it fails."""
         document.write_start()
@@ -124,16 +119,15 @@ class RunAttempt:
         if sys.version_info >= (3, 11):
             error.add_note(advice)
 
-    async def _run_with_sinks(self, event_sink: AnySink | None, watch: RunWatch | None, run_id: str) -> RunResult:
-        sinks: list[AnySink] = [self.statistics]
+    async def _run_with_sinks(
+        self, event_sink: AnyAdmissionEventSink | None, watch: RunWatch | None, run_id: str
+    ) -> RunResult:
+        sinks: list[AnyAdmissionEventSink] = [self.statistics]
         if event_sink is not None:
             sinks.append(event_sink)
         async with AsyncExitStack() as stack:
             if self.config.write_events:
-                try:
-                    files = await stack.enter_async_context(open_jsonl_sink(self.folder.events, blocking=self.blocking))
-                except OSError as error:
-                    raise OutputNotWritableError(self.folder.events, error) from error
+                files = await stack.enter_async_context(open_jsonl_sink(self.folder.events, blocking=self.blocking))
                 sinks.insert(0, files)
             if watch is not None:
                 sinks.append(watch.sink)
@@ -141,44 +135,11 @@ class RunAttempt:
             return await self._run_admitted(FanOutEventSink(*sinks), run_id)
 
     async def _run_admitted(self, sink: FanOutEventSink, run_id: str) -> RunResult:
-        admission = AdaptiveRequestAdmissionController(self.bounds.requests, event_sink=sink)
-        register_models(admission, self.pipeline.aliases)
-        executor = ModelRequestExecutor(
-            admission,
-            retry=RequestRetryConfig(max_attempts=self.config.max_attempts),
-            rng=random.Random(self.config.seed),
+        admission = AdaptiveRequestAdmissionController(
+            self.bounds.requests, event_sink=sink, resolver=self.pipeline.resolver
         )
-        handles = {model: ModelHandle(model, executor, self.clients) for model in self.pipeline.aliases}
-        task_admission = TaskAdmissionController(self.bounds.tasks)
-        scheduler: AsyncTaskScheduler
-
-        def living_rows(row_group: int) -> Sequence[int]:
-            return scheduler.living_rows(row_group)
-
-        scheduler = AsyncTaskScheduler(
-            self.pipeline.graph,
-            self.resolver,
-            PipelineRunner(
-                self.pipeline,
-                handles,
-                self.store,
-                blocking=self.column_blocking,
-                living_rows=living_rows,
-                seed=self.config.seed,
-            ),
-            self.plan,
-            self.store,
-            admission=task_admission,
-            classify=classify_failure,
-            config=SchedulerConfig(
-                row_groups=self.bounds.row_groups,
-                health=HealthConfig(stop_error_rate=self.config.stop_error_rate),
-                no_progress_seconds=self.config.no_progress_seconds,
-            ),
-            pressure=admission.pressure,
-            events=scheduler_event_stream(sink),
-            run_id=run_id,
-        )
+        tasks = TaskAdmissionController(self.bounds.tasks)
+        scheduler = self._make_scheduler(admission, tasks, sink, run_id)
         started_at = trio.current_time()
         self._write_plan(admission, scheduler)
         try:
@@ -197,9 +158,53 @@ class RunAttempt:
             static_caps={endpoint: each.cap for endpoint, each in self.pipeline.resolver.static_caps().items()},
             capacity_plan=plan,
             wall_seconds=trio.current_time() - started_at,
-            leaks=(*map(str, task_admission.leak_report()), *map(str, admission.leak_report()), *_waiters(admission)),
+            leaks=(*map(str, tasks.leak_report()), *map(str, admission.leak_report()), *_waiters(admission)),
             skipped_cells=self.store.skipped_cells,
         )
+
+    def _make_scheduler(
+        self,
+        admission: AdaptiveRequestAdmissionController,
+        tasks: TaskAdmissionController,
+        sink: FanOutEventSink,
+        run_id: str,
+    ) -> AsyncTaskScheduler:
+        executor = ModelRequestExecutor(
+            admission,
+            retry=RequestRetryConfig(max_attempts=self.config.max_attempts),
+            rng=random.Random(self.config.seed),
+        )
+        handles = {model: ModelHandle(model, executor, self.clients) for model in self.pipeline.aliases}
+        scheduler: AsyncTaskScheduler
+
+        def living_rows(row_group: int) -> Sequence[int]:
+            return scheduler.living_rows(row_group)
+
+        scheduler = AsyncTaskScheduler(
+            self.pipeline.graph,
+            self.resolver,
+            PipelineRunner(
+                self.pipeline,
+                handles,
+                self.store,
+                blocking=self.column_blocking,
+                living_rows=living_rows,
+                seed=self.config.seed,
+            ),
+            self.plan,
+            self.store,
+            admission=tasks,
+            classify=classify_failure,
+            config=SchedulerConfig(
+                row_groups=self.bounds.row_groups,
+                health=HealthConfig(stop_error_rate=self.config.stop_error_rate),
+                no_progress_seconds=self.config.no_progress_seconds,
+            ),
+            pressure=admission.pressure,
+            events=scheduler_event_stream(sink),
+            run_id=run_id,
+        )
+        return scheduler
 
     def _write_plan(
         self, admission: AdaptiveRequestAdmissionController, scheduler: AsyncTaskScheduler

@@ -12,27 +12,29 @@ import attrs
 from trio_sched._errors import UnknownNameError
 from trio_sched._generator import ColumnGenerator
 from trio_sched._pipeline.columns import Column
-from trio_sched._pipeline.models import Model, alias_models
-from trio_sched._pipeline.nodes import NodeMaker, place_steps
+from trio_sched._pipeline.models import Model, alias_models, model_resolver
+from trio_sched._pipeline.nodes import NodeOrigin, place_steps
 from trio_sched._pipeline.processors import Processor
+from trio_sched._pipeline.skipping import SkipRule
 from trio_sched._pipeline.sources import RowReader
 from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._task.graph import ExecutionGraph, GraphNode
 from trio_sched.metadata import SchedulingMetadata
 
-__all__ = ["BoundColumn", "BoundPipeline", "bind_pipeline"]
+__all__ = ["BoundNode", "BoundPipeline", "bind_pipeline"]
 
 
 @attrs.define(eq=False)
-class BoundColumn(ColumnGenerator):
+class BoundNode(ColumnGenerator):
     """One node of the graph with the models it calls in this run.
 
-    skipped_with: the nodes which, where they skip a row, have this one skip it too.
+    origin: what was declared, or the reader of the input. skipped_with: the nodes which, where they skip a row, have
+    this one skip it too.
     """
 
     node: GraphNode
-    maker: NodeMaker
+    origin: NodeOrigin
     models: tuple[Model, ...]
     aliases: tuple[str, ...]
     resolver: RequestResourceResolver
@@ -44,20 +46,26 @@ class BoundColumn(ColumnGenerator):
             return SchedulingMetadata.local()
         return self.resolver.scheduling_metadata(self.aliases, self.models[0].domain.value)
 
+    @property
+    def skip(self) -> SkipRule | None:
+        """How it skips rows; None where it never does, whatever its cells would hold then."""
+        rule = self.origin.skip if isinstance(self.origin, Column) else None
+        return rule if rule is not None and (rule.when is not None or self.skipped_with) else None
+
 
 @attrs.frozen(eq=False)
 class BoundPipeline:
     """A pipeline that is ready to run. aliases: the name under which each model is registered."""
 
     graph: ExecutionGraph
-    columns: Mapping[str, BoundColumn]
+    nodes: Mapping[str, BoundNode]
     aliases: Mapping[Model, str]
     resolver: RequestResourceResolver
 
     @property
     def keeps_input(self) -> bool:
         """Whether input rows become cells as they are, since no processor may change them."""
-        return not any(isinstance(bound.maker, Processor) for bound in self.columns.values())
+        return not any(isinstance(bound.origin, Processor) for bound in self.nodes.values())
 
 
 def bind_pipeline(
@@ -65,29 +73,22 @@ def bind_pipeline(
 ) -> BoundPipeline:
     """Check and bind. Raises a `PipelineError` that names the value and the remedy."""
     placed = place_steps(steps, reader)
-    columns = [maker for _, maker in placed if isinstance(maker, Column)]
+    columns = [origin for _, origin in placed if isinstance(origin, Column)]
     used = {made.name: tuple(_model(made, model, models) for model in made.models) for made in columns}
     aliases = alias_models(model for each in used.values() for model in each)
-    resolver = RequestResourceResolver()
-    for model, alias in aliases.items():
-        resolver.register(
-            provider_name=model.provider,
-            model_id=model.model_id,
-            alias=alias,
-            max_parallel_requests=model.max_parallel_requests,
-        )
+    resolver = model_resolver(aliases)
     graph = ExecutionGraph(node for node, _ in placed)
     skipped_with = _skipped_with(graph, {made.name: made for made in columns})
     bound = {
-        node.column: BoundColumn(
+        node.column: BoundNode(
             node=node,
-            maker=maker,
+            origin=origin,
             models=used.get(node.column, ()),
             aliases=tuple(aliases[model] for model in used.get(node.column, ())),
             resolver=resolver,
             skipped_with=skipped_with[node.column],
         )
-        for node, maker in placed
+        for node, origin in placed
     }
     return BoundPipeline(graph, bound, aliases, resolver)
 

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Mapping
 import attrs
 
 from trio_sched._events.json_value import JsonValue
-from trio_sched._pipeline.binding import BoundColumn, BoundPipeline
+from trio_sched._pipeline.binding import BoundNode, BoundPipeline
 from trio_sched._pipeline.cells import read_cell
-from trio_sched._pipeline.columns import Column
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.processors import Processor
 
@@ -60,17 +59,17 @@ def dataset_identity(
 ) -> DatasetIdentity:
     """The columns, what they need, call and skip, the input rows, the number of records, sizes, seed and format."""
     columns: dict[str, JsonValue] = {
-        column.node.column: {
-            "task_type": column.node.task_type,
-            "needs": list(column.node.needs),
-            "outputs": list(column.node.outputs),
-            "ordered": column.node.ordered,
-            "after": list(column.node.after),
-            "models": [str(model) for model in column.models],
-            "stage": column.maker.stage if isinstance(column.maker, Processor) else None,
-            "skip": _skip_facts(column),
+        name: {
+            "task_type": bound.node.task_type,
+            "needs": list(bound.node.needs),
+            "outputs": list(bound.node.outputs),
+            "ordered": bound.node.ordered,
+            "after": list(bound.node.after),
+            "models": [str(model) for model in bound.models],
+            "stage": bound.origin.stage if isinstance(bound.origin, Processor) else None,
+            "skip": _skip_facts(bound),
         }
-        for column in pipeline.columns.values()
+        for name, bound in pipeline.nodes.items()
     }
     return DatasetIdentity(
         {
@@ -83,18 +82,18 @@ def dataset_identity(
             "format": config.format,
         },
         config.buffer_size,
-        tuple(name for name, column in pipeline.columns.items() if column.node.ordered),
+        tuple(name for name, bound in pipeline.nodes.items() if bound.node.ordered),
     )
 
 
-def _skip_facts(column: BoundColumn) -> JsonValue:
-    """What a column does with rows that it skips; None where it never does, whatever it would hold then."""
-    rule = column.maker.skip if isinstance(column.maker, Column) else None
-    if rule is None or (rule.when is None and not column.skipped_with):
+def _skip_facts(bound: BoundNode) -> JsonValue:
+    """What a column does with rows that it skips."""
+    rule = bound.skip
+    if rule is None:
         return None
     return {
         "by_rule": rule.when is not None,
-        "with": list(column.skipped_with),
+        "with": list(bound.skipped_with),
         "cells": [read_cell(cell) for cell in rule.cells],
     }
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import attrs
 
 from trio_sched._blocking import Blocking
-from trio_sched._pipeline.binding import BoundColumn
+from trio_sched._pipeline.binding import BoundNode
 from trio_sched._pipeline.buffers import RowGroupBuffer
 from trio_sched._pipeline.cells import MalformedOutputError, keep_cell
 from trio_sched._pipeline.columns import Column, RowSpan
@@ -60,9 +60,9 @@ class Maker(Protocol):
         ...
 
 
-def make_maker(bound: BoundColumn, handles: Sequence[ModelHandle], around: Surroundings) -> Maker:
+def make_maker(bound: BoundNode, handles: Sequence[ModelHandle], around: Surroundings) -> Maker:
     """The maker of one node."""
-    match bound.maker:
+    match bound.origin:
         case RowReader() as reader:
             return _InputMaker(reader, around)
         case Processor() as processor:
@@ -73,13 +73,12 @@ def make_maker(bound: BoundColumn, handles: Sequence[ModelHandle], around: Surro
                 "batch": _BatchMaker,
                 "from_scratch": _FromScratchMaker,
             }
-            return makers[column.task_type](column, handles, around, _skipper(column, bound.skipped_with))
+            return makers[column.task_type](column, handles, around, _skipper(column, bound))
 
 
-def _skipper(column: Column, skipped_with: tuple[str, ...]) -> Skipper | None:
-    if column.skip is None or (column.skip.when is None and not skipped_with):
-        return None
-    return Skipper(column.name, column.needs, column.outputs, column.skip, skipped_with)
+def _skipper(column: Column, bound: BoundNode) -> Skipper | None:
+    rule = bound.skip
+    return None if rule is None else Skipper(column.name, column.needs, column.outputs, rule, bound.skipped_with)
 
 
 class _FunctionMaker:

@@ -1,4 +1,4 @@
-"""Models as users name them, and the handle that a column calls them through.
+"""Models as users name them, and the endpoints that they stand for.
 
 A `Model` is a declaration: which endpoint, which request domain, how many calls at once. It holds no connection and may
 be shared by any number of columns and runs. Two models may name one endpoint, for instance one per domain; they share
@@ -9,15 +9,16 @@ Inside a run a column receives a handle for each of its models; see `model_calls
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import attrs
 
 from trio_sched import _validation as check
 from trio_sched._given import records_given
+from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 
-__all__ = ["Model", "alias_models"]
+__all__ = ["Model", "alias_models", "model_resolver"]
 
 
 @records_given
@@ -61,3 +62,16 @@ def alias_models(models: Iterable[Model]) -> dict[Model, str]:
             taken[name] = taken.get(name, 0) + 1
             aliases[model] = name if taken[name] == 1 else f"{name}#{taken[name]}"
     return aliases
+
+
+def model_resolver(aliases: Mapping[Model, str]) -> RequestResourceResolver:
+    """A resolver that knows the endpoint of every model under its alias, with the cap that the model asks for."""
+    resolver = RequestResourceResolver()
+    for model, alias in aliases.items():
+        resolver.register(
+            provider_name=model.provider,
+            model_id=model.model_id,
+            alias=alias,
+            max_parallel_requests=model.max_parallel_requests,
+        )
+    return resolver

@@ -16,13 +16,13 @@ from trio_sched._pipeline.sources import RowReader
 from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._task.graph import GraphNode
 
-__all__ = ["NodeMaker", "place_steps"]
+__all__ = ["NodeOrigin", "place_steps"]
 
-NodeMaker: TypeAlias = Column | Processor | RowReader
+NodeOrigin: TypeAlias = Column | Processor | RowReader
 
 
-def place_steps(steps: Sequence[PipelineStep], reader: RowReader | None) -> list[tuple[GraphNode, NodeMaker]]:
-    """The nodes of the graph, each with what makes it. Raises `PipelineError` for what is no step."""
+def place_steps(steps: Sequence[PipelineStep], reader: RowReader | None) -> list[tuple[GraphNode, NodeOrigin]]:
+    """The nodes of the graph, each with what it comes from. Raises `PipelineError` for what is no step."""
     columns: list[Column] = []
     before: list[Processor] = []
     behind: list[Processor] = []
@@ -41,7 +41,7 @@ def place_steps(steps: Sequence[PipelineStep], reader: RowReader | None) -> list
                 )
     if reader is None and not columns:
         raise PipelineError("a pipeline needs at least one column")
-    placed: list[tuple[GraphNode, NodeMaker]] = []
+    placed: list[tuple[GraphNode, NodeOrigin]] = []
     if reader is not None:
         placed.append((GraphNode(reader.columns[0], "from_scratch", (), reader.columns), reader))
     placed += [(column.node(), column) for column in columns if column.task_type == "from_scratch"]
@@ -52,7 +52,7 @@ def place_steps(steps: Sequence[PipelineStep], reader: RowReader | None) -> list
 
 
 def _chain(
-    processors: Sequence[Processor], placed: list[tuple[GraphNode, NodeMaker]], last: tuple[str, ...]
+    processors: Sequence[Processor], placed: list[tuple[GraphNode, NodeOrigin]], last: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Place each processor behind all that are placed; the names of the last of them."""
     for processor in processors:

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 
-from trio_sched import _validation as check
 from trio_sched._blocking import inline
 from trio_sched._capacity import AsyncCapacityObservedMaxima, AsyncCapacityPlan
-from trio_sched._errors import PipelineError
-from trio_sched._pipeline.admission import register_models
 from trio_sched._pipeline.binding import bind_pipeline
 from trio_sched._pipeline.bounds import ENGINE_THREADS, run_bounds
 from trio_sched._pipeline.capacity import capacity_plan
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.model_calls import retry_free_clients
 from trio_sched._pipeline.models import Model
-from trio_sched._pipeline.sources import Row, open_rows
+from trio_sched._pipeline.sources import Row, open_input
 from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._task.resolver import TaskSchedulingResolver
@@ -37,15 +34,10 @@ def plan_run(
     Belongs to no run: it takes no output folder, makes no call, and needs no event loop.
     """
     config = config if config is not None else RunConfig()
-    if (rows is None) == (records is None):
-        raise PipelineError("a run needs either rows or records: input rows, or how many to make from scratch")
-    if records is not None:
-        check.check_int("records", records, minimum=0)
-    reader = open_rows(rows, buffer_size=config.buffer_size, blocking=inline) if rows is not None else None
+    reader, _ = open_input(rows, records, buffer_size=config.buffer_size, blocking=inline)
     pipeline = bind_pipeline(steps, reader, models or {})
-    bounds = run_bounds(config, TaskSchedulingResolver(pipeline.columns), ENGINE_THREADS)
-    admission = AdaptiveRequestAdmissionController(bounds.requests)
-    register_models(admission, pipeline.aliases)
+    bounds = run_bounds(config, TaskSchedulingResolver(pipeline.nodes), ENGINE_THREADS)
+    admission = AdaptiveRequestAdmissionController(bounds.requests, resolver=pipeline.resolver)
     clients = retry_free_clients(pipeline.aliases)
     return capacity_plan(
         pipeline,

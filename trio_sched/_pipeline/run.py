@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
-from trio_sched import _validation as check
 from trio_sched._blocking import Blocking, in_threads
-from trio_sched._errors import PipelineError
+from trio_sched._events.sinks import AnyAdmissionEventSink
 from trio_sched._observe.display import LiveMode, RunWatch, choose_display
 from trio_sched._observe.run_progress import RunProgressSink
-from trio_sched._pipeline.attempt import AnySink, RunAttempt
+from trio_sched._pipeline.attempt import RunAttempt
 from trio_sched._pipeline.binding import bind_pipeline
 from trio_sched._pipeline.bounds import ENGINE_THREADS, run_bounds
 from trio_sched._pipeline.config import RunConfig
@@ -34,10 +33,9 @@ from trio_sched._pipeline.resume import (
 )
 from trio_sched._pipeline.resume_plan import resume_plan
 from trio_sched._pipeline.run_document import RunDocument
-from trio_sched._pipeline.sources import Row, open_rows
+from trio_sched._pipeline.sources import Row, open_input
 from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._pipeline.store import PartStore
-from trio_sched._scheduler.row_groups import FixedRowGroupPlan, SkippingRowGroupPlan
 from trio_sched._task.resolver import TaskSchedulingResolver
 
 __all__ = ["run"]
@@ -52,7 +50,7 @@ async def run(
     models: Mapping[str, Model] | None = None,
     config: RunConfig | None = None,
     resume: ResumeMode = "never",
-    event_sink: AnySink | None = None,
+    event_sink: AnyAdmissionEventSink | None = None,
     live: LiveMode | None = None,
     blocking: Blocking | None = None,
 ) -> RunResult:
@@ -82,18 +80,9 @@ async def run(
     blocking = blocking if blocking is not None else in_threads(ENGINE_THREADS.files)
     mode = check_resume_mode(resume)
     display = choose_display(live) if live is not None else None
-    if (rows is None) == (records is None):
-        raise PipelineError("a run needs either rows or records: input rows, or how many to make from scratch")
-    reader = None
-    if rows is not None:
-        reader = open_rows(rows, buffer_size=config.buffer_size, blocking=blocking)
+    reader, plan = open_input(rows, records, buffer_size=config.buffer_size, blocking=blocking)
     pipeline = bind_pipeline(steps, reader, models or {})
-    plan: SkippingRowGroupPlan
-    if reader is not None:
-        plan = reader
-    else:
-        plan = FixedRowGroupPlan(check.check_int("records", records, minimum=0), config.buffer_size)
-    resolver = TaskSchedulingResolver(pipeline.columns)
+    resolver = TaskSchedulingResolver(pipeline.nodes)
     bounds = run_bounds(config, resolver, threads)
     clients = retry_free_clients(pipeline.aliases)
     part_format = open_part_format(config.format)

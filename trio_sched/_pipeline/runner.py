@@ -32,7 +32,7 @@ class PipelineRunner:
         around = Surroundings(store, blocking, living_rows, seed)
         self._makers = {
             name: make_maker(bound, [handles[model] for model in bound.models], around)
-            for name, bound in pipeline.columns.items()
+            for name, bound in pipeline.nodes.items()
         }
 
     def run(self, task: Task) -> Coroutine[object, object, Sequence[RowDrop]]:

@@ -25,9 +25,9 @@ from trio_sched import _validation as check
 from trio_sched._blocking import Blocking
 from trio_sched._errors import PipelineError, TrioSchedError
 from trio_sched._events.json_value import JsonValue
-from trio_sched._scheduler.row_groups import RowGroup
+from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroup, SkippingRowGroupPlan
 
-__all__ = ["InputRowError", "Row", "RowReader", "open_rows"]
+__all__ = ["InputRowError", "Row", "RowReader", "open_input", "open_rows"]
 
 Row: TypeAlias = Mapping[str, object]
 
@@ -149,6 +149,18 @@ class RowReader:
                 self.source, number, f"columns differ from the first row's: missing {missing}, unexpected {extra}"
             )
         return dict(known)
+
+
+def open_input(
+    rows: Iterable[Row] | str | PathLike[str] | None, records: int | None, *, buffer_size: int, blocking: Blocking
+) -> tuple[RowReader | None, SkippingRowGroupPlan]:
+    """The reader of `rows`, or None where `records` rows are made from scratch; and the plan of their row groups."""
+    if (rows is None) == (records is None):
+        raise PipelineError("a run needs either rows or records: input rows, or how many to make from scratch")
+    if rows is not None:
+        reader = open_rows(rows, buffer_size=buffer_size, blocking=blocking)
+        return reader, reader
+    return None, FixedRowGroupPlan(check.check_int("records", records, minimum=0), buffer_size)
 
 
 def open_rows(rows: Iterable[Row] | str | PathLike[str], *, buffer_size: int, blocking: Blocking) -> RowReader:

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from trio_sched._blocking import inline
-from trio_sched._pipeline.attempt import AnySink
+from trio_sched._events.sinks import AnyAdmissionEventSink
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.models import Model
 from trio_sched._pipeline.result import RunResult
@@ -35,7 +35,7 @@ def simulate(
     models: Mapping[str, Model] | None = None,
     config: RunConfig | None = None,
     resume: ResumeMode = "never",
-    event_sink: AnySink | None = None,
+    event_sink: AnyAdmissionEventSink | None = None,
 ) -> RunResult:
     """`trio_sched.run` from its beginning to its end, in simulated time. For tests: call it outside of Trio.
 
