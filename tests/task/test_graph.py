@@ -61,14 +61,18 @@ def test_two_owners_of_one_column() -> None:
 
 
 def test_a_root_cannot_need_and_a_cell_must() -> None:
-    with pytest.raises(PipelineError, match="made from scratch and cannot need b"):
-        GraphNode("a", "from_scratch", ("b",))
-    with pytest.raises(PipelineError, match="needs no other column"):
+    with pytest.raises(
+        PipelineError, match=r"^column 'a' is made from scratch and cannot need b, c; make it a cell or batch column$"
+    ):
+        GraphNode("a", "from_scratch", ("b", "c"))
+    with pytest.raises(
+        PipelineError, match=r"^column 'a' needs no other column; say what it needs, or make it from scratch$"
+    ):
         GraphNode("a", "cell")
 
 
 def test_a_pipeline_without_columns() -> None:
-    with pytest.raises(PipelineError, match="at least one column"):
+    with pytest.raises(PipelineError, match=r"^a pipeline needs at least one column$"):
         ExecutionGraph([])
 
 
@@ -131,5 +135,7 @@ def test_whether_anything_may_run_beside_a_node() -> None:
     root, b, c = GraphNode("a", "from_scratch"), GraphNode("b", "cell", ("a",)), GraphNode("c", "cell", ("b",))
     chain = ExecutionGraph([c, b, root])
     assert [chain.may_run_beside_another(column) for column in "abc"] == [False, False, False]
+    roots = ExecutionGraph([root, GraphNode("r", "from_scratch")])
+    assert [roots.may_run_beside_another(column) for column in "ar"] == [True, True]
     fork = ExecutionGraph([root, b, c, GraphNode("d", "cell", ("b",)), GraphNode("e", "batch", ("c", "d"))])
     assert [fork.may_run_beside_another(column) for column in "abcde"] == [False, False, True, True, False]

@@ -80,6 +80,29 @@ def test_what_was_found_for_one_controller_says_nothing_to_another() -> None:
     assert full.view().leased_resources == {"submission": 1}
 
 
+def test_a_queue_that_changes_its_controller_is_judged_by_the_terms_of_the_present_one() -> None:
+    terms = BoundedBorrowTaskAdmissionPolicyConfig()
+    wants_x = {"submission": 1, "x": 1}
+    controllers = {limit: TaskAdmissionController(TaskAdmissionConfig(64, {"x": limit}, terms)) for limit in (30, 6)}
+    nobody = FairTaskQueue().view()
+    for controller in controllers.values():
+        for item in make_tasks("g", 3, wants_x, prefix="running"):
+            assert isinstance(controller.try_acquire(item, nobody), TaskAdmissionLease)
+    queue = FairTaskQueue()
+    queue.enqueue([*make_tasks("g", 1, wants_x), *make_tasks("h", 1, wants_x)])
+    # Of 30 the share is 15, of 6 it is 3.
+    for limit, expected in ((30, "g0"), (6, "h0"), (30, "g0"), (6, "h0")):
+        assert choose(queue, controllers[limit]) == expected
+
+
+def test_a_queue_that_changes_to_a_policy_of_others_asks_it() -> None:
+    own, others = TaskAdmissionController(), TaskAdmissionController(policy=Marked())
+    queue = FairTaskQueue()
+    queue.enqueue([SchedulableTask("g", "marked", group_spec("g"), REQUEST), make_task("h", "h")])
+    for controller, expected in ((own, "g"), (others, "h"), (own, "g"), (others, "h")):
+        assert choose(queue, controller) == expected
+
+
 def test_classes_stay_in_fair_order_when_all_tags_are_shifted() -> None:
     # Serving a group of a great weight beside ordinary ones shifts all tags; each group here has a class of its own.
     limits = dict.fromkeys("bcd", 9)
@@ -205,6 +228,95 @@ def test_a_share_is_measured_against_peers_that_ask_for_something_else() -> None
     assert choose(queue, controller) == "g"
     queue.enqueue([make_task("h", group_spec("h", 7.0), {"submission": 1, "x": 2})])
     assert choose(queue, controller) == "h"
+
+
+def test_a_group_that_comes_to_stand_better_leaves_its_class_even_if_it_is_not_the_first_there() -> None:
+    borrowing = BoundedBorrowTaskAdmissionPolicyConfig()
+    controller = TaskAdmissionController(TaskAdmissionConfig(64, {"x": 21}, borrowing))
+    queue = FairTaskQueue()
+    nobody = FairTaskQueue().view()
+    wants_x = {"submission": 1, "x": 1}
+    running = {
+        name: [controller.try_acquire(item, nobody) for item in make_tasks(name, count, wants_x, prefix="running")]
+        for name, count in (("g", 7), ("h", 7), ("peer", 1))
+    }
+    queue.enqueue(make_task(name, name, wants_x) for name in ("g", "h", "peer"))
+    # Of 21 each has a share of 7.
+    assert choose(queue, controller) == "peer"
+    lease = running["h"][0]
+    assert isinstance(lease, TaskAdmissionLease)
+    controller.release(lease)
+    assert choose(queue, controller) == "h"
+
+
+def test_a_group_that_comes_to_be_entitled_holds_back_those_before_it() -> None:
+    borrowing = BoundedBorrowTaskAdmissionPolicyConfig(strict_share_rounding="floor")
+    controller = TaskAdmissionController(TaskAdmissionConfig(64, {"x": 23}, borrowing))
+    queue = FairTaskQueue()
+    nobody = FairTaskQueue().view()
+    running = {
+        name: [controller.try_acquire(item, nobody) for item in make_tasks(name, 7, {"x": 1}, prefix="running")]
+        for name in ("g", "h", "peer")
+    }
+    queue.enqueue(make_task(name, name, {"x": 1}) for name in ("g", "h", "peer"))
+    # Of 23 each has a share of 7, and all have it.
+    assert choose(queue, controller) == "g"
+    lease = running["peer"][0]
+    assert isinstance(lease, TaskAdmissionLease)
+    controller.release(lease)
+    assert choose(queue, controller) == "peer"
+
+
+def test_a_group_leaves_its_class_by_a_policy_of_others_too() -> None:
+    class Narrow(Marked):
+        """At most two tasks of a group run."""
+
+        def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
+            return admission_view.account(item.group.key).running > 1
+
+        def evaluate(
+            self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+        ) -> TaskAdmissionPolicyDecision:
+            return TaskAdmissionPolicyDecision(allowed=not self.standing(item, admission_view))
+
+    controller = TaskAdmissionController(policy=Narrow())
+    queue = FairTaskQueue()
+    queue.enqueue([*make_tasks("g", 4), *make_tasks("h", 4)])
+    leases = start_all(queue, controller)
+    assert names(leases) == ["g0", "h0", "g1", "h1"]
+    controller.release(leases[1])
+    assert choose(queue, controller) == "h2"
+
+
+def test_a_peer_whose_next_head_asks_for_something_else_competes_no_more() -> None:
+    controller = TaskAdmissionController(TaskAdmissionConfig(9, {"x": 9, "y": 9}))
+    queue = FairTaskQueue()
+    limited, also = group_spec("g", admitted_limit=1), group_spec("k", admitted_limit=1)
+    queue.enqueue([*make_tasks(limited, 2, {"x": 1}), *make_tasks(also, 2, {"x": 1})])
+    assert [start_next(queue, controller) is not None for _ in range(2)] == [True, True]
+    queue.enqueue([make_task("h0", "h", {"x": 1}), make_task("h1", "h", {"y": 1}), make_task("h2", "h", {"x": 1})])
+    head = queue.view().first_candidate_tasks_by_group[limited.key]
+    for task_id, is_held_back in (("h0", True), ("h1", False), ("h2", True)):
+        assert controller.is_eligible(head, queue.view()) is not is_held_back
+        choose(queue, controller)
+        queue.discard(task_id)
+    assert choose(queue, controller) == "g1"
+
+
+def test_a_head_may_lack_one_resource_after_the_other() -> None:
+    controller = TaskAdmissionController(TaskAdmissionConfig(1, {"x": 1}))
+    queue = FairTaskQueue()
+    queue.enqueue([make_task("t", "g", {"submission": 1, "x": 1})])
+    nobody = FairTaskQueue().view()
+    holds_x = controller.try_acquire(make_task("holds x", "h", {"x": 1}), nobody)
+    assert isinstance(holds_x, TaskAdmissionLease)
+    assert choose(queue, controller) is None
+    holds_submission = controller.try_acquire(make_task("holds submission", "h"), nobody)
+    assert isinstance(holds_submission, TaskAdmissionLease)
+    controller.release(holds_x)
+    assert choose(queue, controller) is None
+    controller.release(holds_submission)
+    assert choose(queue, controller) == "t"
 
 
 def test_a_policy_that_looks_while_it_is_told_of_a_grant_sees_the_state_after_it() -> None:

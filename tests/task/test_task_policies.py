@@ -235,3 +235,18 @@ def test_a_delta_that_names_no_debt_is_refused_where_it_is_made(
     """The controller applies a delta after the grant is booked, so there it must not fail."""
     with pytest.raises(InvalidValueError, match=problem):
         PolicyStateDelta(changes, counters)
+
+
+def test_what_a_groups_head_asks_for_says_nothing_of_another_task_of_it() -> None:
+    queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10, {"x": 5}))
+    capped, gone = group_spec("a", admitted_limit=1), group_spec("gone", admitted_limit=1)
+    queue.enqueue([*make_tasks(capped, 2), *make_tasks(gone, 1)])
+    assert len(start_all(queue, controller)) == 3
+    queue.enqueue([*make_tasks(capped, 1, prefix="more"), make_task("peer", "b", {"x": 1})])
+    view = queue.view()
+    selection = queue.select_next(controller.is_eligible)
+    assert selection is not None
+    for item in (make_task("typed", capped, MODEL), make_task("typed", gone, MODEL)):
+        for queue_view in (view, view.snapshot()):
+            decision = controller.policy.evaluate(item, queue_view, controller.view())
+            assert decision.diagnostics["contested_resources"] == ("x",)

@@ -217,6 +217,33 @@ def test_the_end_of_a_reservation_is_news_to_heads_that_lacked_units_only_becaus
     assert stage.start() == ["narrow"]
 
 
+def test_heads_whose_units_come_free_at_once_need_no_reservation() -> None:
+    """One that lacks x is passed over by tasks that take all of `submission`, beside one that gathers."""
+    queue = FairTaskQueue()
+    controller = TaskAdmissionController(TaskAdmissionConfig(2, {"x": 1}, multi_unit_skip_bound=1))
+    assert isinstance(controller.try_acquire(make_task("holder", "h", X1), queue.view()), TaskAdmissionLease)
+    queue.enqueue([make_task("typed", "typed", {"submission": 1, "x": 1}), make_task("once", group_spec("wide", 0.01))])
+    once = start_next(queue, controller)
+    assert once is not None
+    controller.release(once)
+    queue.enqueue([*make_tasks("small", 2), make_task("wide", "wide", {"submission": 2})])
+    assert names(start_all(queue, controller)) == ["small0", "small1"]
+    assert not controller.view().reservations
+
+
+def test_a_head_that_came_between_selection_and_grant_is_passed_over_too() -> None:
+    stage = Stage(1)
+    fill(stage)
+    stage.small()
+    assert stage.finish_one() == ["s5"]
+    stage.controller.release(stage.running.pop(0))
+    selection = stage.queue.select_next(stage.controller.is_eligible)
+    assert selection is not None
+    stage.enqueue("wide", "wide", X4)
+    assert isinstance(stage.controller.try_acquire(selection.item, stage.queue.view()), TaskAdmissionLease)
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide"]
+
+
 def test_a_new_head_is_counted_anew() -> None:
     stage = Stage(3)
     fill(stage)
