@@ -304,7 +304,14 @@ def test_rebasing_shifts_idle_groups_and_what_was_forgotten() -> None:
 
 @pytest.mark.parametrize(
     ("start", "weight", "shifts"),
-    [(2.0**15, 2.0**17, 0), (2.0**16, 2.0**17, 1), (0.0, 2.0**40, 0), (2.0**900, 0.25, 1), (2.0**901, 2.0**-901, 1)],
+    [
+        (2.0**15, 2.0**17, 0),
+        (2.0**16, 2.0**17, 1),
+        (0.0, 2.0**40, 0),
+        (2.0**900, 0.25, 1),
+        (2.0**900, 2.0**-900, 0),
+        (2.0**901, 2.0**-901, 1),
+    ],
 )
 def test_tags_are_shifted_where_a_unit_would_be_lost_in_virtual_time(start: float, weight: float, shifts: int) -> None:
     order = active("a")

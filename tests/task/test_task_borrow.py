@@ -104,6 +104,7 @@ def share(limit: int, weight: float, *peer_weights: float, admitted: int | None 
         (10, 1.0, (1e-300,), 10, 9),
         (10, 1e-300, (1.0,), 1, 1),
         (3, 0.1, (0.2,), 1, 1),
+        (10, 5e-324, (5e-324,), 5, 5),
     ],
 )
 def test_the_share_is_limit_by_weight(
@@ -443,6 +444,18 @@ def test_each_lease_repays_its_own_if_the_terms_say_so() -> None:
     for expected, lease in zip((4, 3, 2, 1, 0), leases[5:], strict=True):
         controller.release(lease)
         assert debts(controller).get("a", 0) == expected
+
+
+def test_by_default_nothing_is_held_back_and_any_lease_repays() -> None:
+    assert Terms() == Terms(
+        borrow_ceiling_by_group_resource={},
+        default_borrow_ceiling=None,
+        dynamic_borrow_reserve_fraction=0.0,
+        dynamic_borrow_max_reserved_slots=8,
+        strict_share_rounding="ceil",
+        repay_on_withheld_peer_pressure=True,
+    )
+    assert TaskAdmissionConfig() == TaskAdmissionConfig(1024, {}, None, 8)
 
 
 def test_the_terms_are_kept() -> None:
