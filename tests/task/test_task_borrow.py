@@ -104,7 +104,7 @@ def share(limit: int, weight: float, *peer_weights: float, admitted: int | None 
         (10, 1.0, (1e-300,), 10, 9),
         (10, 1e-300, (1.0,), 1, 1),
         (3, 0.1, (0.2,), 1, 1),
-        (10, 5e-324, (5e-324,), 5, 5),
+        (10, 6.1e-309, (6.1e-309,), 5, 5),
     ],
 )
 def test_the_share_is_limit_by_weight(
