@@ -35,11 +35,12 @@ from trio_sched._events.serde import request_event_line, scheduler_event_line
 
 logger = logging.getLogger("trio_sched.events")
 
-__all__ = ["JsonlEventSink", "WhenFull", "open_jsonl_sink"]
+__all__ = ["EVENT_FILES", "JsonlEventSink", "WhenFull", "open_jsonl_sink"]
 
 _REFUSED: Final = "The event files cannot be written any more; the run goes on without them"
 
-_NAMES: Final = ("scheduler.jsonl", "request.jsonl")
+EVENT_FILES: Final = ("scheduler.jsonl", "request.jsonl")
+"""The scheduler's stream and the request stage's."""
 
 _LINES_AT_ONCE: Final = 500
 """So many lines are joined and written together: few enough to stay in the processor's cache."""
@@ -105,7 +106,7 @@ class JsonlEventSink:
         self._files: tuple[BinaryIO, ...] = ()
         with ExitStack() as opened:
             try:
-                files = [opened.enter_context((folder / name).open("wb")) for name in _NAMES]
+                files = [opened.enter_context((folder / name).open("wb")) for name in EVENT_FILES]
             except OSError:
                 logger.exception(_REFUSED)
             else:

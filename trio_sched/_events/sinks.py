@@ -43,7 +43,7 @@ E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)
 class SchedulerAdmissionEventSink(Protocol):
     """Receives scheduler events, synchronously and in order."""
 
-    def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
+    def emit_scheduler_event(self, event: SchedulerAdmissionEvent, /) -> None:
         """Take one event. Must not block."""
         ...
 
@@ -52,7 +52,7 @@ class SchedulerAdmissionEventSink(Protocol):
 class RequestAdmissionEventSink(Protocol):
     """Receives request events, synchronously and in order."""
 
-    def emit_request_event(self, event: RequestAdmissionEvent) -> None:
+    def emit_request_event(self, event: RequestAdmissionEvent, /) -> None:
         """Take one event. Must not block."""
         ...
 

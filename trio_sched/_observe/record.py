@@ -9,18 +9,16 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from trio_sched._errors import TrioSchedError
+from trio_sched._events.jsonl import EVENT_FILES
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._events.serde import read_event
 from trio_sched._observe.view import MAX_EXECUTIONS, CorrelatedRuntimeView, RuntimeViewBuilder
 
-__all__ = ["EVENT_FILES", "AdmissionEvent", "NoEventsError", "RunEventFiles", "build_view", "view_of_run"]
-
-EVENT_FILES: Final = ("scheduler.jsonl", "request.jsonl")
-"""The files of a run's `events` folder: the scheduler's stream and the request stage's."""
+__all__ = ["AdmissionEvent", "NoEventsError", "RunEventFiles", "build_view", "view_of_run"]
 
 AdmissionEvent: TypeAlias = SchedulerAdmissionEvent | RequestAdmissionEvent
 E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)

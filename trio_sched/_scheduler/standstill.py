@@ -152,7 +152,9 @@ class Standstill:
         if dominant != self._dominant:
             self._dominant = dominant
             self._events.queue_state("admission_blocked", reasons, queued=len(self._queue))
-        capped = {group: reason for reason in _GROUP_REASONS for group in summary.groups_by_reason.get(reason, ())}
+        capped: dict[str, TaskAdmissionDenyReason] = {
+            group: reason for reason in _GROUP_REASONS for group in summary.groups_by_reason.get(reason, ())
+        }
         for group, reason in capped.items():
             if group not in self._capped:
                 self._events.group_capped(group, reason)
