@@ -134,6 +134,7 @@ MEET_DEPENDENCIES = (
     "tests/pipeline/test_parquet.py", "tests/pipeline/test_pipeline_run.py", "tests/pipeline/test_run_lock.py",
     "tests/rehearsal", "tests/testing",
 )  # fmt: skip
+RANDOM = ("tests/stateful", "tests/fuzz", "tests/crash")
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -269,19 +270,18 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """State machines, random pipelines, killed runs: thousands of examples each; `bounded` tries some hundreds.
+    """Every test with thousands of examples; `bounded` tries hundreds of histories, pipelines and killed runs.
 
-    Those are others than the tests try, and with CI set the same ones each time.
+    Those of `bounded` are others than `test` tries, and with CI set the same ones each time.
     """
     session.install("-e", ".[all]", *group("test"))
     arguments = [argument for argument in session.posargs if argument != "bounded"]
-    is_bounded = arguments != session.posargs
-    profile = {"TRIO_SCHED_FUZZ": "bounded" if is_bounded else "full"}
-    if is_bounded and "CI" in os.environ:
+    if arguments == session.posargs:
+        session.run("pytest", "-m", "", *arguments, env={"TRIO_SCHED_FUZZ": "full"})
+        return
+    if "CI" in os.environ:
         arguments.append("--hypothesis-seed=1")
-    session.run("pytest", "tests/stateful", *arguments, env=profile)
-    # Exit code 5: nothing is marked.
-    session.run("pytest", "--ignore", "tests/stateful", "-m", "fuzz", *arguments, env=profile, success_codes=[0, 5])
+    session.run("pytest", "-m", "", *RANDOM, *arguments, env={"TRIO_SCHED_FUZZ": "bounded"})
 
 
 PEERS = {

@@ -18,9 +18,6 @@ PROFILE = os.environ.get("TRIO_SCHED_FUZZ", "normal")
 SEEDS = {"quick": range(10), "normal": range(60), "bounded": range(60, 300), "full": range(2000)}
 """Of each profile; `bounded` tries what `normal` has not tried."""
 
-in_its_session = [pytest.mark.fuzz] if PROFILE in ("bounded", "full") else []
-"""The fuzz session runs what is marked, every other session what is not."""
-
 
 def seeds() -> range:
     first, _, end = os.environ.get("TRIO_SCHED_FUZZ_SEEDS", "").partition(":")
@@ -37,7 +34,7 @@ async def run_and_check(seed: int, output: Path) -> None:
     check_data(run, output, attempts, await run.expected())
 
 
-@pytest.mark.parametrize("seed", [pytest.param(seed, marks=in_its_session) for seed in seeds()])
+@pytest.mark.parametrize("seed", seeds())
 def test_any_pipeline_with_any_faults_gives_the_rows_of_a_plain_run(seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder, in_seeded_order(seed):
         try:
