@@ -77,14 +77,14 @@ class HeadIndex:
         heads: Mapping[TaskGroupKey, SchedulableTask],
         order: FairOrder[TaskGroupKey],
     ) -> None:
-        self.groups = groups
+        self.groups: Mapping[TaskGroupKey, QueuedGroup] = groups
         self._heads = heads
         self._order = order
         self._fronts = Fronts()
         self._classes = HeadClasses(order, self._fronts)
         self._changed: set[QueuedGroup] = set()
         self.claims: Collection[object] = ()
-        self.is_decided = False
+        self.is_decided: bool = False
         self._seen_version: int = -1
         self._seen_source_version: int = -1
         self._seen_shifts = 0
