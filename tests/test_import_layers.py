@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
         "_extras",
         "_lazy",
         "_given",
-        "_maker",
+        "_fast_constructor",
         "_clock",
         "metadata",
     },

@@ -7,7 +7,7 @@ from typing import Final, Literal, get_args
 import attrs
 
 from trio_sched._events.json_value import JsonValue
-from trio_sched._maker import maker
+from trio_sched._fast_constructor import fast_constructor
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.identity import RequestResourceKey
 from trio_sched._resources.pressure import RequestPressureSnapshot
@@ -58,5 +58,5 @@ class RequestAdmissionEvent:
     diagnostics: dict[str, JsonValue] = attrs.field(factory=dict[str, JsonValue])
 
 
-make_request_event = maker(RequestAdmissionEvent)
+make_request_event = fast_constructor(RequestAdmissionEvent)
 """Makes one where it is made for every transition."""

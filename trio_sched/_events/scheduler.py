@@ -7,7 +7,7 @@ from typing import Final, Literal, get_args
 import attrs
 
 from trio_sched._events.json_value import JsonValue
-from trio_sched._maker import maker
+from trio_sched._fast_constructor import fast_constructor
 from trio_sched._resources.correlation import RuntimeCorrelation
 
 __all__ = ["SCHEDULER_EVENT_KINDS", "SchedulerAdmissionEvent", "SchedulerAdmissionEventKind", "make_scheduler_event"]
@@ -64,5 +64,5 @@ class SchedulerAdmissionEvent:
     diagnostics: dict[str, JsonValue] = attrs.field(factory=dict[str, JsonValue])
 
 
-make_scheduler_event = maker(SchedulerAdmissionEvent)
+make_scheduler_event = fast_constructor(SchedulerAdmissionEvent)
 """Makes one where it is made for every transition."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from trio_sched._maker import maker
+from trio_sched._fast_constructor import fast_constructor
 
 __all__ = ["RuntimeCorrelation", "make_correlation"]
 
@@ -22,5 +22,5 @@ class RuntimeCorrelation:
     task_execution_id: str | None
 
 
-make_correlation = maker(RuntimeCorrelation)
+make_correlation = fast_constructor(RuntimeCorrelation)
 """Makes one where it is made for every task."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from trio_sched._maker import maker
+from trio_sched._fast_constructor import fast_constructor
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 
 __all__ = ["ProviderModelPressureSnapshot", "RequestPressureSnapshot", "make_pressure_snapshot"]
@@ -32,7 +32,7 @@ class RequestPressureSnapshot:
     leak_diagnostics: Mapping[str, int]
 
 
-make_pressure_snapshot = maker(RequestPressureSnapshot)
+make_pressure_snapshot = fast_constructor(RequestPressureSnapshot)
 """Makes one where it is made for every event."""
 
 

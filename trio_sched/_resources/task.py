@@ -15,7 +15,7 @@ from typing import Final, Literal
 import attrs
 
 from trio_sched import _validation as check
-from trio_sched._maker import maker
+from trio_sched._fast_constructor import fast_constructor
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched.metadata import SchedulingKind
 
@@ -154,7 +154,7 @@ class FrontierDelta:
         return not self.added and not self.removed
 
 
-make_frontier_delta = maker(FrontierDelta)
+make_frontier_delta = fast_constructor(FrontierDelta)
 """Makes one where it is made for every task."""
 
 
@@ -173,7 +173,7 @@ class SchedulableTask:
     request_resource_key: RequestResourceKey | None = None
 
 
-make_schedulable = maker(SchedulableTask)
+make_schedulable = fast_constructor(SchedulableTask)
 """Makes one where it is made for every task."""
 
 

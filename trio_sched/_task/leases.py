@@ -13,7 +13,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 import attrs
 import trio
 
-from trio_sched._maker import maker
+from trio_sched._fast_constructor import fast_constructor
 from trio_sched._resources.release import ReleaseResult
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 
@@ -77,7 +77,7 @@ class TaskAdmissionLease:
         self.issuer.release(self)
 
 
-make_lease = maker(TaskAdmissionLease)
+make_lease = fast_constructor(TaskAdmissionLease)
 """Makes one where it is made for every task."""
 
 

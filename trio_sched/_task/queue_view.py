@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import attrs
 
-from trio_sched._maker import maker
+from trio_sched._fast_constructor import fast_constructor
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
 from trio_sched._task.head_index import HeadIndex
 
@@ -59,5 +59,5 @@ class QueueSelection:
     sequence_version: int
 
 
-make_selection = maker(QueueSelection)
+make_selection = fast_constructor(QueueSelection)
 """Makes one where it is made for every task."""

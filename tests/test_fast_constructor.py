@@ -1,4 +1,4 @@
-"""What a maker makes cannot be told from what the class makes itself."""
+"""What a fast constructor makes cannot be told from what the class makes itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pickle
 import attrs
 import pytest
 
-from trio_sched._maker import maker
+from trio_sched._fast_constructor import fast_constructor
 
 
 @attrs.frozen(weakref_slot=False)
@@ -19,7 +19,7 @@ class Point:
     names: list[str] = attrs.field(factory=list[str])
 
 
-make_point = maker(Point)
+make_point = fast_constructor(Point)
 
 
 def test_it_is_of_the_class_and_equal() -> None:
@@ -98,4 +98,4 @@ class Computed:
 @pytest.mark.parametrize("cls", [WithWeakReferences, WithoutSlots, Validated, Converted, Hooked, Derived, Computed])
 def test_a_class_that_does_more_than_hold_its_fields_is_refused(cls: type[object]) -> None:
     with pytest.raises(TypeError, match=f"^{cls.__name__} is not made of its fields alone, in slots of its own$"):
-        maker(cls)
+        fast_constructor(cls)

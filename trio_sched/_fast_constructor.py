@@ -13,13 +13,13 @@ from typing import ParamSpec, TypeVar, cast
 
 import attrs
 
-__all__ = ["maker"]
+__all__ = ["fast_constructor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def maker(cls: Callable[P, T]) -> Callable[P, T]:
+def fast_constructor(cls: Callable[P, T]) -> Callable[P, T]:
     """A function that makes a `cls` of the same arguments. For frozen attrs classes with slots, `weakref_slot=False`,
     and without bases, validators, converters and hooks; others are refused with a TypeError.
     """
@@ -54,5 +54,5 @@ def maker(cls: Callable[P, T]) -> Callable[P, T]:
         f"def make({', '.join(arguments)}):\n"
         f"    value = draft()\n{''.join(lines)}    value.__class__ = made\n    return value\n"
     )
-    exec(compile(source, f"<maker of {made.__name__}>", "exec"), names)  # noqa: S102 - made of field names only
+    exec(compile(source, f"<constructor of {made.__name__}>", "exec"), names)  # noqa: S102 - made of field names only
     return cast("Callable[P, T]", names["make"])
