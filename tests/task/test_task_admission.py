@@ -18,6 +18,7 @@ from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import (
+    TaskAdmissionBlockSummary,
     TaskAdmissionDenied,
     TaskAdmissionDenyReason,
     TaskAdmissionLease,
@@ -756,6 +757,13 @@ def test_what_blocks_is_explained_by_reason() -> None:
         "policy_denial": ("local/a", "local/b", "local/c"),
         "no_capacity": ("local/d",),
     }
+
+
+def test_the_most_frequent_reason_comes_first() -> None:
+    reasons: tuple[TaskAdmissionDenyReason, ...] = ("policy_denial", "no_capacity", "group_cap", "no_capacity")
+    denials = [TaskAdmissionDenied(make_task("t", f"g{number}"), reason) for number, reason in enumerate(reasons)]
+    summary = TaskAdmissionBlockSummary.of(4, denials)
+    assert list(summary.dominant_denial_reasons.items()) == [("no_capacity", 2), ("policy_denial", 1), ("group_cap", 1)]
 
 
 def test_at_most_eight_groups_are_named() -> None:

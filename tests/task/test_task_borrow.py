@@ -140,6 +140,20 @@ def test_who_competes_with_nobody_now_is_measured_against_an_equal_peer() -> Non
         assert (lease.item.task_id, lease.borrowed) == ("more", {"x": 1})
 
 
+def test_a_task_that_lacks_units_is_judged_as_if_it_competed() -> None:
+    queue, controller = borrowing(100, limits={"x": 10})
+    nobody = FairTaskQueue().view()
+    for item in make_tasks("c", 7, {"x": 1}):
+        assert isinstance(controller.try_acquire(item, nobody), TaskAdmissionLease)
+    queue.enqueue([make_task("peer", group_spec("b", 3.0), {"x": 1})])
+    assert queue.select_next(controller.is_eligible) is not None
+    queue.enqueue([make_task("wide", "a", {"x": 4})])
+    wide = queue.view().first_candidate_tasks_by_group[A]
+    for view in (queue.view(), queue.view().snapshot()):
+        decision = controller.policy.evaluate(wide, view, controller.view())
+        assert (decision.reason, decision.diagnostics["strict_share"]) == ("group_cap", 3)
+
+
 @pytest.mark.parametrize(("rounding", "expected"), [("ceil", 4), ("floor", 3)])
 def test_the_share_changes_as_competitors_come_and_go(rounding: StrictShareRounding, expected: int) -> None:
     """With all of a third of x in its hands, a group may have more once a competitor is gone."""

@@ -17,6 +17,7 @@ import trio_sched
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupSpec
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
+from trio_sched._task.heads import StandingSource
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.policies import (
     PolicyStateDelta,
@@ -203,7 +204,8 @@ def test_an_error_while_units_are_looked_for_leaves_no_wrong_answer_behind() -> 
     assert choose(queue, controller) == "big"
 
 
-def test_a_newcomer_between_selection_and_grant_is_a_competitor_even_if_somebody_looked_before() -> None:
+@pytest.mark.parametrize("looked", [False, True])
+def test_a_newcomer_between_selection_and_grant_is_a_competitor_whether_or_not_somebody_looked(*, looked: bool) -> None:
     controller = TaskAdmissionController()
     queue = FairTaskQueue()
     queue.enqueue(make_tasks(group_spec("g", admitted_limit=1), 2))
@@ -211,7 +213,8 @@ def test_a_newcomer_between_selection_and_grant_is_a_competitor_even_if_somebody
     selection = queue.select_next(controller.is_eligible)
     assert selection is not None
     queue.enqueue([make_task("h", "h")])
-    assert not controller.is_eligible(selection.item, queue.view())
+    if looked:
+        assert not controller.is_eligible(selection.item, queue.view())
     denied = controller.try_acquire(selection.item, queue.view())
     assert isinstance(denied, TaskAdmissionDenied)
     assert denied.reason == "group_cap"
@@ -265,6 +268,112 @@ def test_a_group_that_comes_to_be_entitled_holds_back_those_before_it() -> None:
     assert isinstance(lease, TaskAdmissionLease)
     controller.release(lease)
     assert choose(queue, controller) == "peer"
+
+
+def test_a_peer_that_is_no_longer_entitled_holds_nobody_back() -> None:
+    """The grant that made it so was of a task that nobody had queued."""
+    controller = TaskAdmissionController()
+    queue = FairTaskQueue()
+    limited, peer = group_spec("g", admitted_limit=1), group_spec("peer", admitted_limit=1)
+    queue.enqueue(make_tasks(limited, 2))
+    assert start_next(queue, controller) is not None
+    queue.enqueue(make_tasks(peer, 1))
+    assert not controller.is_eligible(queue.view().first_candidate_tasks_by_group[limited.key], queue.view())
+    assert choose(queue, controller) == "peer0"
+    assert isinstance(controller.try_acquire(make_task("elsewhere", peer), queue.view()), TaskAdmissionLease)
+    assert controller.is_eligible(queue.view().first_candidate_tasks_by_group[limited.key], queue.view())
+    assert choose(queue, controller) == "peer0"
+    queue.discard("peer0")
+    assert choose(queue, controller) == "g1"
+
+
+def test_a_peer_that_is_gone_holds_nobody_back() -> None:
+    controller = TaskAdmissionController()
+    queue = FairTaskQueue()
+    specs = [group_spec(name, admitted_limit=1) for name in "gk"]
+    queue.enqueue(item for spec in specs for item in make_tasks(spec, 2))
+    assert len([start_next(queue, controller), start_next(queue, controller)]) == 2
+    queue.enqueue(make_tasks(group_spec("slow", 0.01), 2))
+    assert start_next(queue, controller) is not None
+    assert choose(queue, controller) == "slow1"
+    queue.discard("slow1")
+    assert choose(queue, controller) == "g1"
+
+
+def test_shares_follow_the_weights_of_the_heads_of_now() -> None:
+    borrowing = BoundedBorrowTaskAdmissionPolicyConfig()
+    controller = TaskAdmissionController(TaskAdmissionConfig(64, {"x": 8}, borrowing))
+    queue = FairTaskQueue()
+    for item in make_tasks("g", 3, {"x": 1}, prefix="running"):
+        assert isinstance(controller.try_acquire(item, queue.view()), TaskAdmissionLease)
+    queue.enqueue([make_task("g", "g", {"x": 1})])
+    queue.enqueue(
+        make_task(f"h{number}", group_spec("h", weight), {"x": 1}) for number, weight in enumerate((1.0, 7.0))
+    )
+    # Of 8 units the group has a right to 4 beside an equal, and to 1 beside one of seven times its weight.
+    assert choose(queue, controller) == "g"
+    queue.discard("h0")
+    assert choose(queue, controller) == "h1"
+
+
+def test_heads_of_one_group_may_differ_for_who_asks() -> None:
+    class Choosy:
+        """Leaves tasks alone that have the payload "later"."""
+
+        @property
+        def standings(self) -> StandingSource | None:
+            return controller.standings
+
+        def aspect(self, head: SchedulableTask) -> Hashable:
+            return head.payload
+
+        def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
+            return item.payload != "later" and controller.is_eligible(item, queue_view)
+
+    controller = TaskAdmissionController()
+    queue = FairTaskQueue()
+    choosy = Choosy()
+    spec = group_spec("g")
+    queue.enqueue(
+        SchedulableTask(f"g{number}", payload, spec, REQUEST) for number, payload in enumerate(("", "later", ""))
+    )
+    queue.enqueue(make_tasks("h", 1))
+    for expected in ("g0", "h0", "g2"):
+        selection = queue.select_next(choosy.is_eligible)
+        assert selection is not None
+        assert selection.item.task_id == expected
+        queue.discard(expected)
+        if expected == "h0":
+            queue.discard("g1")
+
+
+def test_a_group_that_comes_to_be_entitled_is_found_where_nobody_looks() -> None:
+    """As long as the peer competes, nobody looks at groups that are at their limit."""
+    controller = TaskAdmissionController()
+    queue = FairTaskQueue()
+    queue.enqueue(make_tasks(group_spec("g", admitted_limit=1), 2))
+    lease = start_next(queue, controller)
+    assert lease is not None
+    queue.enqueue(make_tasks(group_spec("peer", 0.1), 2))
+    assert start_next(queue, controller) is not None
+    assert choose(queue, controller) == "peer1"
+    controller.release(lease)
+    assert choose(queue, controller) == "g1"
+
+
+def test_peers_may_all_ask_for_something_else_besides() -> None:
+    controller = TaskAdmissionController(TaskAdmissionConfig(9, dict.fromkeys("xyz", 1)))
+    queue = FairTaskQueue()
+    limited = group_spec("g", admitted_limit=1)
+    queue.enqueue(make_tasks(limited, 2))
+    assert start_next(queue, controller) is not None
+    queue.enqueue(make_task(name, name, {"submission": 1, name: 1}) for name in "xyz")
+    head = queue.view().first_candidate_tasks_by_group[limited.key]
+    for name in "xyz":
+        assert not controller.is_eligible(head, queue.view())
+        assert choose(queue, controller) == name
+        queue.discard(name)
+    assert controller.is_eligible(head, queue.view())
 
 
 def test_a_group_leaves_its_class_by_a_policy_of_others_too() -> None:

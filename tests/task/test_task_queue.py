@@ -282,6 +282,14 @@ def test_a_full_resource_is_not_asked_about_until_units_come_free() -> None:
         assert len(counting.asked) == 1
 
 
+def test_a_task_that_asks_for_what_has_no_limit_waits_and_holds_up_nobody() -> None:
+    controller = TaskAdmissionController()
+    queue = FairTaskQueue()
+    queue.enqueue([make_task("never", "never", {"nothing": 1}), make_task("t", "g")])
+    assert names(start_all(queue, controller)) == ["t"]
+    assert controller.explain_blocked(queue.view()).dominant_denial_reasons == {"no_capacity": 1}
+
+
 def test_requests_that_lack_the_same_are_looked_at_again_together() -> None:
     controller = TaskAdmissionController(TaskAdmissionConfig(resource_limits={"x": 3}))
     queue = FairTaskQueue()

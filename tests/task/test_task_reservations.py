@@ -134,6 +134,20 @@ def test_of_equal_requests_the_first_in_order_is_counted() -> None:
     assert [each.item.task_id for each in stage.controller.view().reservations] == ["first"]
 
 
+@pytest.mark.parametrize("limited", ["w0", "w1"])
+def test_of_equal_requests_the_first_in_order_is_counted_however_its_group_stands(limited: str) -> None:
+    stage = Stage(1)
+    specs = [group_spec(name, admitted_limit=1 if name == limited else None) for name in ("w0", "w1")]
+    assert isinstance(
+        stage.controller.try_acquire(make_task("running", group_spec(limited, admitted_limit=1)), stage.queue.view()),
+        TaskAdmissionLease,
+    )
+    fill(stage)
+    stage.queue.enqueue(make_task(spec.key.identity[-1], spec, X4) for spec in specs)
+    assert stage.finish_one() == ["s5"]
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["w0"]
+
+
 def test_units_of_several_resources_gather_too() -> None:
     """x and y come free in turn and are taken at once, so both are never free together."""
     stage = Stage(3, {"x": 1, "y": 1})
@@ -242,6 +256,34 @@ def test_a_head_that_came_between_selection_and_grant_is_passed_over_too() -> No
     stage.enqueue("wide", "wide", X4)
     assert isinstance(stage.controller.try_acquire(selection.item, stage.queue.view()), TaskAdmissionLease)
     assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide"]
+
+
+def test_a_grant_to_a_group_that_is_not_queued_passes_over_every_head() -> None:
+    stage = Stage(1)
+    fill(stage)
+    stage.enqueue("wide", "wide", X4)
+    stage.controller.release(stage.running.pop(0))
+    lease = stage.controller.try_acquire(make_task("elsewhere", "nobody", X1), stage.queue.view())
+    assert isinstance(lease, TaskAdmissionLease)
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide"]
+
+
+def test_each_task_of_a_group_is_given_a_reservation_of_its_own() -> None:
+    stage = Stage(1)
+    fill(stage)
+    stage.queue.enqueue(make_tasks("wide", 2, X4))
+    assert stage.finish_one() == ["s5"]
+    while len(stage.running) > 1:
+        stage.controller.release(stage.running.pop())
+    stage.controller.release(stage.running.pop())
+    assert stage.start() == ["wide0"]
+    assert not stage.controller.view().reservations
+    stage.controller.release(stage.running.pop())
+    view = stage.queue.view()
+    for number in range(2):
+        item = make_task(f"elsewhere{number}", "nobody", X1)
+        assert isinstance(stage.controller.try_acquire(item, view), TaskAdmissionLease)
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide1"]
 
 
 def test_a_new_head_is_counted_anew() -> None:
