@@ -619,9 +619,10 @@ def test_a_policy_may_let_another_group_pay() -> None:
     policy = Charging()
     controller = TaskAdmissionController(policy=policy)
     queue = FairTaskQueue()
-    queue.enqueue([*make_tasks("a", 1), *make_tasks("b", 1), *make_tasks("c", 1)])
-    policy.acquired = PolicyStateDelta({(group_key("b"), "submission"): 1})
-    policy.released = PolicyStateDelta({(group_key("b"), "submission"): -1})
+    queue.enqueue(item for name in "abcd" for item in make_tasks(name, 1))
+    b, d = ((group_key(name), "submission") for name in "bd")
+    policy.acquired = PolicyStateDelta({b: 1, d: 1})
+    policy.released = PolicyStateDelta({d: -1})
     leases = [start_next(queue, controller)]
     policy.acquired = PolicyStateDelta()
     leases.append(start_next(queue, controller))
@@ -631,7 +632,7 @@ def test_a_policy_may_let_another_group_pay() -> None:
     controller.release(leases[0])
     lease = start_next(queue, controller)
     assert lease is not None
-    assert lease.item.task_id == "b0"
+    assert lease.item.task_id == "d0"
 
 
 @pytest.mark.parametrize("error", [LookupError("policy"), KeyboardInterrupt()])
