@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin, get
 
 import attrs
 
+from trio_sched._events.both_streams import AdmissionEvent
 from trio_sched._events.json_text import text_writer
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
@@ -31,7 +32,7 @@ scheduler_event_line = text_writer(SchedulerAdmissionEvent, end="\n")
 request_event_line = text_writer(RequestAdmissionEvent, end="\n")
 
 
-def event_line(event: SchedulerAdmissionEvent | RequestAdmissionEvent) -> str:
+def event_line(event: AdmissionEvent) -> str:
     """The event as one line of JSON, with its newline. Raises ValueError for a number that JSON does not know."""
     return scheduler_event_line(event) if isinstance(event, SchedulerAdmissionEvent) else request_event_line(event)
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from trio_sched._errors import InvalidValueError
+from trio_sched._events.both_streams import AdmissionEvent
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._extras import require
@@ -300,7 +301,7 @@ class _Gauge:
         ]
 
 
-def _run_id(event: SchedulerAdmissionEvent | RequestAdmissionEvent) -> str | None:
+def _run_id(event: AdmissionEvent) -> str | None:
     return event.captured_correlation.run_id if event.captured_correlation is not None else None
 
 

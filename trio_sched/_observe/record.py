@@ -6,21 +6,20 @@ was killed; elsewhere the file was damaged. Events are read one at a time, so a 
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from trio_sched._errors import TrioSchedError
+from trio_sched._events.both_streams import AdmissionEvent, merged_by_time
 from trio_sched._events.jsonl import EVENT_FILES
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._events.serde import read_event
 from trio_sched._observe.view import MAX_EXECUTIONS, CorrelatedRuntimeView, RuntimeViewBuilder
 
-__all__ = ["AdmissionEvent", "NoEventsError", "RunEventFiles", "build_view", "view_of_run"]
+__all__ = ["NoEventsError", "RunEventFiles", "build_view", "view_of_run"]
 
-AdmissionEvent: TypeAlias = SchedulerAdmissionEvent | RequestAdmissionEvent
 E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)
 
 
@@ -59,11 +58,8 @@ class RunEventFiles:
         return self._read(self._request, RequestAdmissionEvent) if self._request.is_file() else None
 
     def events(self) -> Iterator[AdmissionEvent]:
-        """Both streams merged by time. Of two events of one instant the scheduler's comes first."""
-        streams: list[Iterator[AdmissionEvent]] = [
-            stream for stream in (self.scheduler_events(), self.request_events()) if stream is not None
-        ]
-        return heapq.merge(*streams, key=lambda event: event.captured_at_monotonic)
+        """The events of both streams, by time."""
+        return merged_by_time(self.scheduler_events() or (), self.request_events() or ())
 
     def _read(self, path: Path, kind: type[E]) -> Iterator[E]:
         damaged: int | None = None

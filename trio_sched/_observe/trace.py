@@ -24,10 +24,10 @@ from typing import Final, TextIO
 
 import attrs
 
+from trio_sched._events.both_streams import AdmissionEvent
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
-from trio_sched._observe.record import AdmissionEvent
 from trio_sched._resources.pressure import RequestPressureSnapshot
 from trio_sched._version import __version__
 

@@ -14,12 +14,12 @@ timeline; sums by column and layer cover all of a run.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import attrs
 
+from trio_sched._events.both_streams import merged_by_time
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._observe.executions import ColumnWaits, ExecutionBook, WaitClocks
@@ -150,7 +150,7 @@ class RuntimeViewBuilder:
         self, scheduler_events: Iterable[SchedulerAdmissionEvent], request_events: Iterable[RequestAdmissionEvent]
     ) -> None:
         """Take all of both, merged by time. Of two events of one instant the scheduler's comes first."""
-        for event in _merged(scheduler_events, request_events):
+        for event in merged_by_time(scheduler_events, request_events):
             if isinstance(event, SchedulerAdmissionEvent):
                 self.emit_scheduler_event(event)
             else:
@@ -265,10 +265,3 @@ class _Standing:
     limit: Limit | None
     cooling: list[RequestResourceKey]
     full_columns: list[str]
-
-
-def _merged(
-    scheduler_events: Iterable[SchedulerAdmissionEvent], request_events: Iterable[RequestAdmissionEvent]
-) -> Iterator[SchedulerAdmissionEvent | RequestAdmissionEvent]:
-    streams: tuple[Iterable[SchedulerAdmissionEvent | RequestAdmissionEvent], ...] = (scheduler_events, request_events)
-    return heapq.merge(*streams, key=lambda event: event.captured_at_monotonic)
