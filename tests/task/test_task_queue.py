@@ -122,6 +122,15 @@ def test_a_discarded_selection_is_stale(queued_again: bool) -> None:
     assert take(queue, 1) == ["a1"]
 
 
+def test_what_is_queued_already_is_no_change() -> None:
+    queue = FairTaskQueue()
+    items = make_tasks("a", 2)
+    queue.enqueue(items)
+    before = queue.select_next(anything)
+    queue.enqueue(items)
+    assert queue.select_next(anything) == before
+
+
 def test_versions_rise_with_every_change() -> None:
     queue = FairTaskQueue()
     versions: list[int] = []
@@ -385,7 +394,7 @@ def test_views_are_values() -> None:
 
 def test_what_is_no_task_is_refused_before_anything_is_queued() -> None:
     queue = FairTaskQueue()
-    with pytest.raises(InvalidTypeError, match="an item to enqueue must be a SchedulableTask, got 'b'"):
+    with pytest.raises(InvalidTypeError, match=r"^an item to enqueue must be a SchedulableTask, got 'b'$"):
         queue.enqueue([make_task("a", "a"), "b"])  # type: ignore[list-item]  # on purpose
     assert len(queue) == 0
     assert queue.view().queued_total == 0

@@ -286,6 +286,17 @@ def test_each_task_of_a_group_is_given_a_reservation_of_its_own() -> None:
     assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide1"]
 
 
+def test_the_next_of_a_group_is_counted_from_the_first_grant_on() -> None:
+    """Its predecessor, which asked for the same, was discarded with a reservation."""
+    stage = Stage(1)
+    fill(stage)
+    stage.queue.enqueue(make_tasks("wide", 2, X4))
+    assert stage.finish_one() == ["s5"]
+    stage.queue.discard("wide0")
+    assert stage.finish_one() == ["s6"]
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide1"]
+
+
 def test_a_new_head_is_counted_anew() -> None:
     stage = Stage(3)
     fill(stage)
