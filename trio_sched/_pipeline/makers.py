@@ -7,7 +7,7 @@ which rows it could not make. It raises if it made nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 import attrs
@@ -55,7 +55,7 @@ class Surroundings:
 class Maker(Protocol):
     """Makes what a node of the graph makes."""
 
-    def run(self, task: Task) -> Coroutine[object, object, Sequence[RowDrop]]:
+    def run(self, task: Task) -> Awaitable[Sequence[RowDrop]]:
         """Make and keep the task's cells; the rows it could not make."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 from trio_sched._blocking import Blocking
 from trio_sched._pipeline.binding import BoundPipeline
@@ -35,6 +35,6 @@ class PipelineRunner:
             for name, bound in pipeline.nodes.items()
         }
 
-    def run(self, task: Task) -> Coroutine[object, object, Sequence[RowDrop]]:
+    def run(self, task: Task) -> Awaitable[Sequence[RowDrop]]:
         """Make and keep the task's cells."""
         return self._makers[task.column].run(task)

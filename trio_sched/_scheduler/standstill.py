@@ -13,7 +13,7 @@ that come and go are progress as well; they are looked at once in that time, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import trio
@@ -65,7 +65,7 @@ class Standstill:
         self._tells = events.wants("admission_blocked") or events.wants("group_capped")
         self._look_again_at = 0.0
         self._dominant: str | None = None
-        self._capped: dict[str, TaskAdmissionDenyReason] = {}
+        self._capped: Mapping[str, str] = {}
         self._requests_moved = 0
         self.think_again_at: float | None = None
         self.last_progress = 0.0
@@ -92,7 +92,7 @@ class Standstill:
         if not queued:
             if self._had_backlog:
                 self._had_backlog, self._dominant = False, None
-                self._capped.clear()
+                self._capped = {}
                 self._events.queue_state("queue_drained")
             if not self._was_empty:
                 self._was_empty = True

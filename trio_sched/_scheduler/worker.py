@@ -12,7 +12,7 @@ runs. A worker that is cancelled from outside does not report: its row group, or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -31,7 +31,7 @@ __all__ = ["TaskRunner", "Workers"]
 class TaskRunner(Protocol):
     """Makes the cells of one task."""
 
-    async def run(self, task: Task) -> Sequence[RowDrop]:
+    def run(self, task: Task) -> Awaitable[Sequence[RowDrop]]:
         """Make and keep the task's cells; return the rows it could not make, or removed. Raise if it made nothing."""
         ...
 
