@@ -297,6 +297,17 @@ def test_the_next_of_a_group_is_counted_from_the_first_grant_on() -> None:
     assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide1"]
 
 
+def test_nothing_is_kept_for_the_successor_of_a_head_that_is_gone() -> None:
+    stage = Stage(1)
+    fill(stage)
+    stage.enqueue("wide", "wide", X4)
+    stage.finish_one()
+    assert stage.finish_one() == []
+    stage.enqueue("next", "wide", {"x": 3})
+    stage.queue.discard("wide")
+    assert stage.start() == ["s6"]
+
+
 def test_a_new_head_is_counted_anew() -> None:
     stage = Stage(3)
     fill(stage)
