@@ -12,7 +12,14 @@ import click
 from trio_sched._cli.config_file import build_config, read_settings
 from trio_sched._pipeline.config import RunConfig
 
-__all__ = ["Settings", "display_options", "pipeline_options", "run_folder_argument", "settings_options"]
+__all__ = [
+    "Settings",
+    "display_options",
+    "pipeline_options",
+    "records_option",
+    "run_folder_argument",
+    "settings_options",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,7 +47,8 @@ class Settings:
 
 def pipeline_options(command: Callable[P, R]) -> Callable[P, R]:
     """PIPELINE, --rows and --models."""
-    for option in (
+    return _with(
+        command,
         click.option(
             "--models",
             metavar="NAME",
@@ -52,14 +60,13 @@ def pipeline_options(command: Callable[P, R]) -> Callable[P, R]:
             help="Input rows: a .jsonl or .csv file.",
         ),
         click.argument("pipeline", metavar="MODULE:PIPELINE"),
-    ):
-        command = option(command)
-    return command
+    )
 
 
 def settings_options(command: Callable[P, R]) -> Callable[P, R]:
     """--config, --seed and --format."""
-    for option in (
+    return _with(
+        command,
         click.option(
             "--format",
             "part_format",
@@ -72,14 +79,13 @@ def settings_options(command: Callable[P, R]) -> Callable[P, R]:
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             help="Settings in a TOML file, by the names that ts.RunConfig gives them.",
         ),
-    ):
-        command = option(command)
-    return command
+    )
 
 
 def display_options(command: Callable[P, R]) -> Callable[P, R]:
     """--no-live and --max-drop-rate."""
-    for option in (
+    return _with(
+        command,
         click.option(
             "--max-drop-rate",
             type=click.FloatRange(0, 1),
@@ -92,11 +98,18 @@ def display_options(command: Callable[P, R]) -> Callable[P, R]:
             default=True,
             help="Show progress in a panel where standard error is a terminal; else, and with --no-live, in log lines.",
         ),
-    ):
-        command = option(command)
-    return command
+    )
 
 
 run_folder_argument = click.argument(
     "run_folder", metavar="RUN_DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
+
+records_option = click.option("--records", type=click.IntRange(min=0), help="How many rows to make from scratch.")
+
+
+def _with(command: Callable[P, R], *options: Callable[[Callable[P, R]], Callable[P, R]]) -> Callable[P, R]:
+    """The command with these options, which the help lists from the last to the first."""
+    for option in options:
+        command = option(command)
+    return command

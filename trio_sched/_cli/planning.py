@@ -10,7 +10,7 @@ from typing import Final, cast
 import click
 
 from trio_sched._capacity import plain
-from trio_sched._cli.options import Settings, pipeline_options, settings_options
+from trio_sched._cli.options import Settings, pipeline_options, records_option, settings_options
 from trio_sched._cli.pipelines import find_pipeline
 from trio_sched._events.json_value import JsonValue
 from trio_sched._observe.plan_lines import plan_lines
@@ -24,7 +24,7 @@ _WIDTH_OF_A_FILE: Final = 160
 
 @click.command("plan", short_help="Print what would bound a run.")
 @pipeline_options
-@click.option("--records", type=click.IntRange(min=0), help="How many rows to make from scratch.")
+@records_option
 @settings_options
 @click.option("--json", "as_json", is_flag=True, help="For programs, as in capacity_plan.json.")
 def plan_command(

@@ -9,7 +9,14 @@ from typing import cast
 import click
 import trio
 
-from trio_sched._cli.options import Settings, display_options, pipeline_options, run_folder_argument, settings_options
+from trio_sched._cli.options import (
+    Settings,
+    display_options,
+    pipeline_options,
+    records_option,
+    run_folder_argument,
+    settings_options,
+)
 from trio_sched._cli.outcome import INCOMPLETE, place_of, show_error
 from trio_sched._cli.pipelines import NamedPipeline, find_pipeline
 from trio_sched._errors import TrioSchedError
@@ -26,7 +33,7 @@ __all__ = ["resume_command", "run_command"]
 
 @click.command("run", short_help="Make a dataset.")
 @pipeline_options
-@click.option("--records", type=click.IntRange(min=0), help="How many rows to make from scratch.")
+@records_option
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
