@@ -120,7 +120,8 @@ def handed_out(tree: ast.Module) -> dict[str, tuple[str, ...]]:
     call = next(
         node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy_names"
     )
-    return cast("dict[str, tuple[str, ...]]", ast.literal_eval(call.args[1]))
+    table = cast("dict[str, str]", ast.literal_eval(call.args[1]))
+    return {home: tuple(names.split()) for home, names in table.items()}
 
 
 @pytest.mark.parametrize("face", FACE_MODULES, ids=FACE_NAMES)

@@ -2,22 +2,21 @@
 
 So `import trio_sched` costs next to nothing, and whoever uses a part pays for that part. A face says its names three
 times: as imports for type checkers, as a table for `lazy_names`, and as `__all__`; tests/test_exports.py compares them.
+To read the table off the imports would need the source at run time, which a frozen program does not have.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import import_module
 
 __all__ = ["lazy_names"]
 
 
-def lazy_names(
-    face: str, names_by_home: Mapping[str, Sequence[str]]
-) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of the module `face`, which gives out `names_by_home` (names by module)."""
-    homes = {name: home for home, names in names_by_home.items() for name in names}
+def lazy_names(face: str, names_by_home: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of the module `face`. names_by_home: the names of each module, parted by blanks."""
+    homes = {name: home for home, names in names_by_home.items() for name in names.split()}
 
     def get(name: str) -> object:
         if name not in homes:

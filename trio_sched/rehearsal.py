@@ -18,12 +18,12 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "trio_sched._rehearsal.control": ("RehearsalRefusedError",),
-            "trio_sched._rehearsal.counters": ("CountersView", "TallyView"),
-            "trio_sched._rehearsal.errors": ("NotLoopbackError", "RehearsalStartError"),
-            "trio_sched._rehearsal.process": ("RehearsalProcess", "rehearsal_process"),
-            "trio_sched._rehearsal.script": ("Latency", "Phase", "RehearsalScript"),
-            "trio_sched._rehearsal.server": ("RehearsalServer", "open_rehearsal"),
+            "trio_sched._rehearsal.control": "RehearsalRefusedError",
+            "trio_sched._rehearsal.counters": "CountersView TallyView",
+            "trio_sched._rehearsal.errors": "NotLoopbackError RehearsalStartError",
+            "trio_sched._rehearsal.process": "RehearsalProcess rehearsal_process",
+            "trio_sched._rehearsal.script": "Latency Phase RehearsalScript",
+            "trio_sched._rehearsal.server": "RehearsalServer open_rehearsal",
         },
     )
 

@@ -27,12 +27,12 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "trio_sched._blocking": ("inline",),
-            "trio_sched._events.sinks": ("InMemoryAdmissionEventSink",),
-            "trio_sched._rehearsal.counters": ("CountersView", "TallyView"),
-            "trio_sched._rehearsal.script": ("Latency", "Phase", "RehearsalScript"),
-            "trio_sched._testing.provider": ("ScriptedProvider", "ScriptedProviderError"),
-            "trio_sched._testing.simulation": ("simulate",),
+            "trio_sched._blocking": "inline",
+            "trio_sched._events.sinks": "InMemoryAdmissionEventSink",
+            "trio_sched._rehearsal.counters": "CountersView TallyView",
+            "trio_sched._rehearsal.script": "Latency Phase RehearsalScript",
+            "trio_sched._testing.provider": "ScriptedProvider ScriptedProviderError",
+            "trio_sched._testing.simulation": "simulate",
         },
     )
 
