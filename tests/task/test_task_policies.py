@@ -72,6 +72,7 @@ ROOM = {"submission": 5, "x": 5}
         pytest.param(make_task("u", "b"), ROOM, {A: 2}, True, id="the peer competes for submission only"),
         pytest.param(make_task("u", "b", {"submission": 1, "y": 1}), {**ROOM, "y": 1}, {A: 2}, True, id="for another"),
         pytest.param(make_task("u", CAPPED.group, MODEL), ROOM, {A: 2}, True, id="it is of the same group"),
+        pytest.param(make_task("u", "b", {"x": 1, "z": 1}), ROOM, {A: 2}, True, id="for what has no limit"),
         pytest.param(make_task("u", "b", {"x": 6}), ROOM, {A: 2}, True, id="the peer asks for more than is free"),
     ],
 )

@@ -231,7 +231,8 @@ def test_the_end_of_a_reservation_is_news_to_heads_that_lacked_units_only_becaus
     assert stage.start() == ["narrow"]
 
 
-def test_heads_whose_units_come_free_at_once_need_no_reservation() -> None:
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_heads_whose_units_come_free_at_once_need_no_reservation(*, is_shown: bool) -> None:
     """One that lacks x is passed over by tasks that take all of `submission`, beside one that gathers."""
     queue = FairTaskQueue()
     controller = TaskAdmissionController(TaskAdmissionConfig(2, {"x": 1}, multi_unit_skip_bound=1))
@@ -241,7 +242,9 @@ def test_heads_whose_units_come_free_at_once_need_no_reservation() -> None:
     assert once is not None
     controller.release(once)
     queue.enqueue([*make_tasks("small", 2), make_task("wide", "wide", {"submission": 2})])
-    assert names(start_all(queue, controller)) == ["small0", "small1"]
+    queue.select_next(controller.is_eligible if is_shown else TaskAdmissionController().is_eligible)
+    for item in make_tasks("small", 2):
+        assert isinstance(controller.try_acquire(item, queue.view()), TaskAdmissionLease)
     assert not controller.view().reservations
 
 
@@ -306,6 +309,70 @@ def test_nothing_is_kept_for_the_successor_of_a_head_that_is_gone() -> None:
     stage.enqueue("next", "wide", {"x": 3})
     stage.queue.discard("wide")
     assert stage.start() == ["s6"]
+
+
+def test_a_reservation_of_a_head_that_was_replaced_is_not_shown() -> None:
+    stage = Stage(2)
+    fill(stage)
+    stage.enqueue("wide", "wide", X4)
+    assert stage.finish_one() + stage.finish_one() == ["s5", "s6"]
+    assert len(stage.controller.view().reservations) == 1
+    stage.enqueue("next", "wide", {"x": 3})
+    stage.queue.discard("wide")
+    assert stage.finish_one() == ["s7"]
+    assert not stage.controller.view().reservations
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_group_does_not_pass_itself_over(*, is_live: bool) -> None:
+    stage = Stage(1)
+    fill(stage)
+    stage.enqueue("wide", "wide", X4)
+    stage.controller.release(stage.running.pop(0))
+    view = stage.queue.view() if is_live else stage.queue.view().snapshot()
+    own = stage.controller.try_acquire(make_task("elsewhere", "wide", X1), view)
+    assert isinstance(own, TaskAdmissionLease)
+    assert not stage.controller.view().reservations
+
+
+@pytest.mark.parametrize("wanted", [{"x": 4, "y": 1}, {"y": 1, "x": 4}])
+def test_one_resource_of_which_units_lack_is_enough_to_be_passed_over(wanted: Mapping[str, int]) -> None:
+    stage = Stage(1, {"x": 4, "y": 1})
+    fill(stage)
+    stage.enqueue("wide", "wide", wanted)
+    assert stage.finish_one() == ["s5"]
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide"]
+
+
+def test_a_grant_that_leaves_enough_of_what_it_takes_passes_nobody_over() -> None:
+    stage = Stage(1, {"x": 4, "y": 1})
+    view = stage.queue.view()
+    for task_id, amounts in (("holder", {"y": 1}), ("first", X1)):
+        assert isinstance(stage.controller.try_acquire(make_task(task_id, "h", amounts), view), TaskAdmissionLease)
+    stage.enqueue("wide", "wide", {"x": 2, "y": 1})
+    for made in ([], ["wide"]):
+        stage.small()
+        assert len(stage.start()) == 1
+        assert [each.item.task_id for each in stage.controller.view().reservations] == made
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_of_equal_requests_the_first_in_fair_order_is_counted_whoever_was_queued_first(*, is_shown: bool) -> None:
+    stage = Stage(1)
+    stage.queue.enqueue(make_tasks(group_spec("w0", 0.01), 1, X1))
+    stage.enqueue("stays", "stays", {"submission": 200})
+    stage.start()
+    stage.controller.release(stage.running.pop())
+    fill(stage)
+    stage.enqueue("w0", "w0", X4)
+    stage.enqueue("w1", "w1", X4)
+    if not is_shown:
+        # From now on the classes of the queue's heads are another controller's.
+        stage.queue.select_next(TaskAdmissionController().is_eligible)
+    stage.controller.release(stage.running.pop())
+    lease = stage.controller.try_acquire(make_task("elsewhere", "nobody", X1), stage.queue.view())
+    assert isinstance(lease, TaskAdmissionLease)
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["w1"]
 
 
 def test_a_new_head_is_counted_anew() -> None:
