@@ -40,7 +40,7 @@ class RequestAdmission:
         weight: float = 1.0,
         queue_wait_timeout_seconds: float | None = None,
     ) -> AdmittedAttempt:
-        """A block for one outbound attempt to `model`; entering it waits for a lease.
+        """A block for one outbound attempt to `model`; entering it waits for a lease. Ask for one for each attempt.
 
         domain: the model's own by default. weight: share among those who wait. queue_wait_timeout_seconds: longest
         wait, then `RequestAdmissionError`. Raises `UnknownNameError` for a model that admission was not opened with.
