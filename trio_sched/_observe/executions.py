@@ -16,6 +16,7 @@ work, `completion`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import attrs
 
@@ -24,7 +25,7 @@ from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._observe.execution_state import Execution, LayerTimes, ReadyTask
 from trio_sched._observe.limiting import layer_of_deferral
 from trio_sched._observe.marks import ExecutionView
-from trio_sched._observe.waits import WaitBreakdown, nanoseconds
+from trio_sched._observe.waits import LAYERS, Layer, WaitBreakdown, nanoseconds
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.identity import RequestResourceKey
 
@@ -48,6 +49,10 @@ class ColumnWaits:
     waits: WaitBreakdown
 
 
+_Sum: TypeAlias = "tuple[dict[str, int], dict[Layer, int]]"
+"""Of one column: executions by result, and their nanoseconds by layer."""
+
+
 class ExecutionBook:
     """Follows every execution of a run. Keeps at most `max_kept` finished ones; the others are only summed up."""
 
@@ -61,7 +66,7 @@ class ExecutionBook:
         self._closing: list[str] = []
         self._closing_at = 0
         self._kept: list[ExecutionView] = []
-        self._sums: dict[str, tuple[dict[str, int], WaitBreakdown]] = {}
+        self._sums: dict[str, _Sum] = {}
         self.not_kept = 0
         self.late_request_events = 0
 
@@ -128,11 +133,12 @@ class ExecutionBook:
     def columns(self) -> dict[str, ColumnWaits]:
         """All finished executions, summed up by column."""
         closing = {key: self._open[key] for key in self._closing if key in self._open}
-        sums = {column: (dict(counts), waits) for column, (counts, waits) in self._sums.items()}
+        sums = {column: (dict(counts), dict(times)) for column, (counts, times) in self._sums.items()}
         for execution in closing.values():
             _sum_up(sums, execution)
         return {
-            column: ColumnWaits(sum(counts.values()), counts, waits) for column, (counts, waits) in sorted(sums.items())
+            column: ColumnWaits(sum(counts.values()), counts, WaitBreakdown(**times))
+            for column, (counts, times) in sorted(sums.items())
         }
 
     # Parts
@@ -194,9 +200,9 @@ class ExecutionBook:
         self._closing.clear()
 
 
-def _sum_up(sums: dict[str, tuple[dict[str, int], WaitBreakdown]], execution: Execution) -> None:
-    column = execution.correlation.task_column or ""
-    counts, waits = sums.get(column, ({}, WaitBreakdown()))
+def _sum_up(sums: dict[str, _Sum], execution: Execution) -> None:
+    counts, times = sums.setdefault(execution.correlation.task_column or "", ({}, dict.fromkeys(LAYERS, 0)))
     result = execution.result or "unknown"
     counts[result] = counts.get(result, 0) + 1
-    sums[column] = (counts, waits + execution.times.breakdown())
+    for layer, time in execution.times.by_layer.items():
+        times[layer] += time

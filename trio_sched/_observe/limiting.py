@@ -18,18 +18,21 @@ Without the request stream nobody can tell when a model call is out. Then a runn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from functools import lru_cache
+from typing import Final, TypeAlias
 
 import attrs
 
-from trio_sched._observe.request_replay import ReplayedResource, RequestReplay
+from trio_sched._observe.request_replay import RequestReplay
 from trio_sched._observe.scheduler_replay import SchedulerReplay
 from trio_sched._observe.waits import Layer
 from trio_sched._resources.identity import RequestResourceKey
 from trio_sched._resources.task import SchedulerResourceKey, endpoint_stage_resource
 
-__all__ = ["Limit", "full_resource", "layer_of_deferral", "limit_now", "open_limit"]
+__all__ = ["Limit", "layer_of_deferral", "limit_now", "open_limit"]
+
+_Vote: TypeAlias = "tuple[Layer, str | None]"
+"""The fields of a `Limit`: counting is done with what needs no Python code to be compared."""
 
 _NEAREST_FIRST: Final[dict[Layer, int]] = {
     "cooldown": 0,
@@ -54,54 +57,47 @@ def layer_of_deferral(reason: str) -> Layer:
     return _LAYER_OF_DEFERRAL.get(reason, "provider")
 
 
-def full_resource(
-    scheduler: SchedulerReplay, leased: Mapping[SchedulerResourceKey, int], column: str
-) -> SchedulerResourceKey | None:
-    """The most specific stage resource that has no room for another task of `column`, or None."""
-    full: SchedulerResourceKey | None = None
-    for resource, amount in scheduler.resources_of(column).items():
-        limit = scheduler.resource_limits.get(resource)
-        if limit is not None and leased.get(resource, 0) + amount > limit:
-            full = resource
-    return full
-
-
 def limit_now(
     scheduler: SchedulerReplay, requests: RequestReplay, now: float, *, model_tasks_call: bool
 ) -> Limit | None:
     """The limit at `now`, or None for an open instant. model_tasks_call: a running model task counts as a call out."""
-    votes: dict[Limit, int] = {}
-    behind: dict[SchedulerResourceKey, Limit] = {}
+    votes: dict[_Vote, int] = {}
+    behind: dict[SchedulerResourceKey, _Vote] = {}
     calling: RequestResourceKey | None = None
     most_out = 0
     for key, resource in requests.resources.items():
         if resource.waiters > 0:
-            limit = _of_waiters(key, resource, now)
-            votes[limit] = resource.waiters
+            vote: _Vote = ("cooldown" if resource.cooling_at(now) else "request_admission", str(key))
+            votes[vote] = resource.waiters
             stage = endpoint_stage_resource(key.provider_model_key)
             if stage not in behind or resource.waiters > votes[behind[stage]]:
-                behind[stage] = limit
-        if resource.in_flight > most_out:
-            calling, most_out = key, resource.in_flight
-    if scheduler.queued_by_column:
-        leased = scheduler.leased_resources()
-        for column, queued in scheduler.queued_by_column.items():
-            full = full_resource(scheduler, leased, column)
-            if full is None and scheduler.resource_limits:
-                limit = Limit("fairness", column)
-            else:
-                limit = behind.get(full, Limit("task_admission", full)) if full is not None else Limit("task_admission")
-            votes[limit] = votes.get(limit, 0) + queued
+                behind[stage] = vote
+        out = len(resource.held)
+        if out > most_out:
+            calling, most_out = key, out
+    for column, queued in scheduler.queued_by_column.items():
+        full = scheduler.full_resource(column)
+        if full is not None:
+            vote = behind.get(full) or ("task_admission", full)
+        else:
+            vote = ("fairness", column) if scheduler.resource_limits else ("task_admission", None)
+        votes[vote] = votes.get(vote, 0) + queued
     if votes:
-        return _most(votes) if len(votes) > 1 else next(iter(votes))
+        return _limit(*(_most(votes) if len(votes) > 1 else next(iter(votes))))
     if calling is not None:
-        return Limit("provider", str(calling))
+        return _limit("provider", str(calling))
     if model_tasks_call:
         for column in scheduler.running_by_column:
             facts = scheduler.columns.get(column)
             if facts is not None and facts.calls_models:
-                return Limit("provider", column)
+                return _limit("provider", column)
     return _of_deferrals(scheduler)
+
+
+@lru_cache(maxsize=1024)
+def _limit(layer: Layer, where: str | None) -> Limit:
+    """The one that says this: the same limit is asked about at every event."""
+    return Limit(layer, where)
 
 
 def open_limit(scheduler: SchedulerReplay) -> Limit:
@@ -120,23 +116,19 @@ def open_limit(scheduler: SchedulerReplay) -> Limit:
     return Limit("readiness")
 
 
-def _most(votes: dict[Limit, int]) -> Limit:
+def _most(votes: dict[_Vote, int]) -> _Vote:
     by_layer: dict[Layer, int] = {}
-    for limit, count in votes.items():
-        by_layer[limit.layer] = by_layer.get(limit.layer, 0) + count
-    layer = min(by_layer, key=lambda layer: (-by_layer[layer], _NEAREST_FIRST[layer]))
-    return min((limit for limit in votes if limit.layer == layer), key=lambda limit: (-votes[limit], limit.where or ""))
-
-
-def _of_waiters(key: RequestResourceKey, resource: ReplayedResource, now: float) -> Limit:
-    return Limit("cooldown" if resource.cooling_at(now) else "request_admission", str(key))
+    for (layer, _), count in votes.items():
+        by_layer[layer] = by_layer.get(layer, 0) + count
+    most = min(by_layer, key=lambda layer: (-by_layer[layer], _NEAREST_FIRST[layer]))
+    return min((vote for vote in votes if vote[0] == most), key=lambda vote: (-votes[vote], vote[1] or ""))
 
 
 def _of_deferrals(scheduler: SchedulerReplay) -> Limit | None:
     if not scheduler.deferred_by_cause:
         return None
-    votes: dict[Limit, int] = {}
+    votes: dict[_Vote, int] = {}
     for (column, reason), count in scheduler.deferred_by_cause.items():
-        limit = Limit(layer_of_deferral(reason), column)
-        votes[limit] = votes.get(limit, 0) + count
-    return max(votes, key=votes.__getitem__)
+        vote = layer_of_deferral(reason), column
+        votes[vote] = votes.get(vote, 0) + count
+    return _limit(*max(votes, key=votes.__getitem__))

@@ -49,6 +49,9 @@ class ProgressBook:
     _stretches: list[list[int]] = attrs.field(factory=list[list[int]], init=False)
     _by_limit: dict[Limit, int] = attrs.field(factory=dict[Limit, int], init=False)
     _open: int = attrs.field(default=0, init=False)
+    _limit: Limit | None = attrs.field(default=None, init=False)
+    """That of the last piece, which began at `_since`; the next may have the same, and is then put down with it."""
+    _since: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._until = self.start
@@ -61,12 +64,13 @@ class ProgressBook:
     def spend(self, until: int, limit: Limit | None) -> None:
         """The time up to `until` was limited so; with None it is open."""
         if limit is None:
+            self._put_down()
             self._open += until - self._until
-            self._until = until
-            return
-        # What was under way ended in nothing that anybody waited for.
-        self.decide("completion")
-        self._put(self._until, until, limit)
+        elif limit is not self._limit:
+            self._put_down()
+            # What was under way ended in nothing that anybody waited for.
+            self.decide("completion")
+            self._limit, self._since = limit, self._until
         self._until = until
 
     def decide(self, layer: Layer) -> None:
@@ -77,6 +81,7 @@ class ProgressBook:
 
     def times(self, *, open_as: Layer) -> tuple[WaitBreakdown, tuple[LimitTime, ...], tuple[ProgressStretch, ...]]:
         """The whole, by place (most first), and the timeline. A piece that is open still is shown as `open_as`."""
+        self._put_down()
         book = self if not self._open else self._copy()
         book.decide(open_as)
         stretches = tuple(
@@ -98,6 +103,11 @@ class ProgressBook:
         copy._stretches = [list(times) for times in self._stretches]
         copy._by_limit = dict(self._by_limit)
         return copy
+
+    def _put_down(self) -> None:
+        if self._limit is not None:
+            self._put(self._since, self._until, self._limit)
+            self._limit = None
 
     def _put(self, since: int, until: int, limit: Limit) -> None:
         if until == since:

@@ -91,6 +91,10 @@ class SchedulerReplay:
 
     changes: int = attrs.field(default=0, init=False)
     _leased: dict[SchedulerResourceKey, int] = attrs.field(factory=dict[SchedulerResourceKey, int], init=False)
+    _full: dict[str, SchedulerResourceKey | None] = attrs.field(
+        factory=dict[str, "SchedulerResourceKey | None"], init=False
+    )
+    """By column, as far as it was asked for since the last lease came or went."""
 
     def apply(self, event: SchedulerAdmissionEvent) -> None:
         """Take in the next event."""
@@ -147,6 +151,20 @@ class SchedulerReplay:
         """Units held now, by resource."""
         return self._leased
 
+    def full_resource(self, column: str) -> SchedulerResourceKey | None:
+        """The most specific stage resource that has no room for another task of `column`, or None."""
+        try:
+            return self._full[column]
+        except KeyError:
+            pass
+        full: SchedulerResourceKey | None = None
+        for resource, amount in self.resources_of(column).items():
+            limit = self.resource_limits.get(resource)
+            if limit is not None and self._leased.get(resource, 0) + amount > limit:
+                full = resource
+        self._full[column] = full
+        return full
+
     def snapshot(self) -> dict[str, JsonValue]:
         """The state now, in the form of the snapshots that events carry."""
         leased = self.leased_resources()
@@ -187,6 +205,7 @@ class SchedulerReplay:
         self._borrowed = {} if event.diagnostics.get("repays_only_borrowed") else None
         self.resource_limits.update(_amounts((event.snapshot or {}).get("resource_limits")))
         self._leased.clear()
+        self._full.clear()
         for column, running in self.running_by_column.items():
             self._lease(column, running)
 
@@ -215,6 +234,7 @@ class SchedulerReplay:
                 _add(self.debt, (group, resource), -min(owed, units))
 
     def _lease(self, column: str, tasks: int) -> None:
+        self._full.clear()
         for resource, amount in self.resources_of(column).items():
             _add(self._leased, resource, amount * tasks)
 

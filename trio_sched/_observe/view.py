@@ -23,7 +23,7 @@ from trio_sched._events.both_streams import merged_by_time
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._observe.executions import ColumnWaits, ExecutionBook, WaitClocks
-from trio_sched._observe.limiting import Limit, full_resource, limit_now, open_limit
+from trio_sched._observe.limiting import Limit, limit_now, open_limit
 from trio_sched._observe.marks import ExecutionView
 from trio_sched._observe.progress import LimitTime, ProgressBook, ProgressStretch
 from trio_sched._observe.request_replay import RequestReplay
@@ -220,27 +220,25 @@ class RuntimeViewBuilder:
 
     def _standing_at(self, time: int) -> _Standing:
         """How things stand from `time` on. Between two changes it is worked out once, as most events change nothing."""
-        changes = (self.scheduler.changes, self.requests.changes)
-        known = self._standing
+        scheduler, requests, known = self.scheduler, self.requests, self._standing
+        changes = scheduler.changes + requests.changes
         if known is not None and known.changes == changes and (known.until is None or time < known.until):
             return known
-        ends = {
-            key: nanoseconds(resource.cooling_until)
-            for key, resource in self.requests.resources.items()
-            if resource.cooling_until is not None
-        }
-        cooling = [key for key, end in ends.items() if end > time]
-        leased = self.scheduler.leased_resources()
+        cooling: list[RequestResourceKey] = []
+        until: int | None = None
+        for key, resource in requests.resources.items():
+            if resource.cooling_until is not None:
+                end = nanoseconds(resource.cooling_until)
+                if end > time:
+                    cooling.append(key)
+                    until = end if until is None else min(until, end)
+        untold = not scheduler.resource_limits
         self._standing = _Standing(
             changes,
-            min((ends[key] for key in cooling), default=None),
-            limit_now(self.scheduler, self.requests, seconds(time), model_tasks_call=self._model_tasks_call),
+            until,
+            limit_now(scheduler, requests, seconds(time), model_tasks_call=self._model_tasks_call),
             cooling,
-            [
-                column
-                for column in self.scheduler.queued_by_column
-                if not self.scheduler.resource_limits or full_resource(self.scheduler, leased, column) is not None
-            ],
+            [column for column in scheduler.queued_by_column if untold or scheduler.full_resource(column) is not None],
         )
         return self._standing
 
@@ -253,14 +251,15 @@ class RuntimeViewBuilder:
         progress.spend(until, standing.limit)
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class _Standing:
     """How things stand until something changes, or until `until` (nanoseconds), when a cooldown ends.
 
-    full_columns: those with queued tasks of which a stage resource is full.
+    changes: how many there had been in both streams. full_columns: those with queued tasks of which a stage resource is
+    full.
     """
 
-    changes: tuple[int, int]
+    changes: int
     until: int | None
     limit: Limit | None
     cooling: list[RequestResourceKey]

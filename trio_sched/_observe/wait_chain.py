@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from trio_sched._observe.limiting import Limit, full_resource, layer_of_deferral, limit_now, open_limit
+from trio_sched._observe.limiting import Limit, layer_of_deferral, limit_now, open_limit
 from trio_sched._observe.request_replay import ReplayedResource, RequestReplay
 from trio_sched._observe.scheduler_replay import SchedulerReplay
 from trio_sched._observe.wait_links import (
@@ -87,7 +87,7 @@ def _at_stage_resource(scheduler: SchedulerReplay, limit: Limit) -> list[WaitLin
     waiting = sum(
         queued
         for column, queued in scheduler.queued_by_column.items()
-        if full_resource(scheduler, leased, column) == limit.where
+        if scheduler.full_resource(column) == limit.where
     )
     links: list[WaitLink] = [TasksWait(waiting, limit.layer, limit.where)]
     if limit.where is not None:
