@@ -17,17 +17,19 @@ still goes on, gives a whole trace too: what is open when the events end is ende
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
+from json.encoder import encode_basestring
 from typing import Final, TextIO
 
 import attrs
 
 from trio_sched._events.both_streams import AdmissionEvent
+from trio_sched._events.json_text import object_text
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._resources.identity import RequestResourceKey
 from trio_sched._resources.pressure import RequestPressureSnapshot
 from trio_sched._version import __version__
 
@@ -39,7 +41,10 @@ _FIRST_ENDPOINT: Final = 3
 _LANES_PER_TRACK: Final = 1_000_000
 """Room between the sort keys of two tracks, so that the lanes of one stay together."""
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_COUNTERS: Final = ("limit", "in flight", "waiting")
+_ENTRIES_AT_ONCE: Final = 500
+_NOT_DRAWN: Final = frozenset({"dependency_ready", "selected", "worker_spawned"})
+"""Kinds that come often and show nowhere."""
 
 
 def write_trace(
@@ -81,26 +86,30 @@ class _Entries:
         self._file = file
         self._begin: float | None = None
         self._last = 0.0
-        self._first = True
+        self._at = "0.0"
+        self._unwritten: list[str] = []
+        self._separator = ""
         self._tids = 0
         self._tracks = 0
-        other = _encode({"writer": f"trio_sched {__version__}", **facts})
+        other = object_text({"writer": f"trio_sched {__version__}", **facts})
         file.write(f'{{"displayTimeUnit":"ms","otherData":{other},"traceEvents":[\n')
 
     def close(self) -> None:
         """Write what makes the file whole."""
+        self._write_out()
         self._file.write("\n]}\n")
 
     def move_to(self, at: float) -> None:
         """Everything from here on happened at `at` (the run's clock, seconds)."""
         if self._begin is None:
             self._begin = at
-        self._last = max(self._last, round((at - self._begin) * 1e6, 3))
+        passed = round((at - self._begin) * 1e6, 3)
+        if passed > self._last:
+            self._last, self._at = passed, repr(passed)
 
     def process(self, pid: int, name: str) -> None:
         """Name a process, and place it by its number."""
-        self._write({"ph": "M", "name": "process_name", "pid": pid, "tid": 0, "args": {"name": name}})
-        self._write({"ph": "M", "name": "process_sort_index", "pid": pid, "tid": 0, "args": {"sort_index": pid}})
+        self._describe("process", pid, 0, name, pid)
 
     def track(self, pid: int, name: str) -> _Track:
         """A new track of a process."""
@@ -110,52 +119,58 @@ class _Entries:
     def begin(self, track: _Track, name: str, args: dict[str, JsonValue]) -> _Slice:
         """Begin a slice on the track's lowest free lane."""
         lane = heappop(track.free) if track.free else self._add_lane(track)
-        self._write({"ph": "B", "name": name, "pid": track.pid, "tid": track.lanes[lane], "args": args}, timed=True)
+        named = f'"name":{encode_basestring(name)},"pid":{track.pid},"tid":{track.lanes[lane]}'
+        self._write(f'{{"ph":"B",{named},"args":{object_text(args)},"ts":{self._at}}}')
         return _Slice(track, lane)
 
     def end(self, open_slice: _Slice, args: dict[str, JsonValue]) -> None:
         """End a slice and free its lane."""
         track = open_slice.track
-        entry: dict[str, JsonValue] = {"ph": "E", "pid": track.pid, "tid": track.lanes[open_slice.lane]}
-        if args:
-            entry["args"] = args
-        self._write(entry, timed=True)
+        told = f'"args":{object_text(args)},' if args else ""
+        self._write(f'{{"ph":"E","pid":{track.pid},"tid":{track.lanes[open_slice.lane]},{told}"ts":{self._at}}}')
         heappush(track.free, open_slice.lane)
 
     def instant(self, open_slice: _Slice, name: str) -> None:
         """Something that happened at once, where a slice is."""
-        tid = open_slice.track.lanes[open_slice.lane]
-        self._write({"ph": "i", "s": "t", "name": name, "pid": open_slice.track.pid, "tid": tid}, timed=True)
+        track, named = open_slice.track, encode_basestring(name)
+        place = f'"pid":{track.pid},"tid":{track.lanes[open_slice.lane]}'
+        self._write(f'{{"ph":"i","s":"t","name":{named},{place},"ts":{self._at}}}')
 
     def arrow(self, number: int, source: _Slice, target: _Slice) -> None:
         """An arrow between two slices that are open now."""
-        for phase, end in (("s", source), ("f", target)):
-            entry: dict[str, JsonValue] = {"ph": phase, "cat": "admission", "name": "request", "id": number}
-            entry |= {"pid": end.track.pid, "tid": end.track.lanes[end.lane]}
-            if phase == "f":
-                entry["bp"] = "e"
-            self._write(entry, timed=True)
+        for phase, end, bound in (("s", source, ""), ("f", target, '"bp":"e",')):
+            named = f'"cat":"admission","name":"request","id":{number}'
+            place = f'"pid":{end.track.pid},"tid":{end.track.lanes[end.lane]}'
+            self._write(f'{{"ph":"{phase}",{named},{place},{bound}"ts":{self._at}}}')
 
     def count(self, pid: int, things: str, state: str, value: int) -> None:
-        """The new value of a counter, which viewers call by both names together."""
-        self._write({"ph": "C", "name": things, "pid": pid, "tid": 0, "args": {state: value}}, timed=True)
+        """The new value of a counter, which viewers call by both names together; neither needs an escape."""
+        self._write(f'{{"ph":"C","name":"{things}","pid":{pid},"tid":0,"args":{{"{state}":{value}}},"ts":{self._at}}}')
 
     def _add_lane(self, track: _Track) -> int:
         self._tids += 1
         lane = len(track.lanes)
         track.lanes.append(self._tids)
-        named: dict[str, JsonValue] = {"pid": track.pid, "tid": self._tids}
         name = track.name if not lane else f"{track.name} {lane + 1}"
-        position = track.position * _LANES_PER_TRACK + lane
-        self._write({"ph": "M", "name": "thread_name", **named, "args": {"name": name}})
-        self._write({"ph": "M", "name": "thread_sort_index", **named, "args": {"sort_index": position}})
+        self._describe("thread", track.pid, self._tids, name, track.position * _LANES_PER_TRACK + lane)
         return lane
 
-    def _write(self, entry: dict[str, JsonValue], *, timed: bool = False) -> None:
-        if timed:
-            entry["ts"] = self._last
-        self._file.write(_encode(entry) if self._first else ",\n" + _encode(entry))
-        self._first = False
+    def _describe(self, what: str, pid: int, tid: int, name: str, position: int) -> None:
+        """Name and place a process or a thread."""
+        place, named = f'"pid":{pid},"tid":{tid}', encode_basestring(name)
+        self._write(f'{{"ph":"M","name":"{what}_name",{place},"args":{{"name":{named}}}}}')
+        self._write(f'{{"ph":"M","name":"{what}_sort_index",{place},"args":{{"sort_index":{position}}}}}')
+
+    def _write(self, entry: str) -> None:
+        self._unwritten.append(entry)
+        if len(self._unwritten) >= _ENTRIES_AT_ONCE:
+            self._write_out()
+
+    def _write_out(self) -> None:
+        if self._unwritten:
+            self._file.write(self._separator + ",\n".join(self._unwritten))
+            self._unwritten.clear()
+            self._separator = ",\n"
 
 
 @attrs.define(eq=False)
@@ -165,7 +180,7 @@ class _Endpoint:
     pid: int
     requests: _Track
     cooldowns: _Track
-    counters: dict[str, int] = attrs.field(factory=dict[str, int])
+    counters: tuple[int | None, int | None, int | None] = (None, None, None)
     cooldown: _Slice | None = None
     cooldown_ends: float = 0.0
 
@@ -176,7 +191,8 @@ class _Trace:
     def __init__(self, entries: _Entries) -> None:
         self._entries = entries
         self._columns: dict[str, _Track] = {}
-        self._endpoints: dict[str, _Endpoint] = {}
+        self._endpoints: dict[RequestResourceKey, _Endpoint] = {}
+        self._cooling: list[_Endpoint] = []
         self._tasks: dict[int, _Slice] = {}
         self._executions: dict[str, _Slice] = {}
         self._requests: dict[int, _Slice] = {}
@@ -189,7 +205,8 @@ class _Trace:
 
     def add(self, event: AdmissionEvent) -> None:
         """Draw one event."""
-        self._end_cooldowns(event.captured_at_monotonic)
+        if self._cooling:
+            self._end_cooldowns(event.captured_at_monotonic)
         self._entries.move_to(event.captured_at_monotonic)
         if isinstance(event, SchedulerAdmissionEvent):
             self._add_scheduler_event(event)
@@ -205,6 +222,8 @@ class _Trace:
         self._entries.close()
 
     def _add_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
+        if event.event_kind in _NOT_DRAWN:
+            return
         correlation = event.captured_correlation
         match event.event_kind:
             case "ready_enqueued" if event.task_id is not None:
@@ -245,7 +264,7 @@ class _Trace:
     def _add_request_event(self, event: RequestAdmissionEvent) -> None:
         if event.request_resource_key is None:
             return
-        endpoint = self._endpoint(str(event.request_resource_key))
+        endpoint = self._endpoint(event.request_resource_key)
         if event.pressure_snapshot is not None:
             self._show_pressure(endpoint, event.pressure_snapshot)
         lease_id = event.request_lease_id
@@ -271,34 +290,33 @@ class _Trace:
             self._queued.remove(task_id)
             self._entries.count(_COLUMNS, "tasks", "ready", len(self._queued))
 
-    def _endpoint(self, name: str) -> _Endpoint:
-        known = self._endpoints.get(name)
+    def _endpoint(self, resource: RequestResourceKey) -> _Endpoint:
+        known = self._endpoints.get(resource)
         if known is None:
             pid = _FIRST_ENDPOINT + len(self._endpoints)
-            self._entries.process(pid, name)
+            self._entries.process(pid, str(resource))
             cooldowns = self._entries.track(pid, "cooldown")
-            known = self._endpoints[name] = _Endpoint(pid, self._entries.track(pid, "request"), cooldowns)
+            known = self._endpoints[resource] = _Endpoint(pid, self._entries.track(pid, "request"), cooldowns)
         return known
 
     def _show_pressure(self, endpoint: _Endpoint, pressure: RequestPressureSnapshot) -> None:
-        for name, value in (
-            ("limit", pressure.current_limit),
-            ("in flight", pressure.in_flight_count),
-            ("waiting", pressure.waiters),
-        ):
-            if endpoint.counters.get(name) != value:
-                endpoint.counters[name] = value
-                self._entries.count(endpoint.pid, "requests", name, value)
+        counters = (pressure.current_limit, pressure.in_flight_count, pressure.waiters)
+        if counters != endpoint.counters:
+            for name, value, before in zip(_COUNTERS, counters, endpoint.counters, strict=True):
+                if value != before:
+                    self._entries.count(endpoint.pid, "requests", name, value)
+            endpoint.counters = counters
         if pressure.blocked_until_monotonic is not None and pressure.cooldown_remaining_seconds > 0:
             endpoint.cooldown_ends = max(endpoint.cooldown_ends, pressure.blocked_until_monotonic)
             if endpoint.cooldown is None:
                 endpoint.cooldown = self._entries.begin(endpoint.cooldowns, "cooling down", {})
+                self._cooling.append(endpoint)
 
     def _end_cooldowns(self, now: float) -> None:
         """End the cooldowns that were over before `now`, in the order of their ends."""
-        over = [each for each in self._endpoints.values() if each.cooldown is not None and each.cooldown_ends <= now]
-        for endpoint in sorted(over, key=lambda each: each.cooldown_ends):
-            if endpoint.cooldown is not None:
+        for endpoint in sorted(self._cooling, key=lambda each: each.cooldown_ends):
+            if endpoint.cooldown is not None and endpoint.cooldown_ends <= now:
                 self._entries.move_to(endpoint.cooldown_ends)
                 self._entries.end(endpoint.cooldown, {})
                 endpoint.cooldown = None
+                self._cooling.remove(endpoint)
