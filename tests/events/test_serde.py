@@ -108,6 +108,33 @@ def test_what_is_missing_or_empty_is_left_out_of_the_line() -> None:
     assert line == '{"event_kind":"selected","captured_at_monotonic":1.0,"sequence":1}\n'
 
 
+@pytest.mark.parametrize("time", ["7", "7.0", '"7.0"'])
+def test_a_line_that_another_program_wrote_is_judged_by_cattrs(time: str) -> None:
+    line = f' {{"sequence":1,"captured_at_monotonic":{time},"event_kind":"selected","task_id":null}}\n'
+    event = read_event(line, SchedulerAdmissionEvent)
+    assert event == SchedulerAdmissionEvent("selected", 7.0, 1)
+    assert type(event.captured_at_monotonic) is float
+
+
+def test_two_events_in_a_line_are_none() -> None:
+    line = event_line(SchedulerAdmissionEvent("selected", 1.0, 1))
+    with pytest.raises(ValueError, match=r"^an event is one JSON object and nothing else$"):
+        read_event(line.rstrip() + line, SchedulerAdmissionEvent)
+
+
+@pytest.mark.parametrize("broken", ['"row_group":0', '"run_id":"r","nobody":1'])
+def test_a_correlation_with_other_fields_is_none(broken: str) -> None:
+    line = f'{{"event_kind":"selected","captured_at_monotonic":1.0,"sequence":1,"captured_correlation":{{{broken}}}}}'
+    with pytest.raises(ValueError, match="its fields are not those of a SchedulerAdmissionEvent"):
+        read_event(line, SchedulerAdmissionEvent)
+
+
+def test_bytes_that_are_no_text_are_no_event() -> None:
+    line = event_line(SchedulerAdmissionEvent("selected", 1.0, 1, task_id="x")).encode().replace(b"x", b"\xff")
+    with pytest.raises(ValueError):
+        read_event(line, SchedulerAdmissionEvent)
+
+
 @pytest.mark.parametrize("line", ["", "[1]", "null", '"selected"', "{"])
 def test_json_that_is_no_object_is_no_event(line: str) -> None:
     with pytest.raises(ValueError):

@@ -26,7 +26,7 @@ TRACE_FILE: Final = "trace.json"
 REPORT_FILE: Final = "report.html"
 
 _EVENTS_PER_LOOK: Final = 1_000
-"""Events between two questions whether to go on: some 50 ms of work."""
+"""Events between two questions whether to go on: some 40 ms of work."""
 
 
 class _GivenUpError(Exception):

@@ -1,6 +1,6 @@
 """Makes `trace.json` and `report.html` when an attempt is over, however it ended.
 
-That takes some 0.08 ms an event, in a worker thread. Nobody waits for it longer than is reasonable: what was not made
+That takes some 0.05 ms an event, in a worker thread. Nobody waits for it longer than is reasonable: what was not made
 within that time, or when the run is cancelled or interrupted meanwhile, is not there, and the log says how to make it
 later. Nothing that goes wrong here changes how the run ended.
 

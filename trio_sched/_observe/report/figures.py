@@ -18,6 +18,7 @@ from trio_sched._observe.plan_lines import PlanLine, plan_lines
 from trio_sched._observe.report.bins import TimeBins
 from trio_sched._observe.statistics import RequestStatistics, RequestStatisticsSink
 from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
+from trio_sched._resources.identity import RequestResourceKey
 
 __all__ = ["ColumnFigures", "EndpointFigures", "FailureFigures", "ReportCollector", "ReportFigures"]
 
@@ -91,6 +92,8 @@ class ReportCollector:
         self._view = RuntimeViewBuilder(max_executions=0)
         self._statistics = RequestStatisticsSink()
         self._bins = TimeBins()
+        self._names: dict[RequestResourceKey | None, str] = {}
+        self._levels: dict[str, tuple[int, int, int]] = {}
         self._first_limits: dict[str, int] = {}
         self._cooling_until: dict[str, float] = {}
         self._sizes: dict[int, int] = {}
@@ -131,15 +134,22 @@ class ReportCollector:
         """Take the next request event."""
         self._view.emit_request_event(event)
         self._statistics.emit_request_event(event)
-        at, resource = event.captured_at_monotonic, str(event.request_resource_key)
+        at, key = event.captured_at_monotonic, event.request_resource_key
+        resource = self._names.get(key)
+        if resource is None:
+            resource = self._names[key] = str(key)
         self._bins.reach(at)
         pressure = event.pressure_snapshot
         if pressure is not None:
-            self._first_limits.setdefault(resource, pressure.current_limit)
-            self._bins.set_level(f"limit {resource}", at, pressure.current_limit)
-            self._bins.set_level(f"in flight {resource}", at, pressure.in_flight_count)
-            self._bins.set_level(f"waiting {resource}", at, pressure.waiters)
-            self._end_cooldowns(at)
+            levels = (pressure.current_limit, pressure.in_flight_count, pressure.waiters)
+            if levels != self._levels.get(resource):
+                self._levels[resource] = levels
+                self._first_limits.setdefault(resource, pressure.current_limit)
+                self._bins.set_level(f"limit {resource}", at, pressure.current_limit)
+                self._bins.set_level(f"in flight {resource}", at, pressure.in_flight_count)
+                self._bins.set_level(f"waiting {resource}", at, pressure.waiters)
+            if self._cooling_until:
+                self._end_cooldowns(at)
             until = pressure.blocked_until_monotonic
             if until is not None and pressure.cooldown_remaining_seconds > 0:
                 self._bins.set_level(f"cooling {resource}", at, 1.0, before=0.0)
