@@ -485,6 +485,53 @@ def test_a_policy_with_standings_of_its_own_is_asked_once_for_each() -> None:
     assert policy.asked == 2
 
 
+def test_what_a_policy_saw_while_it_was_told_is_no_answer_for_the_state_after_it() -> None:
+    class Owing(ScriptedPolicy):
+        """A group that owes anything is refused; every grant makes it owe."""
+
+        def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
+            return bool(admission_view.account(item.group.key).debt)
+
+        def evaluate(
+            self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+        ) -> TaskAdmissionPolicyDecision:
+            return TaskAdmissionPolicyDecision(allowed=not self.standing(item, admission_view))
+
+        def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
+            self.seen.append(controller.is_eligible(head, queue.view()))
+            return PolicyStateDelta({(lease.item.group.key, "submission"): 1})
+
+    policy = Owing()
+    controller = TaskAdmissionController(policy=policy)
+    queue = FairTaskQueue()
+    queue.enqueue([head := make_task("head", "a")])
+    assert isinstance(controller.try_acquire(make_task("first", "a"), queue.view()), TaskAdmissionLease)
+    assert policy.seen == [True]
+    assert isinstance(controller.try_acquire(head, queue.view()), TaskAdmissionDenied)
+
+
+def test_whether_a_reservation_helps_is_asked_as_if_nobody_else_were_queued() -> None:
+    views: list[QueueView] = []
+
+    class Noting(ScriptedPolicy):
+        def evaluate(
+            self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+        ) -> TaskAdmissionPolicyDecision:
+            views.append(queue_view)
+            return self.decision
+
+    controller = TaskAdmissionController(TaskAdmissionConfig(2, multi_unit_skip_bound=1), Noting())
+    queue = FairTaskQueue()
+    queue.enqueue([wide := make_task("wide", "w", {"submission": 2}), make_task("other", "o")])
+    for number in range(2):
+        granted = controller.try_acquire(make_task(f"t{number}", "a"), queue.view())
+        assert isinstance(granted, TaskAdmissionLease)
+    assert len(controller.view().reservations) == 1
+    key, amounts = wide.group.key, {"submission": 2}
+    alone = QueueView(1, {key: 1}, {key: amounts}, {key: amounts}, {key: wide}, {key: wide.group}, amounts)
+    assert views[-1] == alone
+
+
 @pytest.mark.parametrize("kinder", [False, True])
 def test_a_policy_that_judges_by_what_the_group_runs_is_asked_again_after_each_grant(*, kinder: bool) -> None:
     """The grant is of a task that heads nothing; the head that waits may stand better for it, or worse."""
