@@ -95,7 +95,37 @@ class Computed:
     x: int = attrs.field(init=False, default=0)
 
 
-@pytest.mark.parametrize("cls", [WithWeakReferences, WithoutSlots, Validated, Converted, Hooked, Derived, Computed])
+@attrs.frozen(weakref_slot=False)
+class GivenByName:
+    x: int = attrs.field(kw_only=True)
+
+
+@attrs.frozen(weakref_slot=False)
+class GivenByAnotherName:
+    _x: int
+
+
+@attrs.frozen(weakref_slot=False)
+class MadeOfOthers:
+    x: int
+    y: int = attrs.field(default=attrs.Factory(lambda self: self.x, takes_self=True))
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        WithWeakReferences,
+        WithoutSlots,
+        Validated,
+        Converted,
+        Hooked,
+        Derived,
+        Computed,
+        GivenByName,
+        GivenByAnotherName,
+        MadeOfOthers,
+    ],
+)
 def test_a_class_that_does_more_than_hold_its_fields_is_refused(cls: type[object]) -> None:
     with pytest.raises(TypeError, match=f"^{cls.__name__} is not made of its fields alone, in slots of its own$"):
         fast_constructor(cls)

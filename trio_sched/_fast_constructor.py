@@ -9,7 +9,7 @@ slots, as long as neither has one for weak references. The result cannot be told
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import attrs
 
@@ -21,12 +21,13 @@ T = TypeVar("T")
 
 def fast_constructor(cls: Callable[P, T]) -> Callable[P, T]:
     """A function that makes a `cls` of the same arguments. For frozen attrs classes with slots, `weakref_slot=False`,
-    and without bases, validators, converters and hooks; others are refused with a TypeError.
+    and without bases, validators, converters, hooks and fields that are given in ways of their own; others are refused
+    with a TypeError.
     """
     made = cast("type[attrs.AttrsInstance]", cls)
     fields = attrs.fields(made)
     hooks = {"__attrs_pre_init__", "__attrs_post_init__"} & set(dir(made))
-    plain = all(field.init and field.validator is None and field.converter is None for field in fields)
+    plain = all(_is_plain(field) for field in fields)
     slots = vars(made).get("__slots__", ())
     if made.__bases__ != (object,) or set(slots) != {field.name for field in fields} or hooks or not plain:
         raise TypeError(f"{made.__qualname__} is not made of its fields alone, in slots of its own")
@@ -56,3 +57,9 @@ def fast_constructor(cls: Callable[P, T]) -> Callable[P, T]:
     )
     exec(compile(source, f"<constructor of {made.__name__}>", "exec"), names)  # noqa: S102 - made of field names only
     return cast("Callable[P, T]", names["make"])
+
+
+def _is_plain(field: Any) -> bool:
+    given_plainly = field.init and not field.kw_only and field.alias == field.name
+    needs_self = getattr(field.default, "takes_self", False)
+    return given_plainly and not needs_self and field.validator is None and field.converter is None
