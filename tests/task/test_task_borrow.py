@@ -62,8 +62,8 @@ def judge(
     )
     holdings: dict[TaskGroupKey, int] = {head.group.key: peer_held for head in peers} | {item.group.key: held}
     admission = TaskAdmissionView(
-        resource_limits={"submission": 100, "x": limit},
-        resources_available={"submission": 100, "x": limit - sum(holdings.values())},
+        resource_limits={"submission": 100, "x": limit, "y": 100},
+        resources_available={"submission": 100, "x": limit - sum(holdings.values()), "y": 100},
         leased_resources={},
         leased_resources_by_group={group: {"x": units} for group, units in holdings.items() if units},
         running_counts_by_group={},
@@ -299,8 +299,8 @@ def test_who_owes_is_not_entitled_even_if_it_holds_nothing() -> None:
 @pytest.mark.parametrize("resource", ["x", "y"])
 def test_one_contested_resource_of_several_is_enough(resource: str) -> None:
     queue, controller = borrowing(100, limits={"x": 6, "y": 6})
-    queue.enqueue(make_tasks("a", 9, {"x": 1, "y": 1}))
-    running = [start_next(queue, controller) for _ in range(4)]
+    queue.enqueue([*make_tasks("a", 9, {"x": 1, "y": 1}), make_task("early", group_spec("b", 0.1))])
+    running = [start_next(queue, controller) for _ in range(5)]
     assert None not in running
     queue.enqueue(make_tasks("b", 1, {resource: 1}))
     assert controller.explain_blocked(queue.view()).dominant_denial_reasons == {"borrow_debt": 1}
@@ -331,6 +331,7 @@ ENTITLED: dict[str, tuple[TaskGroupSpec, Mapping[str, int], Mapping[str, int], b
     "above its share with two": (group_spec("b"), {"x": 9}, {"x": 2}, False),
     "at its limit": (group_spec("b", 1.0, 3), {"x": 3}, {"x": 1}, False),
     "below its limit": (group_spec("b", 1.0, 4), {"x": 3}, {"x": 1}, True),
+    "well below its limit": (group_spec("b", 1.0, 9), {"x": 3}, {"x": 1}, True),
     "above its limit with two": (group_spec("b", 1.0, 4), {"x": 3}, {"x": 2}, False),
     "with a great weight": (group_spec("b", 3.0), {"x": 13}, {"x": 1}, True),
     "with a small weight": (group_spec("b", 0.5), {"x": 7}, {"x": 1}, False),
@@ -427,6 +428,8 @@ def test_what_is_borrowed_is_only_what_lies_above_the_share() -> None:
     assert judge(wide, held=2).borrowed == {}
     assert judge(wide, held=4).borrowed == {"x": 2}
     assert judge(wide, held=6).borrowed == {"x": 3}
+    assert judge(make_task("t", "a", {"x": 5})).borrowed == {}
+    assert judge(make_task("t", "a", {"x": 6})).borrowed == {"x": 1}
 
 
 def test_a_peer_is_not_held_back_by_a_group_that_may_not_borrow() -> None:

@@ -261,7 +261,9 @@ def test_a_group_that_comes_to_be_entitled_holds_back_those_before_it() -> None:
         name: [controller.try_acquire(item, nobody) for item in make_tasks(name, 7, {"x": 1}, prefix="running")]
         for name in ("g", "h", "peer")
     }
-    queue.enqueue(make_task(name, name, {"x": 1}) for name in ("g", "h", "peer"))
+    queue.enqueue(
+        [make_task("g", "g", {"submission": 1, "x": 1}), *(make_task(name, name, {"x": 1}) for name in ("h", "peer"))]
+    )
     # Of 23 each has a share of 7, and all have it.
     assert choose(queue, controller) == "g"
     lease = running["peer"][0]
@@ -275,15 +277,13 @@ def test_a_peer_that_is_no_longer_entitled_holds_nobody_back() -> None:
     controller = TaskAdmissionController()
     queue = FairTaskQueue()
     limited, peer = group_spec("g", admitted_limit=1), group_spec("peer", admitted_limit=1)
-    queue.enqueue(make_tasks(limited, 2))
-    assert start_next(queue, controller) is not None
+    assert isinstance(controller.try_acquire(make_task("running", limited), queue.view()), TaskAdmissionLease)
+    queue.enqueue([make_task("g1", limited)])
+    assert choose(queue, controller) == "g1"
     queue.enqueue(make_tasks(peer, 1))
     assert not controller.is_eligible(queue.view().first_candidate_tasks_by_group[limited.key], queue.view())
-    assert choose(queue, controller) == "peer0"
     assert isinstance(controller.try_acquire(make_task("elsewhere", peer), queue.view()), TaskAdmissionLease)
     assert controller.is_eligible(queue.view().first_candidate_tasks_by_group[limited.key], queue.view())
-    assert choose(queue, controller) == "peer0"
-    queue.discard("peer0")
     assert choose(queue, controller) == "g1"
 
 
@@ -337,7 +337,7 @@ def test_heads_of_one_group_may_differ_for_who_asks() -> None:
     queue.enqueue(
         SchedulableTask(f"g{number}", payload, spec, REQUEST) for number, payload in enumerate(("", "later", ""))
     )
-    queue.enqueue(make_tasks("h", 1))
+    queue.enqueue([SchedulableTask("h0", "", group_spec("h"), REQUEST)])
     for expected in ("g0", "h0", "g2"):
         selection = queue.select_next(choosy.is_eligible)
         assert selection is not None
@@ -351,14 +351,28 @@ def test_a_group_that_comes_to_be_entitled_is_found_where_nobody_looks() -> None
     """As long as the peer competes, nobody looks at groups that are at their limit."""
     controller = TaskAdmissionController()
     queue = FairTaskQueue()
-    queue.enqueue(make_tasks(group_spec("g", admitted_limit=1), 2))
-    lease = start_next(queue, controller)
-    assert lease is not None
+    queue.enqueue(item for name in "gk" for item in make_tasks(group_spec(name, admitted_limit=1), 2))
+    leases = [start_next(queue, controller) for _ in range(2)]
     queue.enqueue(make_tasks(group_spec("peer", 0.1), 2))
     assert start_next(queue, controller) is not None
     assert choose(queue, controller) == "peer1"
-    controller.release(lease)
-    assert choose(queue, controller) == "g1"
+    assert leases[1] is not None
+    controller.release(leases[1])
+    assert choose(queue, controller) == "k1"
+
+
+def test_units_that_come_free_are_news_to_every_queue() -> None:
+    controller = TaskAdmissionController(TaskAdmissionConfig(resource_limits={"x": 1}))
+    queues = FairTaskQueue(), FairTaskQueue()
+    nobody = FairTaskQueue().view()
+    for number, queue in enumerate(queues):
+        queue.enqueue([make_task(f"t{number}", f"g{number}", {"x": 1})])
+    for _ in range(3):
+        lease = controller.try_acquire(make_task("holder", "h", {"x": 1}), nobody)
+        assert isinstance(lease, TaskAdmissionLease)
+        assert [choose(queue, controller) for queue in queues] == [None, None]
+        controller.release(lease)
+        assert [choose(queue, controller) for queue in queues] == ["t0", "t1"]
 
 
 def test_peers_may_all_ask_for_something_else_besides() -> None:

@@ -95,12 +95,23 @@ def units_are_reserved_for_heads_that_leave(
         yield
 
 
+def queues_come_and_go(queue: FairTaskQueue, controller: TaskAdmissionController) -> Iterator[None]:
+    queue.enqueue(make_tasks("steady", 1))
+    while True:
+        other = FairTaskQueue()
+        other.enqueue(make_tasks("passing", 1))
+        for each in (other, queue):
+            assert each.select_next(controller.is_eligible) is not None
+        yield
+
+
 PATTERNS: tuple[Callable[[FairTaskQueue, TaskAdmissionController], Iterator[None]], ...] = (
     groups_pass_through,
     newcomers_come_and_go_in_front_of_their_like,
     requests_come_and_go_behind_another,
     requests_that_lack_units_come_and_go,
     units_are_reserved_for_heads_that_leave,
+    queues_come_and_go,
 )
 
 
@@ -134,7 +145,13 @@ class Charging:
 
     def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
         self.number += 1
-        return PolicyStateDelta({(group_key(f"pays{self.number}"), "x"): 1, (group_key(f"free{self.number}"), "x"): -1})
+        return PolicyStateDelta(
+            {
+                (group_key(f"pays{self.number}"), "x"): 1,
+                (group_key(f"free{self.number}"), "x"): -1,
+                (group_key(f"none{self.number}"), "x"): 0,
+            }
+        )
 
     def on_release(self, lease: TaskAdmissionLease) -> PolicyStateDelta:
         return PolicyStateDelta({(group_key(f"pays{self.number}"), "x"): -1})

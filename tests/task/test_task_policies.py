@@ -13,7 +13,7 @@ from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, Ta
 from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionView
+from trio_sched._task.leases import TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.policies import PolicyStateDelta, StrictFairTaskAdmissionPolicy
 from trio_sched._task.queue import FairTaskQueue
 from trio_sched._task.queue_view import QueueView
@@ -177,32 +177,33 @@ def test_a_policy_of_another_controller_judges_by_the_heads_it_is_shown() -> Non
 def test_one_contested_resource_of_several_is_enough(resource: str) -> None:
     queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10, {"x": 5, "y": 5}))
     both = {"submission": 1, "x": 1, "y": 1}
-    queue.enqueue(make_tasks(group_spec("a", admitted_limit=1), 3, both))
-    assert start_next(queue, controller) is not None
+    queue.enqueue([*make_tasks(group_spec("a", admitted_limit=1), 3, both), make_task("early", group_spec("b", 0.1))])
+    assert [start_next(queue, controller) is not None for _ in range(2)] == [True, True]
     queue.enqueue([make_task("peer", "b", {resource: 1})])
     assert controller.explain_blocked(queue.view()).dominant_denial_reasons == {"group_cap": 1}
     assert names(start_all(queue, controller)) == ["peer", "a1", "a2"]
 
 
 def test_a_policy_judges_live_views_of_a_controller_that_is_not_its_own() -> None:
-    """By the facts: the classes of the queue's heads are those of another policy, or of nobody."""
-    queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10, {"x": 6}))
-    wants_x = {"submission": 1, "x": 1}
-    queue.enqueue([*make_tasks(group_spec("a", admitted_limit=1), 5, wants_x), *make_tasks("b", 2, wants_x)])
-    leases = start_all(queue, controller)
-    assert len(leases) == 6
-    controller.release(leases[-1])
-    queue.enqueue(make_tasks("b", 2, wants_x, prefix="more"))
+    """By the facts: the classes of the queue's heads are those of another policy, or of nobody.
+
+    To strict fairness `b`, which has no limit, is entitled; but it holds more than its share.
+    """
+    queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(20, {"x": 9}))
+    for item in (*make_tasks("a", 3, MODEL), *make_tasks("b", 5, MODEL)):
+        assert isinstance(controller.try_acquire(item, queue.view()), TaskAdmissionLease)
+    queue.enqueue([make_task("head", group_spec("a", admitted_limit=1), MODEL), make_task("peer", "b", MODEL)])
+    assert names(start_all(queue, controller)) == ["peer"]
+    queue.enqueue([make_task("again", "b", MODEL)])
+    controller.set_limit("x", 10)
+    assert queue.select_next(controller.is_eligible) is not None
     view, admission = queue.view(), controller.view()
     head = view.first_candidate_tasks_by_group[A]
-    borrowing = BoundedBorrowTaskAdmissionPolicy()
-    by_facts = borrowing.evaluate(head, view.snapshot(), admission.snapshot())
-    assert by_facts.reason == "group_cap"
     unasked = FairTaskQueue()
     unasked.enqueue([*view.first_candidate_tasks_by_group.values()])
     for queue_view in (view, view.snapshot(), unasked.view()):
         for admission_view in (admission, admission.snapshot()):
-            assert borrowing.evaluate(head, queue_view, admission_view) == by_facts
+            assert BoundedBorrowTaskAdmissionPolicy().evaluate(head, queue_view, admission_view).borrowed == {"x": 1}
             strict = StrictFairTaskAdmissionPolicy().evaluate(head, queue_view, admission_view)
             assert strict.diagnostics["contested_resources"] == ("x",)
 
