@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,33 @@ def test_a_token_of_another_context_is_refused_but_ends_its_execution() -> None:
     with pytest.raises(ValueError, match="different Context"):
         provider.reset(token)
     assert context.run(provider.current) is None
+
+
+def test_a_token_is_good_for_one_reset() -> None:
+    provider = RuntimeCorrelationProvider()
+    token = provider.set(ONE)
+    provider.reset(token)
+    with pytest.raises(RuntimeError, match="used before"):
+        provider.reset(token)
+
+
+def test_whoever_outlives_an_execution_does_not_keep_its_context() -> None:
+    provider = RuntimeCorrelationProvider()
+    kept = contextvars.ContextVar[set[str]]("kept")
+    outliving: list[contextvars.Context] = []
+
+    def execute() -> weakref.ref[set[str]]:
+        token = provider.set(ONE)
+        outliving.append(contextvars.copy_context())
+        large = {"what the worker kept"}
+        kept.set(large)
+        provider.reset(token)
+        return weakref.ref(large)
+
+    seen = contextvars.copy_context().run(execute)
+    gc.collect()
+    assert outliving[0].run(provider.current) is None
+    assert seen() is None
 
 
 async def test_child_tasks_and_nested_nurseries_inherit_it() -> None:

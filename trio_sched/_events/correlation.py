@@ -32,7 +32,8 @@ T = TypeVar("T")
 class CorrelationToken:
     """What `set` returns and `reset` takes: a binding, which holds the correlation for as long as its execution lasts.
 
-    correlation: None once that is over. undo: what the context variable gave when it was set.
+    correlation: None once that is over. undo: what the context variable gave when it was set, until that is undone: it
+    knows the whole context, and whoever inherited the binding would keep that alive.
     """
 
     correlation: RuntimeCorrelation | None
@@ -61,8 +62,10 @@ class RuntimeCorrelationProvider:
     def reset(self, token: CorrelationToken) -> None:
         """Undo the `set` that returned `token`, here and in everything that inherited it."""
         token.correlation = None
-        assert token.undo is not None
+        if token.undo is None:
+            raise RuntimeError("a correlation is reset once, and this token was used before")
         self._current.reset(token.undo)
+        token.undo = None
 
     def carried(self, function: Callable[P, T]) -> Callable[P, T]:
         """`function`, to be called in a thread that Trio did not start, under the correlation that is current here."""
