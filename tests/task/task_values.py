@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupKey, TaskGroupSpec
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionLease
+from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicyDecision
 from trio_sched._task.queue import FairTaskQueue
+from trio_sched._task.queue_view import QueueView
 
 UNIT: Mapping[str, int] = {"submission": 1}
+NOBODY = FairTaskQueue().view()
 
 
 def group_key(name: str) -> TaskGroupKey:
@@ -60,3 +63,45 @@ def start_all(queue: FairTaskQueue, controller: TaskAdmissionController) -> list
 def names(leases: list[TaskAdmissionLease]) -> list[str]:
     """The task ids of `leases`."""
     return [lease.item.task_id for lease in leases]
+
+
+def acquire(controller: TaskAdmissionController, item: SchedulableTask) -> TaskAdmissionLease:
+    """Grant `item`, with nobody queued."""
+    decision = controller.try_acquire(item, NOBODY)
+    assert isinstance(decision, TaskAdmissionLease)
+    return decision
+
+
+def denied(controller: TaskAdmissionController, item: SchedulableTask) -> TaskAdmissionDenied:
+    """Have `item` denied, with nobody queued."""
+    decision = controller.try_acquire(item, NOBODY)
+    assert isinstance(decision, TaskAdmissionDenied)
+    return decision
+
+
+class ScriptedPolicy:
+    """Answers what it is told to, and raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.decision = TaskAdmissionPolicyDecision(allowed=True)
+        self.acquired = PolicyStateDelta()
+        self.released = PolicyStateDelta()
+        self.error: BaseException | None = None
+        self.release_error: BaseException | None = None
+        self.seen: list[object] = []
+
+    def evaluate(
+        self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+    ) -> TaskAdmissionPolicyDecision:
+        return self.decision
+
+    def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
+        self.seen.append(decision)
+        if self.error is not None:
+            raise self.error
+        return self.acquired
+
+    def on_release(self, lease: TaskAdmissionLease) -> PolicyStateDelta:
+        if self.release_error is not None:
+            raise self.release_error
+        return self.released
