@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 
 import pytest
@@ -75,6 +76,20 @@ def test_a_request_cannot_be_changed_behind_its_back() -> None:
 )
 def test_task_ids_tell_tasks_apart(tasks: list[Task]) -> None:
     assert len({stable_task_id(task) for task in tasks}) == len(set(tasks))
+
+
+class Column(str, enum.Enum):
+    A = "a"
+
+
+@pytest.mark.parametrize(
+    "other", [Task("a", True, 1, "cell"), Task("a", 1, True, "cell"), Task(Column.A, 1, 1, "cell")]
+)
+def test_tasks_are_equal_as_their_ids_and_hashes_are(other: Task) -> None:
+    task = Task("a", 1, 1, "cell")
+    is_same = stable_task_id(task) == stable_task_id(other)
+    assert (task == other) is is_same
+    assert len({task, other}) == 2 - is_same
 
 
 def test_task_ids_are_the_same_in_every_process() -> None:

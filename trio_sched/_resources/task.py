@@ -103,14 +103,15 @@ class SchedulerResourceRequest:
 class Task:
     """One unit of work: the cells that one call of a column's generator makes.
 
-    row_index is the row within its row group, or None where the task makes the column for the whole row group.
+    row_index is the row within its row group, or None where the task makes the column for the whole row group. Tasks
+    are equal if their ids are.
     """
 
-    column: str
-    row_group: int
-    row_index: int | None
-    task_type: TaskType
-    _stable_id: str = attrs.field(init=False, eq=False, repr=False)
+    column: str = attrs.field(eq=False)
+    row_group: int = attrs.field(eq=False)
+    row_index: int | None = attrs.field(eq=False)
+    task_type: TaskType = attrs.field(eq=False)
+    _stable_id: str = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         row = "*" if self.row_index is None else self.row_index
