@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 import pytest
 import trio
-import trio.testing
 from task_values import (
     NOBODY,
     ScriptedPolicy,
