@@ -347,6 +347,18 @@ def test_heads_of_one_group_may_differ_for_who_asks() -> None:
             queue.discard("g1")
 
 
+def test_a_controller_that_answers_for_itself_is_asked() -> None:
+    class Choosy(TaskAdmissionController):
+        def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
+            return item.payload != "later" and super().is_eligible(item, queue_view)
+
+    controller = Choosy()
+    queue = FairTaskQueue()
+    queue.enqueue([SchedulableTask("g", "later", group_spec("g"), REQUEST), make_task("h", "h")])
+    assert choose(queue, controller) == "h"
+    assert names(start_all(queue, controller)) == ["h"]
+
+
 def test_a_group_that_comes_to_be_entitled_is_found_where_nobody_looks() -> None:
     """As long as the peer competes, nobody looks at groups that are at their limit."""
     controller = TaskAdmissionController()

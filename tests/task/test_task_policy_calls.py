@@ -25,7 +25,11 @@ from trio_sched._task.leases import (
     TaskAdmissionLease,
     TaskAdmissionView,
 )
-from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicyDecision
+from trio_sched._task.policies import (
+    PolicyStateDelta,
+    StrictFairTaskAdmissionPolicy,
+    TaskAdmissionPolicyDecision,
+)
 from trio_sched._task.queue import FairTaskQueue
 from trio_sched._task.queue_view import QueueView
 
@@ -366,6 +370,22 @@ def test_a_policy_that_looks_while_it_is_told_sees_the_booked_state() -> None:
     assert controller.is_eligible(item, NOBODY)
     controller.release(acquire(controller, item))
     assert policy.seen == [False, True]
+
+
+def test_a_policy_that_looks_at_the_queue_and_fails_leaves_nobody_behind_who_could_run() -> None:
+    class LookingStrictFair(StrictFairTaskAdmissionPolicy):
+        def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
+            assert queue.select_next(controller.is_eligible) is None
+            raise LookupError("policy")
+
+    queue = FairTaskQueue()
+    controller = TaskAdmissionController(TaskAdmissionConfig(1), LookingStrictFair())
+    queue.enqueue([item := make_task("t", "a")])
+    with pytest.raises(LookupError):
+        controller.try_acquire(item, queue.view())
+    selection = queue.select_next(controller.is_eligible)
+    assert selection is not None
+    assert selection.item is item
 
 
 def test_policies_are_called_without_protection_and_everything_else_with_it() -> None:

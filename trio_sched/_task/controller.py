@@ -105,8 +105,12 @@ class TaskAdmissionController:
 
     @property
     def standings(self) -> StandingSource | None:
-        """Who tells a queue how groups stand; None if the policy does not say. See `LaneEligibility`."""
-        return self._state if self._state.has_standings else None
+        """Who tells a queue how groups stand; None if the policy does not say. See `LaneEligibility`.
+
+        Also None of a subclass that answers for itself, as it may judge otherwise than the standings tell.
+        """
+        answers = type(self).is_eligible is TaskAdmissionController.is_eligible
+        return self._state if answers and self._state.has_standings else None
 
     @property
     def aspect(self) -> Callable[[SchedulableTask], Hashable]:
@@ -204,9 +208,10 @@ class TaskAdmissionController:
                     self._apply(delta, item.group.key)
         except BaseException:
             state.ledger.unbook(lease)
+            # The policy may have looked at a queue while the units were taken.
+            state.changed(item.group.key, lease.resources)
             raise
-        finally:
-            state.changed_for_the_worse(item.group.key)
+        state.changed_for_the_worse(item.group.key)
         self._leases[lease.lease_id] = lease
         self._granted += 1
         state.reserve_after_grant(item, queue_view)
