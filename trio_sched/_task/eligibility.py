@@ -5,7 +5,8 @@
 about one head after the other, in fair order. Both find the same item.
 
 An object that wraps a controller's eligibility, to prefer some heads over others, satisfies the protocol by returning
-the controller's `standings` and, as `aspect`, whatever else its own answer depends on.
+the controller's `standings` and, as `aspect`, whatever its own answer depends on. Of heads with the same request and
+aspect it must not prefer those whose groups hold or owe more: no queue is told of a group that comes to stand worse.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class LaneEligibility(Protocol):
         ...
 
     def aspect(self, head: SchedulableTask) -> Hashable:
-        """What the answer to `head` depends on besides its standing; it must not change while `head` is queued."""
+        """All about `head` that the owner's own answer depends on; it must not change while `head` is queued."""
         ...
 
     def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
