@@ -216,6 +216,22 @@ def test_the_policy_follows_the_config(
     assert type(TaskAdmissionController(config, policy).policy) is expected
 
 
+def test_what_could_be_granted_is_judged_by_the_limit_of_now() -> None:
+    controller = TaskAdmissionController(TaskAdmissionConfig(2000, {"x": 2}))
+    wide = make_task("wide", "a", {"x": 2})
+    for _ in range(2):
+        controller.validate(wide)
+    controller.set_limit("x", 1)
+    with pytest.raises(InvalidValueError, match="at most 1, the limit of 'x'"):
+        controller.validate(wide)
+    controller.set_limit("x", 2)
+    for units in range(1, 2001):
+        controller.validate(make_task("many kinds", "a", {"submission": units}))
+    controller.validate(wide)
+    with pytest.raises(InvalidValueError, match="at most 2000, the limit of 'submission'"):
+        controller.validate(make_task("huge", "a", {"submission": 2001}))
+
+
 # Releases
 
 

@@ -122,6 +122,16 @@ def test_a_discarded_selection_is_stale(queued_again: bool) -> None:
     assert take(queue, 1) == ["a1"]
 
 
+def test_whether_a_task_is_queued_can_be_asked() -> None:
+    queue = FairTaskQueue()
+    queue.enqueue(make_tasks("a", 2))
+    assert ["a0" in queue, "a1" in queue, "a2" in queue] == [True, True, False]
+    assert take(queue, 1) == ["a0"]
+    assert ["a0" in queue, "a1" in queue] == [False, True]
+    queue.discard("a1")
+    assert "a1" not in queue
+
+
 def test_what_is_queued_already_is_no_change() -> None:
     queue = FairTaskQueue()
     items = make_tasks("a", 2)
