@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import pytest
 import trio
@@ -262,6 +262,39 @@ def test_the_dispatcher_wakes_when_a_policy_said_to_ask_again() -> None:
         assert result.rows == 20
         assert trio.current_time() == pytest.approx(began + 5)
         assert setup.kinds()["admission_blocked"] >= 1
+
+    simulate(main)
+
+
+def test_the_dispatcher_wakes_for_a_policy_with_standings_while_something_runs() -> None:
+    class OneAtFirst(PlainWaiting):
+        """Lets one task run before the time."""
+
+        def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> Hashable:
+            return None
+
+        def evaluate(
+            self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+        ) -> TaskAdmissionPolicyDecision:
+            if not admission_view.leased_resources:
+                return TaskAdmissionPolicyDecision(True)
+            return super().evaluate(item, queue_view, admission_view)
+
+    async def main() -> None:
+        began = trio.current_time()
+        started: list[float] = []
+
+        async def work(task: Task) -> Sequence[RowFailure]:
+            started.append(trio.current_time() - began)
+            await trio.sleep(100)
+            return ()
+
+        setup = Setup(work, CHAIN[:1], records=4, buffer_size=1, policy=OneAtFirst(until=began + 5))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(setup.scheduler.run)
+            await trio.sleep(0.5)
+            setup.scheduler.admission_changed()
+        assert started == pytest.approx([0, 5, 100, 105])
 
     simulate(main)
 

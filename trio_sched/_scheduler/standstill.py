@@ -62,6 +62,9 @@ class Standstill:
         self._limit = no_progress_seconds
         self._had_backlog = False
         self._was_empty = False
+        standings = admission.standings
+        # Only a policy of others says when it would judge anew.
+        self._may_name_a_time = standings is None or not standings.decides
         self._tells = events.wants("admission_blocked") or events.wants("group_capped")
         self._look_again_at = 0.0
         self._dominant: str | None = None
@@ -101,7 +104,7 @@ class Standstill:
         is_new, self._had_backlog, self._was_empty = not self._had_backlog, True, False
         idle = not self._admission.view().leased_resources and not len(self._retries)
         tells = self._tells and (is_new or now >= self._look_again_at)
-        if not idle and not tells and self._admission.standings is not None:
+        if not (idle or tells or self._may_name_a_time):
             return
         summary = self._admission.explain_blocked(self._queue.view())
         self.think_again_at = summary.available_after
