@@ -15,7 +15,7 @@ import trio
 from page_blocks import PAGES, ROOT, Block, blocks, page_name, program
 
 from trio_sched._cli.commands import trio_sched as command_line
-from trio_sched.rehearsal import RehearsalScript, open_rehearsal
+from trio_sched.rehearsal import Phase, RehearsalScript, open_rehearsal
 
 PROGRAMS = [page for page in PAGES if program(page)]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -44,8 +44,21 @@ def test_every_block_says_what_it_is() -> None:
 @pytest.mark.parametrize("page", PROGRAMS, ids=page_name)
 async def test_the_program_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     (tmp_path / "topics.jsonl").write_text('{"topic": "trio"}\n{"topic": "leases"}\n', encoding="utf-8")
-    (tmp_path / "program.py").write_text(program(page), encoding="utf-8")
-    async with open_rehearsal({"openai": RehearsalScript()}) as provider:
+    await run_program(program(page), tmp_path, RehearsalScript())
+
+
+async def test_admission_alone_as_the_readme_shows_it_outlives_rate_limits(tmp_path: Path) -> None:
+    (example,) = (block.text for block in blocks(ROOT / "README.md") if "open_admission" in block.text)
+    busy = RehearsalScript(phases=(Phase(max_in_flight=24, retry_after_seconds=0.05),))
+    printed, refused = await run_program(example, tmp_path, busy)
+    assert len(printed.splitlines()) == 100
+    assert refused > 0
+
+
+async def run_program(text: str, folder: Path, script: RehearsalScript) -> tuple[str, int]:
+    """Run the program in `folder` against the provider; what it printed, and how many of its calls were refused."""
+    (folder / "program.py").write_text(text, encoding="utf-8")
+    async with open_rehearsal({"openai": script}) as provider:
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -55,13 +68,15 @@ async def test_the_program_of_a_page_runs(page: Path, tmp_path: Path) -> None:
         }
         done = await trio.run_process(
             [sys.executable, "-W", "error", "program.py"],
-            cwd=tmp_path,
+            cwd=folder,
             env=environment,
             capture_stdout=True,
             capture_stderr=True,
             check=False,
         )
+        refused = sum(provider.counters("openai").refused.values())
     assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode(), refused
 
 
 @pytest.mark.parametrize("block", FRAGMENTS, ids=str)
