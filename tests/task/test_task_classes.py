@@ -359,6 +359,47 @@ def test_a_controller_that_answers_for_itself_is_asked() -> None:
     assert names(start_all(queue, controller)) == ["h"]
 
 
+@pytest.mark.parametrize("wanted", ["g2", None])
+def test_standings_that_are_new_whenever_they_are_asked_for_end_no_search(wanted: str | None) -> None:
+    class Drifting(Marked):
+        """Every answer is another, as it would be if it depended on time."""
+
+        asked = 0
+
+        def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> Hashable:
+            self.asked += 1
+            assert self.asked < 1000, "the search does not end"
+            return self.asked
+
+    controller = TaskAdmissionController(policy=Drifting())
+    queue = FairTaskQueue()
+    for number in range(4):
+        name = f"g{number}"
+        queue.enqueue([SchedulableTask(name, None if name == wanted else "marked", group_spec(name), REQUEST)])
+    for _ in range(3):
+        assert choose(queue, controller) == wanted
+
+
+def test_standings_of_peers_that_are_new_whenever_they_are_asked_for_end_no_search() -> None:
+    class Drifting(StrictFairTaskAdmissionPolicy):
+        """Every other answer is another."""
+
+        asked = 0
+
+        def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
+            self.asked += 1
+            assert self.asked < 1000, "the search does not end"
+            return self.asked % 2 == 0
+
+    controller = TaskAdmissionController(policy=Drifting())
+    capped = group_spec("g", admitted_limit=1)
+    queue = FairTaskQueue()
+    assert isinstance(controller.try_acquire(make_task("running", capped), queue.view()), TaskAdmissionLease)
+    queue.enqueue([make_task("g", capped), make_task("h", "h"), make_task("i", "i")])
+    for _ in range(3):
+        assert queue.select_next(controller.is_eligible) is not None
+
+
 def test_a_group_that_comes_to_be_entitled_is_found_where_nobody_looks() -> None:
     """As long as the peer competes, nobody looks at groups that are at their limit."""
     controller = TaskAdmissionController()

@@ -203,6 +203,7 @@ class Fronts:
         aside: list[tuple[_Front, HeadClass, Place]] = []
         place: Place | None
         examined: HeadClass | None
+        restood: QueuedGroup | None = None
         try:
             while True:
                 place = None if found is None else found[0]
@@ -222,7 +223,8 @@ class Fronts:
                     if bucket.unsettled and examiner.settle(bucket):
                         continue
                     group = examiner.groups[place[2].key]
-                    if examiner.restand(group):
+                    if group is not restood and examiner.restand(group):
+                        restood = group
                         continue
                     kind = examined.kind
                     verdict: Verdict

@@ -257,8 +257,10 @@ class HeadIndex:
         for bucket in found:
             if bucket.unsettled:
                 self.settle(bucket)
-            while any(self.restand(self.groups[each.lane.heap[0][2].key]) for each in tuple(bucket.classes.values())):
-                pass
+            for each in tuple(bucket.classes.values()):
+                # Who leaves comes first in another class, or after one that was looked at.
+                while each.count and self.restand(self.groups[each.lane.heap[0][2].key]):
+                    pass
         return found
 
     def settle(self, bucket: HeadBucket) -> bool:
