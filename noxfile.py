@@ -145,8 +145,9 @@ def group(name: str) -> tuple[str, ...]:
 @nox.session
 def demo(session: nox.Session) -> None:
     """The main job: real text in, a finished dataset out. OPENAI_BASE_URL and OPENAI_API_KEY choose a real endpoint."""
-    session.install("-e", ".[openai,rehearsal]")
-    session.run("python", "docs/examples/demo.py", *session.posargs)
+    session.install("-e", ".[cli,openai,rehearsal]")
+    # After Ctrl-C the demo writes its reports and says how to go on; nox would kill it in the middle of that.
+    session.run("python", "docs/examples/demo.py", *session.posargs, interrupt_timeout=30)
 
 
 def run_tests(session: nox.Session) -> None:

@@ -3,12 +3,13 @@
 Two providers serve the models over real HTTP. By default they are the rehearsal provider that trio_sched ships:
 provider A can take 24 calls at once, 8 in the middle third of its calls, and 24 again, and it answers 429 above that.
 With OPENAI_BASE_URL and OPENAI_API_KEY set, the same pipeline runs against that endpoint.
+
+What was interrupted goes on where it was when the demo is started again.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import pydoc_data.topics
@@ -163,7 +164,24 @@ async def main(output: Path, seed: int, buffer_size: int, row_groups: int) -> ts
         ),
     )
     async with open_providers() as providers:
-        return await ts.run(pipeline(texts, providers), records=len(texts), output=output, config=config)
+        columns = pipeline(texts, providers)
+        return await ts.run(
+            columns, records=len(texts), output=output, config=config, resume="if-possible", live="auto"
+        )
+
+
+def exit_code(result: ts.RunResult, *, rehearsed: bool) -> int:
+    """Say what the run came to: 0 if that is what the demo is there to show."""
+    print(result.summary())
+    print(f"data hash    {result.data_hash()}")
+    holds = True
+    if rehearsed and result.earlier.row_groups:
+        print(f"\nwhat the events show is told of a run in one go; for that, delete {result.path} and start again")
+    elif rehearsed:
+        evidence = read_evidence(result.path, range(EXPECTED_CALLS_A // 3, 2 * EXPECTED_CALLS_A // 3))
+        print(f"\n{evidence.lines()}")
+        holds = evidence.holds()
+    return 0 if holds and result.status == "completed" and not result.dropped and not result.leaks else 1
 
 
 if __name__ == "__main__":
@@ -175,17 +193,15 @@ if __name__ == "__main__":
     parser.add_argument("--buffer-size", type=int, default=100)
     parser.add_argument("--row-groups", type=int, default=3)
     options = parser.parse_args()
-    output = options.output or next(path for n in itertools.count(1) if not (path := Path(f"out/demo-{n}")).exists())
+    rehearsed = "OPENAI_BASE_URL" not in os.environ
+    if rehearsed:
+        print(f"makes a dataset in {options.output}, in about a minute", flush=True)
     try:
-        result = trio.run(main, output, options.seed, options.buffer_size, options.row_groups)
-        print(result.summary())
-        print(f"data hash    {result.data_hash()}")
-        if "OPENAI_BASE_URL" not in os.environ:
-            evidence = read_evidence(output, range(EXPECTED_CALLS_A // 3, 2 * EXPECTED_CALLS_A // 3))
-            print(f"\n{evidence.lines()}")
-            sys.exit(0 if evidence.holds() and not result.dropped and not result.leaks else 1)
+        result = trio.run(main, options.output, options.seed, options.buffer_size, options.row_groups)
+        sys.exit(exit_code(result, rehearsed=rehearsed))
     except ts.TrioSchedError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
-        print(f"\ninterrupted; every finished row group is in {output}", file=sys.stderr)
+        print(f"\ninterrupted; every finished row group is in {options.output}", file=sys.stderr)
+        print("start the demo again with the same options, and it goes on from there", file=sys.stderr)
         sys.exit(130)
