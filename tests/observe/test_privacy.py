@@ -66,7 +66,7 @@ def pipeline(client: Client) -> list[ts.Column]:
     @ts.column(needs=["text"])
     async def broken(row: dict[str, str]) -> str:
         if row["text"].endswith("3"):
-            raise ValueError(f"{MESSAGE} {row['text']}")
+            raise ValueError(f"{MESSAGE} {row['text']}") from KeyError(ROW)
         return row["text"]
 
     @ts.column(needs=["text"])

@@ -345,6 +345,33 @@ def test_an_error_that_cannot_be_read_is_still_told_of(tmp_path: Path) -> None:
     assert "column 'odd', UnreadableError: its text cannot be read (ValueError)" in result.summary()
 
 
+def test_the_summary_tells_causes_that_say_more_than_the_error(tmp_path: Path) -> None:
+    @ts.column(needs=["number"])
+    async def odd(row: Row) -> object:
+        refused = ConnectionError("all attempts to connect to 127.0.0.1:9 failed")
+        said_again = OSError("all attempts to connect to 127.0.0.1:9 failed")
+        said_again.__cause__ = ConnectionRefusedError("refused")
+        refused.__cause__ = said_again
+        raise LookupError("Connection error.") from refused
+
+    result = simulate([number, odd], tmp_path / "out", records=1)
+    assert result.summary().endswith(
+        "LookupError: Connection error; caused by ConnectionError: all attempts to connect to 127.0.0.1:9 failed; "
+        "caused by ConnectionRefusedError: refused"
+    )
+
+
+def test_causes_that_say_nothing_new_or_go_round_are_not_told(tmp_path: Path) -> None:
+    @ts.column(needs=["number"])
+    async def odd(row: Row) -> object:
+        error, cause = LookupError("nothing for 7."), KeyError(7)
+        error.__cause__, cause.__cause__ = cause, error
+        raise error
+
+    result = simulate([number, odd], tmp_path / "out", records=1)
+    assert result.summary().endswith("LookupError: nothing for 7.")
+
+
 def test_values_with_code_of_their_own_drop_their_row_only(tmp_path: Path) -> None:
     class Treacherous(dict[str, int]):
         def items(self) -> object:  # type: ignore[override]  # what json calls

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -18,6 +18,9 @@ from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._scheduler.result import SchedulerResult
 
 __all__ = ["RunResult"]
+
+_CAUSES_SHOWN: Final = 3
+"""The innermost ones, which say what happened; those around them say what was attempted."""
 
 
 @attrs.frozen(eq=False)
@@ -101,7 +104,7 @@ class RunResult:
             lines.insert(1, f'stopped      before the end: {why}; to go on: resume="if-possible"')
             if stop is not None and stop.last_error is not None:
                 error = stop.last_error
-                lines.insert(2, f"             the last one with {type(error).__name__}: {_text(error)}")
+                lines.insert(2, f"             the last one with {type(error).__name__}: {_told(error)}")
         if self.earlier.row_groups:
             lines.insert(1, f"before       {self.earlier.rows:,} rows in {self.earlier.row_groups:,} row groups")
         lines += [f"             {leak}" for leak in self.leaks]
@@ -120,12 +123,31 @@ class RunResult:
         lines += [f"skipped {count:,} cells of column {name!r}" for name, count in sorted(self.skipped_cells.items())]
         for cause in self.scheduler.drop_causes:
             lines.append(
-                f"dropped {cause.rows:,} rows: column {cause.column!r}, {cause.error_type}: {_text(cause.first_error)}"
+                f"dropped {cause.rows:,} rows: column {cause.column!r}, {cause.error_type}: {_told(cause.first_error)}"
             )
         return "\n".join(lines)
 
 
-def _text(error: Exception) -> str:
+def _told(error: Exception) -> str:
+    """The error's text, and its causes as far as they say more.
+
+    An SDK's "Connection error." tells neither where to nor what happened.
+    """
+    said = [_text(error)]
+    causes: list[str] = []
+    seen = {id(error)}
+    cause = error.__cause__
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        text = _text(cause)
+        if text and not any(text in each for each in said):
+            said.append(text)
+            causes.append(f"{type(cause).__name__}: {text}")
+        cause = cause.__cause__
+    return "; caused by ".join([said[0].rstrip(".") if causes else said[0], *causes[-_CAUSES_SHOWN:]])
+
+
+def _text(error: BaseException) -> str:
     try:
         return str(error)
     except Exception as broken:
