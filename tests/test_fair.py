@@ -187,7 +187,8 @@ def test_a_newcomer_after_early_forgetting_waits_no_longer_than_one_just_served(
     assert order.statistics().idle == 18
     order.activate("new", weight=4.0)
     order.activate("slow", weight=0.125)
-    assert (order.rank("new")[0], order.rank("slow")[0]) == (0.25, 1.0)
+    order.activate("plain")
+    assert [order.rank(key)[0] for key in ("new", "slow", "plain")] == [0.25, 1.0, 1.0]
 
 
 def test_what_is_remembered_is_bounded_by_who_is_active() -> None:
