@@ -552,8 +552,11 @@ def test_a_run_that_stopped_because_too_much_failed_goes_on(tmp_path: Path, capl
     assert first.status == "stopped_early"
     kept = len(list((tmp_path / "out" / "data").iterdir()))
     assert f"run stopped early: {kept} row groups are kept" in caplog.text
+    assert 'mend the cause, then the same run goes on from there with resume="if-possible"' in caplog.text
     stop = str(first.scheduler.early_stop)
-    assert f'stopped      before the end: {stop}; to go on: resume="if-possible"' in first.summary()
+    assert (
+        f'stopped      before the end: {stop}; to go on: mend the cause, then resume="if-possible"' in first.summary()
+    )
     document = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (document["status"], document["early_stop"]) == ("stopped_early", stop)
     healthy = True
@@ -561,6 +564,55 @@ def test_a_run_that_stopped_because_too_much_failed_goes_on(tmp_path: Path, capl
     assert second.status == "completed"
     assert second.records + second.dropped == 500
     assert second.dropped == first.dropped < 200
+
+
+def test_what_was_never_made_is_made_once_the_cause_of_an_early_stop_is_mended(tmp_path: Path) -> None:
+    """Row groups of which every row was given up, before the run stopped, are not settled by it."""
+    healthy = False
+
+    @ts.column(needs=["number"])
+    async def answer(row: dict[str, int]) -> int:
+        if not healthy:
+            raise LookupError("404")
+        return row["number"]
+
+    rows: Rows = [{"number": n} for n in range(200)]
+    first = run([answer], tmp_path / "out", rows=rows, buffer_size=50)
+    assert (first.status, first.records, first.dropped) == ("stopped_early", 0, 0)
+    assert "given up" not in first.summary()
+    assert list((tmp_path / "out" / "data").iterdir()) == []
+    healthy = True
+    second = run([answer], tmp_path / "out", rows=rows, buffer_size=50, resume="if-possible")
+    assert (second.status, second.records, second.dropped) == ("completed", 200, 0)
+
+
+def test_rows_given_up_in_a_row_group_that_is_kept_are_tried_again_as_the_summary_says(tmp_path: Path) -> None:
+    healthy = False
+
+    @ts.column(needs=["number"])
+    async def answer(row: dict[str, int]) -> int:
+        if not healthy and row["number"]:
+            raise LookupError("404")
+        return row["number"]
+
+    rows: Rows = [{"number": n} for n in range(200)]
+    out = tmp_path / "out"
+    first = run([answer], out, rows=rows, buffer_size=50)
+    assert (first.status, first.records, first.dropped) == ("stopped_early", 1, 49)
+    (told,) = (line for line in first.summary().splitlines() if line.startswith("given up"))
+    assert told == (
+        "given up     49 rows, in row groups that are kept: resume leaves them out; to try them again, "
+        "delete each part in data/ that has a list in dropped/, and that list"
+    )
+    healthy = True
+    second = run([answer], out, rows=rows, buffer_size=50, resume="if-possible")
+    assert (second.records, second.dropped) == (151, 49)
+    for missing in (out / "dropped").iterdir():
+        (out / "data" / missing.name).with_suffix(".jsonl").unlink()
+        missing.unlink()
+    third = run([answer], out, rows=rows, buffer_size=50, resume="if-possible")
+    assert (third.records, third.dropped) == (200, 0)
+    assert "given up" not in third.summary()
 
 
 async def test_the_data_of_a_resumed_run_are_those_of_a_sequential_one(tmp_path: Path) -> None:

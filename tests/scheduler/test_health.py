@@ -221,6 +221,6 @@ def test_a_task_over_many_rows_that_fails_them_all_has_failed(failing_rows: int,
         result = await Setup(work, nodes, records=200, classify=classify, config=config).scheduler.run()
         assert result.early_stop == (EarlyStop(0.5, 10) if stops else None)
         assert result.early_stop is None or isinstance(result.early_stop.last_error, Broken)
-        assert result.dropped_rows == (25 if stops else 160)
+        assert result.dropped_rows == (0 if stops else 160)
 
     simulate(main)

@@ -110,7 +110,8 @@ class RunAttempt:
             filtered_rows=result.filtered,
         )
         if result.status != "completed":
-            logger.warning("run %s: %s", result.status.replace("_", " "), resume_advice(self.folder))
+            advice = resume_advice(self.folder, after_failures=result.status == "stopped_early")
+            logger.warning("run %s: %s", result.status.replace("_", " "), advice)
         return result
 
     def _advise(self, error: BaseException) -> None:

@@ -101,7 +101,8 @@ class RunResult:
         if self.status != "completed":
             stop = self.scheduler.early_stop
             why = "it was cancelled" if stop is None else str(stop)
-            lines.insert(1, f'stopped      before the end: {why}; to go on: resume="if-possible"')
+            mend = "" if stop is None else "mend the cause, then "
+            lines.insert(1, f'stopped      before the end: {why}; to go on: {mend}resume="if-possible"')
             if stop is not None and stop.last_error is not None:
                 error = stop.last_error
                 lines.insert(2, f"             the last one with {type(error).__name__}: {_told(error)}")
@@ -121,6 +122,11 @@ class RunResult:
                 f"{limits:>14}  {self.utilisation(resource):>11.1%}"
             )
         lines += [f"skipped {count:,} cells of column {name!r}" for name, count in sorted(self.skipped_cells.items())]
+        if self.dropped:
+            lines.append(
+                f"given up     {self.dropped:,} rows, in row groups that are kept: resume leaves them out; to try them "
+                "again, delete each part in data/ that has a list in dropped/, and that list"
+            )
         for cause in self.scheduler.drop_causes:
             lines.append(
                 f"dropped {cause.rows:,} rows: column {cause.column!r}, {cause.error_type}: {_told(cause.first_error)}"

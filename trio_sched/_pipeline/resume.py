@@ -91,13 +91,14 @@ def reopen_output(
     return durable
 
 
-def resume_advice(folder: RunFolder) -> str:
-    """What to tell whoever's run ended early."""
+def resume_advice(folder: RunFolder, *, after_failures: bool = False) -> str:
+    """What to tell whoever's run ended early. after_failures: because too many attempts failed."""
     try:
         kept = f"{len(folder.parts())} row groups are"
     except OSError:
         kept = "what is finished is"
-    return f'{kept} kept in {str(folder.data)!r}; the same run goes on from there with resume="if-possible"'
+    then = "mend the cause, then the" if after_failures else "the"
+    return f'{kept} kept in {str(folder.data)!r}; {then} same run goes on from there with resume="if-possible"'
 
 
 def _find_run(folder: RunFolder, resume: ResumeMode) -> Mapping[str, JsonValue] | None:

@@ -77,7 +77,7 @@ class _SlidingShare:
 
 
 class HealthMonitor:
-    """Told of every attempt that ended; says when to stop, and warns."""
+    """Told of every attempt that ended; says when to stop, and warns. attempts: those that the error rate counts."""
 
     def __init__(self, config: HealthConfig) -> None:
         self._config = config
@@ -85,15 +85,23 @@ class HealthMonitor:
         self._trouble = _SlidingShare(config.window)
         self._warn_from = -math.inf
         self._snapshot_from = -math.inf
+        self.attempts: int = 0
+
+    @property
+    def judged_until(self) -> int | None:
+        """At how many `attempts` all that ended so far have left the window of the error rate; None: nothing stops."""
+        return None if self._config.stop_error_rate is None else self.attempts + self._config.window
 
     def succeeded(self) -> None:
         """An attempt succeeded."""
+        self.attempts += 1
         self._errors.note(False)
         self._trouble.note(False)
 
     def failed(self, kind: FailureKind, column: str, reason: str, now: float) -> bool:
         """An attempt failed. Whether that is a reason to tell of trouble now; it is logged then."""
         if kind != "preserved":
+            self.attempts += 1
             self._errors.note(True)
         self._trouble.note(kind in ("preserved", "retryable"))
         share = self._trouble.full_share

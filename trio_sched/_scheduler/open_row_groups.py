@@ -2,8 +2,13 @@
 
 After too many failures no row group is admitted any more. Row groups without a single finished row are abandoned:
 cancelled, not written, and free to be made by another run. The others are completed, without further salvage rounds,
-so that what is finished in them is kept and nothing else of them is lost. Where a node is ordered, a row group that
-follows an abandoned one is abandoned too, since it would be made without its predecessor.
+so that what is finished in them is kept and nothing else of them is lost. Where a node is ordered, an open row group
+that follows an abandoned one is abandoned too, since it would be made without its predecessor.
+
+A row group that lost its last row to a failure has nothing to keep, and to write it is to settle that its rows are
+never made. So it is *held*, without a slot, while its failures are among those by which the run may stop: until as many
+attempts as are judged have ended after them, or nothing else is left to do. Then it is written. Each of them had a
+failed attempt, so no more are held than attempts are judged.
 """
 
 from __future__ import annotations
@@ -14,7 +19,14 @@ from trio_sched._scheduler.events import SchedulerEvents
 from trio_sched._scheduler.foreign_cancel import ForeignCancellationError
 from trio_sched._scheduler.health import EarlyStop, HealthMonitor
 from trio_sched._scheduler.outcomes import TaskOutcomes
-from trio_sched._scheduler.reports import RowFailure, RowGroupAbandoned, RowGroupDurable, RowGroupOpened, WorkerDone
+from trio_sched._scheduler.reports import (
+    PlanExhausted,
+    RowFailure,
+    RowGroupAbandoned,
+    RowGroupDurable,
+    RowGroupOpened,
+    WorkerDone,
+)
 from trio_sched._scheduler.retry import RetryBook
 from trio_sched._scheduler.row_group_admission import RowGroupAdmission
 from trio_sched._scheduler.worker import Workers
@@ -24,7 +36,7 @@ __all__ = ["OpenRowGroups"]
 
 
 class OpenRowGroups:
-    """Opens, completes and abandons row groups. planned: how many there are in all, once the plan has ended."""
+    """Opens, completes, holds and abandons row groups."""
 
     def __init__(
         self,
@@ -44,7 +56,9 @@ class OpenRowGroups:
         self._health = health
         self._events = events
         self._open: dict[int, RowGroupOpened] = {}
-        self.planned: int | None = None
+        self._held: dict[int, int] = {}
+        """At how many attempts each row group without a living row is written."""
+        self._planned: int | None = None
         self.durable = 0
         self.durable_rows = 0
         self.abandoned = 0
@@ -53,7 +67,7 @@ class OpenRowGroups:
     @property
     def are_done(self) -> bool:
         """Whether every row group of the plan has come to its end."""
-        return self.durable + self.abandoned == self.planned
+        return self.durable + self.abandoned == self._planned
 
     def nursery(self, row_group: int) -> trio.Nursery:
         """Where the workers of an open row group live."""
@@ -78,12 +92,18 @@ class OpenRowGroups:
         in_trouble = self._outcomes.take(done)
         self._admission.target.task_ended(index)
         if self._tracker.is_complete(index):
-            opened.complete.set()
+            self._take_complete(index, opened)
         if (done.error is not None or done.row_drops) and self.early_stop is None:
             self.early_stop = self._health.early_stop(_error_of(done))
             if self.early_stop is not None:
                 self._stop_early()
+        self._settle_held()
         return in_trouble
+
+    def take_plan_exhausted(self, report: PlanExhausted) -> None:
+        """No row group will be admitted any more."""
+        self._planned = report.row_groups
+        self._settle_held()
 
     def take_durable(self, report: RowGroupDurable) -> None:
         """A row group is written; all that is remembered of it is which rows were given up."""
@@ -93,8 +113,9 @@ class OpenRowGroups:
         del self._open[index]
         self.durable += 1
         self.durable_rows += living
-        filtered = self._outcomes.drops.take_filtered(index)
+        filtered = self._outcomes.drops.settle(index)
         self._events.row_group("row_group_checkpointed", index, rows=living, filtered=filtered)
+        self._settle_held()
 
     def take_abandoned(self, report: RowGroupAbandoned) -> None:
         """The last worker of an abandoned row group has ended. Raises if it was not abandoned here."""
@@ -104,10 +125,34 @@ class OpenRowGroups:
         self._workers.forget_row_group(index)
         self.abandoned += 1
         self._events.row_group_abandoned(index)
+        self._settle_held()
 
     def listed(self, *, complete: bool) -> tuple[int, ...]:
         """The open row groups whose rows are all finished, or those where some are not."""
         return tuple(index for index, opened in self._open.items() if opened.complete.is_set() is complete)
+
+    def _take_complete(self, index: int, opened: RowGroupOpened) -> None:
+        if index in self._held or opened.complete.is_set():
+            return
+        until = self._health.judged_until
+        is_lost = not self._tracker.has_living_row(index) and self._outcomes.drops.has_failed_row(index)
+        if not is_lost or until is None:
+            opened.complete.set()
+        elif self.early_stop is not None:
+            self._abandon(index)
+        else:
+            self._held[index] = until
+            self._admission.give_slot_back(index)
+
+    def _settle_held(self) -> None:
+        if not self._held:
+            return
+        nothing_else = self.durable + self.abandoned + len(self._held) == self._planned
+        for index, until in tuple(self._held.items()):
+            if self._health.attempts < until and not nothing_else:
+                break  # Those that were held later wait for longer.
+            del self._held[index]
+            self._open[index].complete.set()
 
     def _stop_early(self) -> None:
         self._admission.stop_admitting()
@@ -120,6 +165,7 @@ class OpenRowGroups:
 
     def _abandon(self, row_group: int) -> None:
         self._open.pop(row_group).nursery.cancel_scope.cancel()
+        self._held.pop(row_group, None)
         self._outcomes.abandon(row_group)
 
 

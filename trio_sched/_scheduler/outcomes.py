@@ -73,7 +73,7 @@ class TaskOutcomes:
     def abandon(self, row_group: int) -> None:
         """Forget everything of a row group that will not be finished; its workers are cancelled by its owner."""
         self._tracker.abandon(row_group)
-        self.drops.take_filtered(row_group)
+        self.drops.forget(row_group)
         self._dispatcher.withdraw_row_group(row_group)
         for deferral in self._retries.deferred():
             if deferral.task.row_group == row_group:

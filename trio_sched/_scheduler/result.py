@@ -14,10 +14,11 @@ __all__ = ["SchedulerResult"]
 class SchedulerResult:
     """What a run came to.
 
-    row_groups, rows: those that are durable. dropped_rows: given up because something failed. filtered_rows: removed by
-    a task on purpose. No row counts twice. cancelled: it was stopped by `request_cancel`. early_stop: why it stopped
-    before its plan ended, as too many attempts failed. abandoned_row_groups: those that an early stop left unwritten;
-    like those that were never begun, they can still be made by another run.
+    row_groups, rows: those that are durable. dropped_rows: given up in durable row groups because something failed, as
+    drop_causes says. filtered_rows: removed there by a task on purpose. No row counts twice. cancelled: it was stopped
+    by `request_cancel`. early_stop: why it stopped before its plan ended, as too many attempts failed.
+    abandoned_row_groups: those that an early stop left unwritten; like those that were never begun, they can still be
+    made by another run.
     """
 
     row_groups: int

@@ -3,7 +3,8 @@
 Each admitted row group is a task of the run's nursery, with a nursery of its own for its workers. It waits until the
 dispatcher says that it is complete, lets its last workers leave, has it written, and only then reports it durable and
 frees its slot. The dispatcher therefore hears of every worker of a row group before it hears that the group is durable.
-Cancelling the nursery of a row group abandons it: its workers end, nothing of it is written, and that is reported.
+Cancelling the nursery of a row group abandons it: its workers end, nothing of it is written, and that is reported. One
+that has nothing left to do and is not to be written yet gives its slot back and waits without.
 
 The plan is asked for one row group at a time, when there is a slot for it, so a run holds no more of them than are in
 flight and the one that waits.
@@ -48,6 +49,8 @@ class RowGroupAdmission:
         self._admitting: trio.CancelScope | None = None
         self._is_stopped = False
         self._admitted_rows = 0
+        self._holders: dict[int, tuple[object, int]] = {}
+        """By row group: its slot, and its rows."""
         self._row_group_left = trio.Event()
         self._blocked: dict[RowGroupBlockReason, int] = {}
         self.max_in_flight: int = 0
@@ -74,6 +77,15 @@ class RowGroupAdmission:
         self._is_stopped = True
         if self._admitting is not None:
             self._admitting.cancel()
+
+    def give_slot_back(self, row_group: int) -> None:
+        """A row group has nothing left to do; another may be admitted, although this one is not written."""
+        holder = self._holders.pop(row_group, None)
+        if holder is not None:
+            slot, rows = holder
+            self._slots.release_on_behalf_of(slot)
+            self._admitted_rows -= rows
+            self._row_group_left.set()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, nursery: trio.Nursery) -> None:
@@ -135,6 +147,7 @@ class RowGroupAdmission:
         self, row_group: RowGroup, slot: object, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         complete = trio.Event()
+        self._holders[row_group.index] = (slot, row_group.size)
         self._store.open(row_group)
         async with trio.open_nursery() as nursery:
             self._report(RowGroupOpened(row_group, nursery, complete))
@@ -142,7 +155,5 @@ class RowGroupAdmission:
             await complete.wait()
         if complete.is_set():
             await self._store.write(row_group, self._living_rows(row_group.index))
-        self._slots.release_on_behalf_of(slot)
-        self._admitted_rows -= row_group.size
-        self._row_group_left.set()
+        self.give_slot_back(row_group.index)
         self._report(RowGroupDurable(row_group) if complete.is_set() else RowGroupAbandoned(row_group))

@@ -298,7 +298,7 @@ class AsyncTaskScheduler:
             case RowGroupAbandoned():
                 self._open.take_abandoned(report)
             case PlanExhausted():
-                self._open.planned = report.row_groups
+                self._open.take_plan_exhausted(report)
             case AdmissionChanged():
                 self._bell_rung = False
             case NothingMoved():

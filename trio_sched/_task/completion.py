@@ -189,6 +189,10 @@ class CompletionTracker:
         """Whether every living row of an open row group has every column."""
         return self._group(row_group).open_rows == 0
 
+    def has_living_row(self, row_group: int) -> bool:
+        """Whether a row of an open row group was not given up."""
+        return self._group(row_group).living > 0
+
     def is_dropped(self, row_group: int, row_index: int) -> bool:
         """Whether a row was given up; answers for durable row groups too."""
         if row_group in self._groups:
