@@ -54,6 +54,28 @@ def test_all_records_are_exit_code_0_and_a_summary(write_module: WriteModule, in
     assert json.loads(rows[0]) == {"number": 3}
 
 
+def test_a_run_that_stopped_says_how_to_go_on_in_words_of_the_command_line(
+    write_module: WriteModule, invoke: Invoke
+) -> None:
+    failing = """
+import trio_sched as ts
+
+@ts.from_scratch_column()
+async def number(span):
+    return list(range(span.count))
+
+@ts.column(needs=["number"])
+async def never(row):
+    raise LookupError
+
+pipeline = [number, never]
+"""
+    done = invoke("run", f"{write_module(failing)}:pipeline", "--records", "1000")
+    assert done.exit_code == 1
+    assert "to go on: --resume if-possible" in done.stdout
+    assert "resume=" not in done.output
+
+
 def test_drops_are_exit_code_1_unless_allowed(write_module: WriteModule, invoke: Invoke) -> None:
     name = f"{write_module(NUMBERS)}:dropping"
     assert invoke("run", name, "--records", "100").exit_code == 1

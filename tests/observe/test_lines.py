@@ -43,7 +43,10 @@ def test_unknown_totals_and_times() -> None:
     line = progress_line(attrs.evolve(MIDWAY, records_total=None, eta_seconds=None))
     assert "records 1,200;" in line
     assert "left unknown" in line
-    assert "0/0 (100%)" in progress_line(attrs.evolve(MIDWAY, records_done=0, records_total=0))
+
+
+def test_a_resumed_run_with_nothing_left() -> None:
+    assert "records 0, nothing left to do;" in progress_line(attrs.evolve(MIDWAY, records_done=0, records_total=0))
 
 
 def test_each_picture_is_one_line_without_control_characters() -> None:

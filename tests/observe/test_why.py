@@ -277,6 +277,22 @@ class NeverAgain:
         return PolicyStateDelta()
 
 
+def test_an_interrupted_run_is_called_so_everywhere(tmp_path: Path) -> None:
+    @ts.from_scratch_column()
+    async def number(span: ts.RowSpan) -> list[int]:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            await ts.run([number], records=3, output=tmp_path / "out", blocking=inline)
+
+    mocked(main)
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "interrupted"
+    explanation = why(tmp_path / "out")
+    assert explanation.state == explanation.to_json()["state"] == "interrupted"
+    assert "interrupted after 0.0 s" in str(explanation)
+
+
 def test_a_stalled_run_says_what_it_waited_for() -> None:
     builder = RuntimeViewBuilder(request_stream=False)
 

@@ -86,6 +86,12 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     }
 
 
+def test_a_run_that_had_nothing_left_to_do_says_so(tmp_path: Path) -> None:
+    run([number, double], tmp_path / "out", records=47)
+    result = run([number, double], tmp_path / "out", records=47, resume="if-possible")
+    assert "before       47 rows in 5 row groups; nothing was left to do\n" in result.summary()
+
+
 def test_only_what_is_missing_is_made_and_the_result_speaks_of_the_whole(tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = run([number, double], out, records=47)
@@ -99,7 +105,7 @@ def test_only_what_is_missing_is_made_and_the_result_speaks_of_the_whole(tmp_pat
     assert (result.earlier.row_groups, result.earlier.rows, result.earlier.dropped) == (3, 30, 0)
     assert (result.scheduler.row_groups, result.scheduler.rows) == (2, 17)
     assert result.data_hash() == first.data_hash()
-    assert "before       30 rows in 3 row groups" in result.summary()
+    assert "before       30 rows in 3 row groups\n" in result.summary()
     document = json.loads((out / "run.json").read_text())
     assert document["resumed_from"] == {
         "run_id": first.run_id,

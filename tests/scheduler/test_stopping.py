@@ -145,6 +145,7 @@ def test_ctrl_c_ends_the_run_as_itself(where: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         simulate(main)
     setups[0].assert_nothing_held()
+    assert setups[0].events("scheduler_job_completed")[0].reason_or_result == "interrupted"
 
 
 def test_a_generator_that_swallows_its_cancellation_does_not_keep_the_run() -> None:

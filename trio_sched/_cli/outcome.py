@@ -15,7 +15,7 @@ import click
 
 from trio_sched._errors import TrioSchedError
 
-__all__ = ["BAD_INPUT", "INCOMPLETE", "INTERRUPTED", "Commands", "place_of", "show_error"]
+__all__ = ["BAD_INPUT", "INCOMPLETE", "INTERRUPTED", "Commands", "place_of", "show_error", "spoken_here"]
 
 INCOMPLETE: Final = 1
 """The run ended without all its records: too many drops, stopped early, or failed under way."""
@@ -30,7 +30,7 @@ _SPOKEN_HERE: Final = {'resume="if-possible"': "--resume if-possible"}
 
 def show_error(error: TrioSchedError) -> None:
     """Say what was wrong, on standard error."""
-    click.echo(f"error: {_spoken_here(str(error))}", err=True)
+    click.echo(f"error: {spoken_here(str(error))}", err=True)
 
 
 def place_of(error: BaseException) -> str | None:
@@ -66,10 +66,11 @@ class _Warnings(logging.Handler):
     """Shows what the package logs on standard error, whichever that is by then: the live panel replaces it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"{record.levelname.lower()}: {_spoken_here(self.format(record))}", err=True)
+        click.echo(f"{record.levelname.lower()}: {spoken_here(self.format(record))}", err=True)
 
 
-def _spoken_here(text: str) -> str:
+def spoken_here(text: str) -> str:
+    """A text of the package, in the words of the command line."""
     for in_python, here in _SPOKEN_HERE.items():
         text = text.replace(in_python, here)
     return text

@@ -17,7 +17,7 @@ from trio_sched._cli.options import (
     run_folder_argument,
     settings_options,
 )
-from trio_sched._cli.outcome import INCOMPLETE, place_of, show_error
+from trio_sched._cli.outcome import INCOMPLETE, place_of, show_error, spoken_here
 from trio_sched._cli.pipelines import NamedPipeline, find_pipeline
 from trio_sched._errors import TrioSchedError
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
@@ -181,7 +181,7 @@ def _run(
         if error.__cause__ is not None and (place := place_of(error.__cause__)) is not None:
             click.echo(f"  {type(error.__cause__).__name__} comes from {place}", err=True)
         context.exit(INCOMPLETE)
-    click.echo(result.summary())
+    click.echo(spoken_here(result.summary()))
     if _is_incomplete(result, max_drop_rate):
         context.exit(INCOMPLETE)
 

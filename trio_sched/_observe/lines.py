@@ -43,7 +43,9 @@ def records_text(progress: RunProgress) -> str:
     done = f"{progress.records_done:,}"
     if progress.records_total is None:
         return done
-    share = progress.records_done / progress.records_total if progress.records_total else 1.0
+    if not progress.records_total:
+        return f"{done}, nothing left to do"
+    share = progress.records_done / progress.records_total
     return f"{done}/{progress.records_total:,} ({share:.0%})"
 
 

@@ -29,7 +29,7 @@ from trio_sched._observe.waits import WaitBreakdown, seconds
 
 __all__ = ["Explanation", "RunState", "explain", "why"]
 
-RunState = Literal["running", "killed", "completed", "stopped_early", "cancelled", "failed"]
+RunState = Literal["running", "killed", "completed", "stopped_early", "cancelled", "interrupted", "failed"]
 
 _PLACES_SHOWN: Final = 5
 
@@ -83,6 +83,7 @@ _RESULTS: Final[dict[str, RunState]] = {
     "completed": "completed",
     "stopped_early": "stopped_early",
     "cancelled": "cancelled",
+    "interrupted": "interrupted",
 }
 _STATES: Final[dict[RunState, str]] = {
     "running": "not ended after",
@@ -91,6 +92,7 @@ _STATES: Final[dict[RunState, str]] = {
     "failed": "failed after",
     "stopped_early": "stopped early after",
     "cancelled": "cancelled after",
+    "interrupted": "interrupted after",
 }
 
 

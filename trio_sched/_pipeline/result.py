@@ -107,7 +107,8 @@ class RunResult:
                 error = stop.last_error
                 lines.insert(2, f"             the last one with {type(error).__name__}: {_told(error)}")
         if self.earlier.row_groups:
-            lines.insert(1, f"before       {self.earlier.rows:,} rows in {self.earlier.row_groups:,} row groups")
+            rest = "" if self.scheduler.row_groups or self.status != "completed" else "; nothing was left to do"
+            lines.insert(1, f"before       {self.earlier.rows:,} rows in {self.earlier.row_groups:,} row groups{rest}")
         lines += [f"             {leak}" for leak in self.leaks]
         width = max((len(str(resource)) for resource in self.requests), default=0)
         if self.requests:

@@ -192,6 +192,9 @@ class AsyncTaskScheduler:
         except trio.Cancelled:
             result = "cancelled"
             raise
+        except KeyboardInterrupt:
+            result = "interrupted"
+            raise
         finally:
             self._take_late_writes()
             self._admission.shutdown()
