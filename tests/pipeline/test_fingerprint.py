@@ -67,7 +67,7 @@ def test_columns_are_compared_one_by_one() -> None:
         return 0
 
     (difference,) = identity(number, elsewhere).differences(dict(identity().facts))
-    assert difference.startswith('columns, called: {"task_type": "cell", "needs": ["number"]')
+    assert difference == 'columns, called, models: ["p/m/chat"] there, ["p/other/chat"] here'
 
 
 def test_a_document_without_facts_is_named_as_such() -> None:

@@ -284,8 +284,35 @@ def test_another_dataset_is_refused_untouched(
 
 def test_other_columns_are_refused_and_named(tmp_path: Path) -> None:
     run([number], tmp_path / "out", records=3)
-    with pytest.raises(ts.OutputMismatchError, match=r"columns, double: nothing there, .*column_order"):
+    with pytest.raises(ts.OutputMismatchError, match="column 'double': only here; choose another folder") as caught:
         run([number, double], tmp_path / "out", records=3, resume="always")
+    assert caught.value.differences == ("column 'double': only here",)
+
+
+def test_several_differences_are_told_one_on_each_line(tmp_path: Path) -> None:
+    @ts.batch_column(needs=["number"], name="double")
+    def doubled(rows: Rows) -> list[int]:
+        return [2 * row["number"] for row in rows]
+
+    run([number, double], tmp_path / "out", records=3)
+    with pytest.raises(ts.OutputMismatchError) as caught:
+        run([number, doubled], tmp_path / "out", records=3, seed=1, resume="always")
+    assert str(caught.value).splitlines()[1:] == [
+        '  columns, double, task_type: "cell" there, "batch" here',
+        "  seed: 0 there, 1 here",
+        "choose another folder, or give what that run was given",
+    ]
+
+
+def test_a_run_of_columns_that_are_all_others_is_of_another_pipeline(tmp_path: Path) -> None:
+    @ts.from_scratch_column()
+    async def letter(span: ts.RowSpan) -> list[str]:
+        return ["a"] * span.count
+
+    run([number, double], tmp_path / "out", records=3)
+    with pytest.raises(ts.OutputMismatchError) as caught:
+        run([letter], tmp_path / "out", records=4, seed=1, resume="always")
+    assert caught.value.differences == ("another pipeline (columns double, number there; letter here)",)
 
 
 @pytest.mark.parametrize("mode", ["never", "always", "if-possible"])

@@ -20,6 +20,8 @@ from trio_sched._pipeline.processors import Processor
 
 __all__ = ["DatasetIdentity", "dataset_identity"]
 
+_ORDER = "column_order"
+"""The fact that differs, too, wherever the columns do."""
 _SHOWN = 70
 """How much of a value a message shows, in characters."""
 
@@ -42,16 +44,16 @@ class DatasetIdentity:
         known = other if isinstance(other, dict) else dict[str, JsonValue]()
         if not known:
             yield "it does not say what it was made from"
+            return
+        theirs, ours = _names(known.get("columns")), _names(self.facts["columns"])
+        if theirs and theirs.isdisjoint(ours):
+            yield f"another pipeline (columns {', '.join(sorted(theirs))} there; {', '.join(sorted(ours))} here)"
+            return
+        for name in sorted(theirs ^ ours):
+            yield f"column {name!r}: only {'there' if name in theirs else 'here'}"
         for name in dict.fromkeys([*self.facts, *known]):
-            theirs, ours = known.get(name), self.facts.get(name)
-            if theirs == ours:
-                continue
-            if isinstance(theirs, dict) and isinstance(ours, dict):
-                for part in sorted(theirs.keys() | ours.keys()):
-                    if theirs.get(part) != ours.get(part):
-                        yield f"{name}, {part}: {_short(theirs.get(part))} there, {_short(ours.get(part))} here"
-            else:
-                yield f"{name}: {_short(theirs)} there, {_short(ours)} here"
+            if name != _ORDER or theirs == ours:
+                yield from _differences(name, known.get(name), self.facts.get(name))
 
 
 def dataset_identity(
@@ -74,7 +76,7 @@ def dataset_identity(
     return DatasetIdentity(
         {
             "columns": columns,
-            "column_order": list(pipeline.graph.columns),
+            _ORDER: list(pipeline.graph.columns),
             "input": dict(source) if source is not None else None,
             "records": records,
             "buffer_size": config.buffer_size,
@@ -96,6 +98,22 @@ def _skip_facts(bound: BoundNode) -> JsonValue:
         "with": list(bound.skipped_with),
         "cells": [read_cell(cell) for cell in rule.cells],
     }
+
+
+def _names(columns: JsonValue) -> set[str]:
+    return set(columns) if isinstance(columns, dict) else set()
+
+
+def _differences(name: str, theirs: JsonValue, ours: JsonValue) -> Iterator[str]:
+    if theirs == ours:
+        return
+    if not isinstance(theirs, dict) or not isinstance(ours, dict):
+        yield f"{name}: {_short(theirs)} there, {_short(ours)} here"
+        return
+    # A column that only one of them has was told of already.
+    parts = theirs.keys() & ours.keys() if name == "columns" else theirs.keys() | ours.keys()
+    for part in sorted(parts):
+        yield from _differences(f"{name}, {part}", theirs.get(part), ours.get(part))
 
 
 def _short(value: JsonValue) -> str:

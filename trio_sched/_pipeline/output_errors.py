@@ -71,10 +71,14 @@ class OutputMismatchError(OutputError):
         super().__init__(path, run_id, self.differences)
 
     def __str__(self) -> str:
-        return (
-            f"run {self.run_id!r} in {str(self.path)!r} makes another dataset: {'; '.join(self.differences)}; "
-            "choose another folder, or give what that run was given"
+        run, advice = (
+            f"run {self.run_id!r} in {str(self.path)!r}",
+            "choose another folder, or give what that run was given",
         )
+        if len(self.differences) == 1:
+            return f"{run} makes another dataset: {self.differences[0]}; {advice}"
+        lines = "".join(f"\n  {difference}" for difference in self.differences)
+        return f"{run} makes another dataset:{lines}\n{advice}"
 
 
 class OutputDamagedError(OutputError):
