@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal
 
-from benchmarks.workloads.outcome import Params, Run
+import trio
+
+from benchmarks.workloads.outcome import Outcome, Params, Run
 from benchmarks.workloads.task_cycle import prepare_cycles
 from benchmarks.workloads.task_stage import AdmissionController, ReadyQueue
 from trio_sched.lowlevel import (
@@ -73,5 +75,13 @@ class CountedEligibility:
 
 
 def prepare(params: Params) -> Run:
-    """The workload at this project."""
-    return prepare_cycles(ProjectTaskStage(), params)
+    """The workload at this project, in a Trio run as in a scheduler, so that leases are stamped by Trio's clock."""
+    cycles = prepare_cycles(ProjectTaskStage(), params)
+
+    def run(warm_up: bool) -> Outcome:
+        async def main() -> Outcome:
+            return cycles(warm_up)
+
+        return trio.run(main)
+
+    return run

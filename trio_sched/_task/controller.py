@@ -200,9 +200,9 @@ class TaskAdmissionController:
             self,
         )
         state.ledger.book(lease)
-        state.version += 1
         try:
             if state.keeps_debt:
+                state.version += 1
                 delta = state.on_acquire(lease, answer)
                 if delta is not NO_CHANGE:
                     self._apply(delta, item.group.key)
@@ -226,10 +226,10 @@ class TaskAdmissionController:
             return self._not_released(lease, held)
         del self._leases[held.lease_id]
         account = state.ledger.unbook(held)
-        state.version += 1
         try:
             # The policies of this package do no more than repay, and who owes nothing has nothing to repay.
             if state.keeps_debt and (account.debt or not state.decides):
+                state.version += 1
                 delta = state.on_release(held)
                 if delta is not NO_CHANGE:
                     self._apply(delta, held.item.group.key)
@@ -269,7 +269,8 @@ class TaskAdmissionController:
         if index is None:
             return None
         if index.sure_item is item and index.sure_version == state.version and index.source is state:
-            return ALLOWED if index.is_surely_entitled() else state.policy.evaluate(item, queue_view, state.view)
+            sure = index.is_sure_for_good or index.is_surely_entitled()
+            return ALLOWED if sure else state.policy.evaluate(item, queue_view, state.view)
         allowed = self._allowed
         if (
             allowed is not None

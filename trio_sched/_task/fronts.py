@@ -200,7 +200,7 @@ class Fronts:
         self, fronts: list[_Front], examiner: Examiner, ask: Ask, is_decided: bool, found: FoundHead | None
     ) -> FoundHead | None:
         """The first eligible head in these fronts that comes before what was found."""
-        aside: list[tuple[_Front, HeadClass, Place]] = []
+        aside: list[tuple[_Front, HeadClass, Place]] | None = None
         place: Place | None
         examined: HeadClass | None
         restood: QueuedGroup | None = None
@@ -245,9 +245,11 @@ class Fronts:
                     self._move(examined, self._parked_front(resource, bucket), place)
                     continue
                 heappop(examined_front.heap)
+                if aside is None:
+                    aside = []
                 aside.append((examined_front, examined, place))
         finally:
-            for front, examined, place in aside:
+            for front, examined, place in aside or ():
                 front.push(examined, place)
 
     def _parked_front(self, resource: SchedulerResourceKey, lacking: HeadBucket) -> _Front:

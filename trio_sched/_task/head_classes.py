@@ -20,11 +20,11 @@ __all__ = ["HeadClasses"]
 class HeadClasses:
     """Which group's head is in which class.
 
-    by_resource: the buckets that ask for a resource. gathering: those whose units may come free one at a time. version:
-    rises with every change.
+    by_resource: the buckets that ask for a resource. gathering: those whose units may come free one at a time. unsure:
+    how many classes are not entitled by their kind. version: rises with every change.
     """
 
-    __slots__ = ("_buckets", "_fronts", "_order", "by_resource", "gathering", "version")
+    __slots__ = ("_buckets", "_fronts", "_order", "by_resource", "gathering", "unsure", "version")
 
     def __init__(self, order: FairOrder[TaskGroupKey], fronts: Fronts) -> None:
         self._order = order
@@ -32,6 +32,7 @@ class HeadClasses:
         self._buckets: dict[tuple[SchedulerResourceRequest, Hashable], HeadBucket] = {}
         self.by_resource: dict[SchedulerResourceKey, dict[HeadBucket, None]] = {}
         self.gathering: dict[HeadBucket, None] = {}
+        self.unsure = 0
         self.version = 0
 
     @trio.lowlevel.enable_ki_protection
@@ -90,6 +91,7 @@ class HeadClasses:
         old.count -= 1
         if not old.count:
             del old.bucket.classes[old.standing, old.aspect]
+            self.unsure -= old.kind != "entitled"
             self._fronts.leave(old)
 
     def _bucket(self, request: SchedulerResourceRequest, claim: Hashable, source: StandingSource) -> HeadBucket:
@@ -106,4 +108,5 @@ class HeadClasses:
         found = bucket.classes.get((standing, aspect))
         if found is None:
             found = bucket.classes[standing, aspect] = HeadClass(bucket, standing, aspect, source.kind(standing))
+            self.unsure += found.kind != "entitled"
         return found

@@ -20,7 +20,7 @@ import trio
 
 from trio_sched._fair import FairOrder
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
-from trio_sched._task.fronts import FoundHead, Fronts
+from trio_sched._task.fronts import Fronts
 from trio_sched._task.head_classes import HeadClasses
 from trio_sched._task.heads import (
     HeadBucket,
@@ -43,7 +43,8 @@ class HeadIndex:
     groups: those that have heads. queue_version: rises with every change of the queue. memo: the policy's. epoch: rises
     with every change of the heads, or of the source, since it was last looked at. gathering_heads: how many heads ask
     for units that may come free one at a time. claims: the source's. is_decided: whether the source alone answers.
-    sure_item: a head that has room at `sure_version` of the source and was not refused.
+    sure_item: a head that has room at `sure_version` of the source and was not refused. is_sure_for_good: whether its
+    kind is entitled.
     """
 
     __slots__ = (
@@ -57,13 +58,14 @@ class HeadIndex:
         "_seen_shifts",
         "_seen_source_version",
         "_seen_version",
-        "_sure",
         "_sure_classes_version",
+        "_sure_verdict",
         "claims",
         "epoch",
         "gathering_heads",
         "groups",
         "is_decided",
+        "is_sure_for_good",
         "memo",
         "queue_version",
         "source",
@@ -91,7 +93,8 @@ class HeadIndex:
         self.sure_item: SchedulableTask | None = None
         self.sure_version: int = -1
         self._sure_classes_version = -1
-        self._sure: FoundHead | None = None
+        self._sure_verdict: Verdict = "allowed"
+        self.is_sure_for_good: bool = False
         self.epoch: int = 0
         self._aspect: Aspect | None = None
         self.source: StandingSource | None = None
@@ -121,7 +124,9 @@ class HeadIndex:
         """`group` may stand differently now, and more of what is `freed` may be free to somebody."""
         if freed:
             self._fronts.stir(freed)
-        found = None if group is None else self.groups.get(group)
+        if group is None or not (self._classes.unsure or self.claims):
+            return  # Who is entitled and gives something back stays so.
+        found = self.groups.get(group)
         if found is not None:
             known = found.head_class
             if known is None or known.kind == "unentitled" or self.claims or known.bucket.claim is not None:
@@ -181,15 +186,16 @@ class HeadIndex:
         item = found[1].head
         if is_decided and not self.claims:
             self.sure_item, self.sure_version = item, version
-            self._sure, self._sure_classes_version = found, self._classes.version
+            self.is_sure_for_good = found[2].kind == "entitled"
+            self._sure_verdict, self._sure_classes_version = found[3], self._classes.version
         return item
 
     def is_surely_entitled(self) -> bool:
         """Whether `sure_item` is entitled now. If that is not a matter of its kind, newcomers may have changed it."""
-        assert self._sure is not None
-        _, _, head_class, verdict = self._sure
-        return head_class.kind == "entitled" or (
-            verdict == "entitled" and not self._changed and self._classes.version == self._sure_classes_version
+        return self.is_sure_for_good or (
+            self._sure_verdict == "entitled"
+            and not self._changed
+            and self._classes.version == self._sure_classes_version
         )
 
     def restand(self, group: QueuedGroup) -> bool:

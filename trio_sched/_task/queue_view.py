@@ -19,8 +19,8 @@ class QueueView:
     """Who is queued, by group, and what each group's head asks for.
 
     A view that a queue hands out is live and read-only: it costs nothing and shows every later change. `snapshot()`
-    freezes it. Only a live view has `heads`, the queue's index through which a policy sums over few classes instead of
-    many groups.
+    freezes it. The mappings inside its mappings are of the instant at which they were asked for. Only a live view has
+    `heads`, the queue's index through which a policy sums over few classes instead of many groups.
     """
 
     queued_total: int
