@@ -146,6 +146,15 @@ def test_dir_names_everything_before_it_was_used(face: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("face", FACE_MODULES, ids=FACE_NAMES)
+def test_dir_names_nothing_that_a_face_does_not_hand_out(face: ModuleType) -> None:
+    assert [
+        name
+        for name in set(dir(face)) - set(face.__all__)
+        if not name.startswith("_") and not isinstance(getattr(face, name), ModuleType)
+    ] == []
+
+
+@pytest.mark.parametrize("face", FACE_MODULES, ids=FACE_NAMES)
 def test_importing_a_face_imports_nothing_that_is_not_used(face: ModuleType) -> None:
     program = f"import sys, {face.__name__}; print(*sorted(set(sys.modules) & {HEAVY!r}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)

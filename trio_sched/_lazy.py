@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from types import ModuleType
 
 __all__ = ["lazy_names"]
 
@@ -26,6 +27,12 @@ def lazy_names(face: str, names_by_home: Mapping[str, str]) -> tuple[Callable[[s
         return value
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[face]), *homes})
+        # What the face needs to be a face, `TYPE_CHECKING` and this function, is not what it hands out.
+        own = {
+            name: value
+            for name, value in vars(sys.modules[face]).items()
+            if name.startswith("__") or isinstance(value, ModuleType)
+        }
+        return sorted({*own, *homes})
 
     return get, names

@@ -108,6 +108,21 @@ def test_command_line_before_file_before_the_resumed_run(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        (
+            "cooldown_seconds = 2",
+            "'cooldown_seconds' is no setting of the top level; it belongs to [request_admission]",
+        ),
+        (
+            "[request_admission]\nseed = 2",
+            "'seed' is no setting of [request_admission]; it belongs to the top level",
+        ),
+        (
+            "max_parallel_requests = 8",
+            (
+                "'max_parallel_requests' is no setting of the top level; "
+                "it belongs to a model: ts.Model(..., max_parallel_requests=...)"
+            ),
+        ),
         ("bufer_size = 3", "'bufer_size' is no setting of the top level; did you mean 'buffer_size'?"),
         (
             "[request_admission]\ncooldown_second = 2",

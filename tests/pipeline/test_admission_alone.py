@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import pytest
 import trio
@@ -93,6 +94,16 @@ async def test_a_model_that_admission_was_not_opened_with() -> None:
     async with ts.open_admission(WRITER) as admission:
         with pytest.raises(ts.UnknownNameError, match=r"names the model 'p/n', which does not exist; did you mean"):
             admission.request(ts.Model("p", "n"))
+
+
+async def test_what_is_no_model_is_refused_by_its_type() -> None:
+    writer = cast("ts.Model", "writer")
+    async with ts.open_admission(WRITER) as admission:
+        with pytest.raises(ts.InvalidTypeError, match=r"^model of admission.request must be a Model .*, got 'writer'$"):
+            admission.request(writer)
+    with pytest.raises(ts.InvalidTypeError, match=r"^each argument of open_admission must be a Model, got 'writer'$"):
+        async with ts.open_admission(WRITER, writer):
+            raise AssertionError("must not be opened")
 
 
 async def test_an_error_of_the_block_is_not_wrapped() -> None:

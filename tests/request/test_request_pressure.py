@@ -57,6 +57,16 @@ def test_a_snapshot_tells_everything_at_one_instant() -> None:
     )
 
 
+def test_repr_tells_endpoints_and_limits() -> None:
+    bench, clock = Bench(cap=4), Clock()
+    leases = [bench.lease() for _ in range(3)]
+    bench.release(leases[0], rate_limited(8.0), 1.0)
+    bench.wait(2.0)
+    told = repr(pressure(bench, clock))
+    assert f"{GPT} 2 of 4 in flight" in told
+    assert f"{CHAT} limit 2, 1 waiting" in told
+
+
 def test_an_endpoint_adds_up_its_domains() -> None:
     bench, clock = Bench(cap=4), Clock()
     bench.register(6, 0.0, alias="b")

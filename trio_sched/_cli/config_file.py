@@ -23,6 +23,7 @@ import attrs
 
 from trio_sched._errors import InvalidTypeError, InvalidValueError, TrioSchedError
 from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.models import Model
 from trio_sched._request.config import RequestAdmissionTuningConfig
 
 if sys.version_info >= (3, 11):
@@ -115,10 +116,21 @@ def _as_it_is(value: object, _kind: object) -> object:
 
 def _unknown(cls: type, name: str) -> str:
     table = next(table for table, known in _TABLES.items() if known is cls)
-    fields = [field.name for field in attrs.fields(cls) if field.init]
-    close = difflib.get_close_matches(name, fields, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known there: {', '.join(fields)}"
-    return f"{name!r} is no setting of {table}; {hint}"
+    return f"{name!r} is no setting of {table}; {_where_it_belongs(name, cls)}"
+
+
+def _where_it_belongs(name: str, cls: type) -> str:
+    for table, known in _TABLES.items():
+        if name in _settings_of(known):
+            return f"it belongs to {table}"
+    if name in _settings_of(Model):
+        return f"it belongs to a model: ts.Model(..., {name}=...)"
+    close = difflib.get_close_matches(name, _settings_of(cls), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known there: {', '.join(_settings_of(cls))}"
+
+
+def _settings_of(cls: type) -> list[str]:
+    return [field.name for field in attrs.fields(cls) if field.init]
 
 
 def _wrong(error: InvalidValueError) -> str:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import cast
 
-from trio_sched._errors import UnknownNameError
+from trio_sched._errors import InvalidTypeError, UnknownNameError
 from trio_sched._events.sinks import RequestAdmissionEventSink
 from trio_sched._pipeline.models import Model, alias_models, model_resolver
 from trio_sched._request.attempt import AdmittedAttempt
@@ -45,6 +46,8 @@ class RequestAdmission:
         domain: the model's own by default. weight: share among those who wait. queue_wait_timeout_seconds: longest
         wait, then `RequestAdmissionError`. Raises `UnknownNameError` for a model that admission was not opened with.
         """
+        if not isinstance(cast("object", model), Model):
+            raise InvalidTypeError("model of admission.request", model, "a Model that admission was opened with")
         if model.endpoint not in self._endpoints:
             raise UnknownNameError(
                 "model", str(model.endpoint), used_by="admission.request", known=map(str, self._endpoints)
@@ -66,6 +69,9 @@ async def open_admission(
 
     A single error of the block leaves it as itself, not in an exception group.
     """
+    for model in models:
+        if not isinstance(cast("object", model), Model):
+            raise InvalidTypeError("each argument of open_admission", model, "a Model")
     tuning = tuning if tuning is not None else RequestAdmissionTuningConfig()
     controller = AdaptiveRequestAdmissionController(
         tuning.with_limits(), event_sink=event_sink, resolver=model_resolver(alias_models(models))

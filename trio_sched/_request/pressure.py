@@ -126,6 +126,17 @@ class RequestPressure:
         self._waiters = waiters
         self._clock = clock
 
+    def __repr__(self) -> str:
+        endpoints = [
+            f"{key} {endpoint.limiter.borrowed_tokens} of {endpoint.static_cap.cap} in flight"
+            for key, endpoint in self._endpoints.items()
+        ]
+        domains = [
+            f"{key} limit {domain.limits.current_limit}, {self._waiters(key)} waiting"
+            for key, domain in self._domains.items()
+        ]
+        return f"<RequestPressure {'; '.join([*endpoints, *domains]) or 'of no endpoint'}>"
+
     def snapshot(self, resource: RequestResourceKey) -> RequestPressureSnapshot | None:
         """One request resource, or None if it was never asked for."""
         domain = self._domains.get(resource)
