@@ -72,7 +72,7 @@ pipeline = [number, never]
 """
     done = invoke("run", f"{write_module(failing)}:pipeline", "--records", "1000")
     assert done.exit_code == 1
-    assert "to go on: --resume if-possible" in done.stdout
+    assert "--resume if-possible" in done.stdout
     assert "resume=" not in done.output
 
 
