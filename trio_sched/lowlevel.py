@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from trio_sched._fair import FairOrder
     from trio_sched._generator import ColumnGenerator
     from trio_sched._observe.executions import ColumnWaits
+    from trio_sched._observe.failing_calls import FailingCalls
     from trio_sched._observe.limiting import Limit
     from trio_sched._observe.marks import ExecutionView, RequestMarks, TaskMarks
     from trio_sched._observe.progress import LimitTime, ProgressStretch
@@ -149,6 +150,7 @@ else:
             "trio_sched._fair": "FairOrder",
             "trio_sched._generator": "ColumnGenerator",
             "trio_sched._observe.executions": "ColumnWaits",
+            "trio_sched._observe.failing_calls": "FailingCalls",
             "trio_sched._observe.limiting": "Limit",
             "trio_sched._observe.marks": "ExecutionView RequestMarks TaskMarks",
             "trio_sched._observe.progress": "LimitTime ProgressStretch",
@@ -242,6 +244,7 @@ __all__ = [
     "ExecutionGraph",
     "ExecutionView",
     "Explanation",
+    "FailingCalls",
     "Failure",
     "FairOrder",
     "FairTaskQueue",

@@ -3,9 +3,11 @@
 Work that waits says what holds it back. Each piece of waiting work has one vote:
 
 - a model call that waits for its lease votes for `cooldown` if its resource cools down, else for `request_admission`;
-- a queued task whose stage resources all have room votes for `fairness`: only order or policy holds it back;
-- any other queued task votes for `task_admission`; but if the stage resource that is full is that of an endpoint where
-  calls wait, it votes as they do, since with a lease it would only wait there.
+- a queued task whose stage resources all have room votes for `fairness`: only order or policy holds it back; but a
+  place that was just given back, which the scheduler has not given away yet, is no such room
+  (`SchedulerReplay.awaited_resource`);
+- any other queued task votes for `task_admission`; but if the stage resource that it waits for is that of an endpoint
+  where calls wait, it votes as they do, since with a lease it would only wait there.
 
 The layer with the most votes limits, and of equal ones that nearest to the provider. Where nothing waits, what is
 under way limits: `provider` if a model call is out, else, if failed tasks wait to be repeated, `cooldown` for rate
@@ -76,9 +78,9 @@ def limit_now(
         if out > most_out:
             calling, most_out = key, out
     for column, queued in scheduler.queued_by_column.items():
-        full = scheduler.full_resource(column)
-        if full is not None:
-            vote = behind.get(full) or ("task_admission", full)
+        awaited = scheduler.awaited_resource(column)
+        if awaited is not None:
+            vote = behind.get(awaited) or ("task_admission", awaited)
         else:
             vote = ("fairness", column) if scheduler.resource_limits else ("task_admission", None)
         votes[vote] = votes.get(vote, 0) + queued

@@ -9,6 +9,7 @@ The order of two events of different resources does not matter.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 import attrs
@@ -20,12 +21,17 @@ from trio_sched._resources.pressure import RequestPressureSnapshot
 
 __all__ = ["ReplayedResource", "RequestReplay"]
 
+_RECENT_CALLS: Final = 100
+_NO_FAILURES: Final = frozenset({"success", "rate_limited"})
+
 
 @attrs.define
 class ReplayedResource:
     """One request resource. Limits are None until an event told them; `cooling_until` may have passed.
 
-    held: the leases that are out, by id, and since when. retry_hint_seconds: what the provider asked for last.
+    held: the leases that are out, by id, and since when. retry_hint_seconds: what the provider asked for last. calls:
+    those that ended and were not cancelled. failures: how many of them failed, by outcome; a rate limit is no failure.
+    recent_failed: whether each of the latest of them failed.
     """
 
     current_limit: int | None = None
@@ -37,6 +43,19 @@ class ReplayedResource:
     consecutive_rate_limits: int = 0
     last_outcome: str | None = None
     retry_hint_seconds: float | None = None
+    calls: int = 0
+    failures: dict[str, int] = attrs.field(factory=dict[str, int])
+    recent_failed: deque[bool] = attrs.field(factory=lambda: deque[bool](maxlen=_RECENT_CALLS))
+
+    def call_ended(self, outcome: str) -> None:
+        """Count a call by its outcome."""
+        if outcome == "local_cancelled":
+            return
+        self.calls += 1
+        failed = outcome not in _NO_FAILURES
+        self.recent_failed.append(failed)
+        if failed:
+            self.failures[outcome] = self.failures.get(outcome, 0) + 1
 
     @property
     def in_flight(self) -> int:
@@ -113,6 +132,8 @@ class RequestReplay:
                 if event.request_lease_id is not None:
                     resource.held.pop(event.request_lease_id, None)
                 resource.last_outcome = event.reason_or_outcome
+                if event.reason_or_outcome is not None:
+                    resource.call_ended(event.reason_or_outcome)
                 if event.reason_or_outcome == "success" and not resource.cooling_at(event.captured_at_monotonic):
                     resource.consecutive_rate_limits = 0
             case "request_rate_limited":

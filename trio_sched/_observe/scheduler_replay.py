@@ -67,9 +67,10 @@ class SchedulerReplay:
     """Feed it the events of one run in order with `apply`; read what it holds, and change nothing of that.
 
     queued: the queued tasks by id. leases: the running ones by lease id. refusals: why heads of the queue were refused
-    when that was last told, and how many were. row_groups: those admitted and not durable yet, with their
-    sizes, as far as they were told. deferred_by_cause: how many of `deferred`, by column and reason. changes: rises
-    with every event that may have changed anything here.
+    when that was last told, and how many were. capped_groups: those that were told to be at a cap or in debt, with the
+    reason, and were granted nothing since. row_groups: those admitted and not durable yet, with their sizes, as far as
+    they were told. deferred_by_cause: how many of `deferred`, by column and reason. changes: rises with every event
+    that may have changed anything here.
     """
 
     columns: dict[str, ColumnFacts] = attrs.field(factory=dict[str, ColumnFacts], init=False)
@@ -77,6 +78,7 @@ class SchedulerReplay:
     queued: dict[str, TaskPlace] = attrs.field(factory=dict[str, TaskPlace], init=False)
     leases: dict[int, TaskPlace] = attrs.field(factory=dict[int, TaskPlace], init=False)
     refusals: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
+    capped_groups: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
     release_diagnostics: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
     deferred: dict[str, DeferredTask] = attrs.field(factory=dict[str, DeferredTask], init=False)
     row_groups: dict[int, int] = attrs.field(factory=dict[int, int], init=False)
@@ -128,8 +130,11 @@ class SchedulerReplay:
                 self.row_groups.pop(correlation.row_group, None)
             case "admission_blocked":
                 self.refusals = {reason: _int(n) for reason, n in event.diagnostics.items() if reason != "queued"}
+            case "group_capped":
+                self.capped_groups[str(event.diagnostics.get("group"))] = event.reason_or_result or "unknown"
             case "queue_drained":
                 self.refusals = {}
+                self.capped_groups.clear()
             case "release_diagnostic":
                 self.release_diagnostics[event.reason_or_result or "unknown"] = _int(event.diagnostics.get("count"))
             case "cancelled" if task_id is not None and lease_id is None:
@@ -164,6 +169,32 @@ class SchedulerReplay:
                 full = resource
         self._full[column] = full
         return full
+
+    def awaited_resource(self, column: str) -> SchedulerResourceKey | None:
+        """The stage resource that the queued tasks of `column` wait for, or None if order or policy holds them back.
+
+        That is one that is full. A place that came free stays so until the scheduler's next turn, when it is given
+        away; meanwhile it is no policy that holds back all who are queued. So where want of room is all that was told
+        of, it is also one that has room for some of them only.
+        """
+        full = self.full_resource(column)
+        if full is not None or not self.refusals or self.holding_back(column):
+            return full
+        queued = self.queued_by_column.get(column, 0)
+        awaited: SchedulerResourceKey | None = None
+        for resource, amount in self.resources_of(column).items():
+            limit = self.resource_limits.get(resource)
+            if limit is not None and self._leased.get(resource, 0) + amount * queued > limit:
+                awaited = resource
+        return awaited
+
+    def holding_back(self, column: str) -> dict[str, int]:
+        """What held back queued tasks although there was room, as last told: heads of the queue by reason."""
+        reasons = {reason: heads for reason, heads in self.refusals.items() if reason != _WANT_OF_ROOM}
+        capped = self.capped_groups.get(self._group(column))
+        if capped is not None:
+            reasons.setdefault(capped, 1)
+        return reasons
 
     def snapshot(self) -> dict[str, JsonValue]:
         """The state now, in the form of the snapshots that events carry."""
@@ -213,6 +244,7 @@ class SchedulerReplay:
         self.leases[lease_id] = place
         _add(self.running_by_column, place.column, 1)
         self._lease(place.column, 1)
+        self.capped_groups.pop(self._group(place.column), None)
         units_borrowed = _amounts(borrowed)
         if self._borrowed is not None:
             self._borrowed[lease_id] = units_borrowed
@@ -279,6 +311,7 @@ class SchedulerReplay:
 _MOVES_NOTHING: Final = frozenset({"dependency_ready", "selected", "task_completed", "scheduler_health_snapshot"})
 """Kinds that come often and move no task: `apply` has nothing to do for them."""
 
+_WANT_OF_ROOM: Final = "no_capacity"
 _UNTOLD: Mapping[SchedulerResourceKey, int] = {SUBMISSION: 1}
 
 

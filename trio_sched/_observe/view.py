@@ -238,7 +238,11 @@ class RuntimeViewBuilder:
             until,
             limit_now(scheduler, requests, seconds(time), model_tasks_call=self._model_tasks_call),
             cooling,
-            [column for column in scheduler.queued_by_column if untold or scheduler.full_resource(column) is not None],
+            [
+                column
+                for column in scheduler.queued_by_column
+                if untold or scheduler.awaited_resource(column) is not None
+            ],
         )
         return self._standing
 
@@ -255,8 +259,8 @@ class RuntimeViewBuilder:
 class _Standing:
     """How things stand until something changes, or until `until` (nanoseconds), when a cooldown ends.
 
-    changes: how many there had been in both streams. full_columns: those with queued tasks of which a stage resource is
-    full.
+    changes: how many there had been in both streams. full_columns: those with queued tasks that wait for a stage
+    resource.
     """
 
     changes: int

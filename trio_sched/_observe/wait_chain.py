@@ -41,7 +41,8 @@ def wait_chain(
         links += _at_stage_resource(scheduler, limit)
     elif limit.layer == "fairness":
         waiting = scheduler.queued_by_column.get(limit.where or "", 0)
-        links += [TasksWait(waiting, limit.layer, limit.where), HeldBack(limit.where, dict(scheduler.refusals))]
+        reasons = scheduler.holding_back(limit.where or "")
+        links += [TasksWait(waiting, limit.layer, limit.where), HeldBack(limit.where, reasons)]
     else:
         links += _to_repeat(scheduler, limit, now) or _under_way(scheduler, now)
     return limit, tuple(links)
@@ -87,7 +88,7 @@ def _at_stage_resource(scheduler: SchedulerReplay, limit: Limit) -> list[WaitLin
     waiting = sum(
         queued
         for column, queued in scheduler.queued_by_column.items()
-        if scheduler.full_resource(column) == limit.where
+        if scheduler.awaited_resource(column) == limit.where
     )
     links: list[WaitLink] = [TasksWait(waiting, limit.layer, limit.where)]
     if limit.where is not None:

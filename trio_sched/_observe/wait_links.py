@@ -109,7 +109,8 @@ class LimitReached:
 class HeldBack:
     """There is room, but order or policy holds a column's tasks back.
 
-    refusals: heads of the queue by the reason for which they were refused, as last told.
+    refusals: heads of the queue by the reason for which they were refused though there was room, as last told. Where
+    there are none, the scheduler's next turn starts the tasks.
     """
 
     column: str | None
@@ -117,8 +118,9 @@ class HeldBack:
     kind: Literal["held_back"] = "held_back"
 
     def __str__(self) -> str:
-        reasons = ", ".join(self.refusals) or "not told"
-        return f"there is room, but the order or the admission policy holds them back ({reasons})"
+        if not self.refusals:
+            return "there is room, and they are about to be started"
+        return f"there is room, but the order or the admission policy holds them back ({', '.join(self.refusals)})"
 
 
 @attrs.frozen

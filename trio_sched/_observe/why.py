@@ -2,7 +2,8 @@
 
 The chain starts with the oldest row group that is not durable, names what most of the waiting work waits in (as
 `limiting.py` decides it), and ends with the cause. Of a run that is over, the chain is that of the moment before it was
-stopped, and there is none where it simply completed; what is always there is the division of the time.
+stopped, and there is none where it simply completed; what is always there is the division of the time. Endpoints of
+which half of the calls fail are named beside it.
 
 `explain` works on a live `RuntimeViewBuilder`, `why` on a run's folder. Both give a frozen `Explanation`, with a text
 for people, and JSON for programs through `to_json`.
@@ -20,6 +21,7 @@ from typing import Final, Literal
 import attrs
 
 from trio_sched._events.json_value import JsonValue
+from trio_sched._observe.failing_calls import FailingCalls, failing_calls
 from trio_sched._observe.limiting import Limit
 from trio_sched._observe.progress import LimitTime
 from trio_sched._observe.record import build_view
@@ -39,7 +41,8 @@ class Explanation:
     """state: `running` also of a run that was killed where nobody can tell. limit: what limits now, or did.
 
     chain: from who waits to the cause; empty for a run that completed. limited_by: the wall time so far, by layer.
-    limits: the same by layer and place, most first. problems: what could not be read.
+    limits: the same by layer and place, most first. problems: what could not be read. failing: request resources of
+    which at least half of the calls failed, of all or of the latest hundred.
     """
 
     state: RunState
@@ -49,6 +52,7 @@ class Explanation:
     limited_by: WaitBreakdown
     limits: tuple[LimitTime, ...]
     problems: tuple[str, ...] = ()
+    failing: tuple[FailingCalls, ...] = ()
 
     def to_json(self) -> dict[str, JsonValue]:
         """The explanation as plain JSON; each link says its `kind` and its `text`."""
@@ -63,12 +67,14 @@ class Explanation:
                 {"layer": each.layer, "where": each.where, "seconds": seconds(each.nanoseconds)} for each in self.limits
             ],
             "problems": list(self.problems),
+            "failing_calls": [{**attrs.asdict(each), "text": str(each)} for each in self.failing],
         }
 
     def __str__(self) -> str:
         lines: list[str] = []
         if self.chain:
             lines.append(" ← ".join(map(str, self.chain)))
+        lines += map(str, self.failing)
         limited = "; its progress was limited by" if self.limits else ""
         lines.append(f"{_STATES[self.state]} {self.wall_seconds:.1f} s{limited}")
         for each in self.limits[:_PLACES_SHOWN]:
@@ -118,7 +124,8 @@ def explain(builder: RuntimeViewBuilder, *, now: float | None = None, problems: 
         limit, chain = builder.chain(now)
     elif state != "completed":
         limit, chain = builder.stopped_at or builder.chain(now)
-    return Explanation(state, limit, chain, view.wall_seconds, view.limited_by, view.limits, problems)
+    failing = failing_calls(builder.requests.resources)
+    return Explanation(state, limit, chain, view.wall_seconds, view.limited_by, view.limits, problems, failing)
 
 
 def _is_gone(run_folder: Path) -> bool:
