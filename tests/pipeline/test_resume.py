@@ -291,8 +291,8 @@ def test_other_columns_are_refused_and_named(tmp_path: Path) -> None:
 
 def test_several_differences_are_told_one_on_each_line(tmp_path: Path) -> None:
     @ts.batch_column(needs=["number"], name="double")
-    def doubled(rows: Rows) -> list[int]:
-        return [2 * row["number"] for row in rows]
+    def doubled(rows: Rows) -> list[object]:
+        return [row["number"] for row in rows]
 
     run([number, double], tmp_path / "out", records=3)
     with pytest.raises(ts.OutputMismatchError) as caught:
