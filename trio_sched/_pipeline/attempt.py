@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 
 import attrs
@@ -31,7 +31,7 @@ from trio_sched._pipeline.failures import classify_failure
 from trio_sched._pipeline.folder import RunFolder
 from trio_sched._pipeline.model_calls import ModelHandle
 from trio_sched._pipeline.output_errors import OutputNotWritableError
-from trio_sched._pipeline.result import RunResult
+from trio_sched._pipeline.result import RunResult, uncalled_model
 from trio_sched._pipeline.resume import resume_advice
 from trio_sched._pipeline.run_document import RunDocument
 from trio_sched._pipeline.runner import PipelineRunner
@@ -109,6 +109,8 @@ class RunAttempt:
             dropped_rows=result.dropped,
             filtered_rows=result.filtered,
         )
+        for column in result.uncalled_models:
+            logger.warning("%s", uncalled_model(column))
         if result.status != "completed":
             advice = resume_advice(self.folder, after_failures=result.status == "stopped_early")
             logger.warning("run %s: %s", result.status.replace("_", " "), advice)
@@ -140,7 +142,8 @@ class RunAttempt:
             self.bounds.requests, event_sink=sink, resolver=self.pipeline.resolver
         )
         tasks = TaskAdmissionController(self.bounds.tasks)
-        scheduler = self._make_scheduler(admission, tasks, sink, run_id)
+        handles = self._make_handles(admission)
+        scheduler = self._make_scheduler(handles, admission, tasks, sink, run_id)
         started_at = trio.current_time()
         self._write_plan(admission, scheduler)
         try:
@@ -161,21 +164,38 @@ class RunAttempt:
             wall_seconds=trio.current_time() - started_at,
             leaks=(*map(str, tasks.leak_report()), *map(str, admission.leak_report()), *_waiters(admission)),
             skipped_cells=self.store.skipped_cells,
+            uncalled_models=self._uncalled_models(handles, outcome.rows),
         )
 
-    def _make_scheduler(
-        self,
-        admission: AdaptiveRequestAdmissionController,
-        tasks: TaskAdmissionController,
-        sink: FanOutEventSink,
-        run_id: str,
-    ) -> AsyncTaskScheduler:
+    def _uncalled_models(self, handles: Mapping[str, Sequence[ModelHandle]], rows: int) -> tuple[str, ...]:
+        """The columns with models that made cells of the `rows` written, and never called a model."""
+        return tuple(
+            column
+            for column, models in handles.items()
+            if models
+            and not any(model.was_called for model in models)
+            and rows > self.store.skipped_cells.get(column, 0)
+        )
+
+    def _make_handles(self, admission: AdaptiveRequestAdmissionController) -> dict[str, list[ModelHandle]]:
         executor = ModelRequestExecutor(
             admission,
             retry=RequestRetryConfig(max_attempts=self.config.max_attempts),
             rng=random.Random(self.config.seed),
         )
-        handles = {model: ModelHandle(model, executor, self.clients) for model in self.pipeline.aliases}
+        return {
+            column: [ModelHandle(model, executor, self.clients) for model in bound.models]
+            for column, bound in self.pipeline.nodes.items()
+        }
+
+    def _make_scheduler(
+        self,
+        handles: Mapping[str, Sequence[ModelHandle]],
+        admission: AdaptiveRequestAdmissionController,
+        tasks: TaskAdmissionController,
+        sink: FanOutEventSink,
+        run_id: str,
+    ) -> AsyncTaskScheduler:
         scheduler: AsyncTaskScheduler
 
         def living_rows(row_group: int) -> Sequence[int]:

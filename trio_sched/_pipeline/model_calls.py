@@ -22,14 +22,18 @@ T = TypeVar("T")
 
 
 class ModelHandle:
-    """One model in one run: what a column's function gets after the row."""
+    """One model of one column in one run: what the column's function gets after the row.
 
-    __slots__ = ("_clients", "_executor", "_model")
+    was_called: whether any call went through it.
+    """
+
+    __slots__ = ("_clients", "_executor", "_model", "was_called")
 
     def __init__(self, model: Model, executor: ModelRequestExecutor, clients: RetryFreeClients) -> None:
         self._model = model
         self._executor = executor
         self._clients = clients
+        self.was_called: bool = False
 
     def __repr__(self) -> str:
         return f"<ModelHandle {self._model}>"
@@ -44,6 +48,7 @@ class ModelHandle:
 
         Raises what the last attempt raised.
         """
+        self.was_called = True
         once = self._clients.redirect(function)
         return await self._executor.execute(ModelRequest(self._model.resource, lambda: once(*args, **kwargs)))
 

@@ -17,7 +17,7 @@ from trio_sched._pipeline.folder import RunFolder
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._scheduler.result import SchedulerResult
 
-__all__ = ["RunResult"]
+__all__ = ["RunResult", "uncalled_model"]
 
 _CAUSES_SHOWN: Final = 3
 """The innermost ones, which say what happened; those around them say what was attempted."""
@@ -32,6 +32,7 @@ class RunResult:
     capacity_plan: what bounded it and what was used, as in `capacity_plan.json`. wall_seconds: from the first to the
     last step. leaks: task and request leases still held, which is always empty unless there is a bug; each entry names
     the holder. skipped_cells: by column, in how many of this attempt's rows a skip rule left the cell out.
+    uncalled_models: columns that have a model, made cells in this attempt, and never called the model.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class RunResult:
     wall_seconds: float
     leaks: tuple[str, ...]
     skipped_cells: Mapping[str, int]
+    uncalled_models: tuple[str, ...] = ()
     earlier: EarlierRows = attrs.field(factory=EarlierRows)
 
     @property
@@ -123,6 +125,7 @@ class RunResult:
                 f"{limits:>14}  {self.utilisation(resource):>11.1%}"
             )
         lines += [f"skipped {count:,} cells of column {name!r}" for name, count in sorted(self.skipped_cells.items())]
+        lines += map(uncalled_model, self.uncalled_models)
         if self.dropped:
             lines.append(
                 f"given up     {self.dropped:,} rows, in row groups that are kept: resume leaves them out; to try them "
@@ -152,6 +155,14 @@ def _told(error: Exception) -> str:
             causes.append(f"{type(cause).__name__}: {text}")
         cause = cause.__cause__
     return "; caused by ".join([said[0].rstrip(".") if causes else said[0], *causes[-_CAUSES_SHOWN:]])
+
+
+def uncalled_model(column: str) -> str:
+    """What to tell of a column that needed no model, which may be meant so, or went past admission by mistake."""
+    return (
+        f"column {column!r} has a model and never called it; "
+        "what its function calls other than by the model's call() is neither admitted nor counted"
+    )
 
 
 def _text(error: BaseException) -> str:

@@ -8,7 +8,6 @@ from trio_sched._blocking import Blocking
 from trio_sched._pipeline.binding import BoundPipeline
 from trio_sched._pipeline.makers import LivingRows, Surroundings, make_maker
 from trio_sched._pipeline.model_calls import ModelHandle
-from trio_sched._pipeline.models import Model
 from trio_sched._pipeline.store import PartStore
 from trio_sched._resources.task import Task
 from trio_sched._scheduler.reports import RowDrop
@@ -17,12 +16,12 @@ __all__ = ["PipelineRunner"]
 
 
 class PipelineRunner:
-    """Runs tasks of a bound pipeline."""
+    """Runs tasks of a bound pipeline. handles: by node, those of its models."""
 
     def __init__(
         self,
         pipeline: BoundPipeline,
-        handles: Mapping[Model, ModelHandle],
+        handles: Mapping[str, Sequence[ModelHandle]],
         store: PartStore,
         *,
         blocking: Blocking,
@@ -30,10 +29,7 @@ class PipelineRunner:
         seed: int,
     ) -> None:
         around = Surroundings(store, blocking, living_rows, seed)
-        self._makers = {
-            name: make_maker(bound, [handles[model] for model in bound.models], around)
-            for name, bound in pipeline.nodes.items()
-        }
+        self._makers = {name: make_maker(bound, handles[name], around) for name, bound in pipeline.nodes.items()}
 
     def run(self, task: Task) -> Awaitable[Sequence[RowDrop]]:
         """Make and keep the task's cells."""
