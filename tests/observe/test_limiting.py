@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.scheduler import SchedulerAdmissionEventKind
 from trio_sched._observe.limiting import Limit, limit_now
@@ -56,6 +58,9 @@ class Told:
     def limit(self) -> Limit | None:
         return limit_now(self.scheduler, RequestReplay(), 0.0, model_tasks_call=False)
 
+    def first(self) -> str:
+        return str(wait_chain(self.scheduler, RequestReplay(), 0.0, model_tasks_call=False)[1][0])
+
     def cause(self) -> str:
         return str(wait_chain(self.scheduler, RequestReplay(), 0.0, model_tasks_call=False)[1][-1])
 
@@ -87,6 +92,20 @@ def test_a_capped_group_is_held_back_until_it_is_granted_something() -> None:
     told.tell("task_lease_acquired", correlation=ANSWER, task_lease_id=3)
     told.tell("task_lease_released", correlation=ANSWER, task_lease_id=2)
     assert told.limit() == Limit("task_admission", "submission")
+
+
+def test_the_chain_begins_at_the_oldest_row_group_that_has_tasks() -> None:
+    told = Told(queued=3)
+    told.tell("row_group_admitted", {"size": 5}, correlation=attrs.evolve(ANSWER, row_group=1))
+    told.tell("row_group_admitted", {"size": 5}, correlation=ANSWER)
+    assert told.first() == "row group 0 waits for column answer"
+    for task in range(3):
+        told.tell("cancelled", correlation=ANSWER, task_id=f"waiting {task}")
+    for lease in (1, 2):
+        told.tell("task_lease_released", correlation=ANSWER, task_lease_id=lease)
+    assert told.first() == "row group 0 waits to be written"
+    told.tell("ready_enqueued", correlation=attrs.evolve(ANSWER, row_group=1), task_id="of the other")
+    assert told.first() == "row group 1 waits for column answer"
 
 
 def test_where_there_is_room_for_all_they_are_about_to_be_started() -> None:

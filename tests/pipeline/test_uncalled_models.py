@@ -77,7 +77,10 @@ async def test_one_call_of_one_task_to_one_of_its_models_is_enough(
 async def test_a_column_that_was_skipped_or_gave_up_all_its_rows_had_nothing_to_call_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @ts.column(needs=["number"], model=MODEL, skip_when=lambda row: True)
+    def always(row: dict[str, int]) -> bool:
+        return True
+
+    @ts.column(needs=["number"], model=MODEL, skip_when=always)
     async def skipped(row: dict[str, int], model: ts.ModelHandle) -> str:
         return await served()
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 from trio_sched._observe.limiting import Limit, layer_of_deferral, limit_now, open_limit
 from trio_sched._observe.request_replay import ReplayedResource, RequestReplay
-from trio_sched._observe.scheduler_replay import SchedulerReplay
+from trio_sched._observe.scheduler_replay import DeferredTask, SchedulerReplay, TaskPlace
 from trio_sched._observe.wait_links import (
     CallsOut,
     CoolingDown,
@@ -49,14 +49,20 @@ def wait_chain(
 
 
 def _row_group(scheduler: SchedulerReplay) -> list[WaitLink]:
-    """The oldest row group, and the column that most of its known unfinished tasks belong to."""
+    """The oldest row group with unfinished tasks, and the column that most of these belong to.
+
+    Where none has any, the oldest row group. One that is only to be written holds up none of the others.
+    """
     if not scheduler.row_groups:
         return []
-    oldest = min(scheduler.row_groups)
-    places = [*scheduler.queued.values(), *scheduler.leases.values()]
-    columns = Counter(place.column for place in places if place.row_group == oldest)
-    columns.update(deferred.column for deferred in scheduler.deferred.values() if deferred.row_group == oldest)
-    return [RowGroupWaits(oldest, columns.most_common(1)[0][0] if columns else None)]
+    known: list[TaskPlace | DeferredTask] = [*scheduler.queued.values(), *scheduler.leases.values()]
+    known += scheduler.deferred.values()
+    unfinished = [task for task in known if task.row_group in scheduler.row_groups]
+    if not unfinished:
+        return [RowGroupWaits(min(scheduler.row_groups), None)]
+    oldest = min(task.row_group for task in unfinished if task.row_group is not None)
+    columns = Counter(task.column for task in unfinished if task.row_group == oldest)
+    return [RowGroupWaits(oldest, columns.most_common(1)[0][0])]
 
 
 def _resource(requests: RequestReplay, where: str | None) -> tuple[RequestResourceKey, ReplayedResource] | None:

@@ -1,6 +1,6 @@
 """Why is it slow, why does it stand still: the wait-for chain of a run, live or afterwards, with where its time went.
 
-The chain starts with the oldest row group that is not durable, names what most of the waiting work waits in (as
+The chain starts with the oldest row group that has unfinished tasks, names what most of the waiting work waits in (as
 `limiting.py` decides it), and ends with the cause. Of a run that is over, the chain is that of the moment before it was
 stopped, and there is none where it simply completed; what is always there is the division of the time. Endpoints of
 which half of the calls fail are named beside it.
