@@ -97,7 +97,8 @@ class OpenRowGroups:
             self.early_stop = self._health.early_stop(_error_of(done))
             if self.early_stop is not None:
                 self._stop_early()
-        self._settle_held()
+        if self._held:
+            self._settle_held()
         return in_trouble
 
     def take_plan_exhausted(self, report: PlanExhausted) -> None:
@@ -145,8 +146,6 @@ class OpenRowGroups:
             self._admission.give_slot_back(index)
 
     def _settle_held(self) -> None:
-        if not self._held:
-            return
         nothing_else = self.durable + self.abandoned + len(self._held) == self._planned
         for index, until in tuple(self._held.items()):
             if self._health.attempts < until and not nothing_else:
