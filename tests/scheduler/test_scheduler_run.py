@@ -266,6 +266,29 @@ def test_the_dispatcher_wakes_when_a_policy_said_to_ask_again() -> None:
     simulate(main)
 
 
+def test_a_policy_that_names_times_gone_by_is_asked_once_a_second() -> None:
+    class Late(PlainWaiting):
+        asked = 0
+
+        def evaluate(
+            self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+        ) -> TaskAdmissionPolicyDecision:
+            self.asked += 1
+            assert self.asked < 1000, "it is asked without a pause"
+            decision = super().evaluate(item, queue_view, admission_view)
+            return decision if decision.allowed else TaskAdmissionPolicyDecision(False, "policy_denial", 0.0)
+
+    async def main() -> None:
+        policy = Late(until=trio.current_time() + 30)
+        setup = Setup(nothing, policy=policy)
+        began = trio.current_time()
+        result = await setup.scheduler.run()
+        assert result.rows == 20
+        assert 30 <= trio.current_time() - began <= 31.5
+
+    simulate(main)
+
+
 def test_the_dispatcher_wakes_for_a_policy_with_standings_while_something_runs() -> None:
     class OneAtFirst(PlainWaiting):
         """Lets one task run before the time."""

@@ -36,7 +36,7 @@ from trio_sched._task.queue import FairTaskQueue
 __all__ = ["Standstill"]
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
-"""How often the reasons of a lasting backlog are looked at, for events alone."""
+"""How often the reasons of a lasting backlog are looked at for events, and a policy that names past times is asked."""
 _GROUP_REASONS: Final[tuple[TaskAdmissionDenyReason, ...]] = ("group_cap", "borrow_debt")
 
 
@@ -108,6 +108,8 @@ class Standstill:
             return
         summary = self._admission.explain_blocked(self._queue.view())
         self.think_again_at = summary.available_after
+        if self.think_again_at is not None and self.think_again_at <= now:
+            self.think_again_at = now + _LOOK_AGAIN_SECONDS  # It has just been asked: at once would be for ever.
         if tells:
             self._look_again_at = now + _LOOK_AGAIN_SECONDS
             self._tell(summary)
