@@ -526,3 +526,19 @@ def test_mixed_loads_serve_everybody() -> None:
             served[task_id.rstrip("0123456789")] += 1
         stage.controller.release(stage.running.pop(0))
     assert min(served.values()) >= 30
+
+
+def test_a_group_whose_reserved_head_has_run_is_reserved_for_again() -> None:
+    """Its heads all ask for the same under the same spec, so nothing but the end of the reservation moves the group."""
+    controller = TaskAdmissionController(TaskAdmissionConfig(10, {"x": 2}, multi_unit_skip_bound=1))
+    queue = FairTaskQueue()
+    queue.enqueue(make_tasks("large", 4, {"submission": 1, "x": 2}))
+    queue.enqueue(make_tasks("small", 40, {"submission": 1, "x": 1}))
+    running: list[TaskAdmissionLease] = []
+    started: list[str] = []
+    while "large" in (group.identity[-1] for group in queue.view().queued_by_group):
+        new = start_all(queue, controller)
+        running += new
+        started += [lease.item.group.key.identity[-1] for lease in new]
+        controller.release(running.pop(0))
+    assert started.count("small") <= 8, started

@@ -129,7 +129,7 @@ class HeadIndex:
         found = self.groups.get(group)
         if found is not None:
             known = found.head_class
-            if known is None or known.kind == "unentitled" or self.claims or known.bucket.claim is not None:
+            if known is None or known.kind == "unentitled" or self.claims:
                 self._changed.add(found)
             elif known.kind == "depends":
                 known.bucket.unsettled.add(found)
