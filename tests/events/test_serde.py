@@ -129,6 +129,20 @@ def test_a_correlation_with_other_fields_is_none(broken: str) -> None:
         read_event(line, SchedulerAdmissionEvent)
 
 
+@pytest.mark.parametrize("name", ["current_limit", "in_flight_count", "waiters"])
+def test_a_pressure_snapshot_that_counts_in_text_is_none(name: str) -> None:
+    """The trace writes these as they are."""
+    resource = RequestResourceKey("openai", "gpt", RequestDomain.CHAT)
+    snapshot = RequestPressureSnapshot(1.0, 1, resource, 9, 77, 77, 9, 77, None, 0.0, None, 0, None, {})
+    event = RequestAdmissionEvent("request_lease_acquired", 1.0, 1, pressure_snapshot=snapshot)
+    line = event_line(event)
+    assert read_event(line, RequestAdmissionEvent) == event
+    broken = line.replace(f'"{name}":77', f'"{name}":"7\\",7"').replace(f'"{name}": 77', f'"{name}": "7\\",7"')
+    assert broken != line
+    with pytest.raises(ValueError, match=f"{name} of a pressure snapshot must be an int"):
+        read_event(broken, RequestAdmissionEvent)
+
+
 def test_bytes_that_are_no_text_are_no_event() -> None:
     line = event_line(SchedulerAdmissionEvent("selected", 1.0, 1, task_id="x")).encode().replace(b"x", b"\xff")
     with pytest.raises(ValueError):

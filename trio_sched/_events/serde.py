@@ -91,6 +91,9 @@ def _pressure(told: dict[str, Any] | None, _kind: object) -> RequestPressureSnap
         return None
     fields: dict[str, Any] = {**_NO_PRESSURE, **told}
     fields["resource"] = _resource(told["resource"], None)
+    for name in _COUNTS:
+        if type(fields[name]) is not int:
+            raise TypeError(f"{name} of a pressure snapshot must be an int, got {fields[name]!r}")
     return make_pressure_snapshot(**fields)
 
 
@@ -113,6 +116,8 @@ def _left_out(cls: type[attrs.AttrsInstance]) -> dict[str, Any]:
 
 
 _CHECKED: Final = ("event_kind", "captured_at_monotonic", "sequence")
+_COUNTS: Final = ("current_limit", "in_flight_count", "waiters")
+"""What views count with, and the trace writes as it is."""
 _READERS: Final[dict[str, Callable[[Any, object], Any]]] = {
     "captured_correlation": _correlation,
     "request_resource_key": _resource,
