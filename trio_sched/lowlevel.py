@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from trio_sched._client import ClientRetries, HiddenRetriesError, RetryFreeClients
     from trio_sched._events.correlation import CorrelationToken, RuntimeCorrelationProvider, runtime_correlation
     from trio_sched._events.jsonl import JsonlEventSink, open_jsonl_sink
-    from trio_sched._events.request import RequestAdmissionEvent
-    from trio_sched._events.scheduler import SchedulerAdmissionEvent
+    from trio_sched._events.request import RequestAdmissionEvent, RequestEventSubject
+    from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerEventSubject
     from trio_sched._events.serde import event_line, read_event
     from trio_sched._events.sinks import (
         EventStream,
@@ -139,8 +139,8 @@ else:
             "trio_sched._client": "ClientRetries HiddenRetriesError RetryFreeClients",
             "trio_sched._events.correlation": "CorrelationToken RuntimeCorrelationProvider runtime_correlation",
             "trio_sched._events.jsonl": "JsonlEventSink open_jsonl_sink",
-            "trio_sched._events.request": "RequestAdmissionEvent",
-            "trio_sched._events.scheduler": "SchedulerAdmissionEvent",
+            "trio_sched._events.request": "RequestAdmissionEvent RequestEventSubject",
+            "trio_sched._events.scheduler": "SchedulerAdmissionEvent SchedulerEventSubject",
             "trio_sched._events.serde": "event_line read_event",
             "trio_sched._events.sinks": (
                 "EventStream FanOutEventSink InMemoryAdmissionEventSink RequestAdmissionEventSink "
@@ -288,6 +288,7 @@ __all__ = [
     "RequestAdmissionUsageError",
     "RequestDomain",
     "RequestEventContext",
+    "RequestEventSubject",
     "RequestFairQueue",
     "RequestGroupSpec",
     "RequestMarks",
@@ -320,6 +321,7 @@ __all__ = [
     "SchedulerAdmissionEvent",
     "SchedulerAdmissionEventSink",
     "SchedulerConfig",
+    "SchedulerEventSubject",
     "SchedulerResourceKey",
     "SchedulerResourceRequest",
     "SchedulerResult",

@@ -19,7 +19,7 @@ def params(_inputs: Inputs, point: Point, smoke: bool) -> dict[str, Json]:
 
 EVENTS = Scenario(
     scenario_id="events",
-    version="1",
+    version="2",
     title="one event",
     axes={"sink": ("nobody", "unwanted", "memory", "jsonl")},
     budget_points=grid({"sink": ("nobody", "unwanted", "memory", "jsonl")}),

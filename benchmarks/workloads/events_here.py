@@ -1,7 +1,6 @@
-"""Scenario family 8 at this project: one stream, one correlation, the event of a task that got its lease.
+"""Scenario family 8 at this project: one stream, told of executions from the lease to its release, four events each.
 
-`jsonl` gathers events and writes them in batches as lines of JSON, which is what the run's own event files cost; the
-share of the writer task in that is in scenario `pipeline`.
+`jsonl` is the run's own event files, written a batch at a time; the share of the writer task is in scenario `pipeline`.
 """
 
 from __future__ import annotations
@@ -9,28 +8,33 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import trio
 
 from benchmarks.workloads.outcome import Outcome, Params, Run, number, word
 from benchmarks.workloads.samples import Stopwatch
 from trio_sched.lowlevel import (
-    EventStream,
     InMemoryAdmissionEventSink,
     RuntimeCorrelation,
-    SchedulerAdmissionEvent,
-    event_line,
+    SchedulerAdmissionEventSink,
+    inline,
+    open_jsonl_sink,
     scheduler_event_stream,
 )
 
 try:
-    from trio_sched._events.scheduler import make_scheduler_event  # what owners call; users have no need of it
-except ImportError:  # an earlier commit, where owners called the class
-    make_scheduler_event = SchedulerAdmissionEvent
+    from trio_sched._events.scheduler import SchedulerEventSubject  # owners' own; users have no need of it
+except ImportError:  # an earlier commit, where owners made the events
+    from trio_sched._events.scheduler import make_scheduler_event
+
+    SchedulerEventSubject = None  # type: ignore[assignment, misc]  # that is how it is told
 
 __all__ = ["prepare"]
 
-BATCH: Final = 5_000
+BATCH: Final = 1_250
 GROUPS: Final = 8
+KINDS: Final = ("task_lease_acquired", "worker_spawned", "task_completed", "task_lease_released")
 
 
 class Unwanted(InMemoryAdmissionEventSink):
@@ -40,45 +44,22 @@ class Unwanted(InMemoryAdmissionEventSink):
         return False
 
 
-class Lines(InMemoryAdmissionEventSink):
-    """A sink that writes lines, a batch at a time."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._file = path.open("w", encoding="utf-8")
-
-    def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
-        self.scheduler_events.append(event)
-        if len(self.scheduler_events) >= BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        self._file.write("".join(map(event_line, self.scheduler_events)))
-        self._file.flush()
-        self.scheduler_events.clear()
-
-    def close(self) -> None:
-        self.flush()
-        self._file.close()
-
-
 def prepare(params: Params) -> Run:
     """The workload at this project."""
-    count, kind = number(params, "events"), word(params, "sink")
+    executions, kind = number(params, "events") // len(KINDS), word(params, "sink")
 
     def run(_warm_up: bool) -> Outcome:
         with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "events.jsonl"
             sink = {"unwanted": Unwanted, "memory": InMemoryAdmissionEventSink}.get(kind, lambda: None)()
-            if kind == "jsonl":
-                sink = Lines(path)
             watch = Stopwatch()
-            tell(scheduler_event_stream(sink), count)
-            if isinstance(sink, Lines):
-                sink.close()
+            if kind == "jsonl":
+                trio.run(to_files, Path(scratch), executions)
+            else:
+                tell(sink, executions)
             watch.stop()
-            written = len(path.read_bytes().splitlines()) if path.exists() else 0
+            written = sum(len(path.read_bytes().splitlines()) for path in Path(scratch).iterdir())
             kept = len(sink.scheduler_events) if sink is not None else 0
+        count = executions * len(KINDS)
         return Outcome(
             wall_time_seconds=watch.wall,
             metrics=watch.each("one_event", count),
@@ -88,23 +69,29 @@ def prepare(params: Params) -> Run:
     return run
 
 
-def tell(stream: EventStream[SchedulerAdmissionEvent], count: int) -> None:
-    """Do as an owner of state does: ask whether the kind is wanted, and only then build the event."""
+async def to_files(folder: Path, executions: int) -> None:
+    """Tell the event files, and write them as often as the writer task would."""
+    async with open_jsonl_sink(folder, blocking=inline) as sink:
+        for first in range(0, executions, BATCH):
+            tell(sink, min(BATCH, executions - first))
+            sink.flush()
+
+
+def tell(sink: SchedulerAdmissionEventSink | None, executions: int) -> None:
+    """Do as an owner of state does: ask whether the kind is wanted, and only then tell."""
+    stream: Any = scheduler_event_stream(sink)
     correlations = [
         RuntimeCorrelation("run", 0, f"column{each}", "cell", "local", f"hash{each}", None) for each in range(GROUPS)
     ]
     wanted, now = stream.wanted, time.perf_counter
-    for row in range(count):
-        if "task_lease_acquired" in wanted:
-            stream.deliver(
-                make_scheduler_event(
-                    "task_lease_acquired",
-                    now(),
-                    stream.next_sequence(),
-                    correlations[row % GROUPS],
-                    f"column/0/{row}",
-                    f"column/0/{row}@1",
-                    row,
-                    "endpoint:provider/model",
-                )
-            )
+    for row in range(executions):
+        subject: Any = None
+        for kind in KINDS:
+            if kind in wanted:
+                if subject is None:
+                    about = correlations[row % GROUPS], f"column/0/{row}", f"column/0/{row}@1", row, "endpoint:provider"
+                    subject = about if SchedulerEventSubject is None else SchedulerEventSubject(*about)
+                if SchedulerEventSubject is None:
+                    stream.deliver(make_scheduler_event(kind, now(), stream.next_sequence(), *subject))
+                else:
+                    stream.tell((kind, now(), stream.next_sequence(), subject, None, None, None))

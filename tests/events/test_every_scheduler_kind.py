@@ -259,7 +259,7 @@ async def a_selection_that_is_overtaken_and_a_spawn_that_fails() -> set[str]:
             if event.event_kind == "task_lease_acquired" and event.task_lease_id == 1 and event.task_id is not None:
                 dispatcher.queue.discard(event.task_id)
 
-    def cannot_spawn(task: Task, lease: TaskAdmissionLease, correlation: object) -> None:
+    def cannot_spawn(task: Task, lease: TaskAdmissionLease, execution: object) -> None:
         raise MemoryError
 
     sink = Overtaking()

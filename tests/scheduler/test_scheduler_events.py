@@ -19,7 +19,6 @@ from trio_sched.lowlevel import (
     PolicyStateDelta,
     QueueView,
     RowDrop,
-    RuntimeCorrelation,
     SchedulableTask,
     Task,
     TaskAdmissionConfig,
@@ -185,7 +184,7 @@ class OneTask:
         self.tracker.open_row_group(0, 1)
         self.dispatcher.offer_ready()
 
-    def spawn(self, task: Task, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
+    def spawn(self, task: Task, lease: TaskAdmissionLease, execution: object) -> None:
         raise OSError("no more tasks")
 
     def kinds(self) -> Sequence[str]:

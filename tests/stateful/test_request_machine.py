@@ -14,7 +14,7 @@ import attrs
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._events.request import RequestAdmissionEvent, request_event_of
 from trio_sched._events.sinks import InMemoryAdmissionEventSink, request_event_stream
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.core import RequestAdmissionCore
@@ -132,7 +132,7 @@ class RequestMachine(RuleBasedStateMachine):
             else:
                 assert isinstance(waiter.decision, RequestAdmissionDenied)
                 assert self.shut or waiter.item.resource.provider_model_key in self.closed
-        for event in self.core.journal.pending:
+        for event in map(request_event_of, self.core.journal.pending):
             assert event.sequence == self.last_sequence + 1
             self.last_sequence = event.sequence
             if event.request_resource_key is not None:

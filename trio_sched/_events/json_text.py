@@ -27,7 +27,7 @@ import attrs
 
 from trio_sched._events.json_value import JsonValue
 
-__all__ = ["object_text", "text_writer"]
+__all__ = ["line_writer", "object_text", "text_writer"]
 
 T = TypeVar("T")
 
@@ -67,42 +67,69 @@ def _key_text(key: str) -> str:
 
 
 @cache
-def text_writer(cls: type[T], *, end: str = "") -> Callable[[T], str]:
-    """The function that writes a `cls` as JSON text, with `end` after it. Raises ValueError for a number that JSON
-    does not know.
+def text_writer(cls: type[T]) -> Callable[[T], str]:
+    """The function that writes a `cls` as JSON text. Raises ValueError for a number that JSON does not know.
 
     A field that may be None is left out where it is None, and an empty mapping is left out too: together they would be
     half of most texts.
     """
-    names: dict[str, object] = {
-        "string": encode_basestring,
-        "float_": _float_text,
-        "object_": object_text,
-        "any_": _any_text,
-        "end": end,
-    }
+    fields = _fields(cls)
+    names: dict[str, object] = {}
+    text = _parts(fields, names)
+    return _made(cls, f"{_reads(fields)}    return f'''{{{{{text}}}}}'''\n", names)
+
+
+def line_writer(cls: type[Any], subject: type[Any]) -> Callable[[Any], str]:
+    """The function that writes a `cls` as a line, given as a tuple of its fields in which one value, a `subject`,
+    stands for all fields that `cls` has of it. Their text is made once and kept in the subject's `text`.
+    """
+    fields, common = _fields(cls), _fields(subject)
+    first = fields.index(common[0])
+    before, after = fields[:first], fields[first + len(common) :]
+    assert [*before, *common, *after] == fields, f"{cls.__name__} does not have the fields of {subject.__name__}"
+    names: dict[str, object] = {}
+    text = _parts(common, names, comma=",", remembers=False)
+    told = _made(subject, f"{_reads(common)}    text = value.text = f'''{text}'''\n    return text\n", names)
+    names = {"told": told}
+    text = _parts(before, names) + "{subject.text or told(subject)}" + _parts(after, names, comma=",")
+    parts = ", ".join([name for name, _ in before] + ["subject"] + [name for name, _ in after])
+    return _made(cls, f"    {parts} = value\n    return f'''{{{{{text}}}}}\n'''\n", names)
+
+
+def _fields(cls: type[Any]) -> list[tuple[str, Any]]:
+    """The fields that a `cls` is made of, with their annotations."""
     hints = get_type_hints(cls)
-    fields = [(field.name, hints[field.name]) for field in attrs.fields(cast("type[attrs.AttrsInstance]", cls))]
+    return [(field.name, hints[field.name]) for field in attrs.fields(cls) if field.init]
+
+
+def _reads(fields: list[tuple[str, Any]]) -> str:
+    return "".join(f"    {name} = value.{name}\n" for name, _ in fields)
+
+
+def _parts(fields: list[tuple[str, Any]], names: dict[str, object], *, comma: str = "", remembers: bool = True) -> str:
+    """What an f-string says of the fields; what it calls is put into `names`. comma: before the first of them.
+    remembers: whether texts and numbers are remembered, as they will come back.
+    """
     parts: list[str] = []
-    surely = False
     for name, hint in fields:
         # Each part brings the comma before it, once there is surely something in front of that.
-        told = f'{"," if surely else ""}"{name}":'
-        part, always = _part(name, hint, told, names)
-        assert surely or always, f"{cls.__name__} begins with a field that may be left out"
-        surely = True
+        part, always = _part(name, hint, f'{comma}"{name}":', names, remembers)
+        assert comma or always, f"{name} comes first and may be left out"
+        comma = ","
         parts.append(part)
-    reads = "".join(f"    {name} = value.{name}\n" for name, _ in fields)
-    source = f"def write(value):\n{reads}    return f'''{{{{{''.join(parts)}}}}}{{end}}'''\n"
-    exec(compile(source, f"<JSON text of {cls.__name__}>", "exec"), names)  # noqa: S102 - made of field names only
-    return cast("Callable[[T], str]", names["write"])
+    return "".join(parts)
 
 
-def _part(name: str, hint: Any, told: str, names: dict[str, object]) -> tuple[str, bool]:
-    """What an f-string says of the field `name`, which is to begin with `told`, and whether that is always something.
+def _made(cls: type[Any], body: str, names: dict[str, object]) -> Callable[[Any], str]:
+    """The function of `value` with this body."""
+    known = {"string": encode_basestring, "float_": _float_text, "object_": object_text, "any_": _any_text, **names}
+    # Made of field names only.
+    exec(compile(f"def write(value):\n{body}", f"<JSON text of {cls.__name__}>", "exec"), known)  # noqa: S102
+    return cast("Callable[[Any], str]", known["write"])
 
-    What the part calls is put into `names`.
-    """
+
+def _part(name: str, hint: Any, told: str, names: dict[str, object], remembers: bool) -> tuple[str, bool]:
+    """What an f-string says of the field `name`, after `told`, and whether that is always something."""
     optional = False
     if get_origin(hint) in (Union, UnionType):
         kinds = [each for each in get_args(hint) if each is not NoneType]
@@ -114,8 +141,9 @@ def _part(name: str, hint: Any, told: str, names: dict[str, object]) -> tuple[st
         texts = {each: told + encode_basestring(each) for each in get_args(hint)}
         names[f"{name}_texts"] = {**texts, None: ""} if optional else texts
         return f"{{{name}_texts[{name}]}}", not optional
-    if _is(origin, str | Enum) or (origin is int and optional):
-        names[f"{name}_texts"] = _Texts(told, repr if origin is int else encode_basestring)
+    is_text = _is(origin, str | Enum)
+    if remembers and (is_text or (origin is int and optional)):
+        names[f"{name}_texts"] = _Texts(told, encode_basestring if is_text else repr)
         return f"{{{name}_texts[{name}]}}", not optional
     if isinstance(origin, type) and attrs.has(cast("type[Any]", origin)):
         names[f"{name}_remembered"], names[f"{name}_made"] = _memory(origin, told)
@@ -123,7 +151,8 @@ def _part(name: str, hint: Any, told: str, names: dict[str, object]) -> tuple[st
     if _is(origin, Mapping):
         kept = f"{name} is not None" if optional else name
         return f"{{f'{told}{{object_({name})}}' if {kept} else ''}}", False
-    expression = {int: name, float: f"float_({name})"}.get(origin, f"any_({name})")
+    call = "string" if is_text else {float: "float_"}.get(origin, "any_")
+    expression = name if origin is int else f"{call}({name})"
     if optional:
         return f"{{f'{told}{{{expression}}}' if {name} is not None else ''}}", False
     return f"{told}{{{expression}}}", True

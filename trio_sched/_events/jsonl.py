@@ -29,8 +29,8 @@ import trio
 
 from trio_sched import _validation as check
 from trio_sched._blocking import Blocking
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.request import RequestAdmissionEvent, RequestEventParts, parts_of_request_event
+from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerEventParts, parts_of_scheduler_event
 from trio_sched._events.serde import request_event_line, scheduler_event_line
 
 logger = logging.getLogger("trio_sched.events")
@@ -49,24 +49,24 @@ _Batch: TypeAlias = "tuple[list[str], ...]"
 """Lines of the scheduler's stream, and of the request stage's."""
 WhenFull = Literal["write", "drop"]
 
-E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)
+P = TypeVar("P", SchedulerEventParts, RequestEventParts)
 
 
 @attrs.define(eq=False)
-class _Stream(Generic[E]):
+class _Stream(Generic[P]):
     """One stream on its way to its file. `careful` is called for a line that finds no other, or many."""
 
-    line_of: Callable[[E], str]
+    line_of: Callable[[P], str]
     many: int
     careful: Callable[[list[str], str], None]
     leave_out: Callable[[Exception], None]
     lines: list[str] = attrs.field(factory=list[str])
 
     @trio.lowlevel.enable_ki_protection
-    def emit(self, event: E) -> None:
+    def take(self, parts: P) -> None:
         """Take one event."""
         try:
-            line = self.line_of(event)
+            line = self.line_of(parts)
         except Exception as error:
             self.leave_out(error)
             return
@@ -80,8 +80,8 @@ class _Stream(Generic[E]):
 class JsonlEventSink:
     """Writes scheduler events and request events to two files; made by `open_jsonl_sink`. Belongs to the Trio thread.
 
-    emit_scheduler_event, emit_request_event: take one event. dropped: events that found the buffer full. lost: events
-    that the disk, or JSON, refused.
+    take_scheduler_parts, take_request_parts: take one event by its parts. dropped: events that found the buffer full.
+    lost: events that the disk, or JSON, refused.
     """
 
     def __init__(self, folder: Path, max_buffered: int, when_full: WhenFull) -> None:
@@ -90,13 +90,13 @@ class JsonlEventSink:
         self._max_buffered = check.check_int("max_buffered", max_buffered, minimum=1)
         self._half = max(1, max_buffered // 2)
         self._drops = when_full == "drop"
-        scheduler = _Stream[SchedulerAdmissionEvent](
+        scheduler = _Stream[SchedulerEventParts](
             scheduler_event_line, self._half, self._take_with_care, self._leave_out
         )
-        request = _Stream[RequestAdmissionEvent](request_event_line, self._half, self._take_with_care, self._leave_out)
+        request = _Stream[RequestEventParts](request_event_line, self._half, self._take_with_care, self._leave_out)
         # The streams' own methods, so that an event takes one call less.
-        self.emit_scheduler_event: Callable[[SchedulerAdmissionEvent], None] = scheduler.emit
-        self.emit_request_event: Callable[[RequestAdmissionEvent], None] = request.emit
+        self.take_scheduler_parts: Callable[[SchedulerEventParts], None] = scheduler.take
+        self.take_request_parts: Callable[[RequestEventParts], None] = request.take
         self._streams = (scheduler, request)
         self._batches: deque[_Batch] = deque()
         self._writing = Lock()
@@ -112,6 +112,14 @@ class JsonlEventSink:
             else:
                 self._files = tuple(files)
                 opened.pop_all()
+
+    def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
+        """Take one scheduler event."""
+        self.take_scheduler_parts(parts_of_scheduler_event(event))
+
+    def emit_request_event(self, event: RequestAdmissionEvent) -> None:
+        """Take one request event."""
+        self.take_request_parts(parts_of_request_event(event))
 
     @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:

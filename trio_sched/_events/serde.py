@@ -14,9 +14,23 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args, get_origi
 import attrs
 
 from trio_sched._events.both_streams import AdmissionEvent
-from trio_sched._events.json_text import text_writer
-from trio_sched._events.request import REQUEST_EVENT_KINDS, RequestAdmissionEvent, make_request_event
-from trio_sched._events.scheduler import SCHEDULER_EVENT_KINDS, SchedulerAdmissionEvent, make_scheduler_event
+from trio_sched._events.json_text import line_writer
+from trio_sched._events.request import (
+    REQUEST_EVENT_KINDS,
+    RequestAdmissionEvent,
+    RequestEventParts,
+    RequestEventSubject,
+    make_request_event,
+    parts_of_request_event,
+)
+from trio_sched._events.scheduler import (
+    SCHEDULER_EVENT_KINDS,
+    SchedulerAdmissionEvent,
+    SchedulerEventParts,
+    SchedulerEventSubject,
+    make_scheduler_event,
+    parts_of_scheduler_event,
+)
 from trio_sched._resources.correlation import RuntimeCorrelation, make_correlation
 from trio_sched._resources.identity import RequestDomain, RequestResourceKey
 from trio_sched._resources.pressure import RequestPressureSnapshot, make_pressure_snapshot
@@ -30,13 +44,15 @@ _decode = json.JSONDecoder().raw_decode
 
 E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)
 
-scheduler_event_line = text_writer(SchedulerAdmissionEvent, end="\n")
-request_event_line = text_writer(RequestAdmissionEvent, end="\n")
+scheduler_event_line: Callable[[SchedulerEventParts], str] = line_writer(SchedulerAdmissionEvent, SchedulerEventSubject)
+request_event_line: Callable[[RequestEventParts], str] = line_writer(RequestAdmissionEvent, RequestEventSubject)
 
 
 def event_line(event: AdmissionEvent) -> str:
     """The event as one line of JSON, with its newline. Raises ValueError for a number that JSON does not know."""
-    return scheduler_event_line(event) if isinstance(event, SchedulerAdmissionEvent) else request_event_line(event)
+    if isinstance(event, SchedulerAdmissionEvent):
+        return scheduler_event_line(parts_of_scheduler_event(event))
+    return request_event_line(parts_of_request_event(event))
 
 
 def read_event(line: str | bytes, kind: type[E]) -> E:

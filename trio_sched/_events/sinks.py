@@ -8,6 +8,9 @@ state change is complete, never inside one.
 
 A sink is any object with `emit_scheduler_event` or `emit_request_event`. It may also have
 `accepts_scheduler_event(kind)` or `accepts_request_event(kind)`; without it the sink gets every kind.
+
+*Parts.* An owner tells an event as its parts, and the event itself is made once, for the sinks that want one. The event
+files want none: they are given the parts, by `take_scheduler_parts` and `take_request_parts`.
 """
 
 from __future__ import annotations
@@ -20,8 +23,20 @@ from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 import attrs
 import trio
 
-from trio_sched._events.request import REQUEST_EVENT_KINDS, RequestAdmissionEvent
-from trio_sched._events.scheduler import SCHEDULER_EVENT_KINDS, SchedulerAdmissionEvent
+from trio_sched._events.request import (
+    REQUEST_EVENT_KINDS,
+    RequestAdmissionEvent,
+    RequestEventParts,
+    parts_of_request_event,
+    request_event_of,
+)
+from trio_sched._events.scheduler import (
+    SCHEDULER_EVENT_KINDS,
+    SchedulerAdmissionEvent,
+    SchedulerEventParts,
+    parts_of_scheduler_event,
+    scheduler_event_of,
+)
 
 __all__ = [
     "AnyAdmissionEventSink",
@@ -29,7 +44,9 @@ __all__ = [
     "FanOutEventSink",
     "InMemoryAdmissionEventSink",
     "RequestAdmissionEventSink",
+    "RequestEventStream",
     "SchedulerAdmissionEventSink",
+    "SchedulerEventStream",
     "request_event_stream",
     "scheduler_event_stream",
 ]
@@ -37,6 +54,7 @@ __all__ = [
 logger = logging.getLogger("trio_sched.events")
 
 E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)
+P = TypeVar("P", SchedulerEventParts, RequestEventParts)
 
 
 @runtime_checkable
@@ -61,30 +79,46 @@ AnyAdmissionEventSink: TypeAlias = SchedulerAdmissionEventSink | RequestAdmissio
 
 
 @attrs.define(eq=False)
-class EventListener(Generic[E]):
-    """One sink as one stream sees it: how it takes an event, which kinds it wants, how often it failed."""
+class EventListener(Generic[E, P]):
+    """One sink as one stream sees it: which kinds it wants, how it takes an event, how it takes the parts of one, if
+    it does, and how often it failed.
+    """
 
-    emit: Callable[[E], None]
     wanted: frozenset[str]
+    emit: Callable[[E], None]
+    take: Callable[[P], None] | None = None
     failures: int = 0
 
+    def failed(self, error: Exception) -> None:
+        """Count an exception of the sink, and log the first."""
+        self.failures += 1
+        if self.failures == 1:
+            logger.error("An admission event sink failed; its further failures are counted, not logged", exc_info=error)
 
-class EventStream(Generic[E]):
+
+class EventStream(Generic[E, P]):
     """Numbered, failure-proof delivery of one stream to the sinks that want it."""
 
-    __slots__ = ("_by_kind", "_listeners", "next_sequence", "wanted")
+    __slots__ = ("_by_kind", "_event_of", "_listeners", "next_sequence", "wanted")
 
     next_sequence: Callable[[], int]
     """Gives the number for the next event of this stream, from 1."""
 
-    def __init__(self, listeners: Iterable[EventListener[E]]) -> None:
-        self._listeners: tuple[EventListener[E], ...] = tuple(listeners)
-        self._by_kind: dict[str, list[EventListener[E]]] = {}
+    def __init__(self, listeners: Iterable[EventListener[E, P]], event_of: Callable[[P], E]) -> None:
+        self._listeners: tuple[EventListener[E, P], ...] = tuple(listeners)
+        self._event_of: Callable[[P], E] = event_of
         self.next_sequence = count(1).__next__
-        for listener in self._listeners:
-            for kind in listener.wanted:
-                self._by_kind.setdefault(kind, []).append(listener)
-        self.wanted: frozenset[str] = frozenset(self._by_kind)
+        self.wanted: frozenset[str] = frozenset[str]().union(*(each.wanted for each in self._listeners))
+        # By kind: who takes the parts, with the listener, and who wants the event.
+        self._by_kind: dict[
+            str, tuple[list[tuple[Callable[[P], None], EventListener[E, P]]], list[EventListener[E, P]]]
+        ] = {
+            kind: (
+                [(each.take, each) for each in self._listeners if kind in each.wanted and each.take is not None],
+                [each for each in self._listeners if kind in each.wanted and each.take is None],
+            )
+            for kind in self.wanted
+        }
 
     @property
     def failures(self) -> int:
@@ -92,35 +126,60 @@ class EventStream(Generic[E]):
         return sum(listener.failures for listener in self._listeners)
 
     @trio.lowlevel.disable_ki_protection
-    def deliver(self, event: E) -> None:
-        """Hand `event` to every sink that wants it; an exception of a sink is counted, and its first one logged.
+    def tell(self, parts: P) -> None:
+        """Hand an event of a wanted kind to every sink that wants it; an exception of a sink is counted, and its first
+        one logged.
 
         A sink may be interrupted with Ctrl-C, also where its caller may not.
         """
-        for listener in self._by_kind.get(event.event_kind, ()):
+        takers, emitters = self._by_kind[parts[0]]
+        for take, listener in takers:
             try:
-                listener.emit(event)
-            except Exception:
-                listener.failures += 1
-                if listener.failures == 1:
-                    logger.exception("An admission event sink failed; its further failures are counted, not logged")
+                take(parts)
+            except Exception as error:
+                listener.failed(error)
+        if emitters:
+            event = self._event_of(parts)
+            for listener in emitters:
+                try:
+                    listener.emit(event)
+                except Exception as error:
+                    listener.failed(error)
 
 
-def scheduler_event_stream(sink: SchedulerAdmissionEventSink | None) -> EventStream[SchedulerAdmissionEvent]:
+SchedulerEventStream: TypeAlias = EventStream[SchedulerAdmissionEvent, SchedulerEventParts]
+RequestEventStream: TypeAlias = EventStream[RequestAdmissionEvent, RequestEventParts]
+
+
+def scheduler_event_stream(sink: SchedulerAdmissionEventSink | None) -> SchedulerEventStream:
     """A stream to `sink`, or to nobody; to the members of a `FanOutEventSink` directly."""
     return EventStream(
-        EventListener(each.emit_scheduler_event, _wanted(each, "accepts_scheduler_event", SCHEDULER_EVENT_KINDS))
-        for each in _members(sink)
-        if isinstance(each, SchedulerAdmissionEventSink)
+        [
+            EventListener[SchedulerAdmissionEvent, SchedulerEventParts](
+                _wanted(each, "accepts_scheduler_event", SCHEDULER_EVENT_KINDS),
+                each.emit_scheduler_event,
+                getattr(each, "take_scheduler_parts", None),
+            )
+            for each in _members(sink)
+            if isinstance(each, SchedulerAdmissionEventSink)
+        ],
+        scheduler_event_of,
     )
 
 
-def request_event_stream(sink: RequestAdmissionEventSink | None) -> EventStream[RequestAdmissionEvent]:
+def request_event_stream(sink: RequestAdmissionEventSink | None) -> RequestEventStream:
     """A stream to `sink`, or to nobody; to the members of a `FanOutEventSink` directly."""
     return EventStream(
-        EventListener(each.emit_request_event, _wanted(each, "accepts_request_event", REQUEST_EVENT_KINDS))
-        for each in _members(sink)
-        if isinstance(each, RequestAdmissionEventSink)
+        [
+            EventListener[RequestAdmissionEvent, RequestEventParts](
+                _wanted(each, "accepts_request_event", REQUEST_EVENT_KINDS),
+                each.emit_request_event,
+                getattr(each, "take_request_parts", None),
+            )
+            for each in _members(sink)
+            if isinstance(each, RequestAdmissionEventSink)
+        ],
+        request_event_of,
     )
 
 
@@ -142,11 +201,13 @@ class FanOutEventSink:
 
     def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
         """Hand the event to every sink that wants it."""
-        self._scheduler.deliver(event)
+        if event.event_kind in self._scheduler.wanted:
+            self._scheduler.tell(parts_of_scheduler_event(event))
 
     def emit_request_event(self, event: RequestAdmissionEvent) -> None:
         """Hand the event to every sink that wants it."""
-        self._request.deliver(event)
+        if event.event_kind in self._request.wanted:
+            self._request.tell(parts_of_request_event(event))
 
 
 def _members(sink: AnyAdmissionEventSink | None) -> tuple[AnyAdmissionEventSink, ...]:

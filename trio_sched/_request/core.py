@@ -24,8 +24,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from trio_sched._events.json_value import JsonValue
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.sinks import EventStream
+from trio_sched._events.sinks import RequestEventStream
 from trio_sched._request.adaptation import LimitKeeper, Ring
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.journal import RequestJournal
@@ -51,9 +50,7 @@ class RequestAdmissionCore:
 
     __slots__ = ("_keeper", "_policy", "_shut", "_waiters_made", "journal", "ledger", "queue", "woken")
 
-    def __init__(
-        self, config: RequestAdmissionConfig, stream: EventStream[RequestAdmissionEvent], generation: int
-    ) -> None:
+    def __init__(self, config: RequestAdmissionConfig, stream: RequestEventStream, generation: int) -> None:
         self.ledger = RequestLedger(config, generation)
         self.queue = RequestFairQueue()
         self.journal = RequestJournal(stream, self._snapshot)

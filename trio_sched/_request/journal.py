@@ -1,7 +1,7 @@
-"""What happened in request admission, as events: built at the moment, kept until the state change is complete.
+"""What happened in request admission, as parts of events: made at the moment, kept until the state change is complete.
 
 The core writes here while it works; whoever called the core takes the events out afterwards and delivers them. A kind
-that nobody wants is not built, and with no sink at all the core does not even ask (`silent`).
+that nobody wants is not made, and with no sink at all the core does not even ask (`silent`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 
 from trio_sched._events.json_value import JsonValue
-from trio_sched._events.request import RequestAdmissionEvent, RequestAdmissionEventKind, make_request_event
-from trio_sched._events.sinks import EventStream
+from trio_sched._events.request import RequestAdmissionEventKind, RequestEventParts, RequestEventSubject
+from trio_sched._events.sinks import RequestEventStream
 from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.state import DomainState
 from trio_sched._resources.correlation import RuntimeCorrelation
@@ -29,7 +29,7 @@ class RequestJournal:
 
     def __init__(
         self,
-        stream: EventStream[RequestAdmissionEvent],
+        stream: RequestEventStream,
         snapshot: Callable[[DomainState, float], RequestPressureSnapshot],
     ) -> None:
         self._stream = stream
@@ -37,7 +37,7 @@ class RequestJournal:
         self._picture: RequestPressureSnapshot | None = None
         self.wanted = stream.wanted
         self.silent = not stream.wanted
-        self.pending: deque[RequestAdmissionEvent] = deque()
+        self.pending: deque[RequestEventParts] = deque()
 
     def of_endpoint(
         self, kind: RequestAdmissionEventKind, endpoint: ProviderModelKey, now: float, facts: dict[str, JsonValue]
@@ -111,22 +111,15 @@ class RequestJournal:
         resource = None if item is None else item.resource
         if resource is None and domain is not None:
             resource = domain.key
-        self.pending.append(
-            # Fields in order: naming them would cost a third of what building the event costs.
-            make_request_event(
-                kind,
-                now,
-                self._stream.next_sequence(),
-                correlation,
-                None if context is None else context.request_attempt_id,
-                lease_id,
-                resource,
-                None if item is None else item.group.key,
-                reason,
-                None if domain is None else self._pressure(domain, now),
-                {} if diagnostics is None else diagnostics,
-            )
+        subject = RequestEventSubject(
+            correlation,
+            None if context is None else context.request_attempt_id,
+            lease_id,
+            resource,
+            None if item is None else item.group.key,
         )
+        pressure = None if domain is None else self._pressure(domain, now)
+        self.pending.append((kind, now, self._stream.next_sequence(), subject, reason, pressure, diagnostics))
 
     def _pressure(self, domain: DomainState, now: float) -> RequestPressureSnapshot:
         """The domain now. A picture stays true until the domain changes, or, while it cools down, until time passes."""

@@ -15,8 +15,7 @@ from contextlib import AbstractAsyncContextManager
 import trio
 
 from trio_sched._clock import run_clock
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.sinks import EventStream
+from trio_sched._events.sinks import RequestEventStream
 from trio_sched._request.adaptation import Ring
 from trio_sched._request.core import RequestAdmissionCore
 from trio_sched._request.parking import wake
@@ -32,7 +31,7 @@ class RequestSupervisor:
     or minus infinity while it is at work and will look by itself.
     """
 
-    def __init__(self, core: RequestAdmissionCore, stream: EventStream[RequestAdmissionEvent]) -> None:
+    def __init__(self, core: RequestAdmissionCore, stream: RequestEventStream) -> None:
         self._core = core
         self._stream = stream
         self._delivering = False
@@ -95,7 +94,7 @@ class RequestSupervisor:
         self._delivering = True
         try:
             while pending:
-                self._stream.deliver(pending.popleft())
+                self._stream.tell(pending.popleft())
         finally:
             self._delivering = False
 

@@ -14,8 +14,7 @@ from typing import Protocol
 import trio
 
 from trio_sched._events.json_value import JsonValue
-from trio_sched._events.scheduler import SchedulerAdmissionEventKind
-from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._events.scheduler import SchedulerAdmissionEventKind, SchedulerEventSubject
 from trio_sched._resources.task import SchedulableTask, Task, stable_task_id
 from trio_sched._scheduler.advisory import PressureAdvisory
 from trio_sched._scheduler.events import SchedulerEvents
@@ -33,7 +32,7 @@ __all__ = ["Dispatcher", "Spawn"]
 class Spawn(Protocol):
     """Starts the worker of an admitted task. May raise, and then has not started it."""
 
-    def __call__(self, task: Task, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
+    def __call__(self, task: Task, lease: TaskAdmissionLease, execution: SchedulerEventSubject) -> None:
         """Start the worker; it owns `lease` from then on."""
         ...
 
@@ -76,20 +75,19 @@ class Dispatcher:
         for task in frontier:
             item = self._resolver.schedulable(task)
             self._admission.validate(item)
-            self._events.queued("dependency_ready", item, task)
             items[item.task_id] = item
+        subjects: dict[str, SchedulerEventSubject] = {}
+        self._events.frontier("dependency_ready", items.values(), subjects)
         accepted = self._queue.enqueue(items.values())
         self._tracker.mark_enqueued(accepted)
         groups = {items[task_id].group.key for task_id in accepted}
         self.peaks.note_queued(groups, self._queue.view().queued_by_group)
-        for task_id in accepted:
-            item = items[task_id]
-            self._events.queued("ready_enqueued", item, _task_of(item))
+        self._events.frontier("ready_enqueued", [items[task_id] for task_id in accepted], subjects)
 
     def withdraw(self, task: Task) -> None:
         """Take a task out of the queue if it is there."""
         if self._queue.discard(stable_task_id(task)):
-            self._events.withdrawn(self._resolver.schedulable(task), task)
+            self._events.withdrawn(self._resolver.schedulable(task))
 
     def withdraw_row_group(self, row_group: int) -> None:
         """Take all tasks of a row group out of the queue."""
@@ -103,7 +101,7 @@ class Dispatcher:
 
         self._queue.discard_where(belongs)
         for item in withdrawn:
-            self._events.withdrawn(item, _task_of(item))
+            self._events.withdrawn(item)
 
     @trio.lowlevel.enable_ki_protection
     def dispatch(self) -> int:
@@ -118,15 +116,15 @@ class Dispatcher:
                 break
             item = selection.item
             task = _task_of(item)
-            self._events.queued("selected", item, task)
+            self._events.selected(item)
             decision = admission.try_acquire(item, selection.queue_view)
             if isinstance(decision, TaskAdmissionDenied):
                 self._events.admission_denied(item, decision.reason)
                 break
             attempt = self._attempt(item.task_id)
-            correlation = self._events.correlation(task, item.group.key, f"{item.task_id}@{attempt}")
-            if self._start(selection, task, decision, correlation):
-                self._events.task_lease("worker_spawned", decision, correlation)
+            execution = self._events.execution(task, decision, attempt)
+            if self._start(selection, task, decision, execution):
+                self._events.task_lease("worker_spawned", execution)
                 started = True
                 first_attempts += attempt == 1
         if started:
@@ -140,29 +138,29 @@ class Dispatcher:
         selection: QueueSelection,
         task: Task,
         lease: TaskAdmissionLease,
-        correlation: RuntimeCorrelation,
+        execution: SchedulerEventSubject,
     ) -> bool:
         """Commit and spawn under `lease`, which is the worker's from then on; on any other way it goes back."""
         event: SchedulerAdmissionEventKind = "worker_spawn_failed"
         try:
-            self._events.task_lease_acquired(lease, correlation)
+            self._events.task_lease_acquired(lease, execution)
             if self._queue.commit(selection) is not None:
-                self._spawn(task, lease, correlation)
+                self._spawn(task, lease, execution)
                 return True
             event = "stale_selection"
         except BaseException:
-            self._give_back(event, lease, correlation)
+            self._give_back(event, lease, execution)
             raise
-        self._give_back(event, lease, correlation)
+        self._give_back(event, lease, execution)
         return False
 
     def _give_back(
-        self, event: SchedulerAdmissionEventKind, lease: TaskAdmissionLease, correlation: RuntimeCorrelation
+        self, event: SchedulerAdmissionEventKind, lease: TaskAdmissionLease, execution: SchedulerEventSubject
     ) -> None:
         self._admission.release(lease)
         facts: dict[str, JsonValue] = {"still_queued": True} if lease.item.task_id in self._queue else {}
-        self._events.task_lease(event, lease, correlation, diagnostics=facts)
-        self._events.task_lease_released(lease, correlation)
+        self._events.task_lease(event, execution, diagnostics=facts)
+        self._events.task_lease_released(execution)
 
 
 def _task_of(item: SchedulableTask) -> Task:

@@ -7,16 +7,16 @@ an event, and everything that is needed to build it, is paid only by runs that a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import trio
 
 from trio_sched._events.json_value import JsonValue
-from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerAdmissionEventKind, make_scheduler_event
-from trio_sched._events.sinks import EventStream
+from trio_sched._events.scheduler import SchedulerAdmissionEventKind, SchedulerEventSubject
+from trio_sched._events.sinks import SchedulerEventStream
 from trio_sched._resources.correlation import RuntimeCorrelation, make_correlation
-from trio_sched._resources.task import SUBMISSION, SchedulableTask, Task, TaskGroupKey
+from trio_sched._resources.task import SUBMISSION, SchedulableTask, Task
 from trio_sched._task.graph import ExecutionGraph
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease
 from trio_sched._task.resolver import TaskSchedulingResolver
@@ -24,44 +24,57 @@ from trio_sched._task.resolver import TaskSchedulingResolver
 __all__ = ["SchedulerEvents"]
 
 _MOST_REMEMBERED: Final = 1024
+_THE_RUN: Final = SchedulerEventSubject()
+"""The subject of events about the run as a whole."""
 
 
 class SchedulerEvents:
     """The scheduler's voice on its event stream."""
 
-    def __init__(self, stream: EventStream[SchedulerAdmissionEvent], run_id: str) -> None:
-        self._stream = stream
+    def __init__(self, stream: SchedulerEventStream, run_id: str) -> None:
         self._run_id = run_id
         self._wanted = stream.wanted
-        self._group_hashes: dict[TaskGroupKey, str] = {}
-        self._of_columns: dict[tuple[str, int], RuntimeCorrelation] = {}
-        self._labels: dict[str, str] = {}
+        self._tell = stream.tell
+        self._next_sequence = stream.next_sequence
+        self._now: Callable[[], float] = self._now_at_first
+        self._of_columns: dict[tuple[str, int], tuple[RuntimeCorrelation, str]] = {}
 
-    def correlation(self, task: Task, group: TaskGroupKey, task_execution_id: str | None) -> RuntimeCorrelation:
-        """The correlation of one task, or with an execution id of one execution of it.
-
-        Without one it is the same for all tasks of a column in a row group, and the same object for most of them.
-        """
-        if task_execution_id is not None:
-            return self._new_correlation(task, group, task_execution_id)
-        key = (task.column, task.row_group)
-        known = self._of_columns.get(key)
-        if known is None:
-            if len(self._of_columns) >= _MOST_REMEMBERED:
-                self._of_columns.clear()
-            known = self._of_columns[key] = self._new_correlation(task, group, None)
-        return known
-
-    def _new_correlation(self, task: Task, group: TaskGroupKey, task_execution_id: str | None) -> RuntimeCorrelation:
-        return make_correlation(
-            self._run_id,
-            task.row_group,
-            task.column,
-            task.task_type,
-            group.kind,
-            self._identity_hash(group),
+    def execution(self, task: Task, lease: TaskAdmissionLease, attempt: int) -> SchedulerEventSubject:
+        """One execution of a task, under a lease: whom its events are about, and its correlation."""
+        item = lease.item
+        column, label = self._of_columns.get((task.column, task.row_group)) or self._of_column(task, item)
+        task_execution_id = f"{item.task_id}@{attempt}"
+        correlation = make_correlation(
+            column.run_id,
+            column.row_group,
+            column.task_column,
+            column.task_type,
+            column.scheduling_group_kind,
+            column.scheduling_group_identity_hash,
             task_execution_id,
         )
+        return SchedulerEventSubject(correlation, item.task_id, task_execution_id, lease.lease_id, label)
+
+    def _queued(self, item: SchedulableTask) -> SchedulerEventSubject:
+        """A task that no lease was granted for."""
+        task = item.payload
+        assert isinstance(task, Task)
+        column, label = self._of_columns.get((task.column, task.row_group)) or self._of_column(task, item)
+        return SchedulerEventSubject(column, item.task_id, None, None, label)
+
+    def _of_column(self, task: Task, item: SchedulableTask) -> tuple[RuntimeCorrelation, str]:
+        """What events tell of all tasks of a column in a row group: their correlation while none is executed, and the
+        resource that they ask for.
+        """
+        key = item.group.key
+        identity_hash = hashlib.sha256("\0".join((key.kind, *key.identity)).encode()).hexdigest()[:16]
+        correlation = make_correlation(
+            self._run_id, task.row_group, task.column, task.task_type, key.kind, identity_hash, None
+        )
+        if len(self._of_columns) >= _MOST_REMEMBERED:
+            self._of_columns.clear()
+        told = self._of_columns[task.column, task.row_group] = (correlation, _resource_label(item))
+        return told
 
     def job_started(
         self,
@@ -107,7 +120,7 @@ class SchedulerEvents:
         if kind in self._wanted:
             self._emit(
                 kind,
-                correlation=RuntimeCorrelation(self._run_id, row_group, None, None, None, None, None),
+                self._row_group(row_group),
                 diagnostics=diagnostics,
             )
 
@@ -116,7 +129,7 @@ class SchedulerEvents:
         if "cancelled" in self._wanted:
             self._emit(
                 "cancelled",
-                correlation=RuntimeCorrelation(self._run_id, row_group, None, None, None, None, None),
+                self._row_group(row_group),
                 reason_or_result="row_group_abandoned",
             )
 
@@ -154,40 +167,35 @@ class SchedulerEvents:
         if "request_pressure_advisory_skipped" in self._wanted:
             self._emit(
                 "request_pressure_advisory_skipped",
-                task_id=item.task_id,
-                scheduler_resource_key=_resource_label(item),
+                _refused(item),
                 reason_or_result="request_pressure",
                 diagnostics={"preferred_task_id": preferred.task_id},
             )
 
-    def queued(self, kind: SchedulerAdmissionEventKind, item: SchedulableTask, task: Task) -> None:
-        """A task became ready, was enqueued, or was selected."""
+    def frontier(
+        self,
+        kind: SchedulerAdmissionEventKind,
+        items: Iterable[SchedulableTask],
+        subjects: dict[str, SchedulerEventSubject],
+    ) -> None:
+        """Tasks became ready, or were enqueued, at one instant. subjects: by task id, kept for the next call."""
         if kind in self._wanted:
-            # Told of every task, so the event is made here, with its fields in order: both are half the cost.
-            column = task.column
-            self._stream.deliver(
-                make_scheduler_event(
-                    kind,
-                    trio.current_time(),
-                    self._stream.next_sequence(),
-                    self._of_columns.get((column, task.row_group)) or self.correlation(task, item.group.key, None),
-                    item.task_id,
-                    None,
-                    None,
-                    self._labels.get(column) or self._label(column, item),
-                )
-            )
+            at = self._now()
+            for item in items:
+                subject = subjects.get(item.task_id)
+                if subject is None:
+                    subject = subjects[item.task_id] = self._queued(item)
+                self._tell((kind, at, self._next_sequence(), subject, None, None, None))
 
-    def withdrawn(self, item: SchedulableTask, task: Task) -> None:
+    def selected(self, item: SchedulableTask) -> None:
+        """A task is at the head of its group, and its group's turn has come."""
+        if "selected" in self._wanted:
+            self._tell(("selected", self._now(), self._next_sequence(), self._queued(item), None, None, None))
+
+    def withdrawn(self, item: SchedulableTask) -> None:
         """A task left the queue, or its wait for another run, because nobody needs it any more."""
         if "cancelled" in self._wanted:
-            self._emit(
-                "cancelled",
-                task_id=item.task_id,
-                correlation=self.correlation(task, item.group.key, None),
-                scheduler_resource_key=_resource_label(item),
-                reason_or_result="withdrawn",
-            )
+            self._tell(("cancelled", self._now(), self._next_sequence(), self._queued(item), "withdrawn", None, None))
 
     def wants(self, kind: SchedulerAdmissionEventKind) -> bool:
         """Whether anyone listens for `kind`, for events that are costly to prepare."""
@@ -211,64 +219,45 @@ class SchedulerEvents:
         if "admission_denied" in self._wanted:
             self._emit(
                 "admission_denied",
-                task_id=item.task_id,
+                _refused(item),
                 reason_or_result=reason,
-                scheduler_resource_key=_resource_label(item),
             )
 
     def task_lease(
         self,
         kind: SchedulerAdmissionEventKind,
-        lease: TaskAdmissionLease,
-        correlation: RuntimeCorrelation,
+        execution: SchedulerEventSubject,
         result: str | None = None,
         diagnostics: dict[str, JsonValue] | None = None,
     ) -> None:
         """Something happened to a task that holds, or has just held, a lease."""
         if kind in self._wanted:
-            # As in `queued`.
-            item, column = lease.item, correlation.task_column or ""
-            self._stream.deliver(
-                make_scheduler_event(
-                    kind,
-                    trio.current_time(),
-                    self._stream.next_sequence(),
-                    correlation,
-                    item.task_id,
-                    correlation.task_execution_id,
-                    lease.lease_id,
-                    self._labels.get(column) or self._label(column, item),
-                    result,
-                    None,
-                    {} if diagnostics is None else diagnostics,
-                )
-            )
+            self._tell((kind, self._now(), self._next_sequence(), execution, result, None, diagnostics))
 
-    def task_lease_acquired(self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
+    def task_lease_acquired(self, lease: TaskAdmissionLease, execution: SchedulerEventSubject) -> None:
         """A lease was granted; what it holds above its group's share is told."""
         borrowed: dict[str, JsonValue] | None = {"borrowed": dict(lease.borrowed)} if lease.borrowed else None
-        self.task_lease("task_lease_acquired", lease, correlation, diagnostics=borrowed)
+        self.task_lease("task_lease_acquired", execution, diagnostics=borrowed)
 
-    def task_completed(
-        self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation, error: Exception | None
-    ) -> None:
+    def task_completed(self, execution: SchedulerEventSubject, error: Exception | None) -> None:
         """A worker's generator returned or raised; only the error's type is told."""
-        if "task_completed" in self._wanted:
-            diagnostics: dict[str, JsonValue] | None = None if error is None else {"error": type(error).__name__}
-            self.task_lease("task_completed", lease, correlation, "failed" if error else "success", diagnostics)
+        if error is None:
+            self.task_lease("task_completed", execution, "success")
+        else:
+            self.task_lease("task_completed", execution, "failed", {"error": type(error).__name__})
 
-    def cancelled(self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation, error: BaseException) -> None:
+    def cancelled(self, execution: SchedulerEventSubject, error: BaseException) -> None:
         """A worker was cancelled, or ended by what ends the whole run."""
         result = "cancelled" if isinstance(error, trio.Cancelled) else type(error).__name__
-        self.task_lease("cancelled", lease, correlation, result)
+        self.task_lease("cancelled", execution, result)
 
-    def stopped(self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
+    def stopped(self, execution: SchedulerEventSubject) -> None:
         """A worker was cancelled alone, because its rows were given up while it ran."""
-        self.task_lease("cancelled", lease, correlation, "row_given_up")
+        self.task_lease("cancelled", execution, "row_given_up")
 
-    def task_lease_released(self, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
+    def task_lease_released(self, execution: SchedulerEventSubject) -> None:
         """A worker left its lease."""
-        self.task_lease("task_lease_released", lease, correlation, "released")
+        self.task_lease("task_lease_released", execution, "released")
 
     def failure(
         self,
@@ -285,9 +274,9 @@ class SchedulerEvents:
                 diagnostics = {"error": error, **diagnostics}
             self._emit(
                 kind,
-                task_id=task_id,
-                correlation=RuntimeCorrelation(
-                    self._run_id, task.row_group, task.column, task.task_type, None, None, None
+                SchedulerEventSubject(
+                    RuntimeCorrelation(self._run_id, task.row_group, task.column, task.task_type, None, None, None),
+                    task_id,
                 ),
                 reason_or_result=reason,
                 diagnostics=diagnostics,
@@ -296,42 +285,25 @@ class SchedulerEvents:
     def _emit(
         self,
         kind: SchedulerAdmissionEventKind,
+        subject: SchedulerEventSubject = _THE_RUN,
         *,
-        task_id: str | None = None,
-        correlation: RuntimeCorrelation | None = None,
-        task_lease_id: int | None = None,
-        scheduler_resource_key: str | None = None,
         reason_or_result: str | None = None,
         snapshot: dict[str, JsonValue] | None = None,
         diagnostics: dict[str, JsonValue] | None = None,
     ) -> None:
-        self._stream.deliver(
-            make_scheduler_event(
-                kind,
-                trio.current_time(),
-                self._stream.next_sequence(),
-                correlation,
-                task_id,
-                correlation.task_execution_id if correlation is not None else None,
-                task_lease_id,
-                scheduler_resource_key,
-                reason_or_result,
-                snapshot,
-                diagnostics if diagnostics is not None else {},
-            )
-        )
+        self._tell((kind, self._now(), self._next_sequence(), subject, reason_or_result, snapshot, diagnostics))
 
-    def _label(self, column: str, item: SchedulableTask) -> str:
-        """The resource that events of a column's tasks name; all tasks of a column ask for the same."""
-        label = self._labels[column] = _resource_label(item)
-        return label
+    def _now_at_first(self) -> float:
+        """The run's clock, which is asked directly from then on."""
+        self._now = trio.lowlevel.current_clock().current_time
+        return self._now()
 
-    def _identity_hash(self, group: TaskGroupKey) -> str:
-        known = self._group_hashes.get(group)
-        if known is None:
-            text = "\0".join((group.kind, *group.identity))
-            known = self._group_hashes[group] = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return known
+    def _row_group(self, row_group: int) -> SchedulerEventSubject:
+        return SchedulerEventSubject(RuntimeCorrelation(self._run_id, row_group, None, None, None, None, None))
+
+
+def _refused(item: SchedulableTask) -> SchedulerEventSubject:
+    return SchedulerEventSubject(None, item.task_id, scheduler_resource_key=_resource_label(item))
 
 
 def _resource_label(item: SchedulableTask) -> str:

@@ -145,7 +145,7 @@ class TaskOutcomes:
 
     def _forget_deferred(self, task: Task) -> None:
         if self._retries.forget(task):
-            self._events.withdrawn(self._resolver.schedulable(task), task)
+            self._events.withdrawn(self._resolver.schedulable(task))
 
 
 @trio.lowlevel.disable_ki_protection

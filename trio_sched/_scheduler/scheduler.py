@@ -22,10 +22,9 @@ import trio
 from trio_sched._capacity import AsyncCapacityObservedMaxima
 from trio_sched._errors import TrioSchedError
 from trio_sched._events.json_value import JsonValue
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
-from trio_sched._events.sinks import EventStream, scheduler_event_stream
+from trio_sched._events.scheduler import SchedulerEventSubject
+from trio_sched._events.sinks import SchedulerEventStream, scheduler_event_stream
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
-from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.task import SUBMISSION, Task
 from trio_sched._scheduler.advisory import PressureAdvisory
 from trio_sched._scheduler.config import SchedulerConfig
@@ -89,7 +88,7 @@ class AsyncTaskScheduler:
         classify: FailureClassifier,
         config: SchedulerConfig | None = None,
         pressure: RequestPressureSnapshotProvider | None = None,
-        events: EventStream[SchedulerAdmissionEvent] | None = None,
+        events: SchedulerEventStream | None = None,
         run_id: str = "run",
     ) -> None:
         config = SchedulerConfig() if config is None else config
@@ -307,8 +306,8 @@ class AsyncTaskScheduler:
             case NothingMoved():
                 self._standstill.check(trio.current_time())
 
-    def _spawn(self, task: Task, lease: TaskAdmissionLease, correlation: RuntimeCorrelation) -> None:
-        self._workers.start(self._open.nursery(task.row_group), task, lease, correlation)
+    def _spawn(self, task: Task, lease: TaskAdmissionLease, execution: SchedulerEventSubject) -> None:
+        self._workers.start(self._open.nursery(task.row_group), task, lease, execution)
 
     def _before_sleep(self, now: float) -> None:
         self._standstill.before_sleep(now)

@@ -18,7 +18,7 @@ from typing import Protocol
 import trio
 
 from trio_sched._events.correlation import runtime_correlation
-from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._events.scheduler import SchedulerEventSubject
 from trio_sched._resources.task import Task
 from trio_sched._scheduler.events import SchedulerEvents
 from trio_sched._scheduler.reports import RowDrop, WorkerDone
@@ -63,7 +63,7 @@ class Workers:
         nursery: trio.Nursery,
         task: Task,
         lease: TaskAdmissionLease,
-        correlation: RuntimeCorrelation,
+        execution: SchedulerEventSubject,
     ) -> None:
         """Start the worker of `task`, which owns `lease` from then on."""
         scope = trio.CancelScope() if task.column in self._may_lose_rows else None
@@ -72,11 +72,11 @@ class Workers:
             self._runner,
             task,
             lease,
-            correlation,
+            execution,
             self._events,
             self._report,
             scope,
-            name=correlation.task_execution_id,
+            name=execution.task_execution_id,
         )
         self._running[task] = scope
 
@@ -104,7 +104,7 @@ async def _run_worker(
     runner: TaskRunner,
     task: Task,
     lease: TaskAdmissionLease,
-    correlation: RuntimeCorrelation,
+    execution: SchedulerEventSubject,
     events: SchedulerEvents,
     report: Callable[[WorkerDone], None],
     scope: trio.CancelScope | None,
@@ -115,7 +115,7 @@ async def _run_worker(
     stopped = False
     try:
         with lease:
-            token = runtime_correlation.set(correlation)
+            token = runtime_correlation.set(execution.captured_correlation)
             try:
                 if scope is None:
                     row_drops = await _run_generator(runner, task)
@@ -126,16 +126,16 @@ async def _run_worker(
             except Exception as exc:
                 error = exc
             except BaseException as exc:
-                events.cancelled(lease, correlation, exc)
+                events.cancelled(execution, exc)
                 raise
             finally:
                 runtime_correlation.reset(token)
             if stopped:
-                events.stopped(lease, correlation)
+                events.stopped(execution)
             else:
-                events.task_completed(lease, correlation, error)
+                events.task_completed(execution, error)
     finally:
-        events.task_lease_released(lease, correlation)
+        events.task_lease_released(execution)
     report(WorkerDone(task, row_drops, error, stopped))
 
 
