@@ -28,9 +28,10 @@ tags. With weights within a factor of 2**32 of each other that happens once in b
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+import math
+from collections.abc import Collection, Hashable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import attrs
 
@@ -56,9 +57,12 @@ class FairOrderStatistics:
 
 
 class FairGroup(Generic[K]):
-    """A group that is remembered. tag = base + services / weight; `entry` holds the tag, and no other entry counts."""
+    """A group that is remembered. tag = base + services / weight; `entry` holds the tag, and no other entry counts.
 
-    __slots__ = ("base", "entry", "key", "lane", "services", "weight")
+    latest_start: from later starts on, a unit would be lost in virtual time.
+    """
+
+    __slots__ = ("base", "entry", "key", "lane", "latest_start", "services", "weight")
 
     entry: FairPlace[K]
     lane: FairLane[K]
@@ -68,15 +72,25 @@ class FairGroup(Generic[K]):
     def __init__(self, key: K, tag: float) -> None:
         self.key: K = key
         self.set_base(tag)
-        self.weight: float = 1.0
+        self.set_weight(1.0)
 
     def set_base(self, tag: float) -> None:
         self.base = tag
         self.services = 0
 
+    def forget(self) -> None:
+        """Let go of the entry, which holds the group and would keep it until the garbage collector comes."""
+        self.entry = _NOWHERE
+
+    def set_weight(self, weight: float) -> None:
+        self.weight: float = weight
+        self.latest_start: float = min(_UNIT_RESOLUTION / weight, _LARGEST_START)
+
 
 FairPlace: TypeAlias = tuple[float, int, FairGroup[K]]
 """Place of an active group: tag, turn, group. Places compare as their groups do; a group that moves gets a new one."""
+
+_NOWHERE: Final[FairPlace[Any]] = (math.inf, 0, FairGroup(None, math.inf))
 
 
 class FairLane(Generic[K]):
@@ -101,18 +115,6 @@ class FairLane(Generic[K]):
         self.live -= 1
         if self.heap[0] is entry:
             heappop(self.heap)
-        self.settle()
-
-    def replace(self, group: FairGroup[K], tag: float, turn: int) -> None:
-        heap = self.heap
-        entry = group.entry
-        group.entry = (tag, turn, group)
-        if heap[0] is entry:
-            heapreplace(heap, group.entry)
-            if heap[0][2].entry is heap[0]:
-                return
-        else:
-            heappush(heap, group.entry)
         self.settle()
 
     def settle(self) -> None:
@@ -150,9 +152,6 @@ class FairOrder(Generic[K]):
         self._lanes: dict[Hashable, FairLane[K]] = {}
         self._turn = 0
         self.shifts: int = 0
-        self._reset()
-
-    def _reset(self) -> None:
         self._virtual_time = 0.0
         self._forgotten = 0.0
         self._idle: dict[K, FairGroup[K]] = {}
@@ -163,6 +162,11 @@ class FairOrder(Generic[K]):
 
     def __contains__(self, key: K) -> bool:
         return key in self._active
+
+    @property
+    def remembered(self) -> Collection[K]:
+        """The groups without backlog that come back with the tag they had."""
+        return self._idle.keys()
 
     def activate(self, key: K, lane: Hashable = None, *, weight: float = 1.0) -> None:
         """`key` has backlog from now on. `weight` is what it will be served with first, as far as is known."""
@@ -186,14 +190,17 @@ class FairOrder(Generic[K]):
         """`key` has no backlog any more."""
         group = self._active.pop(key)
         self._leave_lane(group)
-        if not self._active:
-            self._reset()
-            return
         tag, turn, _ = group.entry
+        if not self._active:
+            self._virtual_time = math.inf  # Nobody is left to be compared with, so all is forgotten.
         if tag > self._virtual_time:
             self._idle[key] = group
             self._idle_lane.add(group, tag, turn)
+        else:
+            group.forget()
         self._trim_idle()
+        if not self._active:
+            self._virtual_time = self._forgotten = 0.0
 
     def move(self, key: K, lane: Hashable) -> FairLane[K]:
         """Stand in `lane` from now on, in the same place of the order. The lane lasts while anybody stands there."""
@@ -207,20 +214,31 @@ class FairOrder(Generic[K]):
     def serve(self, key: K, weight: float) -> None:
         """Charge `key` one unit of service at `weight`."""
         group = self._active[key]
-        start = group.entry[0]
+        entry = group.entry
+        start = entry[0]
         if start < self._virtual_time:
             start = self._virtual_time
             group.set_base(start)
-        elif weight != group.weight:
+        if weight != group.weight:
             group.set_base(start)
-        if start > _LARGEST_START or start * weight > _UNIT_RESOLUTION:
+            group.set_weight(weight)
+        if start > group.latest_start:
             self._subtract(start)
-            start = 0.0
+            entry, start = group.entry, 0.0
         self._virtual_time = start
-        group.weight = weight
-        group.services += 1
-        self._turn += 1
-        group.lane.replace(group, group.base + group.services / weight, self._turn)
+        services = group.services = group.services + 1
+        turn = self._turn = self._turn + 1
+        group.entry = new = (group.base + services / weight, turn, group)
+        lane = group.lane
+        heap = lane.heap
+        if heap[0] is entry:
+            heapreplace(heap, new)
+            first = heap[0]
+            if first is new or first[2].entry is first:
+                return
+        else:
+            heappush(heap, new)
+        lane.settle()
 
     def head(self, lane: Hashable = None) -> K | None:
         """First of a lane, or None if nobody stands there."""
@@ -277,6 +295,7 @@ class FairOrder(Generic[K]):
             tag, _, group = lane.heap[0]
             lane.remove(group)
             del self._idle[group.key]
+            group.forget()
             self._forgotten = max(self._forgotten, tag)
 
     def _subtract(self, start: float) -> None:

@@ -116,15 +116,11 @@ if TYPE_CHECKING:
         TaskAdmissionLease,
         TaskAdmissionView,
     )
-    from trio_sched._task.policies import (
-        PolicyStateDelta,
-        StrictFairTaskAdmissionPolicy,
-        TaskAdmissionPolicy,
-        TaskAdmissionPolicyDecision,
-    )
+    from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
     from trio_sched._task.queue import FairTaskQueue
     from trio_sched._task.queue_view import QueueSelection, QueueView
     from trio_sched._task.resolver import ResolvedTaskScheduling, TaskSchedulingResolver
+    from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
     from trio_sched.metadata import SchedulingMetadata, SchedulingMetadataError
 else:
     __getattr__, __dir__ = lazy_names(
@@ -208,12 +204,11 @@ else:
                 "TaskAdmissionBlockSummary TaskAdmissionDecision TaskAdmissionDenied TaskAdmissionLease "
                 "TaskAdmissionView"
             ),
-            "trio_sched._task.policies": (
-                "PolicyStateDelta StrictFairTaskAdmissionPolicy TaskAdmissionPolicy TaskAdmissionPolicyDecision"
-            ),
+            "trio_sched._task.policies": "PolicyStateDelta TaskAdmissionPolicy TaskAdmissionPolicyDecision",
             "trio_sched._task.queue": "FairTaskQueue",
             "trio_sched._task.queue_view": "QueueSelection QueueView",
             "trio_sched._task.resolver": "ResolvedTaskScheduling TaskSchedulingResolver",
+            "trio_sched._task.strict": "StrictFairTaskAdmissionPolicy",
             "trio_sched.metadata": "SchedulingMetadata SchedulingMetadataError",
         },
     )

@@ -15,9 +15,10 @@ from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy, repays_onl
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, StrictShareRounding, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease, TaskAdmissionView
-from trio_sched._task.policies import StrictFairTaskAdmissionPolicy, TaskAdmissionPolicyDecision
+from trio_sched._task.policies import TaskAdmissionPolicyDecision
 from trio_sched._task.queue import FairTaskQueue
 from trio_sched._task.queue_view import QueueView
+from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
 
 A, B, C = group_key("a"), group_key("b"), group_key("c")
 MODEL = {"submission": 1, "x": 1}

@@ -19,14 +19,10 @@ from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, Task
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.heads import StandingSource
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease, TaskAdmissionView
-from trio_sched._task.policies import (
-    PolicyStateDelta,
-    StrictFairTaskAdmissionPolicy,
-    TaskAdmissionPolicy,
-    TaskAdmissionPolicyDecision,
-)
+from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
 from trio_sched._task.queue import FairTaskQueue
 from trio_sched._task.queue_view import QueueView
+from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
 
 REQUEST = SchedulerResourceRequest(UNIT)
 PACKAGE = str(Path(trio_sched.__file__).parent)

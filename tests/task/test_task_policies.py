@@ -14,9 +14,10 @@ from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import TaskAdmissionLease, TaskAdmissionView
-from trio_sched._task.policies import PolicyStateDelta, StrictFairTaskAdmissionPolicy
+from trio_sched._task.policies import PolicyStateDelta
 from trio_sched._task.queue import FairTaskQueue
 from trio_sched._task.queue_view import QueueView
+from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
 
 A, B = group_key("a"), group_key("b")
 MODEL = {"submission": 1, "x": 1}

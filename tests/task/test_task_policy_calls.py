@@ -25,13 +25,10 @@ from trio_sched._task.leases import (
     TaskAdmissionLease,
     TaskAdmissionView,
 )
-from trio_sched._task.policies import (
-    PolicyStateDelta,
-    StrictFairTaskAdmissionPolicy,
-    TaskAdmissionPolicyDecision,
-)
+from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicyDecision
 from trio_sched._task.queue import FairTaskQueue
 from trio_sched._task.queue_view import QueueView
+from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
 
 
 @pytest.mark.parametrize(

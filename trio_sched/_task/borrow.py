@@ -75,6 +75,7 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
 
     def __init__(self, config: BoundedBorrowTaskAdmissionPolicyConfig | None = None) -> None:
         self._config = config = BoundedBorrowTaskAdmissionPolicyConfig() if config is None else config
+        self._rounds_up = config.strict_share_rounding == "ceil"
         self._borrows_freely = (
             config.default_borrow_ceiling is None
             and not config.borrow_ceiling_by_group_resource
@@ -130,6 +131,24 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
             return "entitled" if standing == "always entitled" else "unentitled"
         return "depends"
 
+    @property
+    def lone_verdict(self) -> Verdict | None:
+        """It may borrow, unless a ceiling or a reserve bounds that."""
+        return "alone" if self._borrows_freely else None
+
+    def lone_decision(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> TaskAdmissionPolicyDecision:
+        """Allowed; what lies above half of a resource, or the group's limit, is borrowed."""
+        spec, request = item.group, item.resource_request
+        held, amounts = admission_view.account(spec.key).held, request.amounts
+        borrowed: list[tuple[SchedulerResourceKey, int]] = []
+        for resource in request.competed_for:
+            amount = amounts[resource]
+            share = self._lone_share(admission_view.resource_limits[resource], spec.admitted_limit)
+            above = held.get(resource, 0) + amount - share
+            if above > 0:
+                borrowed.append((resource, min(above, amount)))
+        return _borrowing(*borrowed) if borrowed else ALLOWED
+
     def verdict(
         self,
         standing: BorrowStanding,
@@ -140,16 +159,16 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         if isinstance(standing, str):
             return "refused" if competition.is_contested_for(request) else "allowed"
         if isinstance(standing, TaskGroupSpec) and self._is_known_entitled(standing, request, competition):
-            return "entitled"
+            return "uncharged"
         if self._borrows_freely and competition.is_alone(request):
-            return "allowed"
+            return "alone"
         parts = self._parts_of(standing, request, competition)
         if self._borrows_freely and not competition.is_contested_for(request):
             return "allowed"
         decision = self._judge(parts, competition)
         if not decision.allowed:
             return "refused"
-        return "allowed" if decision.borrowed else "entitled"
+        return "allowed" if decision.borrowed else "uncharged"
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
@@ -265,14 +284,14 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy[BorrowStanding]):
         limit = competition.admission_view.resource_limits[resource]
         total_weight, groups = competition.field(resource)
         if groups == 1:
-            own_weight, total_weight = 1, 2
-        else:
-            own_weight = exact_weight(weight)
-        if self._config.strict_share_rounding == "ceil":
-            share = -(-limit * own_weight // total_weight)
-        else:
-            share = max(1, limit * own_weight // total_weight)
-        return share if admitted_limit is None else min(share, admitted_limit)
+            return self._lone_share(limit, admitted_limit)
+        own_weight = exact_weight(weight)
+        part = -(-limit * own_weight // total_weight) if self._rounds_up else limit * own_weight // total_weight or 1
+        return part if admitted_limit is None or part < admitted_limit else admitted_limit
+
+    def _lone_share(self, limit: int, admitted_limit: int | None) -> int:
+        half = (limit + 1) // 2 if self._rounds_up else limit // 2 or 1
+        return half if admitted_limit is None or half < admitted_limit else admitted_limit
 
     def _ceiling(self, group: TaskGroupKey, resource: SchedulerResourceKey) -> int | None:
         config = self._config

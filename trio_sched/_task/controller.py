@@ -27,7 +27,7 @@ from trio_sched import _validation as check
 from trio_sched._clock import run_clock
 from trio_sched._errors import InvalidValueError, UnknownNameError
 from trio_sched._resources.release import ReleaseReason, ReleaseResult
-from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest, TaskGroupKey
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest
 from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.eligibility import no_aspect
@@ -43,14 +43,12 @@ from trio_sched._task.leases import (
 )
 from trio_sched._task.policies import (
     ALLOWED,
-    NO_CHANGE,
-    PolicyStateDelta,
-    StrictFairTaskAdmissionPolicy,
     TaskAdmissionPolicy,
     TaskAdmissionPolicyDecision,
 )
 from trio_sched._task.queue_view import QueueView
 from trio_sched._task.state import TaskAdmissionState
+from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
 
 __all__ = ["TaskAdmissionController"]
 
@@ -82,7 +80,7 @@ class TaskAdmissionController:
         self._generation = next(_GENERATIONS)
         self._leases: dict[int, TaskAdmissionLease] = {}
         self._last_lease_id = 0
-        self._granted = 0
+        self._undone = 0
         self._policy_error: Exception | None = None
         self._counters: dict[str, int] = {}
         self._grantable: set[SchedulerResourceRequest] = set()
@@ -123,8 +121,8 @@ class TaskAdmissionController:
 
     def diagnostics(self) -> Mapping[str, int]:
         """How often what happened: grants, denials and releases by reason, and what the policy counts."""
-        released = self._granted - len(self._leases)
-        return MappingProxyType({"granted": self._granted, "released": released, **self._counters})
+        granted = self._last_lease_id - self._undone
+        return MappingProxyType({"granted": granted, "released": granted - len(self._leases), **self._counters})
 
     def limiter_statistics(self) -> Mapping[SchedulerResourceKey, trio.CapacityLimiterStatistics]:
         """The statistics of every resource's limiter; nobody ever waits there."""
@@ -181,17 +179,26 @@ class TaskAdmissionController:
         if self._policy_error is not None:
             error, self._policy_error = self._policy_error, None
             raise error
-        state = self._state
-        answer = self._known_answer(item, queue_view)
+        state, index = self._state, queue_view.heads
+        verdict = None if index is None else index.verdict_on(item, state)
+        answer: TaskAdmissionPolicyDecision | None
+        if verdict == "uncharged" or verdict == "entitled":
+            answer = ALLOWED
+        elif verdict == "alone" and state.lone_decision is not None:
+            answer = state.lone_decision(item, state.view)
+        elif verdict is not None:
+            answer = state.policy.evaluate(item, queue_view, state.view)
+        else:
+            answer = self._remembered_answer(item, queue_view)
         if answer is None or not answer.allowed:
             judgement = self._judge(item, queue_view)
             if isinstance(judgement, TaskAdmissionDenied):
                 self._count(f"denied_{judgement.reason}")
                 return judgement
             answer = judgement
-        self._last_lease_id += 1
+        lease_id = self._last_lease_id + 1
         lease = make_lease(
-            self._last_lease_id,
+            lease_id,
             item,
             item.resource_request.amounts,
             self._clock(),
@@ -199,40 +206,44 @@ class TaskAdmissionController:
             answer.borrowed,
             self,
         )
-        state.ledger.book(lease)
+        self._last_lease_id = lease_id
+        account = state.ledger.book(lease)
         try:
             if state.keeps_debt:
                 state.version += 1
                 delta = state.on_acquire(lease, answer)
-                if delta is not NO_CHANGE:
-                    self._apply(delta, item.group.key)
+                for group in state.ledger.change_debt(delta.debt_changes, item.group.key, account):
+                    state.changed(group, ())
+                if delta.diagnostic_counters:
+                    self._count_all(delta.diagnostic_counters)
         except BaseException:
             state.ledger.unbook(lease)
+            self._undone += 1
             # The policy may have looked at a queue while the units were taken.
             state.changed(item.group.key, lease.resources)
             raise
-        state.changed_for_the_worse(item.group.key)
-        self._leases[lease.lease_id] = lease
-        self._granted += 1
-        state.reserve_after_grant(item, queue_view)
+        self._leases[lease_id] = lease
+        state.granted(item, queue_view)
         return lease
 
     @trio.lowlevel.enable_ki_protection
     def release(self, lease: TaskAdmissionLease) -> ReleaseResult:
         """Take `lease` back. Raises nothing, and takes nothing back twice; the result says why not."""
-        state = self._state
-        held = self._leases.get(lease.lease_id) if lease.controller_generation == self._generation else None
-        if held is None or (held is not lease and (held.item is not lease.item or held.resources != lease.resources)):
+        held = self._leases.get(lease.lease_id)
+        if held is None or (held is not lease and not _is_same(held, lease)):
             return self._not_released(lease, held)
         del self._leases[held.lease_id]
+        state = self._state
         account = state.ledger.unbook(held)
         try:
             # The policies of this package do no more than repay, and who owes nothing has nothing to repay.
             if state.keeps_debt and (account.debt or not state.decides):
                 state.version += 1
                 delta = state.on_release(held)
-                if delta is not NO_CHANGE:
-                    self._apply(delta, held.item.group.key)
+                for group in state.ledger.change_debt(delta.debt_changes, held.item.group.key, account):
+                    state.changed(group, ())
+                if delta.diagnostic_counters:
+                    self._count_all(delta.diagnostic_counters)
         except Exception as error:
             self._count("policy_release_errors")
             if self._policy_error is None:
@@ -248,10 +259,10 @@ class TaskAdmissionController:
         Queued tasks that ask for more than the new limit wait until it is raised; `explain_blocked` shows them.
         """
         check.check_int(f"limit of {resource!r}", limit, minimum=1)
-        limiters = self._state.ledger.limiters
-        if resource not in limiters:
-            raise UnknownNameError("stage resource", resource, used_by="set_limit", known=limiters)
-        limiters[resource].total_tokens = limit
+        ledger = self._state.ledger
+        if resource not in ledger.limits:
+            raise UnknownNameError("stage resource", resource, used_by="set_limit", known=ledger.limits)
+        ledger.set_limit(resource, limit)
         self._grantable.clear()
         self._state.changed(None, (resource,))
 
@@ -263,21 +274,16 @@ class TaskAdmissionController:
 
     # Inside
 
-    def _known_answer(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | None:
-        """The policy's answer, if it is known that `item` has room, as it is right after a selection."""
-        state, index = self._state, queue_view.heads
-        if index is None:
-            return None
-        if index.sure_item is item and index.sure_version == state.version and index.source is state:
-            sure = index.is_sure_for_good or index.is_surely_entitled()
-            return ALLOWED if sure else state.policy.evaluate(item, queue_view, state.view)
-        allowed = self._allowed
+    def _remembered_answer(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | None:
+        """What the policy last said to `is_eligible`, if it was asked of `item` in this state."""
+        index, allowed = queue_view.heads, self._allowed
         if (
-            allowed is not None
+            index is not None
+            and allowed is not None
             and allowed[0] is item
             and allowed[1] is queue_view
             and allowed[2] == index.queue_version
-            and allowed[3] == state.version
+            and allowed[3] == self._state.version
         ):
             return allowed[4]
         return None
@@ -294,12 +300,9 @@ class TaskAdmissionController:
         reason = decision.reason or "policy_denial"
         return TaskAdmissionDenied(item, reason, decision.available_after, diagnostics=decision.diagnostics)
 
-    def _apply(self, delta: PolicyStateDelta, own: TaskGroupKey) -> None:
-        self._state.apply(delta, own)
-        counted = delta.diagnostic_counters
-        if counted:
-            for name, count in counted.items():
-                self._count(name, count)
+    def _count_all(self, counts: Mapping[str, int]) -> None:
+        for name, count in counts.items():
+            self._counters[name] = self._counters.get(name, 0) + count
 
     def _not_released(self, lease: TaskAdmissionLease, held: TaskAdmissionLease | None) -> ReleaseResult:
         reason: ReleaseReason
@@ -318,3 +321,11 @@ class TaskAdmissionController:
 
     def _count(self, name: str, count: int = 1) -> None:
         self._counters[name] = self._counters.get(name, 0) + count
+
+
+def _is_same(held: TaskAdmissionLease, lease: TaskAdmissionLease) -> bool:
+    return (
+        held.controller_generation == lease.controller_generation
+        and held.item is lease.item
+        and held.resources == lease.resources
+    )

@@ -27,12 +27,12 @@ from typing import Final, Protocol, TypeAlias
 import trio
 
 from trio_sched._fair import FairPlace
-from trio_sched._resources.task import SchedulerResourceKey, TaskGroupKey
+from trio_sched._resources.task import SchedulerResourceKey
 from trio_sched._task.heads import HeadBucket, HeadClass, QueuedGroup, Verdict
 
 __all__ = ["Examiner", "FoundHead", "Fronts"]
 
-Place: TypeAlias = FairPlace[TaskGroupKey]
+Place: TypeAlias = FairPlace[QueuedGroup]
 Ask: TypeAlias = Callable[[QueuedGroup], bool]
 
 _SPARE_STALE: Final = 8
@@ -50,13 +50,22 @@ class Examiner(Protocol):
         """Of which `HeadBucket.seen` tells."""
         ...
 
-    def settle(self, bucket: HeadBucket, /) -> bool:
-        """Look again how the groups of `bucket` stand; whether any stands differently."""
+    @property
+    def is_decided(self) -> bool:
+        """Whether a verdict is all that matters."""
         ...
 
     @property
-    def groups(self) -> Mapping[TaskGroupKey, QueuedGroup]:
-        """The groups that have heads."""
+    def lone_verdict(self) -> Verdict | None:
+        """What is said of a head that competes with nobody, if that is known."""
+        ...
+
+    def is_lone(self, bucket: HeadBucket, /) -> bool:
+        """Whether the heads of `bucket` are one, and it competes with nobody."""
+        ...
+
+    def settle(self, bucket: HeadBucket, /) -> bool:
+        """Look again how the groups of `bucket` stand; whether any stands differently."""
         ...
 
     def restand(self, group: QueuedGroup, /) -> bool:
@@ -97,8 +106,8 @@ class _Front:
         self.heap[:] = [(entered.lane.heap[0], id(entered), entered) for entered in standing]
         heapify(self.heap)
 
-    def correct(self) -> None:
-        """Let the entry at the top be in date, if there is any."""
+    def first_place(self) -> Place | None:
+        """That of the class at the top, or None if there is none; an entry that is out of date is put right before."""
         heap = self.heap
         while heap:
             place, _, entered = heap[0]
@@ -107,12 +116,13 @@ class _Front:
                 continue
             now = entered.lane.heap[0]
             if now is place:
-                return
+                return place
             entered.place = now
             entry = (now, id(entered), entered)
             heapreplace(heap, entry)
             if heap[0] is entry:
-                return
+                return now
+        return None
 
 
 FoundHead: TypeAlias = tuple[Place, QueuedGroup, HeadClass, Verdict]
@@ -165,64 +175,59 @@ class Fronts:
         for front in (self._open, *self.held.values(), *self._parked.values()):
             front.look_up()
 
-    def awake(self) -> list[_Front]:
+    def awake(self, limits: Mapping[SchedulerResourceKey, int]) -> list[_Front]:
         """The fronts that are not held and may have an eligible head; those whose units are used up are calmed."""
         awake: list[_Front] = []
         if self._stirred:
-            used_up: list[_Front] = []
-            for front in self._stirred.values():
+            for resource, front in tuple(self._stirred.items()):
                 limiter = front.limiter
-                if limiter is not None and limiter.borrowed_tokens < limiter.total_tokens:
+                if limiter is not None and limiter.borrowed_tokens < limits[resource]:
                     awake.append(front)
                 else:
-                    used_up.append(front)
-            for front in used_up:
-                assert isinstance(front.name, str)
-                del self._stirred[front.name]
+                    del self._stirred[resource]
         if awake or self._open.classes:
-            # A class that is found to stand differently may come to be open.
+            # A class that is found to stand differently may come to be open, also while another is judged.
             awake.append(self._open)
         return awake
 
-    def first(self, awake: list[_Front], examiner: Examiner, ask: Ask, is_decided: bool) -> FoundHead | None:
-        """The first eligible head in fair order, in the fronts that are awake and in those that are held.
-
-        `ask` says whether the head of a group is eligible. If `is_decided` the examiner knows it of every class.
-        """
-        found = self._first_of(awake, examiner, ask, is_decided, None) if awake else None
-        if self.held:
-            for front in tuple(self.held.values()):
-                if found is None or not _competes(found[2], front):
-                    found = self._first_of([front], examiner, ask, is_decided, found) or found
+    def first_with_held(self, examiner: Examiner, ask: Ask, found: FoundHead | None) -> FoundHead | None:
+        """The first eligible head in fair order, if that of the fronts that are awake is `found`; see `first_of`."""
+        for front in tuple(self.held.values()):
+            if found is None or not _competes(found[2], front):
+                found = self.first_of([front], examiner, ask, found) or found
         return found
 
-    def _first_of(
-        self, fronts: list[_Front], examiner: Examiner, ask: Ask, is_decided: bool, found: FoundHead | None
-    ) -> FoundHead | None:
-        """The first eligible head in these fronts that comes before what was found."""
+    def first_of(self, fronts: list[_Front], examiner: Examiner, ask: Ask, found: FoundHead | None) -> FoundHead | None:
+        """The first eligible head in these fronts that comes before what was found.
+
+        `ask` says whether the head of a group is eligible, unless the examiner decides that for every class.
+        """
+        is_decided = examiner.is_decided
         aside: list[tuple[_Front, HeadClass, Place]] | None = None
         place: Place | None
         examined: HeadClass | None
         restood: QueuedGroup | None = None
+        lone_verdict = examiner.lone_verdict
         try:
             while True:
                 place = None if found is None else found[0]
                 examined, examined_front = None, self._open
                 for front in fronts:
                     if front.heap:
-                        front.correct()
-                    if front.heap:
-                        first_place, _, candidate = front.heap[0]
-                        if place is None or first_place < place:
-                            examined, examined_front, place = candidate, front, first_place
+                        first_place = front.first_place()
+                        if first_place is not None and (place is None or first_place < place):
+                            examined, examined_front, place = front.heap[0][2], front, first_place
                 if examined is None or place is None:
                     return None
                 bucket = examined.bucket
                 resource = bucket.lacks if bucket.seen == examiner.epoch else examiner.lacks(bucket)
                 if resource is None:
+                    group = place[2].key
+                    # How it stands is not looked at then; where a front is held, that would matter to others.
+                    if bucket.count == 1 and lone_verdict is not None and not self.held and examiner.is_lone(bucket):
+                        return place, group, examined, lone_verdict
                     if bucket.unsettled and examiner.settle(bucket):
                         continue
-                    group = examiner.groups[place[2].key]
                     if group is not restood and examiner.restand(group):
                         restood = group
                         continue
@@ -249,8 +254,9 @@ class Fronts:
                     aside = []
                 aside.append((examined_front, examined, place))
         finally:
-            for front, examined, place in aside or ():
-                front.push(examined, place)
+            if aside is not None:
+                for front, examined, place in aside:
+                    front.push(examined, place)
 
     def _parked_front(self, resource: SchedulerResourceKey, lacking: HeadBucket) -> _Front:
         front = self._parked.get(resource)

@@ -10,7 +10,7 @@ from collections.abc import Hashable
 import trio
 
 from trio_sched._fair import FairOrder
-from trio_sched._resources.task import SchedulerResourceKey, SchedulerResourceRequest, TaskGroupKey
+from trio_sched._resources.task import SchedulerResourceKey, SchedulerResourceRequest
 from trio_sched._task.fronts import Fronts
 from trio_sched._task.heads import HeadBucket, HeadClass, QueuedGroup, StandingSource, exact_weight, gathers
 
@@ -26,7 +26,7 @@ class HeadClasses:
 
     __slots__ = ("_buckets", "_fronts", "_order", "by_resource", "gathering", "unsure", "version")
 
-    def __init__(self, order: FairOrder[TaskGroupKey], fronts: Fronts) -> None:
+    def __init__(self, order: FairOrder[QueuedGroup], fronts: Fronts) -> None:
         self._order = order
         self._fronts = fronts
         self._buckets: dict[tuple[SchedulerResourceRequest, Hashable], HeadBucket] = {}
@@ -83,7 +83,7 @@ class HeadClasses:
 
     def _join(self, group: QueuedGroup, found: HeadClass) -> None:
         group.head_class = found
-        found.lane = self._order.move(group.key, found)
+        found.lane = self._order.move(group, found)
         self._fronts.join(found)
         self.version += 1
 

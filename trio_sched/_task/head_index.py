@@ -9,6 +9,9 @@ A group that was granted something stands worse than before, and nobody is told:
 again whenever the class is examined, and of the others nothing is said until they come first. A group that gave
 something back may stand better, so it is noted; one that was not entitled is looked at even where there is no room, as
 nobody else might ever look at its bucket.
+
+Of a head that competes with nobody the source may know the verdict however it stands. Then nobody looks, unless there
+are held fronts, which would have to know whether it is entitled; the class it has may be out of date meanwhile.
 """
 
 from __future__ import annotations
@@ -43,8 +46,7 @@ class HeadIndex:
     groups: those that have heads. queue_version: rises with every change of the queue. memo: the policy's. epoch: rises
     with every change of the heads, or of the source, since it was last looked at. gathering_heads: how many heads ask
     for units that may come free one at a time. claims: the source's. is_decided: whether the source alone answers.
-    sure_item: a head that has room at `sure_version` of the source and was not refused. is_sure_for_good: whether its
-    kind is entitled.
+    lone_verdict: what it says of a head that competes with nobody, if that is known.
     """
 
     __slots__ = (
@@ -58,26 +60,23 @@ class HeadIndex:
         "_seen_shifts",
         "_seen_source_version",
         "_seen_version",
-        "_sure_classes_version",
-        "_sure_verdict",
+        "_sure",
         "claims",
         "epoch",
         "gathering_heads",
         "groups",
         "is_decided",
-        "is_sure_for_good",
+        "lone_verdict",
         "memo",
         "queue_version",
         "source",
-        "sure_item",
-        "sure_version",
     )
 
     def __init__(
         self,
         groups: Mapping[TaskGroupKey, QueuedGroup],
         heads: Mapping[TaskGroupKey, SchedulableTask],
-        order: FairOrder[TaskGroupKey],
+        order: FairOrder[QueuedGroup],
     ) -> None:
         self.groups: Mapping[TaskGroupKey, QueuedGroup] = groups
         self._heads = heads
@@ -90,11 +89,8 @@ class HeadIndex:
         self._seen_version: int = -1
         self._seen_source_version: int = -1
         self._seen_shifts = 0
-        self.sure_item: SchedulableTask | None = None
-        self.sure_version: int = -1
-        self._sure_classes_version = -1
-        self._sure_verdict: Verdict = "allowed"
-        self.is_sure_for_good: bool = False
+        self.lone_verdict: Verdict | None = None
+        self._sure: tuple[SchedulableTask, int, int, Verdict] | None = None
         self.epoch: int = 0
         self._aspect: Aspect | None = None
         self.source: StandingSource | None = None
@@ -117,8 +113,9 @@ class HeadIndex:
         self.source = source
         self.claims = claims
         self.is_decided = aspect is None and decides
+        self.lone_verdict = source.lone_verdict if self.is_decided else None
         self.memo = None
-        self.sure_item = None
+        self._sure = None
 
     def changed(self, group: TaskGroupKey | None, freed: Iterable[SchedulerResourceKey]) -> None:
         """`group` may stand differently now, and more of what is `freed` may be free to somebody."""
@@ -161,11 +158,9 @@ class HeadIndex:
 
         Where the source alone answers, and knows of every class whether it is refused, `ask` is not needed.
         """
-        source = self.source
-        assert source is not None
-        if not source.is_open:
+        source, fronts = self.source, self._fronts
+        if source is None or not source.is_open:
             return None
-        fronts, is_decided = self._fronts, self.is_decided
         if self._changed or self.claims or self._order.shifts != self._seen_shifts:
             self._catch_up()
             if self._order.shifts != self._seen_shifts:
@@ -173,30 +168,41 @@ class HeadIndex:
                 self._seen_shifts = self._order.shifts
             if self.claims:
                 fronts.stir_all()
-        awake = fronts.awake()
-        if not awake and not fronts.held:
+        awake, held = fronts.awake(source.limits), fronts.held
+        if not awake and not held:
             return None
         version, classes_version = source.version, self._classes.version
         if version != self._seen_source_version or classes_version != self._seen_version:
             self.epoch += 1
             self._seen_version, self._seen_source_version = classes_version, version
-        found = fronts.first(awake, self, ask, is_decided)
+        found = fronts.first_of(awake, self, ask, None) if awake else None
+        if held:
+            found = fronts.first_with_held(self, ask, found)
         if found is None:
             return None
         item = found[1].head
-        if is_decided and not self.claims:
-            self.sure_item, self.sure_version = item, version
-            self.is_sure_for_good = found[2].kind == "entitled"
-            self._sure_verdict, self._sure_classes_version = found[3], self._classes.version
+        if self.is_decided and not self.claims:
+            self._sure = item, version, self._classes.version, found[3]
         return item
 
-    def is_surely_entitled(self) -> bool:
-        """Whether `sure_item` is entitled now. If that is not a matter of its kind, newcomers may have changed it."""
-        return self.is_sure_for_good or (
-            self._sure_verdict == "entitled"
-            and not self._changed
-            and self._classes.version == self._sure_classes_version
-        )
+    def verdict_on(self, item: SchedulableTask, source: StandingSource) -> Verdict | None:
+        """What is known of `item`, if it was the latest to be found eligible and nothing has changed at `source`."""
+        if self._sure is None:
+            return None
+        found, version, classes_version, verdict = self._sure
+        if found is not item or version != source.version or self.source is not source:
+            return None
+        if verdict != "entitled" and (self._changed or classes_version != self._classes.version):
+            return "allowed"  # It has room, and newcomers may have changed the rest.
+        return verdict
+
+    def is_lone(self, bucket: HeadBucket) -> bool:
+        """Whether the heads of `bucket` are one, and it competes with nobody. The index is up to date."""
+        version = self._classes.version
+        if bucket.alone_seen != version:
+            bucket.alone_seen = version
+            bucket.is_alone = all(self.is_alone(resource) for resource in bucket.request.competed_for)
+        return bucket.is_alone
 
     def restand(self, group: QueuedGroup) -> bool:
         """Look again how a group stands; whether it stands differently than its class, which it then has left."""
@@ -222,8 +228,9 @@ class HeadIndex:
                 bucket.lacks = source.lacking(bucket.request, bucket.claim, self._heads)
             else:
                 bucket.lacks = None
+                limits = source.limits
                 for resource, limiter, amount in bucket.wants:
-                    if limiter is None or limiter.borrowed_tokens + amount > limiter.total_tokens:
+                    if limiter is None or limiter.borrowed_tokens + amount > limits[resource]:
                         bucket.lacks = resource
                         break
             bucket.seen = self.epoch
@@ -265,7 +272,7 @@ class HeadIndex:
                 self.settle(bucket)
             for each in tuple(bucket.classes.values()):
                 # Who leaves comes first in another class, or after one that was looked at.
-                while each.count and self.restand(self.groups[each.lane.heap[0][2].key]):
+                while each.count and self.restand(each.lane.heap[0][2].key):
                     pass
         return found
 
@@ -287,16 +294,16 @@ class HeadIndex:
         """The head of `bucket` that is first in fair order."""
         order = self._order
         heads = (order.head(each) for each in bucket.classes.values())
-        return self.groups[min((key for key in heads if key is not None), key=order.rank)].head
+        return min((group for group in heads if group is not None), key=order.rank).head
 
     def in_order(self, heads: Iterable[SchedulableTask]) -> list[SchedulableTask]:
         """These heads in fair order."""
-        return sorted(heads, key=lambda head: self._order.rank(head.group.key))
+        return sorted(heads, key=lambda head: self._order.rank(self.groups[head.group.key]))
 
     def precedes(self, group: TaskGroupKey, other: TaskGroupKey) -> bool:
         """Whether `group`, which has a head, is before `other` in fair order, or `other` has none."""
-        order = self._order
-        return other not in order or order.rank(group) < order.rank(other)
+        groups, order = self.groups, self._order
+        return other not in groups or order.rank(groups[group]) < order.rank(groups[other])
 
     # Inside
 

@@ -47,8 +47,9 @@ StandingKind = Literal["entitled", "unentitled", "depends"]
 """Entitled heads are never refused. Unentitled ones are refused if, and only if, an entitled head asks for a resource
 that they compete for. Of all others it depends."""
 
-Verdict = Literal["entitled", "allowed", "refused"]
-"""Whether heads of one class may run now: by their own right, with nothing to be owed; else perhaps; or not."""
+Verdict = Literal["entitled", "uncharged", "alone", "allowed", "refused"]
+"""Whether heads of one class may run now: by their own right, whoever comes; as heads and units are now, with nothing
+to be owed; as nobody competes with them, however they stand; else perhaps; or not."""
 
 
 @lru_cache(maxsize=1024)
@@ -98,6 +99,11 @@ class StandingSource(Protocol):
         ...
 
     @property
+    def limits(self) -> Mapping[SchedulerResourceKey, int]:
+        """How many units each of them lends, always in the same object."""
+        ...
+
+    @property
     def version(self) -> int:
         """Differs after every change that may alter an answer."""
         ...
@@ -131,6 +137,11 @@ class StandingSource(Protocol):
 
     def kind(self, standing: Hashable) -> StandingKind:
         """Of which kind a standing is."""
+        ...
+
+    @property
+    def lone_verdict(self) -> Verdict | None:
+        """What is said of a head that competes with nobody, where that does not depend on how it stands."""
         ...
 
     def verdict(self, request: SchedulerResourceRequest, standing: Hashable, heads: ClassedHeads) -> Verdict:
@@ -169,7 +180,8 @@ class ClassedHeads(Protocol):
 
 
 class QueuedGroup:
-    """A group with backlog: its items in order of arrival, the first again as `head`, and what they ask for.
+    """A group with backlog: its items in order of arrival, the first again as `head`, and what they ask for. It may
+    outlive its backlog, and then begins anew.
 
     head_class, and with it spec and exact_weight, may lag behind the head until the index is next looked at. request is
     the one of which `gathers` tells. common: what every item so far has asked for, the same object each time; once they
@@ -177,6 +189,7 @@ class QueuedGroup:
     """
 
     __slots__ = (
+        "__weakref__",
         "_demand",
         "common",
         "exact_weight",
@@ -189,17 +202,26 @@ class QueuedGroup:
         "spec",
     )
 
-    def __init__(self, head: SchedulableTask) -> None:
-        self.key: TaskGroupKey = head.group.key
+    common: SchedulerResourceRequest | None
+    head: SchedulableTask
+
+    def __init__(self, key: TaskGroupKey) -> None:
+        self.key: TaskGroupKey = key
         self.items: OrderedDict[str, SchedulableTask] = OrderedDict()
-        self.head: SchedulableTask = head
-        self.common: SchedulerResourceRequest | None = head.resource_request
         self._demand: dict[SchedulerResourceKey, int] = {}
         self.head_class: HeadClass | None = None
         self.exact_weight: int = 0
         self.spec: TaskGroupSpec | None = None
         self.request: SchedulerResourceRequest | None = None
         self.gathers: bool = False
+
+    def begin(self, head: SchedulableTask) -> None:
+        """There is backlog from now on."""
+        self.head = head
+        self.common = head.resource_request
+        self._demand.clear()
+        self.request = None
+        self.gathers = False
 
     @property
     def demand(self) -> Mapping[SchedulerResourceKey, int]:
@@ -231,10 +253,23 @@ class HeadBucket:
     """Heads that ask for `request` and have `claim`. `exact_weight` is the sum over their groups.
 
     wants: what is asked for, each with its limiter. lacks: a resource of which too little is free, or None; as of
-    `seen`, an epoch of the index. unsettled: the groups that may have come to stand differently than their class.
+    `seen`, an epoch of the index. is_alone: whether its one head competes with nobody; as of `alone_seen`, a version of
+    the classes. unsettled: the groups that may have come to stand differently than their class.
     """
 
-    __slots__ = ("claim", "classes", "count", "exact_weight", "lacks", "request", "seen", "unsettled", "wants")
+    __slots__ = (
+        "alone_seen",
+        "claim",
+        "classes",
+        "count",
+        "exact_weight",
+        "is_alone",
+        "lacks",
+        "request",
+        "seen",
+        "unsettled",
+        "wants",
+    )
 
     def __init__(
         self,
@@ -252,6 +287,8 @@ class HeadBucket:
         self.classes: dict[tuple[Hashable, Hashable], HeadClass] = {}
         self.lacks: SchedulerResourceKey | None = None
         self.seen: int = 0
+        self.is_alone: bool = False
+        self.alone_seen: int = -1
         self.unsettled: set[QueuedGroup] = set()
 
 
@@ -264,7 +301,7 @@ class HeadClass:
 
     __slots__ = ("aspect", "bucket", "count", "front", "kind", "lane", "place", "standing")
 
-    lane: FairLane[TaskGroupKey]
+    lane: FairLane[QueuedGroup]
 
     def __init__(self, bucket: HeadBucket, standing: Hashable, aspect: Hashable, kind: StandingKind) -> None:
         self.bucket: HeadBucket = bucket
@@ -273,4 +310,4 @@ class HeadClass:
         self.aspect: Hashable = aspect
         self.count: int = 0
         self.front: object | None = None
-        self.place: FairPlace[TaskGroupKey] | None = None
+        self.place: FairPlace[QueuedGroup] | None = None

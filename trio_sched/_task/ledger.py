@@ -1,14 +1,15 @@
 """The ledger of the task stage: what is held, by which group, and what groups owe.
 
 Each resource has one `trio.CapacityLimiter`, and the limiter is the count: what is held is what is borrowed. Beside it
-the ledger keeps only what no limiter can tell: how much of it each group holds and owes, and how many tasks it runs.
+the ledger keeps the limits as plain numbers, which are read at every turn, and what no limiter can tell: how much of it
+each group holds and owes, and how many tasks it runs.
 Entries that come to zero are dropped, so the ledger is as large as what is held and owed. Nothing here is clamped: a
 count that would go below zero is a bug and is asserted against.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import trio
@@ -27,29 +28,33 @@ from trio_sched._task.live import LiveMapping
 __all__ = ["TaskLedger"]
 
 
-def _limit(limiter: trio.CapacityLimiter) -> int:
-    total = limiter.total_tokens
-    assert isinstance(total, int)
-    return total
-
-
 def _free(limiter: trio.CapacityLimiter) -> int:
-    return _limit(limiter) - limiter.borrowed_tokens
+    free = limiter.available_tokens
+    assert isinstance(free, int)
+    return free
 
 
 class TaskLedger:
-    """Units of every resource, lent to leases. accounts: of the groups that hold or owe anything."""
+    """Units of every resource, lent to leases. limits: of every resource. accounts: of the groups that hold or owe
+    anything.
+    """
 
-    __slots__ = ("accounts", "limiters")
+    __slots__ = ("accounts", "limiters", "limits")
 
     def __init__(self, limits: Mapping[SchedulerResourceKey, int]) -> None:
+        self.limits: dict[SchedulerResourceKey, int] = dict(limits)
         self.limiters = {resource: trio.CapacityLimiter(limit) for resource, limit in limits.items()}
         self.accounts: dict[TaskGroupKey, GroupAccount] = {}
 
     def free(self, resource: SchedulerResourceKey) -> int:
         """Units that nobody holds: 0 of a resource without a limit, negative after a limit shrank."""
         limiter = self.limiters.get(resource)
-        return 0 if limiter is None else _free(limiter)
+        return 0 if limiter is None else self.limits[resource] - limiter.borrowed_tokens
+
+    def set_limit(self, resource: SchedulerResourceKey, limit: int) -> None:
+        """Change the limit of `resource`, which has one."""
+        self.limits[resource] = limit
+        self.limiters[resource].total_tokens = limit
 
     def lacking(
         self, amounts: Mapping[SchedulerResourceKey, int], reserved: Mapping[SchedulerResourceKey, int]
@@ -62,12 +67,12 @@ class TaskLedger:
                 return resource
             if reserved:
                 amount += reserved.get(resource, 0)
-            if limiter.borrowed_tokens + amount > limiter.total_tokens:
+            if limiter.borrowed_tokens + amount > self.limits[resource]:
                 return resource
         return None
 
-    def book(self, lease: TaskAdmissionLease) -> None:
-        """Lend `lease` all its units. They are free: the caller has looked."""
+    def book(self, lease: TaskAdmissionLease) -> GroupAccount:
+        """Lend `lease` all its units, which are free: the caller has looked. Returns its group's account."""
         group = lease.item.group.key
         account = self.accounts.get(group)
         if account is None:
@@ -82,9 +87,10 @@ class TaskLedger:
                 for number in range(1, amount):
                     limiter.acquire_on_behalf_of_nowait(LeaseUnit(lease, number))
             held[resource] = held.get(resource, 0) + amount
+        return account
 
     def unbook(self, lease: TaskAdmissionLease) -> GroupAccount:
-        """Take all of the lease's units back; the account of its group, as it is then."""
+        """Take all of the lease's units back. Returns its group's account, which may be forgotten by then."""
         group = lease.item.group.key
         account = self.accounts[group]
         held = account.held
@@ -96,10 +102,10 @@ class TaskLedger:
                 for number in range(1, amount):
                     limiter.release_on_behalf_of(LeaseUnit(lease, number))
             rest = held[resource] - amount
-            assert rest >= 0
-            if rest:
+            if rest > 0:
                 held[resource] = rest
             else:
+                assert not rest
                 del held[resource]
         account.running -= 1
         if not account.running:
@@ -108,34 +114,48 @@ class TaskLedger:
                 del self.accounts[group]
         return account
 
-    def change_debt(self, changes: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int]) -> Iterable[TaskGroupKey]:
-        """Apply a policy's changes and return the groups whose debt changed.
+    def change_debt(
+        self,
+        changes: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int],
+        own: TaskGroupKey,
+        own_account: GroupAccount,
+    ) -> list[TaskGroupKey]:
+        """Apply a policy's changes and return the groups but `own` whose debt changed.
 
         A negative change is a repayment, and repays min(debt, units).
         """
-        changed: list[TaskGroupKey] = []
+        others: list[TaskGroupKey] = []
+        accounts = self.accounts
         for (group, resource), change in changes.items():
-            account = self.accounts.get(group)
-            if account is None and change > 0:
-                account = self.accounts[group] = GroupAccount()
-            if account is not None and (account.debt or change > 0):
-                debt = account.debt.get(resource, 0)
-                rest = debt + max(change, -debt)
-                if rest != debt:
-                    changed.append(group)
-                    if rest:
-                        account.debt[resource] = rest
-                    else:
-                        del account.debt[resource]
-                        if not account.running and not account.debt:
-                            del self.accounts[group]
-        return changed
+            account = own_account if group is own else accounts.get(group)
+            if account is None:
+                if change <= 0:
+                    continue
+                account = accounts[group] = GroupAccount()
+            debts = account.debt
+            if resource in debts:
+                rest = debts[resource] + change
+                if rest > 0:
+                    debts[resource] = rest
+                else:
+                    del debts[resource]
+                    if not debts and not account.running:
+                        del accounts[group]
+            elif change > 0:
+                if not debts and not account.running:
+                    accounts[group] = account  # Its group has just given back all it held.
+                debts[resource] = change
+            else:
+                continue
+            if group is not own and group != own:
+                others.append(group)
+        return others
 
     def view(self, reservations: Sequence[TaskReservation], source: AdmissionSource) -> TaskAdmissionView:
         """The live view of this ledger."""
         accounts = self.accounts
         return TaskAdmissionView(
-            resource_limits=LiveMapping(self.limiters, _limit),
+            resource_limits=MappingProxyType(self.limits),
             resources_available=LiveMapping(self.limiters, _free),
             leased_resources=LiveMapping(self.limiters, lambda limiter: limiter.borrowed_tokens, omit_zero=True),
             leased_resources_by_group=LiveMapping(accounts, _held, omit_zero=True),

@@ -1,8 +1,8 @@
 """Task admission policies: may this task run now, given that its units are free?
 
 A policy is pure. It sees the queue and the ledger and answers; what a grant or a release does to a group's debt it
-returns as a delta, which the controller applies in the same step as the ledger. `_task/competition.py` says what the
-two policies of this package share; bounded borrowing is in `_task/borrow.py`.
+returns as a delta, which the controller applies in the same step as the ledger. The policies of this package are strict
+fair sharing (`_task/strict.py`) and bounded borrowing (`_task/borrow.py`); `_task/competition.py` is what they share.
 """
 
 from __future__ import annotations
@@ -15,14 +15,7 @@ import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidTypeError
-from trio_sched._resources.task import (
-    SchedulableTask,
-    SchedulerResourceKey,
-    SchedulerResourceRequest,
-    TaskGroupKey,
-)
-from trio_sched._task.competition import ClassedCompetition, Competition, PeerPolicy
-from trio_sched._task.heads import StandingKind, Verdict
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.queue_view import QueueView
 
@@ -30,7 +23,6 @@ __all__ = [
     "ALLOWED",
     "NO_CHANGE",
     "PolicyStateDelta",
-    "StrictFairTaskAdmissionPolicy",
     "TaskAdmissionPolicy",
     "TaskAdmissionPolicyDecision",
 ]
@@ -101,55 +93,3 @@ class TaskAdmissionPolicy(Protocol):
     def on_release(self, lease: TaskAdmissionLease) -> PolicyStateDelta:
         """`lease` was given back."""
         ...
-
-
-class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
-    """A group at its `admitted_limit` waits while an entitled peer competes with it. There is no debt.
-
-    Entitled is who is below its limit, or has none. A group's standing is whether it is at its limit.
-    """
-
-    def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
-        """Whether the item's group is at its limit."""
-        limit = item.group.admitted_limit
-        return limit is not None and admission_view.account(item.group.key).running >= limit
-
-    def is_entitled(self, standing: bool, request: SchedulerResourceRequest, competition: Competition[bool]) -> bool:
-        """Whoever is not at its limit is entitled."""
-        return not standing
-
-    def kind(self, standing: bool) -> StandingKind:
-        """It always does."""
-        return "unentitled" if standing else "entitled"
-
-    def verdict(
-        self, standing: bool, request: SchedulerResourceRequest, competition: ClassedCompetition[bool]
-    ) -> Verdict:
-        """Refused is who is at its limit and competes with an entitled peer; nothing is ever owed."""
-        return "refused" if competition.is_contested_for(request) else "entitled"
-
-    def evaluate(
-        self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
-    ) -> TaskAdmissionPolicyDecision:
-        """Refuse with `group_cap` a group at its limit that an entitled peer competes with."""
-        limit = item.group.admitted_limit
-        if limit is None or admission_view.account(item.group.key).running < limit:
-            return ALLOWED
-        request = item.resource_request
-        competition = self.competition(item, queue_view, admission_view)
-        contested = tuple([resource for resource in request.competed_for if competition.is_contested(resource)])
-        if not contested:
-            return ALLOWED
-        return TaskAdmissionPolicyDecision(
-            allowed=False,
-            reason="group_cap",
-            diagnostics={"admitted_limit": limit, "contested_resources": contested},
-        )
-
-    def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
-        """Nothing is owed."""
-        return NO_CHANGE
-
-    def on_release(self, lease: TaskAdmissionLease) -> PolicyStateDelta:
-        """Nothing was owed."""
-        return NO_CHANGE

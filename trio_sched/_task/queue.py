@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -23,6 +24,8 @@ from trio_sched._task.live import LiveMapping
 from trio_sched._task.queue_view import QueueSelection, QueueView, make_selection
 
 __all__ = ["FairTaskQueue"]
+
+_SPARE_IDLE: Final = 16
 
 
 class _DemandByResource(Mapping[SchedulerResourceKey, int]):
@@ -67,7 +70,7 @@ def _check_tasks(items: Iterable[object]) -> None:
 class FairTaskQueue:
     """Ready tasks in weighted fair order over their groups. Synchronous; belongs to one task."""
 
-    __slots__ = ("_ask", "_classed_for", "_group_of", "_groups", "_heads", "_order", "_show_total", "_view")
+    __slots__ = ("_ask", "_classed_for", "_group_of", "_groups", "_heads", "_idle", "_order", "_show_total", "_view")
 
     _ask: Callable[[QueuedGroup], bool]
     """Asks `_classed_for`, once there is one."""
@@ -75,7 +78,8 @@ class FairTaskQueue:
     def __init__(self) -> None:
         self._groups: dict[TaskGroupKey, QueuedGroup] = {}
         self._group_of: dict[str, QueuedGroup] = {}
-        self._order: FairOrder[TaskGroupKey] = FairOrder()
+        self._order: FairOrder[QueuedGroup] = FairOrder()
+        self._idle: dict[TaskGroupKey, QueuedGroup] = {}
         self._classed_for: Callable[[SchedulableTask, QueueView], bool] | None = None
         groups = self._groups
         heads = LiveMapping(groups, lambda group: group.head)
@@ -90,7 +94,7 @@ class FairTaskQueue:
             queued_peer_demand_by_resource=_DemandByResource(groups),
             heads=self._heads,
         )
-        self._show_total = partial(object.__setattr__, self._view, "queued_total")
+        self._show_total = partial(vars(QueueView)["queued_total"].__set__, self._view)
 
     def __len__(self) -> int:
         return len(self._group_of)
@@ -118,8 +122,10 @@ class FairTaskQueue:
             key = item.group.key
             group = groups.get(key)
             if group is None:
-                group = groups[key] = QueuedGroup(item)
-                self._order.activate(key, weight=item.group.weight)
+                idle = self._idle.pop(key, None)
+                group = groups[key] = QueuedGroup(key) if idle is None else idle
+                group.begin(item)
+                self._order.activate(group, weight=item.group.weight)
                 self._heads.head_changed(group)
             elif group.common is not item.resource_request:
                 group.add_demand(item.resource_request)
@@ -127,7 +133,8 @@ class FairTaskQueue:
             group_of[task_id] = group
             accepted.append(task_id)
         if accepted:
-            self._changed()
+            self._heads.queue_version += 1
+            self._show_total(len(group_of))
         return tuple(accepted)
 
     def select_next(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> QueueSelection | None:
@@ -145,7 +152,7 @@ class FairTaskQueue:
         group = self._group_of.get(item.task_id)
         if group is None or group.head is not item:
             return None
-        self._order.serve(group.key, item.group.weight)
+        self._order.serve(group, item.group.weight)
         self._remove(group, item)
         return item
 
@@ -188,28 +195,28 @@ class FairTaskQueue:
 
     def _first(self, is_eligible: Callable[[SchedulableTask, QueueView], bool]) -> SchedulableTask | None:
         first = next(self._order.ranked())
-        if is_eligible(self._groups[first].head, self._view):
-            return self._groups[first].head
+        if is_eligible(first.head, self._view):
+            return first.head
         # An answer may move heads between lanes, so the rest is listed before anything else is asked.
-        for key in list(self._order.ranked()):
-            item = self._groups[key].head
-            if key != first and is_eligible(item, self._view):
-                return item
+        for group in list(self._order.ranked()):
+            if group is not first and is_eligible(group.head, self._view):
+                return group.head
         return None
 
     def _remove(self, group: QueuedGroup, item: SchedulableTask) -> None:
-        del self._group_of[item.task_id]
-        del group.items[item.task_id]
-        if not group.items:
-            self._heads.remove(group)
-            self._order.deactivate(group.key)
+        heads, items, group_of = self._heads, group.items, self._group_of
+        del group_of[item.task_id]
+        del items[item.task_id]
+        if not items:
+            heads.remove(group)
+            self._order.deactivate(group)
             del self._groups[group.key]
+            self._end(group)
         else:
             if group.common is None:
                 group.remove_demand(item.resource_request)
             if item is group.head:
-                head = group.head = next(iter(group.items.values()))
-                heads = self._heads
+                head = group.head = items[next(iter(items))]
                 if (
                     head.resource_request is not item.resource_request
                     or head.group is not item.group
@@ -217,8 +224,14 @@ class FairTaskQueue:
                     or not heads.is_decided
                 ):
                     heads.head_changed(group)
-        self._changed()
+        heads.queue_version += 1
+        self._show_total(len(group_of))
 
-    def _changed(self) -> None:
-        self._heads.queue_version += 1
-        self._show_total(len(self._group_of))
+    def _end(self, group: QueuedGroup) -> None:
+        """Keep a group without backlog while the order remembers it, or not much longer."""
+        del group.head
+        remembered = self._order.remembered
+        if group in remembered:
+            self._idle[group.key] = group
+        if len(self._idle) > 2 * len(remembered) + _SPARE_IDLE:
+            self._idle = {each.key: each for each in remembered}

@@ -27,12 +27,12 @@ from trio_sched._task.leases import TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.ledger import TaskLedger
 from trio_sched._task.policies import (
     PolicyStateDelta,
-    StrictFairTaskAdmissionPolicy,
     TaskAdmissionPolicy,
     TaskAdmissionPolicyDecision,
 )
 from trio_sched._task.queue_view import QueueView
 from trio_sched._task.reservations import Reservations
+from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
 
 __all__ = ["TaskAdmissionState"]
 
@@ -72,7 +72,7 @@ class TaskAdmissionState:
     view: the live view of it. is_open: whether anything is granted at all. has_standings: whether the policy says how
     groups stand; it is then taken to be as pure as it should be. keeps_debt: whether the policy has to be told of
     leases. standing, evaluate, on_acquire, on_release: the policy's, called without protection from Ctrl-C if it is not
-    of this package.
+    of this package. lone_verdict, lone_decision: those of a policy of this package, or None.
     """
 
     __slots__ = (
@@ -86,6 +86,9 @@ class TaskAdmissionState:
         "keeps_debt",
         "ledger",
         "limiters",
+        "limits",
+        "lone_decision",
+        "lone_verdict",
         "on_acquire",
         "on_release",
         "policy",
@@ -102,6 +105,7 @@ class TaskAdmissionState:
         self.ledger = TaskLedger(config.limits)
         self.accounts = self.ledger.accounts
         self.limiters = self.ledger.limiters
+        self.limits = self.ledger.limits
         self.reservations = Reservations(config.multi_unit_skip_bound, self.ledger, self)
         self.claims = self.reservations.made
         self.view = self.ledger.view(self.reservations, self)
@@ -110,6 +114,8 @@ class TaskAdmissionState:
         standing_of = cast("_StandingOf | None", getattr(policy, "standing", None))
         self.has_standings = standing_of is not None
         self.decides = self._peer_policy is not None
+        self.lone_verdict: Verdict | None = None if self._peer_policy is None else self._peer_policy.lone_verdict
+        self.lone_decision = None if self._peer_policy is None else self._peer_policy.lone_decision
         self.keeps_debt = type(policy) is not StrictFairTaskAdmissionPolicy
         self.standing: _AskStanding = (
             partial(_ask_standing, standing_of) if self._peer_policy is None else self._peer_policy.standing
@@ -119,12 +125,6 @@ class TaskAdmissionState:
 
     # Changes
 
-    def changed_for_the_worse(self, group: TaskGroupKey) -> None:
-        """`group` holds or owes more. Watchers need not know, except of a foreign policy that may like it better so."""
-        self.version += 1
-        if self.claims or not self.decides:
-            self.changed(group, ())
-
     def changed(self, group: TaskGroupKey | None, freed: Iterable[SchedulerResourceKey]) -> None:
         """What `group` holds or owes has changed, and more of what is `freed` may be free."""
         self.version += 1
@@ -133,14 +133,14 @@ class TaskAdmissionState:
             if watcher is not None:
                 watcher.changed(group, freed)
 
-    def apply(self, delta: PolicyStateDelta, own: TaskGroupKey) -> None:
-        """Change debt as the policy says. Of `own`, watchers are told by the caller."""
-        for group in self.ledger.change_debt(delta.debt_changes):
-            if group is not own and group != own:
-                self.changed(group, ())
+    def granted(self, item: SchedulableTask, queue_view: QueueView) -> None:
+        """`item` was granted, so its group holds or owes more: count whom that passed over, end its own reservation.
 
-    def reserve_after_grant(self, item: SchedulableTask, queue_view: QueueView) -> None:
-        """`item` was granted: count whom that passed over, and end its own reservation."""
+        Watchers need not know, except of a foreign policy that may like the group better so.
+        """
+        self.version += 1
+        if self.claims or not self.decides:
+            self.changed(item.group.key, ())
         index = queue_view.heads
         if index is not None and not index.gathering_heads and not self.claims:
             if self.reservations.passed_over:
