@@ -219,3 +219,18 @@ def test_without_a_sink_nothing_is_built() -> None:
     core.record_model_request("model_request_started", leases[1], None, 2.0)
     core.shutdown(3.0)
     assert bench.take_events() == []
+
+
+def test_events_of_a_lease_have_one_subject_and_those_of_another_with_its_number_have_their_own() -> None:
+    bench = Bench()
+    lease = bench.lease()
+    other = attrs.evolve(lease, controller_generation=5, captured_correlation=CORRELATION)
+    bench.core.release(other, SUCCESS, 1.0)
+    bench.core.release(lease, SUCCESS, 1.0)
+    of_lease = [parts[3] for parts in bench.core.journal.pending if parts[3].request_lease_id == lease.lease_id]
+    mine = [subject for subject in of_lease if subject.captured_correlation is None]
+    assert len(mine) == len(of_lease) - 1 == 3
+    assert all(subject is mine[0] for subject in mine)
+    assert [each.event_kind for each in bench.take_events() if each.captured_correlation is CORRELATION] == [
+        "request_release_diagnostic"
+    ]

@@ -9,6 +9,7 @@ import pytest
 import trio
 from scheduler_samples import FAN, Setup, nothing, simulate, two_row_groups
 
+from trio_sched._events.scheduler import SchedulerEventParts
 from trio_sched._scheduler.dispatch import Dispatcher
 from trio_sched._scheduler.events import SchedulerEvents
 from trio_sched.lowlevel import (
@@ -169,8 +170,10 @@ def test_the_way_of_one_task_is_told_in_order() -> None:
 class OneTask:
     """A dispatcher with one ready task, and what it told."""
 
-    def __init__(self, policy: TaskAdmissionPolicy | None = None) -> None:
-        self.sink = InMemoryAdmissionEventSink()
+    def __init__(
+        self, policy: TaskAdmissionPolicy | None = None, sink: InMemoryAdmissionEventSink | None = None
+    ) -> None:
+        self.sink = InMemoryAdmissionEventSink() if sink is None else sink
         self.tracker = CompletionTracker(ExecutionGraph(FAN))
         self.admission = TaskAdmissionController(policy=policy)
         self.dispatcher = Dispatcher(
@@ -225,3 +228,20 @@ async def test_a_task_that_is_refused_after_all_is_told() -> None:
     one.dispatcher.dispatch()
     assert one.kinds() == ["admission_denied"]
     assert one.sink.scheduler_events[-1].reason_or_result == "policy_denial"
+
+
+async def test_a_task_is_told_of_alike_while_it_is_queued_and_anew_once_it_is_leased() -> None:
+    taken: list[SchedulerEventParts] = []
+
+    class Taking(InMemoryAdmissionEventSink):
+        def take_scheduler_parts(self, parts: SchedulerEventParts) -> None:
+            taken.append(parts)
+
+    one = OneTask(sink=Taking())
+    with pytest.raises(OSError, match="no more tasks"):
+        one.dispatcher.dispatch()
+    subjects = [parts[3] for parts in taken]
+    assert [parts[0] for parts in taken][2:4] == ["selected", "task_lease_acquired"]
+    assert all(subject is subjects[0] for subject in subjects[:3])
+    assert all(subject is subjects[3] for subject in subjects[3:])
+    assert (subjects[0].task_execution_id, subjects[3].task_execution_id) == (None, f"{subjects[3].task_id}@1")

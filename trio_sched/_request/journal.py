@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.request import RequestAdmissionEventKind, RequestEventParts, RequestEventSubject
@@ -21,11 +22,13 @@ from trio_sched._resources.request import RequestAdmissionItem
 
 __all__ = ["RequestJournal"]
 
+_MOST_REMEMBERED: Final = 1024
+
 
 class RequestJournal:
     """Undelivered events of one controller."""
 
-    __slots__ = ("_picture", "_snapshot", "_stream", "pending", "silent", "wanted")
+    __slots__ = ("_of_leases", "_picture", "_snapshot", "_stream", "pending", "silent", "wanted")
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class RequestJournal:
         self._stream = stream
         self._snapshot = snapshot
         self._picture: RequestPressureSnapshot | None = None
+        self._of_leases: dict[int, tuple[RequestAdmissionLease, RequestEventSubject]] = {}
         self.wanted = stream.wanted
         self.silent = not stream.wanted
         self.pending: deque[RequestEventParts] = deque()
@@ -45,7 +49,7 @@ class RequestJournal:
         """Something happened to an endpoint as a whole."""
         if kind in self.wanted:
             named: dict[str, JsonValue] = {"provider_name": endpoint.provider_name, "model_id": endpoint.model_id}
-            self._write(kind, now, diagnostics={**named, **facts})
+            self._write(kind, RequestEventSubject(), None, now, None, {**named, **facts})
 
     def of_domain(
         self,
@@ -57,7 +61,7 @@ class RequestJournal:
     ) -> None:
         """Something happened to a request resource, and to nobody in particular."""
         if kind in self.wanted:
-            self._write(kind, now, domain=domain, reason=reason, diagnostics=facts)
+            self._write(kind, RequestEventSubject(request_resource_key=domain.key), domain, now, reason, facts)
 
     def of_item(
         self,
@@ -71,7 +75,7 @@ class RequestJournal:
     ) -> None:
         """Something happened to one request on its way to a lease."""
         if kind in self.wanted:
-            self._write(kind, now, domain=domain, item=item, correlation=correlation, reason=reason, diagnostics=facts)
+            self._write(kind, _subject(item, correlation, None), domain, now, reason, facts)
 
     def of_lease(
         self,
@@ -84,42 +88,27 @@ class RequestJournal:
     ) -> None:
         """Something happened to a lease."""
         if kind in self.wanted:
-            self._write(
-                kind,
-                now,
-                domain=domain,
-                item=lease.item,
-                correlation=lease.captured_correlation,
-                reason=reason,
-                diagnostics=facts,
-                lease_id=lease.lease_id,
-            )
+            known = self._of_leases.pop(id(lease), None)
+            if known is None:
+                known = lease, _subject(lease.item, lease.captured_correlation, lease.lease_id)
+            if kind != "request_lease_released":
+                if len(self._of_leases) >= _MOST_REMEMBERED:
+                    self._of_leases.clear()
+                # With the lease, so its id is nobody else's.
+                self._of_leases[id(lease)] = known
+            self._write(kind, known[1], domain, now, reason, facts)
 
     def _write(
         self,
         kind: RequestAdmissionEventKind,
+        subject: RequestEventSubject,
+        domain: DomainState | None,
         now: float,
-        *,
-        domain: DomainState | None = None,
-        item: RequestAdmissionItem | None = None,
-        correlation: RuntimeCorrelation | None = None,
-        reason: str | None = None,
-        diagnostics: dict[str, JsonValue] | None = None,
-        lease_id: int | None = None,
+        reason: str | None,
+        facts: dict[str, JsonValue] | None,
     ) -> None:
-        context = None if item is None else item.event_context
-        resource = None if item is None else item.resource
-        if resource is None and domain is not None:
-            resource = domain.key
-        subject = RequestEventSubject(
-            correlation,
-            None if context is None else context.request_attempt_id,
-            lease_id,
-            resource,
-            None if item is None else item.group.key,
-        )
         pressure = None if domain is None else self._pressure(domain, now)
-        self.pending.append((kind, now, self._stream.next_sequence(), subject, reason, pressure, diagnostics))
+        self.pending.append((kind, now, self._stream.next_sequence(), subject, reason, pressure, facts))
 
     def _pressure(self, domain: DomainState, now: float) -> RequestPressureSnapshot:
         """The domain now. A picture stays true until the domain changes, or, while it cools down, until time passes."""
@@ -132,3 +121,11 @@ class RequestJournal:
         ):
             picture = self._picture = self._snapshot(domain, now)
         return picture
+
+
+def _subject(
+    item: RequestAdmissionItem, correlation: RuntimeCorrelation | None, lease_id: int | None
+) -> RequestEventSubject:
+    context = item.event_context
+    attempt = None if context is None else context.request_attempt_id
+    return RequestEventSubject(correlation, attempt, lease_id, item.resource, item.group.key)

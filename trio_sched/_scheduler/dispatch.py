@@ -76,13 +76,12 @@ class Dispatcher:
             item = self._resolver.schedulable(task)
             self._admission.validate(item)
             items[item.task_id] = item
-        subjects: dict[str, SchedulerEventSubject] = {}
-        self._events.frontier("dependency_ready", items.values(), subjects)
+        self._events.frontier("dependency_ready", items.values())
         accepted = self._queue.enqueue(items.values())
         self._tracker.mark_enqueued(accepted)
         groups = {items[task_id].group.key for task_id in accepted}
         self.peaks.note_queued(groups, self._queue.view().queued_by_group)
-        self._events.frontier("ready_enqueued", [items[task_id] for task_id in accepted], subjects)
+        self._events.frontier("ready_enqueued", map(items.__getitem__, accepted))
 
     def withdraw(self, task: Task) -> None:
         """Take a task out of the queue if it is there."""

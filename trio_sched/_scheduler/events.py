@@ -38,12 +38,15 @@ class SchedulerEvents:
         self._next_sequence = stream.next_sequence
         self._now: Callable[[], float] = self._now_at_first
         self._of_columns: dict[tuple[str, int], tuple[RuntimeCorrelation, str]] = {}
+        self._queued: dict[str, SchedulerEventSubject] = {}  # by task id, of queued tasks that something was told of
 
     def execution(self, task: Task, lease: TaskAdmissionLease, attempt: int) -> SchedulerEventSubject:
         """One execution of a task, under a lease: whom its events are about, and its correlation."""
         item = lease.item
         column, label = self._of_columns.get((task.column, task.row_group)) or self._of_column(task, item)
         task_execution_id = f"{item.task_id}@{attempt}"
+        if self._queued:
+            self._queued.pop(item.task_id, None)
         correlation = make_correlation(
             column.run_id,
             column.row_group,
@@ -55,7 +58,7 @@ class SchedulerEvents:
         )
         return SchedulerEventSubject(correlation, item.task_id, task_execution_id, lease.lease_id, label)
 
-    def _queued(self, item: SchedulableTask) -> SchedulerEventSubject:
+    def _unleased(self, item: SchedulableTask) -> SchedulerEventSubject:
         """A task that no lease was granted for."""
         task = item.payload
         assert isinstance(task, Task)
@@ -172,30 +175,27 @@ class SchedulerEvents:
                 diagnostics={"preferred_task_id": preferred.task_id},
             )
 
-    def frontier(
-        self,
-        kind: SchedulerAdmissionEventKind,
-        items: Iterable[SchedulableTask],
-        subjects: dict[str, SchedulerEventSubject],
-    ) -> None:
-        """Tasks became ready, or were enqueued, at one instant. subjects: by task id, kept for the next call."""
+    def frontier(self, kind: SchedulerAdmissionEventKind, items: Iterable[SchedulableTask]) -> None:
+        """Tasks became ready, or were enqueued, at one instant."""
         if kind in self._wanted:
             at = self._now()
             for item in items:
-                subject = subjects.get(item.task_id)
+                subject = self._queued.get(item.task_id)
                 if subject is None:
-                    subject = subjects[item.task_id] = self._queued(item)
+                    subject = self._queued[item.task_id] = self._unleased(item)
                 self._tell((kind, at, self._next_sequence(), subject, None, None, None))
 
     def selected(self, item: SchedulableTask) -> None:
         """A task is at the head of its group, and its group's turn has come."""
         if "selected" in self._wanted:
-            self._tell(("selected", self._now(), self._next_sequence(), self._queued(item), None, None, None))
+            subject = self._queued.get(item.task_id) or self._unleased(item)
+            self._tell(("selected", self._now(), self._next_sequence(), subject, None, None, None))
 
     def withdrawn(self, item: SchedulableTask) -> None:
         """A task left the queue, or its wait for another run, because nobody needs it any more."""
+        subject = self._queued.pop(item.task_id, None)
         if "cancelled" in self._wanted:
-            self._tell(("cancelled", self._now(), self._next_sequence(), self._queued(item), "withdrawn", None, None))
+            self._emit("cancelled", subject or self._unleased(item), reason_or_result="withdrawn")
 
     def wants(self, kind: SchedulerAdmissionEventKind) -> bool:
         """Whether anyone listens for `kind`, for events that are costly to prepare."""
