@@ -542,3 +542,18 @@ def test_a_group_whose_reserved_head_has_run_is_reserved_for_again() -> None:
         started += [lease.item.group.key.identity[-1] for lease in new]
         controller.release(running.pop(0))
     assert started.count("small") <= 8, started
+
+
+def test_a_head_whose_reservation_ended_with_a_grant_before_another_queue_is_passed_over_anew() -> None:
+    """Of who heads its groups, a grant knows what its view shows; so the reservation ends, though its head is there."""
+    stage = Stage(2)
+    fill(stage)
+    stage.enqueue("wide", "wide", X4)
+    assert [len(stage.finish_one()) for _ in range(2)] == [1, 1]
+    assert len(stage.controller.view().reservations) == 1
+    assert isinstance(
+        stage.controller.try_acquire(make_task("other", "other"), FairTaskQueue().view()), TaskAdmissionLease
+    )
+    assert not stage.controller.view().reservations
+    assert [len(stage.finish_one()) for _ in range(3)] == [1, 1, 0]
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide"]

@@ -131,6 +131,13 @@ class HeadIndex:
             elif known.kind == "depends":
                 known.bucket.unsettled.add(found)
 
+    def claim_changed(self, group: TaskGroupKey) -> None:
+        """The head of `group` has a claim now, or none any more, so what is free to others may differ as well."""
+        self._fronts.stir_all()
+        found = self.groups.get(group)
+        if found is not None:
+            self._changed.add(found)
+
     def head_changed(self, group: QueuedGroup) -> None:
         """`group` has another head, which differs in more than its task or may have lost a claim.
 

@@ -72,6 +72,10 @@ class StandingWatcher(Protocol):
         """`group` may stand differently now, and more of what is `freed` may be free to somebody."""
         ...
 
+    def claim_changed(self, group: TaskGroupKey) -> None:
+        """The head of `group` has a claim now, or none any more, so what is free to others may differ as well."""
+        ...
+
 
 class StandingSource(Protocol):
     """Says what eligibility depends on. All its answers are a function of its own state at `version`."""

@@ -147,7 +147,11 @@ class TaskAdmissionState:
                 self.reservations.passed_over = {}
             return
         for group in self.reservations.granted(item, queue_view):
-            self.changed(group, self.ledger.limiters)
+            self.version += 1
+            for reference in self._watchers:
+                watcher = reference()
+                if watcher is not None:
+                    watcher.claim_changed(group)
 
     # Questions
 
