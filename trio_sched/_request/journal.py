@@ -88,15 +88,10 @@ class RequestJournal:
     ) -> None:
         """Something happened to a lease."""
         if kind in self.wanted:
-            known = self._of_leases.pop(id(lease), None)
-            if known is None:
-                known = lease, _subject(lease.item, lease.captured_correlation, lease.lease_id)
-            if kind != "request_lease_released":
-                if len(self._of_leases) >= _MOST_REMEMBERED:
-                    self._of_leases.clear()
-                # With the lease, so its id is nobody else's.
-                self._of_leases[id(lease)] = known
-            self._write(kind, known[1], domain, now, reason, facts)
+            _, subject = self._of_leases.get(id(lease)) or self._remembered(lease)
+            if kind == "request_lease_released":
+                del self._of_leases[id(lease)]
+            self._write(kind, subject, domain, now, reason, facts)
 
     def _write(
         self,
@@ -107,20 +102,27 @@ class RequestJournal:
         reason: str | None,
         facts: dict[str, JsonValue] | None,
     ) -> None:
-        pressure = None if domain is None else self._pressure(domain, now)
-        self.pending.append((kind, now, self._stream.next_sequence(), subject, reason, pressure, facts))
+        if domain is not None:
+            # A picture stays true until the domain changes, or, while it cools down, until time passes.
+            picture = self._picture
+            if (
+                picture is None
+                or picture.sequence != domain.sequence
+                or picture.resource is not domain.key
+                or (picture.blocked_until_monotonic is not None and picture.captured_at != now)
+            ):
+                picture = self._picture = self._snapshot(domain, now)
+        else:
+            picture = None
+        self.pending.append((kind, now, self._stream.next_sequence(), subject, reason, picture, facts))
 
-    def _pressure(self, domain: DomainState, now: float) -> RequestPressureSnapshot:
-        """The domain now. A picture stays true until the domain changes, or, while it cools down, until time passes."""
-        picture = self._picture
-        if (
-            picture is None
-            or picture.sequence != domain.sequence
-            or picture.resource is not domain.key
-            or (picture.captured_at != now and picture.blocked_until_monotonic is not None)
-        ):
-            picture = self._picture = self._snapshot(domain, now)
-        return picture
+    def _remembered(self, lease: RequestAdmissionLease) -> tuple[RequestAdmissionLease, RequestEventSubject]:
+        """Whom the events of a lease are about, until it is released; with the lease, so its id is nobody else's."""
+        if len(self._of_leases) >= _MOST_REMEMBERED:
+            self._of_leases.clear()
+        subject = _subject(lease.item, lease.captured_correlation, lease.lease_id)
+        known = self._of_leases[id(lease)] = (lease, subject)
+        return known
 
 
 def _subject(
