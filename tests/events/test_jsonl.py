@@ -7,15 +7,18 @@ import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ParamSpec, TypeVar
 
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trio_sched._blocking import inline
 from trio_sched._errors import InvalidValueError
-from trio_sched._events.jsonl import open_jsonl_sink
+from trio_sched._events.jsonl import EVENT_FILES, JsonlEventSink, open_jsonl_sink
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._events.serde import read_event
@@ -181,3 +184,62 @@ def test_also_when_the_run_is_interrupted(tmp_path: Path) -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(KeyboardInterrupt)):
         trio.run(main)
     assert scheduler_lines(tmp_path) == [1, 2]
+
+
+def kept(folder: Path) -> tuple[list[int], list[int]]:
+    requests = (folder / "request.jsonl").read_text(encoding="utf-8").splitlines()
+    return scheduler_lines(folder), [read_event(line, RequestAdmissionEvent).sequence for line in requests]
+
+
+def emit(sink: JsonlEventSink, which: bool, sequence: int) -> None:
+    if which:
+        sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", 1.0, sequence))
+    else:
+        sink.emit_request_event(RequestAdmissionEvent("request_wait_started", 1.0, sequence))
+
+
+@given(max_buffered=st.integers(1, 60), streams=st.lists(st.booleans(), max_size=150))
+def test_a_buffer_of_any_size_never_holds_more_and_loses_nothing(max_buffered: int, streams: list[bool]) -> None:
+    async def main(folder: Path) -> None:
+        async with open_jsonl_sink(folder, blocking=inline, max_buffered=max_buffered) as sink:
+            for sequence, which in enumerate(streams):
+                emit(sink, which, sequence)
+                written = sum((folder / name).read_bytes().count(b"\n") for name in EVENT_FILES)
+                assert sequence + 1 - written <= max_buffered
+
+    with TemporaryDirectory() as folder:
+        trio.run(main, Path(folder), clock=trio.testing.MockClock(autojump_threshold=0))
+        assert kept(Path(folder)) == (
+            [sequence for sequence, which in enumerate(streams) if which],
+            [sequence for sequence, which in enumerate(streams) if not which],
+        )
+
+
+@given(max_buffered=st.integers(1, 60), streams=st.lists(st.booleans(), min_size=60, max_size=150))
+def test_what_a_full_buffer_drops_is_what_came_last_and_is_counted(max_buffered: int, streams: list[bool]) -> None:
+    dropped: list[int] = []
+
+    async def main(folder: Path) -> None:
+        async with open_jsonl_sink(folder, blocking=inline, max_buffered=max_buffered, when_full="drop") as sink:
+            for sequence, which in enumerate(streams):
+                emit(sink, which, sequence)
+            dropped.append(sink.dropped)
+
+    with TemporaryDirectory() as folder:
+        trio.run(main, Path(folder), clock=trio.testing.MockClock(autojump_threshold=0))
+        scheduler, request = kept(Path(folder))
+    assert len(scheduler) + len(request) + dropped[0] == len(streams)
+    assert max_buffered * 3 // 4 <= len(scheduler) + len(request) <= max_buffered
+    for of_stream, which in ((scheduler, True), (request, False)):
+        assert of_stream == [sequence for sequence, each in enumerate(streams) if each is which][: len(of_stream)]
+
+
+async def test_events_that_are_no_json_are_left_out_of_the_hundreds_that_are_made_into_lines_together(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_jsonl_sink(tmp_path, blocking=inline) as sink:
+        for sequence in range(1000):
+            at = math.nan if sequence % 100 == 7 else 1.0
+            sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", at, sequence))
+    assert scheduler_lines(tmp_path) == [sequence for sequence in range(1000) if sequence % 100 != 7]
+    assert sink.lost == 10
