@@ -167,6 +167,32 @@ def test_comings_and_goings_leave_nothing_behind(
     assert growth(rounds) < MOST_BYTES
 
 
+def groups_pass_through_alone(queue: FairTaskQueue, controller: TaskAdmissionController) -> Iterator[None]:
+    """Nobody stays, so no class and no lane does."""
+    for number in itertools.count():
+        queue.enqueue([make_task(f"t{number}", f"g{number % 7}", {"submission": 1 + number % 2})])
+        start(queue, controller)
+        yield
+
+
+@pytest.mark.parametrize("pattern", [*PATTERNS[:-1], groups_pass_through_alone])
+def test_comings_and_goings_need_no_garbage_collector(
+    pattern: Callable[[FairTaskQueue, TaskAdmissionController], Iterator[None]],
+) -> None:
+    controller = TaskAdmissionController(TaskAdmissionConfig(16, dict.fromkeys(RESOURCES, 8), multi_unit_skip_bound=2))
+    rounds = pattern(FairTaskQueue(), controller)
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(ROUNDS):
+            next(rounds)
+        assert gc.collect() < ROUNDS // 2
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def test_debts_that_were_repaid_leave_nothing_behind() -> None:
     controller = TaskAdmissionController(TaskAdmissionConfig(16), Charging())
 

@@ -90,6 +90,7 @@ class HeadClasses:
     def _leave_class(self, old: HeadClass) -> None:
         old.count -= 1
         if not old.count:
+            del old.lane  # The lane is named after the class, so each would keep the other.
             del old.bucket.classes[old.standing, old.aspect]
             self.unsure -= old.kind != "entitled"
             self._fronts.leave(old)
