@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import attrs
 import pytest
 import trio
@@ -383,6 +385,40 @@ def test_a_policy_that_looks_at_the_queue_and_fails_leaves_nobody_behind_who_cou
     selection = queue.select_next(controller.is_eligible)
     assert selection is not None
     assert selection.item is item
+
+
+class Unsteady(ScriptedPolicy):
+    """Says how groups stand, until it fails."""
+
+    failure: BaseException | None = None
+
+    def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> Hashable:
+        if self.failure is not None:
+            raise self.failure
+        return admission_view.account(item.group.key).running
+
+
+@pytest.mark.parametrize("error", [LookupError("no"), KeyboardInterrupt()])
+def test_an_error_while_it_is_told_who_was_passed_over_leaves_no_lease_behind(error: BaseException) -> None:
+    """A newcomer between selection and grant is classed only when the grant looks for whom it passes over."""
+    policy = Unsteady()
+    policy.acquired = PolicyStateDelta({(group_key("g"), "x"): 1})
+    policy.released = PolicyStateDelta({(group_key("g"), "x"): -1})
+    controller = TaskAdmissionController(TaskAdmissionConfig(9, {"x": 4}), policy)
+    queue = FairTaskQueue()
+    queue.enqueue([*make_tasks("g", 2, {"x": 1}), make_task("wide", "wide", {"x": 4})])
+    selection = queue.select_next(controller.is_eligible)
+    assert selection is not None
+    queue.enqueue([make_task("newcomer", "newcomer", {"x": 1})])
+    policy.failure = error
+    with pytest.raises(type(error)):
+        controller.try_acquire(selection.item, queue.view())
+    assert controller.leak_report() == ()
+    view = controller.view()
+    assert not view.leased_resources
+    assert not view.policy_debt_by_group_resource
+    policy.failure = None
+    assert [start_next(queue, controller) is not None for _ in range(3)] == [True, True, True]
 
 
 def test_policies_are_called_without_protection_and_everything_else_with_it() -> None:

@@ -6,7 +6,8 @@ to it and the policy allows it, and then all of its units at once.
 
 Asking (`is_eligible`, `view`, `explain_blocked`) changes nothing. Two steps change something: a grant and a release,
 each atomic. In a grant the policy is asked first, then the ledger is booked, then the policy is told; if it raises, the
-ledger is as before. In a release the ledger is settled first, then the policy is told; if it raises, the error is kept
+ledger is as before. To tell whom the grant passed over the policy may be asked how groups stand; if it raises then, the
+lease is released. In a release the ledger is settled first, then the policy is told; if it raises, the error is kept
 and raised by the next `try_acquire`, as a release raises nothing. Policies are called without protection from Ctrl-C;
 everything that changes something is protected.
 
@@ -223,7 +224,11 @@ class TaskAdmissionController:
             state.changed(item.group.key, lease.resources)
             raise
         self._leases[lease_id] = lease
-        state.granted(item, queue_view)
+        try:
+            state.granted(item, queue_view)
+        except BaseException:
+            self.release(lease)
+            raise
         return lease
 
     @trio.lowlevel.enable_ki_protection

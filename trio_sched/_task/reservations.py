@@ -119,9 +119,23 @@ class Reservations(Sequence[TaskReservation]):
         """What those in force keep from whoever has `claim`."""
         return reserved_before(self._all_in_force(), claim, heads)
 
+    def end_stale(self, granted: SchedulableTask, heads: Heads) -> Sequence[TaskGroupKey]:
+        """End the reservations of `granted` and of items that are none of `heads`; return their groups."""
+        ended: list[TaskGroupKey] = []
+        for group, made in self.made.items():
+            head = heads.get(group)
+            if head is None or head.task_id != made.item.task_id or made.item.task_id == granted.task_id:
+                ended.append(group)
+        for group in ended:
+            del self.made[group]
+        return ended
+
     def granted(self, item: SchedulableTask, queue_view: QueueView) -> Sequence[TaskGroupKey]:
-        """`item` was granted, and its units are booked; return the groups whose claims changed by it."""
-        changed = self._end_stale(item, queue_view.first_candidate_tasks_by_group)
+        """`item` was granted, its units are booked, and what is stale has ended; return the groups that have a claim now.
+
+        Raises what the policy raises, and changes nothing then.
+        """
+        claiming: list[TaskGroupKey] = []
         counts: dict[SchedulerResourceRequest, tuple[str, int]] = {}
         for head in self._waiting(item, queue_view):
             request = head.resource_request
@@ -132,11 +146,11 @@ class Reservations(Sequence[TaskReservation]):
                 count += 1
             if count >= self._bound:
                 self.made[head.group.key] = TaskReservation(head)
-                changed.append(head.group.key)
+                claiming.append(head.group.key)
             elif count:
                 counts[request] = (head.task_id, count)
         self.passed_over = counts
-        return changed
+        return claiming
 
     def _all_in_force(self) -> tuple[TaskReservation, ...]:
         version = self._judge.version
@@ -144,16 +158,6 @@ class Reservations(Sequence[TaskReservation]):
             self._in_force = tuple(made for made in self.made.values() if not self._judge.is_refused_alone(made.item))
             self._in_force_at = version
         return self._in_force
-
-    def _end_stale(self, granted: SchedulableTask, heads: Heads) -> list[TaskGroupKey]:
-        ended: list[TaskGroupKey] = []
-        for group, made in self.made.items():
-            head = heads.get(group)
-            if head is None or head.task_id != made.item.task_id or made.item.task_id == granted.task_id:
-                ended.append(group)
-        for group in ended:
-            del self.made[group]
-        return ended
 
     def _waiting(self, granted: SchedulableTask, queue_view: QueueView) -> Sequence[SchedulableTask]:
         """Of each request whose units must gather, the first head that has no reservation; all in fair order."""

@@ -146,12 +146,17 @@ class TaskAdmissionState:
             if self.reservations.passed_over:
                 self.reservations.passed_over = {}
             return
+        for group in self.reservations.end_stale(item, queue_view.first_candidate_tasks_by_group):
+            self._claim_changed(group)
         for group in self.reservations.granted(item, queue_view):
-            self.version += 1
-            for reference in self._watchers:
-                watcher = reference()
-                if watcher is not None:
-                    watcher.claim_changed(group)
+            self._claim_changed(group)
+
+    def _claim_changed(self, group: TaskGroupKey) -> None:
+        self.version += 1
+        for reference in self._watchers:
+            watcher = reference()
+            if watcher is not None:
+                watcher.claim_changed(group)
 
     # Questions
 
