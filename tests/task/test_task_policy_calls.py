@@ -278,6 +278,16 @@ def test_a_group_that_runs_nothing_may_owe() -> None:
     assert view.policy_debt_by_group_resource == {}
 
 
+def test_a_group_that_owes_only_after_its_last_release_may_be_named_by_any_equal_key() -> None:
+    policy = ScriptedPolicy()
+    controller = TaskAdmissionController(policy=policy)
+    item = make_task("t", "a")
+    lease = acquire(controller, item)
+    policy.released = PolicyStateDelta({(group_key("a"), "x"): 2, (item.group.key, "y"): 1})
+    controller.release(lease)
+    assert controller.view().policy_debt_by_group_resource == {(group_key("a"), "x"): 2, (group_key("a"), "y"): 1}
+
+
 def test_a_policy_may_let_another_group_pay() -> None:
     """A head is asked about again once its group owes more, or less, because of somebody else's task."""
 

@@ -557,3 +557,32 @@ def test_a_head_whose_reservation_ended_with_a_grant_before_another_queue_is_pas
     assert not stage.controller.view().reservations
     assert [len(stage.finish_one()) for _ in range(3)] == [1, 1, 0]
     assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide"]
+
+
+def test_a_head_that_asks_for_what_has_no_limit_waits_while_units_are_reserved() -> None:
+    """While there are reservations, whoever lacks anything is looked at again with every selection."""
+    stage = Stage(1)
+    stage.enqueue("nowhere", "nowhere", {"z": 1})
+    fill(stage)
+    stage.enqueue("wide", "wide", X4)
+    assert len(stage.finish_one()) == 1
+    assert len(stage.controller.view().reservations) == 1
+    assert stage.finish_one() == []
+    assert stage.start() == []
+
+
+def test_a_reserved_head_that_comes_back_between_selection_and_grant_keeps_its_units() -> None:
+    stage = Stage(1)
+    fill(stage)
+    wide = make_task("wide", "wide", X4)
+    stage.queue.enqueue([wide])
+    stage.finish_one()
+    stage.queue.discard("wide")
+    stage.small()
+    stage.controller.release(stage.running.pop(0))
+    selection = stage.queue.select_next(stage.controller.is_eligible)
+    assert selection is not None
+    stage.queue.enqueue([wide])
+    denied = stage.controller.try_acquire(selection.item, stage.queue.view())
+    assert isinstance(denied, TaskAdmissionDenied)
+    assert denied.reason == "no_capacity"

@@ -25,7 +25,6 @@ from trio_sched._resources.task import (
 )
 from trio_sched._task.heads import ClassedHeads, StandingKind, Verdict, exact_weight
 from trio_sched._task.leases import TaskAdmissionView
-from trio_sched._task.policies import TaskAdmissionPolicyDecision
 from trio_sched._task.queue_view import QueueView
 from trio_sched._task.reservations import has_room_in
 
@@ -173,10 +172,6 @@ class PeerPolicy(ABC, Generic[S]):
     @abstractmethod
     def lone_verdict(self) -> Verdict | None:
         """What is said of an item that competes with nobody, where that does not depend on how its group stands."""
-
-    @abstractmethod
-    def lone_decision(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> TaskAdmissionPolicyDecision:
-        """What `evaluate` says of an item that competes with nobody, if there is a `lone_verdict`."""
 
     @abstractmethod
     def verdict(self, standing: S, request: SchedulerResourceRequest, competition: ClassedCompetition[S]) -> Verdict:

@@ -122,12 +122,14 @@ class TaskLedger:
     ) -> list[TaskGroupKey]:
         """Apply a policy's changes and return the groups but `own` whose debt changed.
 
-        A negative change is a repayment, and repays min(debt, units).
+        A negative change is a repayment, and repays min(debt, units). own_account: that of `own`, which may have been
+        forgotten by now.
         """
         others: list[TaskGroupKey] = []
         accounts = self.accounts
         for (group, resource), change in changes.items():
-            account = own_account if group is own else accounts.get(group)
+            is_own = group is own or group == own
+            account = own_account if is_own else accounts.get(group)
             if account is None:
                 if change <= 0:
                     continue
@@ -147,7 +149,7 @@ class TaskLedger:
                 debts[resource] = change
             else:
                 continue
-            if group is not own and group != own:
+            if not is_own:
                 others.append(group)
         return others
 

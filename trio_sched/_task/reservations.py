@@ -131,7 +131,7 @@ class Reservations(Sequence[TaskReservation]):
         return ended
 
     def granted(self, item: SchedulableTask, queue_view: QueueView) -> Sequence[TaskGroupKey]:
-        """`item` was granted, its units are booked, and what is stale has ended; return the groups that have a claim now.
+        """`item` was granted, its units are booked, what is stale has ended; return the groups that now have a claim.
 
         Raises what the policy raises, and changes nothing then.
         """

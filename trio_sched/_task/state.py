@@ -72,7 +72,8 @@ class TaskAdmissionState:
     view: the live view of it. is_open: whether anything is granted at all. has_standings: whether the policy says how
     groups stand; it is then taken to be as pure as it should be. keeps_debt: whether the policy has to be told of
     leases. standing, evaluate, on_acquire, on_release: the policy's, called without protection from Ctrl-C if it is not
-    of this package. lone_verdict, lone_decision: those of a policy of this package, or None.
+    of this package. lone_verdict: that of a policy of this package, or None. lone_decision: that of bounded
+    borrowing, or None.
     """
 
     __slots__ = (
@@ -115,7 +116,7 @@ class TaskAdmissionState:
         self.has_standings = standing_of is not None
         self.decides = self._peer_policy is not None
         self.lone_verdict: Verdict | None = None if self._peer_policy is None else self._peer_policy.lone_verdict
-        self.lone_decision = None if self._peer_policy is None else self._peer_policy.lone_decision
+        self.lone_decision = policy.lone_decision if type(policy) is BoundedBorrowTaskAdmissionPolicy else None
         self.keeps_debt = type(policy) is not StrictFairTaskAdmissionPolicy
         self.standing: _AskStanding = (
             partial(_ask_standing, standing_of) if self._peer_policy is None else self._peer_policy.standing

@@ -36,10 +36,6 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy[bool]):
         """A limit does not bind then."""
         return "uncharged"
 
-    def lone_decision(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> TaskAdmissionPolicyDecision:
-        """Nothing is owed."""
-        return ALLOWED
-
     def verdict(
         self, standing: bool, request: SchedulerResourceRequest, competition: ClassedCompetition[bool]
     ) -> Verdict:
