@@ -586,3 +586,28 @@ def test_a_reserved_head_that_comes_back_between_selection_and_grant_keeps_its_u
     denied = stage.controller.try_acquire(selection.item, stage.queue.view())
     assert isinstance(denied, TaskAdmissionDenied)
     assert denied.reason == "no_capacity"
+
+
+def test_a_head_that_asks_for_more_than_a_lowered_limit_blocks_nobody_until_it_is_raised() -> None:
+    stage = Stage(1)
+    fill(stage)
+    stage.enqueue("wide", "wide", X4)
+    assert stage.finish_one() == ["s5"]
+    stage.controller.set_limit("x", 3)
+    assert not stage.controller.view().reservations
+    for lease in stage.running[:2]:
+        stage.controller.release(lease)
+    stage.small()
+    assert stage.start() == ["s6"]
+    stage.controller.set_limit("x", 4)
+    stage.small()
+    assert stage.start() == []
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide"]
+
+
+def test_a_head_that_asks_for_what_has_no_limit_blocks_nobody() -> None:
+    stage = Stage(1, borrow=True)
+    fill(stage)
+    stage.enqueue("nowhere", "nowhere", {"x": 1, "z": 1})
+    assert [len(stage.finish_one()) for _ in range(5)] == [1] * 5
+    assert not stage.controller.view().reservations

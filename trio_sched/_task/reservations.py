@@ -12,8 +12,8 @@ passed over is counted. A grant *passes over* a head of another group if
 When that has happened `bound` times to the same head, all its units are *reserved*: what is free of them counts as
 taken for everybody else, so they gather until the head can run. Several reservations are served in the order in which
 they were made, those made at once in fair order. A reservation ends when its item is granted or no longer heads its
-group, and is suspended while the policy would refuse the item even if no other group were queued, as no gathering helps
-then.
+group, and is suspended while it asks for more than a limit, or the policy would refuse it even if no other group were
+queued, as no gathering helps then.
 
 The count is taken in the one step that changes the ledger in somebody's favour, the grant; asking changes nothing.
 A view made by hand says nothing of order: there every head counts as being before the granted task.
@@ -76,7 +76,7 @@ class ReservationJudge(StandingSource, Protocol):
     """The controller, which asks its policy."""
 
     def is_refused_alone(self, item: SchedulableTask) -> bool:
-        """Whether the policy refuses `item` even if nobody else is queued."""
+        """Whether limits or the policy refuse `item` even if nobody else is queued."""
         ...
 
 

@@ -210,9 +210,11 @@ class TaskAdmissionState:
         return policy.class_verdict(request, standing, heads, self.view)
 
     def is_refused_alone(self, item: SchedulableTask) -> bool:
-        """Whether the policy refuses `item` even if nobody else is queued."""
+        """Whether limits or the policy refuse `item` even if nobody else is queued."""
         group = item.group.key
         wanted = item.resource_request.amounts
+        if any(amount > self.limits.get(resource, 0) for resource, amount in wanted.items()):
+            return True
         alone = QueueView(1, {group: 1}, {group: wanted}, {group: wanted}, {group: item}, {group: item.group}, wanted)
         return not self.evaluate(item, alone).allowed
 
