@@ -8,12 +8,13 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import trio
 
 from benchmarks.workloads.outcome import Outcome, Params, Run, number, word
 from benchmarks.workloads.samples import Stopwatch
+from trio_sched._events.scheduler import SchedulerEventSubject  # owners' own; users have no need of it
 from trio_sched.lowlevel import (
     InMemoryAdmissionEventSink,
     RuntimeCorrelation,
@@ -22,13 +23,6 @@ from trio_sched.lowlevel import (
     open_jsonl_sink,
     scheduler_event_stream,
 )
-
-try:
-    from trio_sched._events.scheduler import SchedulerEventSubject  # owners' own; users have no need of it
-except ImportError:  # an earlier commit, where owners made the events
-    from trio_sched._events.scheduler import make_scheduler_event
-
-    SchedulerEventSubject = None  # type: ignore[assignment, misc]  # that is how it is told
 
 __all__ = ["prepare"]
 
@@ -79,19 +73,18 @@ async def to_files(folder: Path, executions: int) -> None:
 
 def tell(sink: SchedulerAdmissionEventSink | None, executions: int) -> None:
     """Do as an owner of state does: ask whether the kind is wanted, and only then tell."""
-    stream: Any = scheduler_event_stream(sink)
+    stream = scheduler_event_stream(sink)
     correlations = [
         RuntimeCorrelation("run", 0, f"column{each}", "cell", "local", f"hash{each}", None) for each in range(GROUPS)
     ]
-    wanted, now = stream.wanted, time.perf_counter
+    tellers, now = stream.tellers, time.perf_counter
     for row in range(executions):
-        subject: Any = None
+        subject: SchedulerEventSubject | None = None
         for kind in KINDS:
-            if kind in wanted:
+            teller = tellers.get(kind)
+            if teller is not None:
                 if subject is None:
-                    about = correlations[row % GROUPS], f"column/0/{row}", f"column/0/{row}@1", row, "endpoint:provider"
-                    subject = about if SchedulerEventSubject is None else SchedulerEventSubject(*about)
-                if SchedulerEventSubject is None:
-                    stream.deliver(make_scheduler_event(kind, now(), stream.next_sequence(), *subject))
-                else:
-                    stream.tell((kind, now(), stream.next_sequence(), subject, None, None, None))
+                    subject = SchedulerEventSubject(
+                        correlations[row % GROUPS], f"column/0/{row}", f"column/0/{row}@1", row, "endpoint:provider"
+                    )
+                teller((kind, now(), stream.next_sequence(), subject, None, None, None))

@@ -79,13 +79,18 @@ class _Stream(Generic[P]):
 
     def make_lines(self) -> None:
         """Make lines of what waits for it."""
-        line_of, lines = self.line_of, self.lines
-        for parts in self.waiting:
+        waiting, lines = self.waiting, self.lines
+        done = 0
+        while done < len(waiting):
+            before = len(lines) - done
             try:
-                lines.append(line_of(parts))
-            except Exception as error:
+                lines.extend(map(self.line_of, waiting[done:] if done else waiting))
+            except Exception as error:  # what was made before it is in `lines`
                 self.leave_out(error)
-        self.waiting.clear()
+                done = len(lines) - before + 1
+            else:
+                break
+        waiting.clear()
 
 
 class JsonlEventSink:

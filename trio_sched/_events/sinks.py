@@ -3,7 +3,7 @@
 An `EventStream` stands between an owner of state and its sinks. It knows which kinds they want (asked once, when the
 stream is made), numbers the events it delivers, and contains the failures of each sink: the first is logged, all are
 counted, none reaches the owner. Several sinks are given together as a `FanOutEventSink`. An owner asks `kind in
-stream.wanted` before it builds an event, so an event that nobody wants costs one set lookup. Owners deliver after their
+stream.tellers` before it builds an event, so an event that nobody wants costs one lookup. Owners deliver after their
 state change is complete, never inside one.
 
 A sink is any object with `emit_scheduler_event` or `emit_request_event`. It may also have
@@ -16,7 +16,8 @@ files want none: they are given the parts, by `take_scheduler_parts` and `take_r
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -89,6 +90,15 @@ class EventListener(Generic[E, P]):
     take: Callable[[P], None] | None = None
     failures: int = 0
 
+    @trio.lowlevel.disable_ki_protection
+    def hand_parts(self, parts: P) -> None:
+        """Give a sink that takes parts those of an event that it wants."""
+        assert self.take is not None
+        try:
+            self.take(parts)
+        except Exception as error:
+            self.failed(error)
+
     def failed(self, error: Exception) -> None:
         """Count an exception of the sink, and log the first."""
         self.failures += 1
@@ -97,27 +107,21 @@ class EventListener(Generic[E, P]):
 
 
 class EventStream(Generic[E, P]):
-    """Numbered, failure-proof delivery of one stream to the sinks that want it."""
+    """Numbered, failure-proof delivery of one stream to the sinks that want it.
 
-    __slots__ = ("_by_kind", "_event_of", "_listeners", "next_sequence", "wanted")
+    tellers: by kind, what hands an event of that kind, told by its parts, to every sink that wants it; a kind that
+    nobody wants has none. An exception of a sink is counted, and its first one logged; a sink may be interrupted with
+    Ctrl-C, also where the event's owner may not. next_sequence: gives the number for the next event, from 1.
+    """
 
-    next_sequence: Callable[[], int]
-    """Gives the number for the next event of this stream, from 1."""
+    __slots__ = ("_listeners", "next_sequence", "tellers")
 
     def __init__(self, listeners: Iterable[EventListener[E, P]], event_of: Callable[[P], E]) -> None:
         self._listeners: tuple[EventListener[E, P], ...] = tuple(listeners)
-        self._event_of: Callable[[P], E] = event_of
-        self.next_sequence = count(1).__next__
-        self.wanted: frozenset[str] = frozenset[str]().union(*(each.wanted for each in self._listeners))
-        # By kind: who takes the parts, with the listener, and who wants the event.
-        self._by_kind: dict[
-            str, tuple[list[tuple[Callable[[P], None], EventListener[E, P]]], list[EventListener[E, P]]]
-        ] = {
-            kind: (
-                [(each.take, each) for each in self._listeners if kind in each.wanted and each.take is not None],
-                [each for each in self._listeners if kind in each.wanted and each.take is None],
-            )
-            for kind in self.wanted
+        self.next_sequence: Callable[[], int] = count(1).__next__
+        self.tellers: Mapping[str, Callable[[P], None]] = {
+            kind: _teller([each for each in self._listeners if kind in each.wanted], event_of)
+            for kind in sorted(frozenset[str]().union(*(each.wanted for each in self._listeners)))
         }
 
     @property
@@ -125,26 +129,25 @@ class EventStream(Generic[E, P]):
         """How many events a sink failed to take."""
         return sum(listener.failures for listener in self._listeners)
 
-    @trio.lowlevel.disable_ki_protection
-    def tell(self, parts: P) -> None:
-        """Hand an event of a wanted kind to every sink that wants it; an exception of a sink is counted, and its first
-        one logged.
 
-        A sink may be interrupted with Ctrl-C, also where its caller may not.
-        """
-        takers, emitters = self._by_kind[parts[0]]
-        for take, listener in takers:
+def _teller(listeners: Sequence[EventListener[E, P]], event_of: Callable[[P], E]) -> Callable[[P], None]:
+    if len(listeners) == 1 and listeners[0].take is not None:
+        return listeners[0].hand_parts
+    return partial(_tell_several, listeners, event_of)
+
+
+@trio.lowlevel.disable_ki_protection
+def _tell_several(listeners: Sequence[EventListener[E, P]], event_of: Callable[[P], E], parts: P) -> None:
+    event: E | None = None
+    for listener in listeners:
+        if listener.take is not None:
+            listener.hand_parts(parts)
+        else:
+            event = event_of(parts) if event is None else event
             try:
-                take(parts)
+                listener.emit(event)
             except Exception as error:
                 listener.failed(error)
-        if emitters:
-            event = self._event_of(parts)
-            for listener in emitters:
-                try:
-                    listener.emit(event)
-                except Exception as error:
-                    listener.failed(error)
 
 
 SchedulerEventStream: TypeAlias = EventStream[SchedulerAdmissionEvent, SchedulerEventParts]
@@ -193,21 +196,23 @@ class FanOutEventSink:
 
     def accepts_scheduler_event(self, kind: str) -> bool:
         """Whether any of the sinks wants the kind."""
-        return kind in self._scheduler.wanted
+        return kind in self._scheduler.tellers
 
     def accepts_request_event(self, kind: str) -> bool:
         """Whether any of the sinks wants the kind."""
-        return kind in self._request.wanted
+        return kind in self._request.tellers
 
     def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
         """Hand the event to every sink that wants it."""
-        if event.event_kind in self._scheduler.wanted:
-            self._scheduler.tell(parts_of_scheduler_event(event))
+        tell = self._scheduler.tellers.get(event.event_kind)
+        if tell is not None:
+            tell(parts_of_scheduler_event(event))
 
     def emit_request_event(self, event: RequestAdmissionEvent) -> None:
         """Hand the event to every sink that wants it."""
-        if event.event_kind in self._request.wanted:
-            self._request.tell(parts_of_request_event(event))
+        tell = self._request.tellers.get(event.event_kind)
+        if tell is not None:
+            tell(parts_of_request_event(event))
 
 
 def _members(sink: AnyAdmissionEventSink | None) -> tuple[AnyAdmissionEventSink, ...]:

@@ -39,8 +39,8 @@ class RequestJournal:
         self._snapshot = snapshot
         self._picture: RequestPressureSnapshot | None = None
         self._of_leases: dict[int, tuple[RequestAdmissionLease, RequestEventSubject]] = {}
-        self.wanted = stream.wanted
-        self.silent = not stream.wanted
+        self.wanted = stream.tellers.keys()
+        self.silent = not stream.tellers
         self.pending: deque[RequestEventParts] = deque()
 
     def of_endpoint(

@@ -33,7 +33,7 @@ class RequestSupervisor:
 
     def __init__(self, core: RequestAdmissionCore, stream: RequestEventStream) -> None:
         self._core = core
-        self._stream = stream
+        self._tellers = stream.tellers
         self._delivering = False
         self._nursery_manager: AbstractAsyncContextManager[trio.Nursery, bool | None] | None = None
         self._nursery: trio.Nursery | None = None
@@ -90,11 +90,12 @@ class RequestSupervisor:
     @trio.lowlevel.disable_ki_protection
     def _deliver(self) -> None:
         """Hand events to the sink, in order even if the sink causes more of them."""
-        pending = self._core.journal.pending
+        pending, tellers = self._core.journal.pending, self._tellers
         self._delivering = True
         try:
             while pending:
-                self._stream.tell(pending.popleft())
+                parts = pending.popleft()
+                tellers[parts[0]](parts)
         finally:
             self._delivering = False
 

@@ -33,8 +33,7 @@ class SchedulerEvents:
 
     def __init__(self, stream: SchedulerEventStream, run_id: str) -> None:
         self._run_id = run_id
-        self._wanted = stream.wanted
-        self._tell = stream.tell
+        self._tellers = stream.tellers
         self._next_sequence = stream.next_sequence
         self._now: Callable[[], float] = self._now_at_first
         self._of_columns: dict[tuple[str, int], tuple[RuntimeCorrelation, str]] = {}
@@ -90,7 +89,7 @@ class SchedulerEvents:
         """The run began. Told once: what each column needs, its group and its resources, where the resolver goes on
         with a fallback although a generator's metadata failed, and if so that a lease repays only what it borrowed.
         """
-        if "scheduler_job_started" in self._wanted:
+        if "scheduler_job_started" in self._tellers:
             columns: dict[str, JsonValue] = {
                 column: {
                     "task_type": graph.nodes[column].task_type,
@@ -115,12 +114,12 @@ class SchedulerEvents:
 
     def job_completed(self, result: str, snapshot: dict[str, JsonValue]) -> None:
         """The run ended, with nothing left to do or before."""
-        if "scheduler_job_completed" in self._wanted:
+        if "scheduler_job_completed" in self._tellers:
             self._emit("scheduler_job_completed", reason_or_result=result, snapshot=snapshot)
 
     def row_group(self, kind: SchedulerAdmissionEventKind, row_group: int, **diagnostics: JsonValue) -> None:
         """A row group was admitted, or is durable."""
-        if kind in self._wanted:
+        if kind in self._tellers:
             self._emit(
                 kind,
                 self._row_group(row_group),
@@ -129,7 +128,7 @@ class SchedulerEvents:
 
     def row_group_abandoned(self, row_group: int) -> None:
         """A row group was cancelled before it was complete; nothing of it is written."""
-        if "cancelled" in self._wanted:
+        if "cancelled" in self._tellers:
             self._emit(
                 "cancelled",
                 self._row_group(row_group),
@@ -138,7 +137,7 @@ class SchedulerEvents:
 
     def row_group_blocked(self, reason: str, *, in_flight: int, admitted_rows: int) -> None:
         """The next row group has to wait."""
-        if "row_group_admission_blocked" in self._wanted:
+        if "row_group_admission_blocked" in self._tellers:
             self._emit(
                 "row_group_admission_blocked",
                 reason_or_result=reason,
@@ -147,27 +146,27 @@ class SchedulerEvents:
 
     def row_group_target_changed(self, target: int) -> None:
         """More row groups may be in flight from now on."""
-        if "row_group_admission_target_changed" in self._wanted:
+        if "row_group_admission_target_changed" in self._tellers:
             self._emit("row_group_admission_target_changed", diagnostics={"target": target})
 
     def health(self, reason: str, snapshot: dict[str, JsonValue], **diagnostics: JsonValue) -> None:
         """How the run stands."""
-        if "scheduler_health_snapshot" in self._wanted:
+        if "scheduler_health_snapshot" in self._tellers:
             self._emit("scheduler_health_snapshot", reason_or_result=reason, snapshot=snapshot, diagnostics=diagnostics)
 
     def release_diagnostic(self, reason: str, count: int) -> None:
         """Task admission noted something about leases given back, `count` times by now."""
-        if "release_diagnostic" in self._wanted:
+        if "release_diagnostic" in self._tellers:
             self._emit("release_diagnostic", reason_or_result=reason, diagnostics={"count": count})
 
     def group_capped(self, group: str, reason: str) -> None:
         """A group with ready tasks has reached its cap, or its debt holds it back, while others compete with it."""
-        if "group_capped" in self._wanted:
+        if "group_capped" in self._tellers:
             self._emit("group_capped", reason_or_result=reason, diagnostics={"group": group})
 
     def pressure_advisory_skipped(self, item: SchedulableTask, preferred: SchedulableTask) -> None:
         """A task could run, but its endpoint is under pressure and `preferred` goes first."""
-        if "request_pressure_advisory_skipped" in self._wanted:
+        if "request_pressure_advisory_skipped" in self._tellers:
             self._emit(
                 "request_pressure_advisory_skipped",
                 _refused(item),
@@ -177,29 +176,31 @@ class SchedulerEvents:
 
     def frontier(self, kind: SchedulerAdmissionEventKind, items: Iterable[SchedulableTask]) -> None:
         """Tasks became ready, or were enqueued, at one instant."""
-        if kind in self._wanted:
+        tell = self._tellers.get(kind)
+        if tell is not None:
             at = self._now()
             for item in items:
                 subject = self._queued.get(item.task_id)
                 if subject is None:
                     subject = self._queued[item.task_id] = self._unleased(item)
-                self._tell((kind, at, self._next_sequence(), subject, None, None, None))
+                tell((kind, at, self._next_sequence(), subject, None, None, None))
 
     def selected(self, item: SchedulableTask) -> None:
         """A task is at the head of its group, and its group's turn has come."""
-        if "selected" in self._wanted:
+        tell = self._tellers.get("selected")
+        if tell is not None:
             subject = self._queued.get(item.task_id) or self._unleased(item)
-            self._tell(("selected", self._now(), self._next_sequence(), subject, None, None, None))
+            tell(("selected", self._now(), self._next_sequence(), subject, None, None, None))
 
     def withdrawn(self, item: SchedulableTask) -> None:
         """A task left the queue, or its wait for another run, because nobody needs it any more."""
         subject = self._queued.pop(item.task_id, None)
-        if "cancelled" in self._wanted:
+        if "cancelled" in self._tellers:
             self._emit("cancelled", subject or self._unleased(item), reason_or_result="withdrawn")
 
     def wants(self, kind: SchedulerAdmissionEventKind) -> bool:
         """Whether anyone listens for `kind`, for events that are costly to prepare."""
-        return kind in self._wanted
+        return kind in self._tellers
 
     def queue_state(
         self,
@@ -209,14 +210,14 @@ class SchedulerEvents:
         queued: int = 0,
     ) -> None:
         """The queue drained, or what is queued cannot be admitted now, for the reason that holds back most groups."""
-        if kind in self._wanted:
+        if kind in self._tellers:
             counts: dict[str, JsonValue] = dict(reasons.items()) if reasons is not None else {}
             reason = max(reasons.items(), key=lambda entry: entry[1])[0] if reasons else None
             self._emit(kind, reason_or_result=reason, diagnostics={**counts, "queued": queued})
 
     def admission_denied(self, item: SchedulableTask, reason: str) -> None:
         """A selected task was refused."""
-        if "admission_denied" in self._wanted:
+        if "admission_denied" in self._tellers:
             self._emit(
                 "admission_denied",
                 _refused(item),
@@ -231,8 +232,9 @@ class SchedulerEvents:
         diagnostics: dict[str, JsonValue] | None = None,
     ) -> None:
         """Something happened to a task that holds, or has just held, a lease."""
-        if kind in self._wanted:
-            self._tell((kind, self._now(), self._next_sequence(), execution, result, None, diagnostics))
+        tell = self._tellers.get(kind)
+        if tell is not None:
+            tell((kind, self._now(), self._next_sequence(), execution, result, None, diagnostics))
 
     def task_lease_acquired(self, lease: TaskAdmissionLease, execution: SchedulerEventSubject) -> None:
         """A lease was granted; what it holds above its group's share is told."""
@@ -269,7 +271,7 @@ class SchedulerEvents:
         **diagnostics: JsonValue,
     ) -> None:
         """A task was deferred or given up because of `reason`, or is ready again that was. error: the error's type."""
-        if kind in self._wanted:
+        if kind in self._tellers:
             if error is not None:
                 diagnostics = {"error": error, **diagnostics}
             self._emit(
@@ -291,7 +293,8 @@ class SchedulerEvents:
         snapshot: dict[str, JsonValue] | None = None,
         diagnostics: dict[str, JsonValue] | None = None,
     ) -> None:
-        self._tell((kind, self._now(), self._next_sequence(), subject, reason_or_result, snapshot, diagnostics))
+        parts = (kind, self._now(), self._next_sequence(), subject, reason_or_result, snapshot, diagnostics)
+        self._tellers[kind](parts)
 
     def _now_at_first(self) -> float:
         """The run's clock, which is asked directly from then on."""
