@@ -288,19 +288,21 @@ def test_a_group_that_owes_only_after_its_last_release_may_be_named_by_any_equal
     assert controller.view().policy_debt_by_group_resource == {(group_key("a"), "x"): 2, (group_key("a"), "y"): 1}
 
 
+class RefusingDebtors(ScriptedPolicy):
+    """A group that owes gets nothing."""
+
+    def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
+        return (item.group.key, "submission") in admission_view.policy_debt_by_group_resource
+
+    def evaluate(
+        self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+    ) -> TaskAdmissionPolicyDecision:
+        return TaskAdmissionPolicyDecision(allowed=not self.standing(item, admission_view))
+
+
 def test_a_policy_may_let_another_group_pay() -> None:
     """A head is asked about again once its group owes more, or less, because of somebody else's task."""
-
-    class Charging(ScriptedPolicy):
-        def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
-            return (item.group.key, "submission") in admission_view.policy_debt_by_group_resource
-
-        def evaluate(
-            self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
-        ) -> TaskAdmissionPolicyDecision:
-            return TaskAdmissionPolicyDecision(allowed=not self.standing(item, admission_view))
-
-    policy = Charging()
+    policy = RefusingDebtors()
     controller = TaskAdmissionController(policy=policy)
     queue = FairTaskQueue()
     queue.enqueue(item for name in "abcd" for item in make_tasks(name, 1))
@@ -317,6 +319,31 @@ def test_a_policy_may_let_another_group_pay() -> None:
     lease = start_next(queue, controller)
     assert lease is not None
     assert lease.item.task_id == "d0"
+
+
+def test_a_grant_may_forgive_another_group() -> None:
+    """A head is asked about again even if it is not the first of those that stood alike."""
+    policy = RefusingDebtors()
+    controller = TaskAdmissionController(policy=policy)
+    queue = FairTaskQueue()
+    queue.enqueue(item for name in "abc" for item in make_tasks(name, 2))
+    b, c = ((group_key(name), "submission") for name in "bc")
+    for acquired in ({b: 1, c: 1}, {c: -1}):
+        policy.acquired = PolicyStateDelta(acquired)
+        lease = start_next(queue, controller)
+        assert lease is not None
+        assert lease.item.group.key == group_key("a")
+    lease = start_next(queue, controller)
+    assert lease is not None
+    assert lease.item.task_id == "c0"
+
+
+def test_no_change_of_debt_is_no_debt() -> None:
+    policy = ScriptedPolicy()
+    controller = TaskAdmissionController(policy=policy)
+    policy.acquired = PolicyStateDelta({(group_key("a"), "x"): 0, (group_key("b"), "x"): 0})
+    acquire(controller, make_task("t", "a"))
+    assert dict(controller.view().policy_debt_by_group_resource) == {}
 
 
 @pytest.mark.parametrize("error", [LookupError("policy"), KeyboardInterrupt()])
