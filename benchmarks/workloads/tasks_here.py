@@ -46,7 +46,7 @@ class ProjectTaskStage:
     def open(self, capacity: int, limits: Mapping[str, int], policy: str) -> tuple[ReadyQueue, AdmissionController]:
         borrow = BoundedBorrowTaskAdmissionPolicyConfig() if policy == "borrow" else None
         config = TaskAdmissionConfig(submission_capacity=capacity, resource_limits=limits, bounded_borrow=borrow)
-        return FairTaskQueue(), TaskAdmissionController(config)
+        return FairTaskQueue(), TaskAdmissionController(config, clock=trio.lowlevel.current_clock().current_time)
 
     def denied(self, decision: object) -> bool:
         return isinstance(decision, TaskAdmissionDenied)
@@ -75,7 +75,7 @@ class CountedEligibility:
 
 
 def prepare(params: Params) -> Run:
-    """The workload at this project, in a Trio run as in a scheduler, so that leases are stamped by Trio's clock."""
+    """The workload at this project, in a Trio run and with its clock, as `trio_sched.run` has it."""
     cycles = prepare_cycles(ProjectTaskStage(), params)
 
     def run(warm_up: bool) -> Outcome:

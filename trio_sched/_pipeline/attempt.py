@@ -141,7 +141,7 @@ class RunAttempt:
         admission = AdaptiveRequestAdmissionController(
             self.bounds.requests, event_sink=sink, resolver=self.pipeline.resolver
         )
-        tasks = TaskAdmissionController(self.bounds.tasks)
+        tasks = TaskAdmissionController(self.bounds.tasks, clock=trio.lowlevel.current_clock().current_time)
         handles = self._make_handles(admission)
         scheduler = self._make_scheduler(handles, admission, tasks, sink, run_id)
         started_at = trio.current_time()
