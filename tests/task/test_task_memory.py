@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import itertools
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
 from task_values import group_key, group_spec, make_task, make_tasks, start_next
 
-from trio_sched._resources.task import SchedulableTask
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import TaskAdmissionLease, TaskAdmissionView
@@ -205,3 +206,19 @@ def test_debts_that_were_repaid_leave_nothing_behind() -> None:
             yield
 
     assert growth(grants()) < MOST_BYTES
+
+
+def test_a_group_that_is_remembered_holds_none_of_its_tasks() -> None:
+    class Payload:
+        pass
+
+    payload = Payload()
+    gone = weakref.ref(payload)
+    queue, controller = FairTaskQueue(), TaskAdmissionController()
+    item = SchedulableTask("t", payload, group_spec("a"), SchedulerResourceRequest({"submission": 1}))
+    queue.enqueue([item, *make_tasks("b", 3)])
+    del item, payload
+    start(queue, controller)
+    start(queue, controller)
+    gc.collect()
+    assert gone() is None

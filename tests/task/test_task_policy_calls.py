@@ -282,9 +282,14 @@ def test_a_group_that_owes_only_after_its_last_release_may_be_named_by_any_equal
     policy = ScriptedPolicy()
     controller = TaskAdmissionController(policy=policy)
     item = make_task("t", "a")
-    lease = acquire(controller, item)
+    policy.released = PolicyStateDelta({(item.group.key, "x"): 1})
+    controller.release(acquire(controller, item))
+    assert controller.view().policy_debt_by_group_resource == {(item.group.key, "x"): 1}
+    policy.released = PolicyStateDelta({(item.group.key, "x"): -1})
+    controller.release(acquire(controller, item))
+    assert not controller.view().policy_debt_by_group_resource
     policy.released = PolicyStateDelta({(group_key("a"), "x"): 2, (item.group.key, "y"): 1})
-    controller.release(lease)
+    controller.release(acquire(controller, item))
     assert controller.view().policy_debt_by_group_resource == {(group_key("a"), "x"): 2, (group_key("a"), "y"): 1}
 
 

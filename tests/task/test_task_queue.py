@@ -424,3 +424,14 @@ def test_demand_is_told_exactly_where_tasks_of_a_group_ask_for_different_things(
     assert demands[group] == {"submission": 2}
     assert queue.discard("small")
     assert demands[group] == {"submission": 1}
+
+
+def test_a_group_that_comes_back_asks_for_what_its_new_items_ask_for() -> None:
+    """It is remembered while another group has backlog, as it was served ahead of its time."""
+    queue = FairTaskQueue()
+    queue.enqueue([make_task("a0", "a", {"x": 1}), make_task("a1", "a", {"y": 1}), *make_tasks("b", 3)])
+    assert take(queue, 1) == ["a0"]
+    assert queue.discard("a1")
+    assert group_key("a") not in queue.view().queued_resource_demand_by_group
+    queue.enqueue([make_task("a2", "a", {"z": 1}), make_task("a3", "a", {"z": 2})])
+    assert queue.view().queued_resource_demand_by_group[group_key("a")] == {"z": 3}

@@ -611,3 +611,15 @@ def test_a_head_that_asks_for_what_has_no_limit_blocks_nobody() -> None:
     stage.enqueue("nowhere", "nowhere", {"x": 1, "z": 1})
     assert [len(stage.finish_one()) for _ in range(5)] == [1] * 5
     assert not stage.controller.view().reservations
+
+
+def test_a_group_that_comes_back_with_the_same_request_is_passed_over_too() -> None:
+    """It is remembered while another group has backlog, as it was served ahead of its time."""
+    stage = Stage(1)
+    wide = make_tasks("wide", 2, {"x": 2})
+    stage.queue.enqueue([wide[0], *make_tasks("small", 9, X1)])
+    assert stage.start() == ["wide0", "small0", "small1"]
+    stage.queue.enqueue([wide[1]])
+    stage.controller.release(stage.running.pop(1))
+    assert stage.start() == ["small2"]
+    assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide1"]
