@@ -48,6 +48,26 @@ def test_a_lone_group_uses_everything_and_owes_what_lies_above_half_of_it(terms:
     assert queue.select_next(controller.is_eligible) is None
 
 
+@pytest.mark.parametrize(
+    ("terms", "limit", "admitted_limit", "owed"),
+    [
+        ("up", 1, None, [0]),
+        ("down", 1, None, [0]),
+        ("up", 4, 1, [0, 1, 2, 3]),
+        ("up", 4, 3, [0, 0, 1, 2]),
+        ("down", 5, 4, [0, 0, 1, 2, 3]),
+    ],
+)
+def test_half_is_at_least_one_unit_and_at_most_the_limit_of_the_group(
+    terms: str, limit: int, admitted_limit: int | None, owed: list[int]
+) -> None:
+    controller, queue = controller_of(terms, x=limit), FairTaskQueue()
+    queue.enqueue(make_tasks(group_spec("g", admitted_limit=admitted_limit), limit, X))
+    for expected in owed:
+        assert start_next(queue, controller) is not None
+        assert sum(controller.view().policy_debt_by_group_resource.values()) == expected
+
+
 @pytest.mark.parametrize("terms", ["strict", "up"])
 @pytest.mark.parametrize("looked", [False, True])
 def test_a_newcomer_between_selection_and_grant_ends_being_alone(terms: str, *, looked: bool) -> None:

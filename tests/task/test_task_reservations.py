@@ -623,3 +623,14 @@ def test_a_group_that_comes_back_with_the_same_request_is_passed_over_too() -> N
     stage.controller.release(stage.running.pop(1))
     assert stage.start() == ["small2"]
     assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide1"]
+
+
+def test_heads_whose_units_gather_pass_over_each_other() -> None:
+    stage = Stage(1)
+    stage.queue.enqueue(make_tasks("pair", 4, {"x": 2}))
+    assert stage.start() == ["pair0", "pair1"]
+    stage.enqueue("wide", "wide", X4)
+    stage.controller.release(stage.running.pop(0))
+    assert stage.start() == ["pair2"]
+    stage.controller.release(stage.running.pop(0))
+    assert stage.start() == []
