@@ -88,6 +88,18 @@ def test_a_newcomer_between_selection_and_grant_ends_being_alone(terms: str, *, 
     assert following.item.task_id == "h"
 
 
+@pytest.mark.parametrize("terms", ["strict", "up", "ceiling"])
+def test_what_was_found_of_one_item_says_nothing_of_another(terms: str) -> None:
+    controller, queue = controller_of(terms, x=4, y=1), FairTaskQueue()
+    hold(controller, queue, [make_task("running", "h", {"y": 1})])
+    queue.enqueue(make_tasks("g", 1, X))
+    selection = queue.select_next(controller.is_eligible)
+    assert selection is not None
+    denied = controller.try_acquire(make_task("other", "h", {"y": 1}), queue.view())
+    assert isinstance(denied, TaskAdmissionDenied)
+    assert denied.reason == "no_capacity"
+
+
 def test_who_was_alone_with_a_debt_waits_for_a_newcomer_until_that_has_its_share() -> None:
     controller, queue = controller_of("up", x=4), FairTaskQueue()
     queue.enqueue(make_tasks("g", 9, X))
