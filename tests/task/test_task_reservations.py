@@ -634,3 +634,15 @@ def test_heads_whose_units_gather_pass_over_each_other() -> None:
     assert stage.start() == ["pair2"]
     stage.controller.release(stage.running.pop(0))
     assert stage.start() == []
+
+
+def test_a_head_that_lacked_units_for_a_reservation_is_found_when_that_ends_with_a_grant_before_another_queue() -> None:
+    stage = Stage(1, {"x": 4, "y": 1})
+    fill(stage)
+    stage.enqueue("wide", "wide", {"x": 4, "y": 1})
+    assert stage.finish_one() == ["s5"]
+    stage.enqueue("narrow", "narrow", {"y": 1})
+    assert stage.start() == []
+    other = stage.controller.try_acquire(make_task("other", "other"), FairTaskQueue().view())
+    assert isinstance(other, TaskAdmissionLease)
+    assert stage.start() == ["narrow"]
