@@ -94,6 +94,7 @@ class FairTaskQueue:
             queued_peer_demand_by_resource=_DemandByResource(groups),
             heads=self._heads,
         )
+        # A view is frozen to whoever holds it; this is the short way past that, for every task twice.
         self._show_total = partial(vars(QueueView)["queued_total"].__set__, self._view)
 
     def __len__(self) -> int:
