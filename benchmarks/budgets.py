@@ -115,7 +115,7 @@ OURS: Final = "full_cycle_and_nothing_us"
 PEERS: Final = "open_cycle_us"
 
 
-def _cycle_ahead(groups: int, policy: str, bound: float, *, resources: str = "local") -> Budget:
+def _cycle_ahead(groups: int, policy: str, bound: float, *, resources: str = "local", binding: bool = True) -> Budget:
     return Budget(
         f"cycle-{policy}-{groups}-{resources}",
         "tasks",
@@ -124,6 +124,7 @@ def _cycle_ahead(groups: int, policy: str, bound: float, *, resources: str = "lo
         "at least",
         bound,
         Quantity("candidate", OURS, _tasks(groups, policy, resources=resources)),
+        binding=binding,
     )
 
 
@@ -189,7 +190,9 @@ BUDGETS: Final[tuple[Budget, ...]] = (
         "cycle-strict-time", "admission cycle, strict, 1 group", Quantity("candidate", OURS, _tasks(1, "strict")), 12
     ),
     _cycle_ahead(256, "borrow", 80),
-    _cycle_ahead(256, "borrow", 80, resources="exclusive"),
+    # The bound is that of groups that share a resource: there the peer's cycle under borrowing takes 2.8 times what it
+    # takes under strict fair, as in the figures that the bounds come from, and here twice.
+    _cycle_ahead(256, "borrow", 80, resources="exclusive", binding=False),
     _cycle_growth("borrow", "local", 1.3),
     _cycle_growth("borrow", "exclusive", 1.3),
     _cycle_backlog("borrow", 1),
