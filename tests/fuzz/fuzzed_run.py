@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -177,8 +177,8 @@ class FuzzedRun:
         def task_config(resolver: TaskSchedulingResolver, *, submission_capacity: int) -> TaskAdmissionConfig:
             return TaskAdmissionConfig(submission_capacity, resolver.resource_limits, bounded_borrow=self.borrow)
 
-        def task_admission(config: TaskAdmissionConfig) -> TaskAdmissionController:
-            attempt.tasks.append(TaskAdmissionController(config))
+        def task_admission(config: TaskAdmissionConfig, *, clock: Callable[[], float]) -> TaskAdmissionController:
+            attempt.tasks.append(TaskAdmissionController(config, clock=clock))
             return attempt.tasks[-1]
 
         def request_admission(config: RequestAdmissionConfig, **told: Any) -> AdaptiveRequestAdmissionController:
