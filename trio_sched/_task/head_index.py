@@ -166,7 +166,8 @@ class HeadIndex:
         Where the source alone answers, and knows of every class whether it is refused, `ask` is not needed.
         """
         source, fronts = self.source, self._fronts
-        if source is None or not source.is_open:
+        assert source is not None
+        if not source.is_open:
             return None
         if self._changed or self.claims or self._order.shifts != self._seen_shifts:
             self._catch_up()

@@ -193,7 +193,6 @@ class QueuedGroup:
     """
 
     __slots__ = (
-        "__weakref__",
         "_demand",
         "common",
         "exact_weight",
