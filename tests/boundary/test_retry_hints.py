@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from hypothesis import given
@@ -41,6 +41,11 @@ def never_asked() -> float:
         ({"retry-after": 4}, 4.0, "retry-after"),
         ({"retry-after": 4.5}, 4.5, "retry-after"),
         ([("retry-after", "soon"), ("retry-after", "8")], 8.0, "retry-after"),
+        ({"retry-after": "30, 20"}, 30.0, "retry-after"),
+        ({"retry-after": "0, 20"}, 20.0, "retry-after"),
+        ({"retry-after-ms": "500, 20"}, 0.5, "retry-after-ms"),
+        ({"retry-after": "30s"}, 30.0, "retry-after"),
+        ({"retry-after": "1m30s"}, 90.0, "retry-after"),
     ],
 )
 def test_a_header_in_any_form(headers: object, seconds: float, source: str) -> None:
@@ -199,28 +204,300 @@ def test_foreign_headers_cannot_raise() -> None:
     assert retry_hint([("retry-after",)]) is None
 
 
+LATER = "Wed, 21 Oct 2015 12:00:20 GMT"
+
+
+@pytest.mark.parametrize(
+    "value", ["1445428820", 1445428820, "1445428820.0", "1445428820000", "2015-10-21T12:00:20Z", LATER, b"1445428820"]
+)
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("Retry-After", "retry-after-date"),
+        ("X-RateLimit-Reset", "x-ratelimit-reset"),
+        ("anthropic-ratelimit-requests-reset", "anthropic-ratelimit"),
+        ("RateLimit-Reset", "ratelimit"),
+    ],
+)
+def test_a_moment_counts_from_the_date_of_the_response_or_wall_time(
+    name: str, source: HintSource, value: object
+) -> None:
+    assert retry_hint({name: value, "date": NOON}, wall_now=never_asked) == RetryHint(20.0, source)
+    assert retry_hint({name: value}, wall_now=lambda: NOON_SECONDS + 5) == RetryHint(15.0, source)
+    assert retry_hint({name: value}, wall_now=lambda: NOON_SECONDS + 20) is None
+    assert retry_hint({name: value}, wall_now=lambda: NOON_SECONDS + 1e6) is None
+    assert retry_hint({name: value}, wall_now=lambda: NOON_SECONDS - 1e6) == RetryHint(300.0, source)
+    assert retry_hint({name: value}, wall_now=lambda: math.nan) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds", "source"),
+    [
+        ({"x-ratelimit-reset": "30"}, 30.0, "x-ratelimit-reset"),
+        ({"x-ratelimit-reset": 30}, 30.0, "x-ratelimit-reset"),
+        ({"x-ratelimit-reset-after": "0.5"}, 0.5, "x-ratelimit-reset"),
+        ({"x-ratelimit-reset-requests": "1s"}, 1.0, "x-ratelimit-reset"),
+        ({b"X-RateLimit-Reset-Requests": b"12ms"}, 0.012, "x-ratelimit-reset"),
+        ({"x-ratelimit-reset-tokens": "2m0s"}, 120.0, "x-ratelimit-reset"),
+        ({"x-ratelimit-reset-tokens": "6m0s"}, 300.0, "x-ratelimit-reset"),
+        ({"x-ratelimit-reset-tokens": "1h2m3.5s"}, 300.0, "x-ratelimit-reset"),
+        ({"x-ratelimit-reset-tokens-minute": "11.5"}, 11.5, "x-ratelimit-reset"),
+        ({"x-ratelimit-reset-tokens": "1s, 3s"}, 3.0, "x-ratelimit-reset"),
+        ([("x-ratelimit-reset-tokens", "1s"), ("x-ratelimit-reset-tokens", "3s")], 3.0, "x-ratelimit-reset"),
+        ({"anthropic-ratelimit-requests-reset": "2015-10-21T12:00:01Z"}, 1.0, "anthropic-ratelimit"),
+        ({"anthropic-ratelimit-tokens-reset": "2015-10-21T12:00:02Z"}, 2.0, "anthropic-ratelimit"),
+        ({"anthropic-ratelimit-input-tokens-reset": "2015-10-21T12:00:03Z"}, 3.0, "anthropic-ratelimit"),
+        ({"Anthropic-RateLimit-Output-Tokens-Reset": "2015-10-21T14:00:04+02:00"}, 4.0, "anthropic-ratelimit"),
+        ({"ratelimit-reset": "30"}, 30.0, "ratelimit"),
+        ({"ratelimit": '"default";r=0;t=30'}, 30.0, "ratelimit"),
+        ({"RateLimit": '"default"; r=0; t=30'}, 30.0, "ratelimit"),
+        ({"ratelimit": '"a,b;r=5";r=0;t=30'}, 30.0, "ratelimit"),
+        ({"ratelimit": '"burst";r=0;t=3, "day";r=0;t=30, "hour";r=9;t=60'}, 30.0, "ratelimit"),
+        ({"ratelimit": "default;t=30"}, 30.0, "ratelimit"),
+        ({"ratelimit": "limit=9, remaining=0, reset=30"}, 30.0, "ratelimit"),
+        ({"ratelimit": "limit=9,remaining=0,reset=30"}, 30.0, "ratelimit"),
+    ],
+)
+def test_a_reset_header(headers: object, seconds: float, source: HintSource) -> None:
+    hint = retry_hint(headers, wall_now=lambda: NOON_SECONDS)
+    assert hint is not None
+    assert hint.seconds == pytest.approx(seconds)
+    assert hint.source == source
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-ratelimit-reset-requests": "soon"},
+        {"x-ratelimit-reset-requests": "0"},
+        {"x-ratelimit-reset-requests": "0s"},
+        {"x-ratelimit-reset-requests": "-1s"},
+        {"x-ratelimit-reset-requests": "nan"},
+        {"x-ratelimit-reset-requests": ""},
+        {"x-ratelimit-reset-requests": None},
+        {"x-ratelimit-reset-requests": ["5"]},
+        {"x-ratelimit-resets": "5"},
+        {"x-ratelimit-remaining": "0"},
+        {"x-ratelimit-limit-requests": "5"},
+        {"anthropic-ratelimit-unified-reset": "1445428830"},
+        {"anthropic-ratelimit-reset": "5"},
+        {"anthropic-ratelimit-requests-limit": "5"},
+        {"ratelimit-policy": '"default";q=100;w=60'},
+        {"ratelimit-reset-requests": "5"},
+        {"ratelimit": '"default";r=0'},
+        {"ratelimit": '"default";r=0;t=x'},
+        {"ratelimit": '"default";r=0;t=-3'},
+        {"ratelimit": ",;=,"},
+        {"ratelimit": None},
+    ],
+)
+def test_a_reset_header_that_is_no_hint(headers: object) -> None:
+    assert retry_hint(headers, wall_now=lambda: NOON_SECONDS) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-ratelimit-reset-requests": "2s", "x-ratelimit-reset-tokens": "1m"}, 60.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-remaining-tokens": "5000"}, 2.0),
+        ({"x-ratelimit-remaining-requests": "10", "x-ratelimit-remaining-tokens": "0"}, 60.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-remaining-tokens": "0"}, 60.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-remaining-tokens": "-7"}, 60.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-remaining-tokens": "many"}, 60.0),
+        ({"x-ratelimit-remaining-tokens": "5000"}, 2.0),
+        ({"x-ratelimit-remaining-tokens": "5000, 0"}, 60.0),
+        ({"x-ratelimit-remaining-requests": "1", "x-ratelimit-remaining-tokens": "1"}, None),
+        ({"x-ratelimit-remaining": "5"}, 60.0),
+        ({"anthropic-ratelimit-tokens-remaining": "5000"}, 60.0),
+    ],
+)
+def test_a_reset_applies_where_nothing_remains(headers: dict[str, str], seconds: float | None) -> None:
+    resets = {"x-ratelimit-reset-requests": "2s", "x-ratelimit-reset-tokens": "1m"}
+    hint = retry_hint({**headers, **resets}, wall_now=never_asked)
+    assert (None if hint is None else hint.seconds) == seconds
+
+
+@pytest.mark.parametrize(
+    ("reset", "remaining"),
+    [
+        ("x-ratelimit-reset", "x-ratelimit-remaining"),
+        ("x-ratelimit-reset-after", "x-ratelimit-remaining"),
+        ("x-ratelimit-reset-tokens-minute", "x-ratelimit-remaining-tokens-minute"),
+        ("anthropic-ratelimit-output-tokens-reset", "anthropic-ratelimit-output-tokens-remaining"),
+        ("ratelimit-reset", "ratelimit-remaining"),
+    ],
+)
+def test_what_remains_is_said_beside_the_reset(reset: str, remaining: str) -> None:
+    assert retry_hint({reset: "5", remaining: "1"}) is None
+    hint = retry_hint({reset: "5"})
+    assert hint is not None
+    assert retry_hint({reset: "5", remaining: "0"}) == hint
+
+
+def test_the_longest_reset_of_all_families() -> None:
+    headers = {
+        "x-ratelimit-reset-requests": "2s",
+        "anthropic-ratelimit-tokens-reset": "2015-10-21T12:00:09Z",
+        "ratelimit": '"default";r=0;t=5',
+        "date": NOON,
+    }
+    assert retry_hint(headers) == RetryHint(9.0, "anthropic-ratelimit")
+    assert retry_hint({**headers, "ratelimit-reset": "11"}) == RetryHint(11.0, "ratelimit")
+
+
+def test_what_is_explicit_comes_before_headers_headers_before_the_body_and_fields_before_words() -> None:
+    body = {"error": {"message": "try again in 40s", "details": [{"retryDelay": "30s"}]}}
+    words = {"error": {"message": "try again in 40s"}}
+    said = "Please retry in 50s"
+    headers = {"x-ratelimit-reset": "20", "retry-after": "10", "retry-after-ms": "5000"}
+    assert retry_hint(headers, body, messages=[said]) == RetryHint(5.0, "retry-after-ms")
+    del headers["retry-after-ms"]
+    assert retry_hint(headers, body, messages=[said]) == RetryHint(10.0, "retry-after")
+    dated = {**headers, "retry-after": LATER, "date": NOON}
+    assert retry_hint(dated, body, messages=[said]) == RetryHint(20.0, "retry-after-date")
+    del headers["retry-after"]
+    assert retry_hint(headers, body, messages=[said]) == RetryHint(20.0, "x-ratelimit-reset")
+    assert retry_hint({}, body, messages=[said]) == RetryHint(30.0, "retryDelay")
+    assert retry_hint({}, words, messages=[said]) == RetryHint(40.0, "message")
+    assert retry_hint({}, {}, messages=[said]) == RetryHint(50.0, "message")
+
+
+def test_what_does_not_refuse_has_no_hint_but_retry_after() -> None:
+    body = {"error": {"message": "try again in 40s", "details": [{"retryDelay": "30s"}]}}
+    headers = {"x-ratelimit-reset": "20", "ratelimit-reset": "20"}
+    assert retry_hint(headers, body, messages=["retry in 5s"], refused=False) is None
+    for name, value, source in (
+        ("retry-after-ms", "7000", "retry-after-ms"),
+        ("retry-after", "7", "retry-after"),
+        ("retry-after", "2015-10-21T12:00:07Z", "retry-after-date"),
+    ):
+        hint = retry_hint({**headers, name: value, "date": NOON}, body, refused=False)
+        assert hint is not None
+        assert (hint.seconds, hint.source) == (7.0, source)
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("Rate limit reached for gpt-5 on tokens per min. Please try again in 12.3s. Visit https://x.test", 12.3),
+        ("Please try again in 6m0s.", 300.0),
+        ("try again in 250ms", 0.25),
+        ("Try again in 1m30s", 90.0),
+        ("Requests have exceeded call rate limit. Please retry after 26 seconds.", 26.0),
+        ("Quota exceeded for metric: x, limit: 5\nPlease retry in 31.5s.", 31.5),
+        ("retry in 1 minute and 5 seconds", 65.0),
+        ("RETRY AFTER 20 SECONDS", 20.0),
+        ("try again in 0s, or try again in 4s", 4.0),
+        ("please try again later", None),
+        ("please try again in a few seconds", None),
+        ("retry after 20", None),
+        ("retry after -5s", None),
+        ("retry in 0s", None),
+        ("a country in 5s", None),
+        ("retry in  5s", None),
+        ("ERROR 429: 12.3s", None),
+        ("x" * 4096 + "retry in 5s", None),
+        ("x" * 4090 + " retry in 5s", None),
+        ("", None),
+    ],
+)
+def test_a_hint_in_words(message: str, seconds: float | None) -> None:
+    expected = None if seconds is None else RetryHint(seconds, "message")
+    assert retry_hint({}, {"error": {"message": message}}) == expected
+    assert retry_hint({}, [{"Error": {"Message": message}}]) == expected
+    assert retry_hint({}, {"error": message}) == expected
+    assert retry_hint({}, {"detail": message}) == expected
+    assert retry_hint({}, messages=[message]) == expected
+    assert retry_hint({}, {"error": {"prompt": message}}) is None
+
+
+def test_words_are_searched_only_so_far() -> None:
+    said = "retry in 5s"
+    assert retry_hint({}, messages=[""] * 15 + [said]) == RetryHint(5.0, "message")
+    assert retry_hint({}, messages=[""] * 16 + [said]) is None
+
+
+class HostileMapping(Mapping[str, object]):
+    def __getitem__(self, name: str) -> object:
+        raise RuntimeError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("no names for you")
+
+    def __len__(self) -> int:
+        raise RuntimeError("no length for you")
+
+
+class HostileDict(dict[str, object]):
+    def get(self, name: str, default: object = None) -> object:
+        raise RuntimeError(name)
+
+
+class HostileInt(int):
+    def __float__(self) -> float:
+        raise RuntimeError("no number for you")
+
+
+class Pretender:
+    def __getattribute__(self, name: str) -> object:
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("kind", [HostileMapping, HostileDict, HostileInt, Pretender, Hostile])
+def test_foreign_values_cannot_raise(kind: type[object]) -> None:
+    nasty = kind()
+    for name in ("retry-after-ms", "retry-after", "date", "x-ratelimit-reset", "x-ratelimit-remaining", "ratelimit"):
+        retry_hint({name: nasty, "x-ratelimit-reset": "5"})
+    assert retry_hint(nasty) is None
+    assert retry_hint({}, nasty) is None
+    assert retry_hint({}, {"error": nasty}) is None
+    assert retry_hint({}, {"retryDelay": nasty, "message": nasty}) is None
+    assert retry_hint({}, {"error": [nasty]}) is None
+
+
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
-    | st.sampled_from(["1", "12.5s", "1e999", "nan", NOON, "Wed, 21 Oct 2015 12:00:30 GMT"])
+    | st.sampled_from([
+        "1", "12.5s", "1e999", "nan", NOON, LATER, "6m0s", "1445428820", "1445428820000", "2015-10-21T12:00:20Z",
+        '"default";r=0;t=30', "limit=9, remaining=0, reset=30", "try again in 12.5s", "retry after 1e999 seconds",
+    ])
     | st.floats().map(str) | st.integers().map(str)
     | st.datetimes().map(lambda date: date.strftime("%a, %d %b %Y %H:%M:%S GMT"))
+    | st.datetimes().map(lambda date: date.isoformat() + "Z")
 )  # fmt: skip
-names = st.sampled_from(["retry-after-ms", "Retry-After", b"retry-after", "date", "x"]) | st.text()
+names = (
+    st.sampled_from(["retry-after-ms", "Retry-After", b"retry-after", "date", "ratelimit", "ratelimit-reset", "x"])
+    | st.builds("{}-{}{}".format, st.just("x-ratelimit"), st.sampled_from(["reset", "remaining"]), st.just("-tokens"))
+    | st.builds("anthropic-ratelimit-tokens-{}".format, st.sampled_from(["reset", "remaining"]))
+    | st.text()
+)
 headers = st.none() | st.dictionaries(names, scalars) | st.lists(st.tuples(names, scalars)) | scalars
 bodies = st.recursive(
     scalars,
     lambda inner: (
         st.lists(inner)
-        | st.dictionaries(st.sampled_from(["error", "details", "retryDelay", "seconds", "nanos", "x"]), inner)
+        | st.dictionaries(
+            st.sampled_from(["error", "details", "retryDelay", "seconds", "nanos", "message", "x"]), inner
+        )
     ),
     max_leaves=20,
 )
 
 
-@given(headers, bodies, st.floats(min_value=1e-3, max_value=1e6), st.floats())
-def test_a_hint_is_finite_positive_and_capped_or_nothing(headers: object, body: object, cap: float, now: float) -> None:
-    hint = retry_hint(headers, body, cap_seconds=cap, wall_now=lambda: now)
+@given(
+    headers,
+    bodies,
+    st.lists(st.text()),
+    st.booleans(),
+    st.floats(min_value=1e-3, max_value=1e6),
+    st.floats(),
+)
+def test_a_hint_is_finite_positive_and_capped_or_nothing(
+    headers: object, body: object, messages: list[str], refused: bool, cap: float, now: float
+) -> None:
+    hint = retry_hint(headers, body, messages=messages, refused=refused, cap_seconds=cap, wall_now=lambda: now)
     assert hint is None or 0 < hint.seconds <= cap
+    assert hint is None or refused or hint.source.startswith("retry-after")
 
 
 @given(st.floats(min_value=0.001, max_value=299))
