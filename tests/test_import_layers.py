@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     },
     {"_generator", "_resources"},
     {"_events"},
-    {"_fair", "_backoff", "_classify", "_provider_times", "_retry_hints", "_row_group_set"},
+    {"_fair", "_backoff", "_classify", "_provider_codes", "_provider_times", "_retry_hints", "_row_group_set"},
     {"_task", "_request"},
     {"_client", "_client_pools", "_client_transports", "_executor", "_capacity", "_observe"},
     {"_scheduler"},

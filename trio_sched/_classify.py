@@ -9,9 +9,9 @@ what is seen                                           outcome               wor
 =====================================================  ====================  =============================
 an exception group                                     see below             see below
 Cancelled, and what ends the program                   local_cancelled       no
-HTTP 429, 529, 503 with a retry hint                   rate_limited          yes
+a refusal: HTTP 429, 529, 503 with a retry hint        rate_limited          yes
+a refusal said by a code, with any status or none      rate_limited          yes
 any other HTTP status that is no success               provider_failure      408, 409, 5xx but 501 and 505
-a refusal inside a stream that began as a success      rate_limited          yes
 trio.TooSlowError: a deadline of the caller            local_timeout         yes
 PoolTimeout: no connection of our own was free         local_timeout         yes
 a timeout of the transport                             provider_timeout      yes
@@ -19,6 +19,14 @@ a request that could not be made (bad URL, protocol)   unexpected_exception  no
 a broken connection, an unreadable or aborted answer   provider_failure      yes
 anything else                                          unexpected_exception  no
 =====================================================  ====================  =============================
+
+*Codes.* A provider may refuse by a code: in the body of an error of whatever status, or inside a stream that began as a
+success, where the SDKs raise an `APIError` without a status or with 200. `_provider_codes.py` has the codes; the
+numbers 429 and 529 are such codes, too. Any number from 400 to 599 that the error of such a stream says is its status.
+Codes count only in errors of providers: those with the status of a failure, and `APIError`.
+
+*Overload.* HTTP 503 without a hint and without a code stays `provider_failure`, as it may be an outage as well. For who
+sets limits it is a refusal all the same: `RequestReleaseOutcome.refused`.
 
 *Causes.* Only `APITimeoutError` and `APIConnectionError` are looked behind: both SDKs raise them from the transport's
 own error, which says more. No other `__cause__` is followed: an author who raised an error of their own meant it.
@@ -28,24 +36,29 @@ others; the outcome is then the first found of rate_limited, unexpected_exceptio
 local_timeout; it may be retried only if every one of them may.
 
 *Quota.* Some refusals do not pass: the account is out of credit or over a spending limit. They carry one of the codes
-below, or are HTTP 402, or name a daily quota. Their outcome is what the table says, they are never retryable, and
-`exhausted` names what was seen.
+in `_provider_codes.py`, or are HTTP 402, or name a daily quota. Their outcome is what the table says, they are never
+retryable, and `exhausted` names what was seen.
 
-*Hints.* Where the response says when to come back, the outcome carries it; see `_retry_hints.py`. `x-should-retry`
-decides for a failure what the table leaves to the status, as it does in both SDKs.
+*Hints.* Where a provider says when to come back, the outcome carries it; see `_retry_hints.py`. A refusal and HTTP 503
+may say so anywhere, another failure only by its `retry-after` headers, and what is no provider's error not at all.
+`x-should-retry` decides for a failure what the table leaves to the status, as it does in both SDKs.
+
+*Botocore* keeps status, headers and code in a mapping, `response`; they are read there as well.
 
 Diagnostics are plain facts: the error's type, where the hint came from, a known code. Never a message or a body.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, cast
+from typing import Final, TypeGuard, cast
 
 import attrs
 import trio
 
+from trio_sched._provider_codes import refuses, used_up_quota
 from trio_sched._resources.request import RequestOutcomeKind, RequestReleaseOutcome
 from trio_sched._retry_hints import DEFAULT_HINT_CAP_SECONDS, body_objects, parse_json_body, retry_hint
 from trio_sched._unwrap import leaves_of
@@ -53,30 +66,12 @@ from trio_sched._unwrap import leaves_of
 __all__ = ["ErrorVerdict", "classify_exception", "judge_exception"]
 
 _RATE_LIMIT_STATUSES: Final = frozenset({429, 529})
+_STATUS: Final = re.compile("[1-5][0-9][0-9]")
 _PERMANENT_SERVER_STATUSES: Final = frozenset({501, 505})
 _RETRYABLE_CLIENT_STATUSES: Final = frozenset({408, 409})
 
-# OpenAI: all under the type insufficient_quota, the particular one in the code. Anthropic: billing_error by type, the
-# spending limits by error.details.error_code, sent with status 429 and no hint.
-_EXHAUSTED_CODES: Final = frozenset(
-    {
-        "insufficient_quota",
-        "credit_balance_exhausted",
-        "organization_spend_limit_exceeded",
-        "project_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "billing_error",
-        "enforced_spend_limit_reached",
-        "contract_spend_limit_reached",
-        "linked_organization_spend_limit_reached",
-        "linked_organization_billing_unavailable",
-    }
-)
-_GENERAL_CODES: Final = frozenset({"insufficient_quota", "billing_error"})
-_CODE_FIELDS: Final = ("code", "type", "error_code", "reason")
-_REFUSED_IN_STREAM: Final = frozenset({"overloaded_error", "rate_limit_error", "rate_limit_exceeded"})
+_CODE_FIELDS: Final = ("code", "type", "error_code", "reason", "status", "Code", "__type")
+_STATUS_FIELDS: Final = ("status_code", "code", "status")
 
 _SDK_WRAPPERS: Final = frozenset({"APITimeoutError", "APIConnectionError"})
 _TIMEOUTS: Final = frozenset({"APITimeoutError", "TimeoutException", "Timeout", "TimeoutError"})
@@ -162,37 +157,47 @@ def _judge_one(exc: BaseException, hint_cap_seconds: float, wall_now: Callable[[
     diagnostics: dict[str, object] = {"error_type": f"{type(exc).__module__}.{type(exc).__qualname__}"}
     if isinstance(exc, trio.Cancelled | KeyboardInterrupt | SystemExit | GeneratorExit):
         return ErrorVerdict(RequestReleaseOutcome("local_cancelled", diagnostics=diagnostics), retryable=False)
-    status = _status(exc)
     response = _read(exc, "response")
-    body = _body(exc, response)
+    status = _status(exc, response)
     failed = status is not None and not 200 <= status < 300
-    headers = _read(response, "headers") or _read(exc, "headers")
-    hint = retry_hint(headers, body, cap_seconds=hint_cap_seconds, wall_now=wall_now)
-    from_provider = failed or "APIError" in _type_names(exc)
-    codes = _codes(exc, body) if from_provider else frozenset[str]()
-    exhausted = _exhausted(status, codes, body) if from_provider else None
-    if failed and status is not None:
-        kind, retryable = _judge_status(status, hinted=hint is not None)
-        wish = _should_retry(headers)
-        if kind == "provider_failure" and wish is not None:
-            retryable = wish
-    elif not codes.isdisjoint(_REFUSED_IN_STREAM):
+    if not failed and "APIError" not in _type_names(exc):
+        kind, retryable = _judge_type(exc)
+        return ErrorVerdict(RequestReleaseOutcome(kind, None, status, diagnostics), retryable)
+    headers = _headers(exc, response)
+    content = _content(exc, response)
+    body = parse_json_body(content) if isinstance(content, str | bytes) else content
+    facts = body_objects(body)
+    codes = _codes(exc, facts)
+    said = _statuses_said(facts)
+    if not failed and said:
+        status, failed = said[0], True
+    refused = status in _RATE_LIMIT_STATUSES or not _RATE_LIMIT_STATUSES.isdisjoint(said) or any(map(refuses, codes))
+    hint = retry_hint(
+        headers,
+        body,
+        messages=_messages(exc, content, facts),
+        refused=refused or status == 503,
+        cap_seconds=hint_cap_seconds,
+        wall_now=wall_now,
+    )
+    if refused or (status == 503 and hint is not None):
         kind, retryable = "rate_limited", True
+    elif failed and status is not None:
+        wish = _should_retry(headers)
+        kind, retryable = "provider_failure", _passes(status) if wish is None else wish
     else:
         kind, retryable = _judge_type(exc)
     if hint is not None:
         diagnostics["hint_source"] = hint.source
+    exhausted = _exhausted(status, codes, facts)
     if exhausted is not None:
         diagnostics["quota_code"] = exhausted
     outcome = RequestReleaseOutcome(kind, None if hint is None else hint.seconds, status, diagnostics)
     return ErrorVerdict(outcome, retryable and exhausted is None, exhausted)
 
 
-def _judge_status(status: int, *, hinted: bool) -> _Judgement:
-    if status in _RATE_LIMIT_STATUSES or (status == 503 and hinted):
-        return "rate_limited", True
-    passing = status in _RETRYABLE_CLIENT_STATUSES or (status >= 500 and status not in _PERMANENT_SERVER_STATUSES)
-    return "provider_failure", passing
+def _passes(status: int) -> bool:
+    return status in _RETRYABLE_CLIENT_STATUSES or (status >= 500 and status not in _PERMANENT_SERVER_STATUSES)
 
 
 def _judge_type(exc: BaseException) -> _Judgement:
@@ -218,8 +223,7 @@ def _type_names(exc: BaseException) -> frozenset[str]:
     return frozenset(cls.__name__ for cls in type(exc).__mro__)
 
 
-def _status(exc: BaseException) -> int | None:
-    response = _read(exc, "response")
+def _status(exc: BaseException, response: object) -> int | None:
     for owner, name in (
         (exc, "status_code"),
         (exc, "status"),
@@ -229,9 +233,37 @@ def _status(exc: BaseException) -> int | None:
         (exc, "code"),
     ):
         value = _read(owner, name)
-        if isinstance(value, int) and 100 <= value <= 599:
+        if _is_status(value):
             return int(value)
-    return None
+    value = _entry(_botocore(response), "HTTPStatusCode")
+    return int(value) if _is_status(value) else None
+
+
+def _is_status(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and 100 <= value <= 599
+
+
+def _statuses_said(facts: list[Mapping[str, object]]) -> list[int]:
+    """The statuses of failures that a body says, as numbers or as text."""
+    said = [fields.get(name) for fields in facts for name in _STATUS_FIELDS]
+    numbers = [int(text) if isinstance(text, str) and _STATUS.fullmatch(text) else text for text in said]
+    return [int(number) for number in numbers if _is_status(number) and number >= 400]
+
+
+def _headers(exc: BaseException, response: object) -> object:
+    return _read(response, "headers") or _entry(_botocore(response), "HTTPHeaders") or _read(exc, "headers")
+
+
+def _botocore(response: object) -> object:
+    return _entry(response, "ResponseMetadata")
+
+
+def _messages(exc: BaseException, content: object, facts: list[Mapping[str, object]]) -> list[str]:
+    """What an error says in words: its message, and its body where that is no JSON object."""
+    texts: list[object] = [_read(exc, "message"), *exc.args]
+    if not facts:
+        texts.append(content.decode("utf-8", "replace") if isinstance(content, bytes) else content)
+    return [text for text in texts if isinstance(text, str)]
 
 
 def _should_retry(headers: object) -> bool | None:
@@ -246,30 +278,31 @@ def _should_retry(headers: object) -> bool | None:
     return {"true": True, "false": False}.get(value) if isinstance(value, str) else None
 
 
-def _body(exc: BaseException, response: object) -> object:
+def _content(exc: BaseException, response: object) -> object:
+    """The body, decoded or not."""
     for name in ("body", "details"):
         value = _read(exc, name)
-        if isinstance(value, Mapping | list | tuple):
+        if isinstance(value, Mapping | list | tuple | str | bytes):
             return cast("object", value)
-        if isinstance(value, str | bytes):
-            return parse_json_body(value)
+    if isinstance(response, Mapping):
+        return cast("object", response)
     # Only what is in memory already: reading a body here could block.
-    return parse_json_body(_read(response, "content")) if _read(response, "is_closed") is True else None
+    return _read(response, "content") if _read(response, "is_closed") is True else None
 
 
-def _codes(exc: BaseException, body: object) -> frozenset[str]:
+def _codes(exc: BaseException, facts: list[Mapping[str, object]]) -> frozenset[str]:
     found = [_read(exc, name) for name in _CODE_FIELDS]
-    found.extend(fields.get(name) for fields in body_objects(body) for name in _CODE_FIELDS)
+    found.extend(fields.get(name) for fields in facts for name in _CODE_FIELDS)
     return frozenset(code for code in found if isinstance(code, str))
 
 
-def _exhausted(status: int | None, codes: frozenset[str], body: object) -> str | None:
-    known = codes & _EXHAUSTED_CODES
-    if known:
-        return min(known, key=lambda code: (code in _GENERAL_CODES, code))
+def _exhausted(status: int | None, codes: frozenset[str], facts: list[Mapping[str, object]]) -> str | None:
+    code = used_up_quota(codes)
+    if code is not None:
+        return code
     if status == 402:
         return "payment_required"
-    for fields in body_objects(body):
+    for fields in facts:
         quota = fields.get("quotaId")
         if isinstance(quota, str) and ("PerDay" in quota or "Daily" in quota):
             return "daily_quota"
@@ -281,4 +314,12 @@ def _read(owner: object, name: str) -> object:
         return cast("object", getattr(owner, name, None))
     except Exception:
         # A property of a foreign error may raise, as httpx's do for a response that was not read. It then says nothing.
+        return None
+
+
+def _entry(owner: object, name: str) -> object:
+    try:
+        return cast("Mapping[str, object]", owner).get(name) if isinstance(owner, Mapping) else None
+    except Exception:
+        # As in `_read`.
         return None

@@ -51,6 +51,18 @@ def brief(exc: BaseException) -> tuple[str, bool, float | None, int | None]:
         (503, {"retry-after-ms": "250"}, "rate_limited", True, 0.25),
         (503, {}, "provider_failure", True, None),
         (503, {"retry-after": "0"}, "provider_failure", True, None),
+        (503, {"x-ratelimit-reset-requests": "2s"}, "rate_limited", True, 2.0),
+        (
+            503,
+            {"x-ratelimit-reset-requests": "2s", "x-ratelimit-remaining-requests": "7"},
+            "provider_failure",
+            True,
+            None,
+        ),
+        (429, {"x-ratelimit-reset-requests": "2s"}, "rate_limited", True, 2.0),
+        (529, {"anthropic-ratelimit-requests-reset": "2s"}, "rate_limited", True, 2.0),
+        (500, {"x-ratelimit-reset-requests": "2s"}, "provider_failure", True, None),
+        (403, {"retry-after": "9"}, "provider_failure", False, 9.0),
         (500, {"retry-after": "2"}, "provider_failure", True, 2.0),
         (500, {"x-should-retry": "false"}, "provider_failure", False, None),
         (500, {"x-should-retry": "perhaps"}, "provider_failure", True, None),
@@ -182,6 +194,96 @@ def test_a_hint_from_the_body() -> None:
     assert brief(Status(code=429, body='{"retryDelay": "3s"}')) == ("rate_limited", True, 3.0, 429)
 
 
+def test_a_failure_that_does_not_refuse_has_no_hint_in_its_body() -> None:
+    said = {"error": {"message": "try again in 5s", "retryDelay": "5s"}}
+    assert brief(http_error(500, json=said)) == ("provider_failure", True, None, 500)
+    assert brief(http_error(503, json=said)) == ("rate_limited", True, 5.0, 503)
+
+
+def test_a_hint_in_words() -> None:
+    azure = {"error": {"code": "429", "message": "You exceeded the call rate limit. Please retry after 26 seconds."}}
+    assert brief(http_error(429, json=azure)) == ("rate_limited", True, 26.0, 429)
+    assert brief(Status(status=429, message="Please try again in 7.5s.")) == ("rate_limited", True, 7.5, 429)
+    assert brief(Status(status=429, body="Too many requests, try again in 5s")) == ("rate_limited", True, 5.0, 429)
+    assert brief(Status(status=429, body=b"try again in 5s \xff")) == ("rate_limited", True, 5.0, 429)
+    assert brief(plain_error(429, "Too many requests, please try again in 5 seconds.")) == (
+        "rate_limited",
+        True,
+        5.0,
+        429,
+    )
+    said = Status(status=429)
+    said.args = ("Please try again in 8s", 5)
+    assert brief(said) == ("rate_limited", True, 8.0, 429)
+    assert classify_exception(said).diagnostics["hint_source"] == "message"
+    said.__dict__["status"] = 500
+    assert brief(said) == ("provider_failure", True, None, 500)
+
+
+def plain_error(status: int, text: str) -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", URL)
+    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status, text=text, request=request))
+
+
+def test_what_is_no_error_of_a_provider_has_no_hint() -> None:
+    headers = {"retry-after": "4"}
+    assert brief(Status(headers=headers)) == ("unexpected_exception", False, None, None)
+    assert brief(Status(status=200, headers=headers)) == ("unexpected_exception", False, None, 200)
+    timeout = TimeoutError("try again in 5s")
+    assert brief(timeout) == ("provider_timeout", True, None, None)
+
+
+@pytest.mark.parametrize("status", [400, 403, 413, 429, 500, 502, 503, 529])
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"type": "overloaded_error"},
+        {"code": "engine_overloaded", "type": "server_error"},
+        {"code": "server_is_overloaded"},
+        {"type": "rate_limit_error"},
+        {"type": "tokens", "code": "rate_limit_exceeded"},
+        {"code": 403, "status": "RESOURCE_EXHAUSTED"},
+        {"code": "too_many_requests"},
+        {"errors": [{"reason": "rateLimitExceeded"}]},
+        {"code": 429},
+        {"code": "429"},
+        {"code": 529},
+        {"status_code": 429, "code": "x"},
+    ],
+)
+def test_a_refusal_said_by_a_code_whatever_the_status(status: int, error: dict[str, object]) -> None:
+    expected = ("rate_limited", True, None, status)
+    assert brief(http_error(status, json={"error": error})) == expected
+    assert brief(http_error(status, {"x-should-retry": "false"}, {"error": error})) == expected
+    assert brief(http_error(status, {"x-ratelimit-reset": "2"}, {"error": error})) == (
+        "rate_limited",
+        True,
+        2.0,
+        status,
+    )
+    words = {**error, "message": "try again in 3s"}
+    assert brief(http_error(status, json={"error": words})) == ("rate_limited", True, 3.0, status)
+    assert brief(Status(status=status, code="rate_limit_exceeded")) == expected
+
+
+@pytest.mark.parametrize(
+    "error",
+    [{"type": "server_error"}, {"code": "503"}, {"code": 503}, {"status": "UNAVAILABLE"}, {"message": "overloaded"}],
+)
+def test_503_without_a_code_that_refuses_and_without_a_hint(error: dict[str, object]) -> None:
+    failure = http_error(503, json={"error": error})
+    assert brief(failure) == ("provider_failure", True, None, 503)
+    assert classify_exception(failure).refused
+
+
+def test_what_refuses() -> None:
+    assert classify_exception(http_error(429)).refused
+    assert classify_exception(http_error(529)).refused
+    assert classify_exception(http_error(400, json={"error": {"code": "slow_down"}})).refused
+    assert not classify_exception(http_error(500)).refused
+    assert not classify_exception(TimeoutError()).refused
+
+
 def test_a_body_that_was_not_read_is_not_read_here() -> None:
     assert brief(http_error(429, {"retry-after": "1"}, read=False)) == ("rate_limited", True, 1.0, 429)
 
@@ -241,6 +343,17 @@ def test_a_quota_that_is_not_used_up(exc: BaseException) -> None:
     assert judge_exception(exc).exhausted is None
 
 
+def test_a_used_up_quota_that_is_said_with_a_code_that_refuses() -> None:
+    spent = {"error": {"type": "rate_limit_error", "code": "insufficient_quota"}}
+    for status in (400, 429):
+        verdict = judge_exception(http_error(status, json=spent))
+        assert (verdict.outcome.kind, verdict.retryable, verdict.exhausted) == (
+            "rate_limited",
+            False,
+            "insufficient_quota",
+        )
+
+
 def test_diagnostics_hold_plain_facts_only() -> None:
     secret = "sk-secret and a prompt"
     body = {"error": {"message": secret, "code": "insufficient_quota", "type": secret, "param": secret}}
@@ -293,6 +406,69 @@ def test_a_used_up_quota_within_a_group_is_seen() -> None:
     assert judge_exception(group(TimeoutError(), used_up)).exhausted == "insufficient_quota"
 
 
+class APIError(Exception):
+    """Named as in the SDKs, which raise it of what a stream says."""
+
+    def __init__(self, body: object, **attributes: object) -> None:
+        super().__init__("no")
+        self.body = body
+        self.__dict__.update(attributes)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "retryable", "hint", "status"),
+    [
+        ({"code": "rate_limit_exceeded"}, "rate_limited", True, None, None),
+        ({"type": "engine_overloaded", "message": "retry in 2s"}, "rate_limited", True, 2.0, None),
+        ({"code": 429}, "rate_limited", True, None, 429),
+        ({"code": "429"}, "rate_limited", True, None, 429),
+        ({"code": 429, "metadata": {"raw": "x"}}, "rate_limited", True, None, 429),
+        ({"error": {"code": 529}}, "rate_limited", True, None, 529),
+        ({"code": 429, "details": [{"retryDelay": "9s"}]}, "rate_limited", True, 9.0, 429),
+        ({"code": 503, "status": "UNAVAILABLE"}, "provider_failure", True, None, 503),
+        ({"code": 503, "message": "retry after 3 seconds"}, "rate_limited", True, 3.0, 503),
+        ({"code": 500}, "provider_failure", True, None, 500),
+        ({"code": 500, "message": "retry after 3 seconds"}, "provider_failure", True, None, 500),
+        ({"code": 400, "type": "BadRequestError"}, "provider_failure", False, None, 400),
+        ({"code": "tool_use_failed", "status_code": 400}, "provider_failure", False, None, 400),
+        ({"type": "server_error"}, "provider_failure", True, None, None),
+        ({"code": 200}, "provider_failure", True, None, None),
+        ({"code": "1300"}, "provider_failure", True, None, None),
+        ({"code": True}, "provider_failure", True, None, None),
+        ({"code": 10**5000}, "provider_failure", True, None, None),
+        ("overloaded", "provider_failure", True, None, None),
+        (None, "provider_failure", True, None, None),
+    ],
+)
+def test_an_error_inside_a_stream(body: object, kind: str, retryable: bool, hint: float | None, status: object) -> None:
+    assert brief(APIError(body)) == (kind, retryable, hint, status)
+    begun = APIError(body, status_code=200)
+    if status is not None or kind == "rate_limited":
+        assert brief(begun) == (kind, retryable, hint, status or 200)
+
+
+def test_503_inside_a_stream_is_known_as_an_overload() -> None:
+    assert classify_exception(APIError({"code": 503})).refused
+    assert not classify_exception(APIError({"code": 500})).refused
+
+
+def test_the_headers_of_a_stream_count_where_its_error_refuses() -> None:
+    headers = {
+        "x-ratelimit-reset-requests": "2s",
+        "x-ratelimit-reset-tokens": "9s",
+        "x-ratelimit-remaining-tokens": "8",
+    }
+    began = Answer(status_code=200, headers=headers)
+    assert brief(APIError({"code": "slow_down"}, response=began)) == ("rate_limited", True, 2.0, 200)
+    assert brief(APIError({"code": 500}, response=began)) == ("provider_failure", True, None, 500)
+
+
+def test_a_used_up_quota_inside_a_stream() -> None:
+    verdict = judge_exception(APIError({"code": "insufficient_quota"}))
+    assert (verdict.outcome.kind, verdict.retryable) == ("provider_failure", False)
+    assert verdict.exhausted == "insufficient_quota"
+
+
 class APIConnectionError(Exception):
     """Named as in the SDKs."""
 
@@ -336,26 +512,34 @@ def answer(status: object, content: object) -> Answer:
     return Answer(status_code=status, headers=content, content=content, is_closed=True)
 
 
-fields = st.sampled_from(["error", "details", "code", "type", "retryDelay", "retry-after", "violations", "quotaId"])
+fields = st.sampled_from(
+    [
+        "error", "details", "code", "type", "retryDelay", "retry-after", "violations", "quotaId", "status", "message",
+        "x-ratelimit-reset", "x-ratelimit-remaining", "ResponseMetadata", "HTTPStatusCode", "HTTPHeaders", "Error",
+    ]
+)  # fmt: skip
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
-    | st.sampled_from([429, 503, 200, "insufficient_quota"]),
+    | st.sampled_from([429, 503, 200, "insufficient_quota", "429", "slow_down", "try again in 5s", "6m0s"]),
     lambda inner: st.lists(inner) | st.dictionaries(fields, inner) | st.builds(answer, inner, inner),
     max_leaves=10,
 )  # fmt: skip
 attributes = st.dictionaries(
-    st.sampled_from(["status_code", "status", "code", "type", "body", "details", "headers", "response", "exceptions"]),
+    st.sampled_from(["status_code", "status", "code", "type", "body", "details", "headers", "response", "message"]),
     values,
 )
 
 
 @given(attributes)
 def test_any_error_gets_a_verdict(attributes: dict[str, object]) -> None:
-    verdict = judge_exception(Status(**attributes))
-    assert isinstance(verdict, ErrorVerdict)
-    assert verdict.outcome.kind in OUTCOME_KINDS
-    assert "invalid_retry_after_seconds" not in verdict.outcome.diagnostics
-    assert verdict.exhausted is None or not verdict.retryable
+    in_a_stream = APIError(None)
+    in_a_stream.__dict__.update(attributes)
+    for error in (Status(**attributes), in_a_stream):
+        verdict = judge_exception(error)
+        assert isinstance(verdict, ErrorVerdict)
+        assert verdict.outcome.kind in OUTCOME_KINDS
+        assert "invalid_retry_after_seconds" not in verdict.outcome.diagnostics
+        assert verdict.exhausted is None or not verdict.retryable
 
 
 def sdk_http(sdk: ModuleType) -> ModuleType:
@@ -436,6 +620,27 @@ def test_errors_inside_a_stream_of_an_sdk(raised: Raised) -> None:
     assert brief(broken)[:2] == ("provider_failure", True)
     overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "no"}}
     assert brief(raised(200, {}, overloaded)) == ("rate_limited", True, None, 200)
+
+
+def test_a_refusal_by_number_inside_a_stream_of_an_sdk() -> None:
+    openai = pytest.importorskip("openai")
+    request = sdk_http(openai).Request("POST", URL)
+    body = {"message": "Rate limit reached. Please try again in 1.5s.", "code": 429}
+    assert brief(openai.APIError(body["message"], request, body=body)) == ("rate_limited", True, 1.5, 429)
+
+
+def test_hints_of_an_sdk(raised: Raised) -> None:
+    resets = {
+        "x-ratelimit-reset-requests": "20s",
+        "x-ratelimit-remaining-requests": "0",
+        "anthropic-ratelimit-tokens-reset": "2015-10-21T12:00:50Z",
+        "anthropic-ratelimit-tokens-remaining": "8000",
+        "date": "Wed, 21 Oct 2015 12:00:00 GMT",
+    }
+    error = {"error": {"type": "some_error", "message": "Please try again in 7.5s."}}
+    assert brief(raised(429, resets, error)) == ("rate_limited", True, 20.0, 429)
+    assert brief(raised(429, {}, error)) == ("rate_limited", True, 7.5, 429)
+    assert brief(raised(500, resets, error)) == ("provider_failure", True, None, 500)
 
 
 def test_the_outcome_is_a_release_outcome() -> None:

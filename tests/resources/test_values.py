@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from trio_sched._errors import InvalidTypeError, InvalidValueError
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestDomain, RequestResourceKey
-from trio_sched._resources.request import OUTCOME_KINDS, RequestAdmissionItem, RequestGroupSpec, RequestReleaseOutcome
+from trio_sched._resources.request import (
+    OUTCOME_KINDS,
+    RequestAdmissionItem,
+    RequestGroupSpec,
+    RequestOutcomeKind,
+    RequestReleaseOutcome,
+)
 from trio_sched._resources.task import (
     SchedulerResourceRequest,
     Task,
@@ -132,6 +138,28 @@ def test_an_outcome_can_be_built_of_any_hint(hint: object) -> None:
     outcome = RequestReleaseOutcome("rate_limited", hint)  # type: ignore[arg-type]
     assert outcome.retry_after_seconds is None
     assert "invalid_retry_after_seconds" in outcome.diagnostics
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "refused"),
+    [
+        ("rate_limited", 429, True),
+        ("rate_limited", None, True),
+        ("rate_limited", 400, True),
+        ("provider_failure", 503, True),
+        ("provider_failure", 529, True),
+        ("provider_failure", 500, False),
+        ("provider_failure", 429, False),
+        ("provider_failure", None, False),
+        ("provider_timeout", 503, False),
+        ("unexpected_exception", 529, False),
+        ("success", 503, False),
+    ],
+)
+def test_an_outcome_says_whether_the_provider_refused(
+    kind: RequestOutcomeKind, status: int | None, refused: bool
+) -> None:
+    assert RequestReleaseOutcome(kind, provider_status=status).refused is refused
 
 
 def test_an_outcome_can_be_built_of_any_kind() -> None:

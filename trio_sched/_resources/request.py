@@ -30,6 +30,7 @@ RequestOutcomeKind = Literal[
     "unexpected_exception",
 ]
 OUTCOME_KINDS: Final[frozenset[str]] = frozenset(get_args(RequestOutcomeKind))
+_OVERLOAD_STATUSES: Final = (503, 529)
 
 
 @attrs.frozen
@@ -74,6 +75,13 @@ class RequestReleaseOutcome:
     retry_after_seconds: float | None = None
     provider_status: int | None = None
     diagnostics: Mapping[str, object] = attrs.field(factory=dict[str, object])
+
+    @property
+    def refused(self) -> bool:
+        """Whether the provider had no room: a rate limit, or a failure with HTTP 503 or 529."""
+        return self.kind == "rate_limited" or (
+            self.kind == "provider_failure" and self.provider_status in _OVERLOAD_STATUSES
+        )
 
     def __attrs_post_init__(self) -> None:
         notes: dict[str, object] = {}
