@@ -99,6 +99,7 @@ class WorkerThreadsPlan:
 class AsyncCapacityConfigured:
     """What was in force from the start. What differs by endpoint or resource has a source for each.
 
+    request_limits: the name of the rule that learns the limit of a request resource.
     transport_pool_limits: connections that the clients of an endpoint may open; it sizes transport and admits nothing.
     A pool that several endpoints share counts in full for each. worker_threads, open_files: of this process; each
     connection and each file takes one of the latter.
@@ -116,6 +117,9 @@ class AsyncCapacityConfigured:
     client_retries: CapacityValue[tuple[ClientRetries, ...]]
     worker_threads: WorkerThreadsPlan
     open_files: CapacityValue[int]
+    request_limits: Mapping[RequestResourceKey, CapacityValue[str]] = attrs.field(
+        factory=dict[RequestResourceKey, CapacityValue[str]]
+    )
 
 
 @attrs.frozen

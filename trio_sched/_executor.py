@@ -8,10 +8,10 @@
 included, and no checkpoint between the end of the call and the release. What the caller sees is what the call raised.
 
 *Retries.* Each attempt is admitted anew, so it queues fairly behind others and obeys the limit of that moment. A rate
-limited attempt asks again at once: admission is cooling down, for everybody and for as long as the provider said, and
-a pause of one's own on top would only add to that. After any other passing failure the pause is drawn from the whole
-range up to a bound that doubles (full jitter), but is never shorter than the provider's hint. An admission that was
-refused (timeout, shutdown, closed endpoint) is not repeated here. After the last attempt the caller gets the very
+limited attempt asks again at once, with the time that the provider named. Admission lets everybody else go first until
+then, so a pause of its own would only leave a permit idle. After any other passing failure the pause is drawn from the
+whole range up to a bound that doubles (full jitter), but is never shorter than the provider's hint. An admission that
+was refused (timeout, shutdown, closed endpoint) is not repeated here. After the last attempt the caller gets the very
 exception of that attempt, so `except openai.RateLimitError` works.
 
 *Used-up quota.* A refusal that will not pass closes the endpoint for everybody, and is raised as `QuotaExhaustedError`.
@@ -141,7 +141,7 @@ class _Attempt(AdmittedAttempt):
     __slots__ = ("outcome", "verdict")
 
     def __init__(self, admission: RequestAdmissionController, item: RequestAdmissionItem) -> None:
-        super().__init__(admission, item)
+        super().__init__(admission, item, retries=False)
         self.outcome = _UNJUDGED
         self.verdict: ErrorVerdict | None = None
 
@@ -190,15 +190,17 @@ class ModelRequestExecutor:
         retry = self._retry
         number = next(self._requests)
         made = failures = 0
+        not_before: float | None = None
         while True:
             made += 1
-            attempt = self._new_attempt(request, number, made)
+            attempt = self._new_attempt(request, number, made, not_before)
             try:
                 return await self._run(request, attempt)
             except Exception:
                 verdict = attempt.verdict
                 if verdict is None or not verdict.retryable or made >= retry.max_attempts:
                     raise
+            not_before = attempt.not_before
             if verdict.outcome.kind != "rate_limited":
                 failures += 1
                 pause = self._rng.uniform(0.0, retry.backoff_bound(failures))
@@ -218,7 +220,9 @@ class ModelRequestExecutor:
 
         return call
 
-    def _new_attempt(self, request: ModelRequest[T], number: int, made: int) -> _Attempt:
+    def _new_attempt(
+        self, request: ModelRequest[T], number: int, made: int, not_before: float | None = None
+    ) -> _Attempt:
         correlation = runtime_correlation.current()
         item = RequestAdmissionItem(
             request.resource,
@@ -227,6 +231,7 @@ class ModelRequestExecutor:
             RequestEventContext(
                 correlation, None if correlation is None else correlation.task_execution_id, f"{number}.{made}"
             ),
+            not_before,
         )
         return _Attempt(self._admission, item)
 

@@ -104,6 +104,12 @@ def optional_non_negative_finite(instance: object, attribute: Attribute[float | 
         )
 
 
+def optional_finite(instance: object, attribute: Attribute[float | None], value: object) -> None:
+    """Attrs validator: None, or a finite number."""
+    if value is not None:
+        check_finite(_name(instance, attribute), value, expected="None or a finite number", accept=lambda number: True)
+
+
 def open_unit_interval(instance: object, attribute: Attribute[float], value: object) -> None:
     """Attrs validator: a finite number strictly between 0 and 1."""
     check_finite(

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
     from trio_sched._observe.waits import WaitBreakdown
     from trio_sched._observe.why import Explanation, explain, why
+    from trio_sched._request.aimd import AimdLimit
     from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError
     from trio_sched._request.config import (
         RequestAdmissionConfig,
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
         RequestAdmissionTuningConfig,
     )
     from trio_sched._request.controller import AdaptiveRequestAdmissionController
+    from trio_sched._request.evidence import EvidenceLimit
+    from trio_sched._request.fixed import FixedLimit
     from trio_sched._request.leases import (
         LeakedRequestLease,
         RequestAdmissionDecision,
@@ -58,7 +61,8 @@ if TYPE_CHECKING:
         RequestAdmissionError,
         RequestAdmissionLease,
     )
-    from trio_sched._request.limits import AdaptiveRequestLimitState
+    from trio_sched._request.limit import Grant, LimitTransition, RequestLimit, RequestSample
+    from trio_sched._request.limit_state import AdaptiveRequestLimitState
     from trio_sched._request.policy import RequestAdmissionPolicy
     from trio_sched._request.pressure import RequestPressureSnapshotProvider
     from trio_sched._request.protocol import RequestAdmissionController
@@ -155,16 +159,20 @@ else:
             "trio_sched._observe.view": "CorrelatedRuntimeView RuntimeViewBuilder",
             "trio_sched._observe.waits": "WaitBreakdown",
             "trio_sched._observe.why": "Explanation explain why",
+            "trio_sched._request.aimd": "AimdLimit",
             "trio_sched._request.attempt": "AdmittedAttempt RequestAdmissionUsageError",
             "trio_sched._request.config": (
                 "RequestAdmissionConfig RequestAdmissionConfigSnapshot RequestAdmissionTuningConfig"
             ),
             "trio_sched._request.controller": "AdaptiveRequestAdmissionController",
+            "trio_sched._request.evidence": "EvidenceLimit",
+            "trio_sched._request.fixed": "FixedLimit",
             "trio_sched._request.leases": (
                 "LeakedRequestLease RequestAdmissionDecision RequestAdmissionDenied RequestAdmissionError "
                 "RequestAdmissionLease"
             ),
-            "trio_sched._request.limits": "AdaptiveRequestLimitState",
+            "trio_sched._request.limit_state": "AdaptiveRequestLimitState",
+            "trio_sched._request.limit": "Grant LimitTransition RequestLimit RequestSample",
             "trio_sched._request.policy": "RequestAdmissionPolicy",
             "trio_sched._request.pressure": "RequestPressureSnapshotProvider",
             "trio_sched._request.protocol": "RequestAdmissionController",
@@ -218,6 +226,7 @@ __all__ = [
     "AdaptiveRequestLimitState",
     "AdaptiveRowGroupTargetConfig",
     "AdmittedAttempt",
+    "AimdLimit",
     "AsyncCapacityConfigured",
     "AsyncCapacityObservedMaxima",
     "AsyncCapacityPlan",
@@ -236,6 +245,7 @@ __all__ = [
     "EarlyStop",
     "ErrorVerdict",
     "EventStream",
+    "EvidenceLimit",
     "ExecutionGraph",
     "ExecutionView",
     "Explanation",
@@ -244,9 +254,11 @@ __all__ = [
     "FairOrder",
     "FairTaskQueue",
     "FanOutEventSink",
+    "FixedLimit",
     "FixedRowGroupPlan",
     "ForeignCancellationError",
     "FrontierDelta",
+    "Grant",
     "GraphNode",
     "HealthConfig",
     "HiddenRetriesError",
@@ -255,6 +267,7 @@ __all__ = [
     "LeakedRequestLease",
     "Limit",
     "LimitTime",
+    "LimitTransition",
     "ModelAliasError",
     "ModelRequest",
     "ModelRequestExecutor",
@@ -286,6 +299,7 @@ __all__ = [
     "RequestEventSubject",
     "RequestFairQueue",
     "RequestGroupSpec",
+    "RequestLimit",
     "RequestMarks",
     "RequestPressureSnapshot",
     "RequestPressureSnapshotProvider",
@@ -295,6 +309,7 @@ __all__ = [
     "RequestResourceKey",
     "RequestResourceResolver",
     "RequestRetryConfig",
+    "RequestSample",
     "RequestWaiter",
     "ResolvedRequestResource",
     "ResolvedTaskScheduling",

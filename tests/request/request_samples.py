@@ -119,11 +119,11 @@ class Bench:
     def release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome, now: float) -> None:
         result = self.core.release(lease, outcome, now)
         assert result.released
-        self.judge_all(now)
+        self.apply_all(now)
 
-    def judge_all(self, now: float) -> None:
-        while self.core.rings:
-            self.core.judge(self.core.rings.popleft(), now)
+    def apply_all(self, now: float) -> None:
+        while self.core.updates:
+            self.core.apply(self.core.updates.popleft(), now)
 
     def woken(self) -> list[RequestWaiter]:
         woken = list(self.core.woken)

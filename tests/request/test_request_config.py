@@ -29,6 +29,8 @@ def test_field_names_and_order() -> None:
         "successes_until_increase",
         "startup_ramp_seconds",
         "default_queue_wait_timeout_seconds",
+        "limit",
+        "given",
     ]
     assert [field.name for field in attrs.fields(RequestAdmissionTuningConfig)] == [
         "multiplicative_decrease_factor",
@@ -38,13 +40,13 @@ def test_field_names_and_order() -> None:
         "startup_ramp_seconds",
     ]
     assert [field.name for field in attrs.fields(RequestAdmissionConfigSnapshot)] == [
-        field.name for field in attrs.fields(RequestAdmissionConfig)
+        field.name for field in attrs.fields(RequestAdmissionConfig) if field.init
     ]
 
 
 def test_the_two_configs_share_their_defaults() -> None:
     assert RequestAdmissionConfig().tuning() == RequestAdmissionTuningConfig()
-    assert RequestAdmissionTuningConfig().with_limits() == RequestAdmissionConfig()
+    assert RequestAdmissionTuningConfig().with_limits() == RequestAdmissionConfig(limit="aimd")
     assert RequestAdmissionTuningConfig().startup_ramp_seconds == 0.0
     assert RequestAdmissionConfig().default_queue_wait_timeout_seconds is None
 

@@ -352,7 +352,7 @@ async def test_the_end_of_a_cooldown_wakes_waiters_with_nobody_releasing(
         controller.release(lease_of(controller), rate_limited(7.0))
         lease = await controller.acquire_async(item())
         assert trio.current_time() == 7.0
-        assert lease.epoch == 1
+        assert lease.grant.epoch == 1
 
 
 async def test_a_ramp_wakes_waiters_as_it_rises(autojump_clock: trio.testing.MockClock) -> None:

@@ -23,6 +23,7 @@ from request_samples import (
 )
 
 from trio_sched._request.leases import RequestAdmissionDenied, RequestAdmissionLease
+from trio_sched._request.limit import Grant
 from trio_sched._request.queue import RequestWaiter
 from trio_sched._resources.identity import RequestDomain, RequestResourceKey
 from trio_sched._resources.request import RequestOutcomeKind, RequestReleaseOutcome
@@ -43,7 +44,7 @@ def refused(waiter: RequestWaiter) -> RequestAdmissionDenied:
 def test_a_lease_says_what_it_was_granted_under() -> None:
     bench = Bench(config(initial_limits={CHAT: 3}), cap=8)
     lease = bench.core.try_lease(item(), 2.5, "worker")
-    assert lease == RequestAdmissionLease(1, item(), 2.5, 3, 8, 1, 0, "worker", None)
+    assert lease == RequestAdmissionLease(1, item(), 2.5, 3, 8, 1, Grant(0, 1, 3), "worker", None)
     assert bench.core.ledger.leases == {1: lease}
 
 
@@ -126,7 +127,7 @@ def test_release_gives_back_once_and_names_every_misuse() -> None:
     assert snapshot.in_flight_count == 0
     assert snapshot.last_outcome == "success"
     assert snapshot.consecutive_rate_limits == 0
-    assert not bench.core.rings
+    assert not bench.core.updates
 
 
 def test_a_foreign_lease_on_an_unseen_resource_is_refused_quietly() -> None:
@@ -228,19 +229,19 @@ def test_a_rate_limit_closes_its_domain_until_the_verdict_and_then_until_the_coo
     bench = Bench(cap=4)
     leases = [bench.lease() for _ in range(2)]
     bench.core.release(leases[0], rate_limited(3.0), 10.0)
-    assert len(bench.core.rings) == 1
+    assert len(bench.core.updates) == 1
     pending = bench.refusal(10.0)
     assert (pending.reason, pending.available_after_monotonic, pending.retry_after_seconds) == ("cooldown", 13.0, 3.0)
     assert pending.snapshot is not None
     assert pending.snapshot.current_limit == 4
     assert pending.snapshot.blocked_until_monotonic == 13.0
     assert bench.core.next_deadline() == math.inf
-    bench.judge_all(10.0)
+    bench.apply_all(10.0)
     denied = bench.refusal(11.0)
     assert (denied.reason, denied.available_after_monotonic, denied.retry_after_seconds) == ("cooldown", 13.0, 2.0)
     assert bench.core.next_deadline() == 13.0
     assert bench.pressure(now=11.0).current_limit == 2
-    assert bench.lease(13.0).epoch == 1
+    assert bench.lease(13.0).grant.epoch == 1
     assert bench.core.next_deadline() == math.inf
 
 
@@ -266,7 +267,7 @@ def test_a_burst_of_one_epoch_is_one_decrease() -> None:
     leases = [bench.lease() for _ in range(16)]
     for lease in leases:
         bench.core.release(lease, RATE_LIMITED, 1.0)
-    bench.judge_all(1.0)
+    bench.apply_all(1.0)
     snapshot = bench.pressure(now=1.0)
     assert snapshot.current_limit == 8
     assert snapshot.consecutive_rate_limits == 16
@@ -293,10 +294,10 @@ def test_two_pending_verdicts_announce_the_later_end() -> None:
     bench.core.release(leases[0], rate_limited(9.0), 0.0)
     bench.core.release(leases[1], rate_limited(3.0), 0.0)
     assert bench.refusal(0.0).available_after_monotonic == 9.0
-    bench.core.judge(bench.core.rings.popleft(), 0.0)
+    bench.core.apply(bench.core.updates.popleft(), 0.0)
     assert bench.core.next_deadline() == math.inf
     assert bench.refusal(0.0).reason == "cooldown"
-    bench.core.judge(bench.core.rings.popleft(), 0.0)
+    bench.core.apply(bench.core.updates.popleft(), 0.0)
     assert bench.core.next_deadline() == 9.0
 
 
@@ -321,7 +322,7 @@ def test_a_ramp_stands_still_under_a_pending_verdict() -> None:
     assert bench.core.next_deadline() == math.inf
     bench.core.advance(3.0)
     assert bench.pressure(now=3.0).current_limit == 1
-    bench.judge_all(3.0)
+    bench.apply_all(3.0)
     assert bench.pressure(now=3.0).rate_limit_ceiling == 1
 
 
@@ -331,7 +332,7 @@ def test_an_old_announcement_does_not_outlive_its_verdict() -> None:
     bench.core.advance(9.0)
     bench.core.release(bench.lease(9.0), rate_limited(2.0), 10.0)
     assert bench.refusal(10.0).available_after_monotonic == 12.0
-    bench.judge_all(10.0)
+    bench.apply_all(10.0)
     bench.core.advance(12.0)
     assert bench.core.deny(item(), "queue_timeout", 13.0).available_after_monotonic is None
 
@@ -342,7 +343,7 @@ def test_a_late_verdict_counts_from_the_release() -> None:
     bench.wait(0.5)
     denied = bench.refusal(4.0)
     assert (denied.available_after_monotonic, denied.retry_after_seconds) == (4.0, 0.0)
-    bench.judge_all(5.0)
+    bench.apply_all(5.0)
     assert len(bench.woken()) == 1
     assert bench.core.next_deadline() == math.inf
 
@@ -352,8 +353,8 @@ def test_successes_under_a_pending_verdict_do_not_count() -> None:
     leases = [bench.lease() for _ in range(2)]
     bench.core.release(leases[0], RATE_LIMITED, 0.0)
     bench.core.release(leases[1], SUCCESS, 0.0)
-    assert len(bench.core.rings) == 1
-    bench.judge_all(0.0)
+    assert len(bench.core.updates) == 1
+    bench.apply_all(0.0)
     assert bench.pressure().current_limit == 1
 
 
@@ -362,7 +363,7 @@ def test_growth_that_was_due_before_a_rate_limit_is_applied_before_it() -> None:
     leases = [bench.lease() for _ in range(2)]
     bench.core.release(leases[0], SUCCESS, 0.0)
     bench.core.release(leases[1], RATE_LIMITED, 0.0)
-    bench.judge_all(0.0)
+    bench.apply_all(0.0)
     snapshot = bench.pressure()
     assert (snapshot.current_limit, snapshot.rate_limit_ceiling) == (5, 6)
 
@@ -379,7 +380,7 @@ def test_ordinary_successes_ring_nobody() -> None:
     bench = Bench(config(successes=1), cap=2)
     for _ in range(10):
         assert bench.core.release(bench.lease(), SUCCESS, 1.0).released
-    assert not bench.core.rings
+    assert not bench.core.updates
 
 
 @pytest.mark.parametrize(

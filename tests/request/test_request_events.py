@@ -125,13 +125,13 @@ def test_refusals() -> None:
     assert denied.diagnostics == {"waited_seconds": 2.0}
 
 
-def test_a_rate_limit_is_told_by_its_verdict() -> None:
+def test_a_rate_limit_is_emitted_when_it_is_applied() -> None:
     bench = Bench(cap=4)
     leases = [bench.lease() for _ in range(2)]
     bench.take_events()
     bench.core.release(leases[0], rate_limited(3.0), 1.0)
     assert bench.kinds() == ["request_lease_released"]
-    bench.judge_all(1.5)
+    bench.apply_all(1.5)
     limited, lowered = bench.take_events()
     assert (limited.event_kind, limited.reason_or_outcome) == ("request_rate_limited", "rate_limited")
     assert limited.request_lease_id == 1
@@ -142,7 +142,7 @@ def test_a_rate_limit_is_told_by_its_verdict() -> None:
         "epoch": 1,
     }
     assert lowered.event_kind == "request_limit_decreased"
-    assert lowered.diagnostics == {"previous": 4, "current": 2, "rate_limit_ceiling": 4}
+    assert lowered.diagnostics == {"cause": "decreased", "previous": 4, "current": 2, "rate_limit_ceiling": 4}
     for event in (limited, lowered):
         assert event.pressure_snapshot is not None
         assert event.pressure_snapshot.current_limit == 2

@@ -41,7 +41,7 @@ def test_a_snapshot_tells_everything_at_one_instant() -> None:
     clock.now = 3.0
     assert pressure(bench, clock).snapshot(CHAT) == RequestPressureSnapshot(
         captured_at=3.0,
-        sequence=7,
+        sequence=6,
         resource=CHAT,
         effective_max=4,
         current_limit=2,

@@ -41,6 +41,9 @@ RequestAdmissionEventKind = Literal[
     "request_limit_increased",
     "request_soft_ceiling_recovered",
     "request_fully_recovered",
+    "request_outage_started",
+    "request_trial_started",
+    "request_outage_ended",
     "request_lease_released",
     "request_release_diagnostic",
 ]

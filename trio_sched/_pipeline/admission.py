@@ -16,10 +16,11 @@ from typing import cast
 
 from trio_sched._errors import InvalidTypeError, UnknownNameError
 from trio_sched._events.sinks import RequestAdmissionEventSink
-from trio_sched._pipeline.models import Model, alias_models, model_resolver
+from trio_sched._pipeline.models import Model, alias_models, model_resolver, request_config
 from trio_sched._request.attempt import AdmittedAttempt
 from trio_sched._request.config import RequestAdmissionTuningConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
+from trio_sched._request.limit import LimitChoice
 from trio_sched._resources.identity import RequestDomain, RequestResourceKey
 from trio_sched._resources.request import RequestAdmissionItem, RequestGroupSpec
 
@@ -40,11 +41,15 @@ class RequestAdmission:
         domain: RequestDomain | str | None = None,
         weight: float = 1.0,
         queue_wait_timeout_seconds: float | None = None,
+        after: AdmittedAttempt | None = None,
     ) -> AdmittedAttempt:
         """A block for one outbound attempt to `model`; entering it waits for a lease. Ask for one for each attempt.
 
         domain: the model's own by default. weight: share among those who wait. queue_wait_timeout_seconds: longest
-        wait, then `RequestAdmissionError`. Raises `UnknownNameError` for a model that admission was not opened with.
+        wait, then `RequestAdmissionError`. after: the block of this call's previous attempt; if the provider refused
+        that one and named a time, this one lets other calls go first until then. Without it, the next block of the
+        same task is taken for the next attempt. Raises `UnknownNameError` for a model that admission was not opened
+        with.
         """
         if not isinstance(cast("object", model), Model):
             raise InvalidTypeError("model of admission.request", model, "a Model that admission was opened with")
@@ -55,7 +60,12 @@ class RequestAdmission:
         resource = RequestResourceKey(
             model.provider, model.model_id, model.domain if domain is None else RequestDomain(domain)
         )
-        item = RequestAdmissionItem(resource, RequestGroupSpec(resource, weight), queue_wait_timeout_seconds)
+        item = RequestAdmissionItem(
+            resource,
+            RequestGroupSpec(resource, weight),
+            queue_wait_timeout_seconds,
+            not_before=None if after is None else after.not_before,
+        )
         return self.controller.admit(item)
 
 
@@ -63,18 +73,20 @@ class RequestAdmission:
 async def open_admission(
     *models: Model,
     tuning: RequestAdmissionTuningConfig | None = None,
+    limit: LimitChoice | None = None,
     event_sink: RequestAdmissionEventSink | None = None,
 ) -> AsyncGenerator[RequestAdmission, None]:
-    """Open admission for `models`. tuning: how limits adapt. event_sink: gets the request events.
+    """Open admission for `models`. limit: the rule of every model that names none of its own, see `Model`. tuning: the
+    parameters of AIMD; given without a limit it selects `aimd`. event_sink: gets the request events.
 
-    A single error of the block leaves it as itself, not in an exception group.
+    Raises `InvalidValueError` for a tuning together with another rule. A single error of the block leaves it as itself,
+    not in an exception group.
     """
     for model in models:
         if not isinstance(cast("object", model), Model):
             raise InvalidTypeError("each argument of open_admission", model, "a Model")
-    tuning = tuning if tuning is not None else RequestAdmissionTuningConfig()
     controller = AdaptiveRequestAdmissionController(
-        tuning.with_limits(), event_sink=event_sink, resolver=model_resolver(alias_models(models))
+        request_config(models, tuning, limit), event_sink=event_sink, resolver=model_resolver(alias_models(models))
     )
     async with controller:
         yield RequestAdmission(controller, frozenset(model.resource for model in models))

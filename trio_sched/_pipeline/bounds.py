@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
 
 from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.models import Model, request_config
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._scheduler.row_group_target import RowGroupConfig
 from trio_sched._scheduler.scheduler import default_task_admission
@@ -39,11 +41,16 @@ class RunBounds:
     threads: WorkerThreads | None
 
 
-def run_bounds(config: RunConfig, resolver: TaskSchedulingResolver, threads: WorkerThreads | None) -> RunBounds:
-    """What `config` comes to for the columns that `resolver` knows."""
+def run_bounds(
+    config: RunConfig, models: Iterable[Model], resolver: TaskSchedulingResolver, threads: WorkerThreads | None
+) -> RunBounds:
+    """What `config` comes to for these models and the columns that `resolver` knows.
+
+    Raises `InvalidValueError` for the tuning of AIMD together with another rule.
+    """
     return RunBounds(
         RowGroupConfig(max_concurrent=config.max_concurrent_row_groups),
         default_task_admission(resolver, submission_capacity=config.submission_capacity),
-        config.request_admission.with_limits(),
+        request_config(models, config.request_admission),
         threads,
     )

@@ -2,7 +2,8 @@
 
 Each value is taken from the first of its sources that has one. A setting: what was given for the run, else the default.
 An endpoint's static cap: the smallest that its models ask for. The limit that a request resource begins with: what the
-configuration of request admission says, bounded by the cap, else the cap, lowered by a clamp but never raised.
+configuration of request admission says, else where its rule begins, bounded by the cap and by a clamp. Its rule: what
+its models ask for, else AIMD where the run was given that rule's tuning, else the default.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from trio_sched._errors import InvalidValueError
 from trio_sched._pipeline.binding import BoundPipeline
 from trio_sched._pipeline.bounds import RunBounds
 from trio_sched._pipeline.config import RunConfig
-from trio_sched._request.config import RequestAdmissionConfig
+from trio_sched._request.config import DEFAULT_LIMIT, RequestAdmissionConfig
+from trio_sched._request.evidence import DEFAULT_INITIAL_LIMIT
+from trio_sched._request.limit import limit_name
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestResourceKey
 from trio_sched._scheduler.row_group_target import RowGroupBlockReason, RowGroupConfig
@@ -54,6 +57,7 @@ def capacity_plan(
     resources = tuple(sorted({model.resource for model in pipeline.aliases}))
     endpoints = tuple(dict.fromkeys(each.provider_model_key for each in resources))
     caps = {endpoint: _static_cap(endpoint, pipeline) for endpoint in endpoints}
+    limits = {each: _limit(each.provider_model_key, pipeline, bounds.requests) for each in resources}
     snapshots = pressure.snapshots()
     return AsyncCapacityPlan(
         configured=AsyncCapacityConfigured(
@@ -75,13 +79,15 @@ def capacity_plan(
             request_resources=CapacityValue(resources, "model_metadata"),
             provider_model_static_caps=caps,
             request_domain_initial_limits={
-                each: _initial_limit(each, bounds.requests, caps[each.provider_model_key]) for each in resources
+                each: _initial_limit(each, bounds.requests, caps[each.provider_model_key], limits[each].required)
+                for each in resources
             },
             request_admission_config=CapacityValue(bounds.requests.snapshot(), _source(config, "request_admission")),
             transport_pool_limits={endpoint: _pool_limit(endpoint, pipeline) for endpoint in endpoints},
             client_retries=CapacityValue(client_retries, "adapter_config"),
             worker_threads=_worker_threads(bounds),
             open_files=_open_files(),
+            request_limits=limits,
         ),
         runtime_snapshot=AsyncCapacityRuntimeSnapshot(
             request_domain_current_limits={key: each.current_limit for key, each in snapshots.items()},
@@ -120,18 +126,27 @@ def _static_cap(endpoint: ProviderModelKey, pipeline: BoundPipeline) -> Capacity
     return CapacityValue(cap, "model_metadata" if was_asked_for else "default")
 
 
+def _limit(endpoint: ProviderModelKey, pipeline: BoundPipeline, config: RequestAdmissionConfig) -> CapacityValue[str]:
+    asked = pipeline.resolver.limit(endpoint)
+    if asked is not None:
+        return CapacityValue(limit_name(asked), "model_metadata")
+    return CapacityValue(limit_name(config.limit), "default" if config.limit == DEFAULT_LIMIT else "run_config")
+
+
 def _initial_limit(
-    key: RequestResourceKey, config: RequestAdmissionConfig, static_cap: CapacityValue[ProviderModelStaticCap]
+    key: RequestResourceKey,
+    config: RequestAdmissionConfig,
+    static_cap: CapacityValue[ProviderModelStaticCap],
+    rule: str,
 ) -> CapacityValue[int]:
     asked, cap = config.initial_limits.get(key), static_cap.required.cap
     highest = config.effective_max(key, cap)
     if asked is not None and asked <= highest:
         return CapacityValue(asked, "run_config")
-    return CapacityValue(
-        highest,
-        "run_config" if highest < cap else static_cap.source,
-        fallback_from="request_admission_config.initial_limits" if asked is None else None,
-    )
+    fallback = "request_admission_config.initial_limits" if asked is None else None
+    if rule == "evidence" and highest > DEFAULT_INITIAL_LIMIT:
+        return CapacityValue(DEFAULT_INITIAL_LIMIT, "default", fallback_from=fallback)
+    return CapacityValue(highest, "run_config" if highest < cap else static_cap.source, fallback_from=fallback)
 
 
 def _pool_limit(endpoint: ProviderModelKey, pipeline: BoundPipeline) -> CapacityValue[int]:

@@ -7,7 +7,7 @@ from typing import get_args
 import attrs
 
 from trio_sched import _validation as check
-from trio_sched._errors import InvalidValueError
+from trio_sched._errors import InvalidTypeError, InvalidValueError
 from trio_sched._given import records_given
 from trio_sched._pipeline.parts import PartFormatName
 from trio_sched._request.config import RequestAdmissionTuningConfig
@@ -18,6 +18,11 @@ __all__ = ["RunConfig"]
 def _part_format(instance: object, attribute: attrs.Attribute[PartFormatName], value: object) -> None:
     if value not in get_args(PartFormatName):
         raise InvalidValueError("RunConfig.format", value, " or ".join(map(repr, get_args(PartFormatName))))
+
+
+def _tuning(instance: object, attribute: attrs.Attribute[RequestAdmissionTuningConfig | None], value: object) -> None:
+    if value is not None and not isinstance(value, RequestAdmissionTuningConfig):
+        raise InvalidTypeError("RunConfig.request_admission", value, "None or a RequestAdmissionTuningConfig")
 
 
 @records_given
@@ -33,7 +38,7 @@ class RunConfig:
     for never. What is finished is kept.
     no_progress_seconds: how long nothing at all may happen before the run fails and says why; None for ever.
     seed: handed to from-scratch columns, and of the jitter between attempts.
-    request_admission: how the limit of each endpoint and domain adapts.
+    request_admission: the parameters of AIMD; given, they select that rule for every endpoint. See `Model.limit`.
     write_events: whether both event streams are written to `events/`.
     format: of the part files, `jsonl`, or `parquet` with the extra of that name.
     given: names of the settings that were handed over, whatever their values; the others are defaults.
@@ -46,7 +51,7 @@ class RunConfig:
     stop_error_rate: float | None = attrs.field(default=0.5, validator=check.optional_closed_unit_interval)
     no_progress_seconds: float | None = attrs.field(default=1800.0, validator=check.optional_positive_finite)
     seed: int = attrs.field(default=0, validator=check.non_negative_int)
-    request_admission: RequestAdmissionTuningConfig = attrs.field(factory=RequestAdmissionTuningConfig)
+    request_admission: RequestAdmissionTuningConfig | None = attrs.field(default=None, validator=_tuning)
     write_events: bool = attrs.field(default=True, validator=check.boolean)
     format: PartFormatName = attrs.field(default="jsonl", validator=_part_format)
     given: frozenset[str] = attrs.field(default=frozenset[str](), init=False, eq=False, repr=False)

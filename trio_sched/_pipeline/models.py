@@ -14,11 +14,19 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from trio_sched import _validation as check
+from trio_sched._errors import InvalidValueError
 from trio_sched._given import records_given
+from trio_sched._request.config import RequestAdmissionConfig, RequestAdmissionTuningConfig, check_limit
+from trio_sched._request.limit import LimitChoice, limit_name
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 
-__all__ = ["Model", "alias_models", "model_resolver"]
+__all__ = ["Model", "alias_models", "model_resolver", "request_config"]
+
+
+def _is_limit(instance: object, attribute: attrs.Attribute[LimitChoice | None], value: object) -> None:
+    if value is not None:
+        check_limit("Model.limit", value)
 
 
 @records_given
@@ -28,6 +36,9 @@ class Model:
 
     provider, model_id: canonical names, shown in events and reports. client: the SDK client whose methods `call` will
     be given; its own hidden retries are switched off. domain: `chat`, `embedding`, `image` or `healthcheck`.
+    limit: how many calls may be in flight below that number: `evidence` (the default) learns it by counting what the
+    provider accepts, `aimd` by additive increase and multiplicative decrease, `fixed` stays at the number; or a
+    function (effective_max, now) that returns a `RequestLimit`. Models of one endpoint share one rule.
     given: names of what was handed over, whatever its value; the rest are defaults.
     """
 
@@ -36,6 +47,7 @@ class Model:
     client: object | None = attrs.field(default=None, kw_only=True, repr=False)
     max_parallel_requests: int = attrs.field(default=64, kw_only=True, validator=check.positive_int)
     domain: RequestDomain = attrs.field(default=RequestDomain.CHAT, kw_only=True, converter=RequestDomain)
+    limit: LimitChoice | None = attrs.field(default=None, kw_only=True, validator=_is_limit)
     given: frozenset[str] = attrs.field(default=frozenset[str](), init=False, repr=False)
 
     def __str__(self) -> str:
@@ -65,7 +77,10 @@ def alias_models(models: Iterable[Model]) -> dict[Model, str]:
 
 
 def model_resolver(aliases: Mapping[Model, str]) -> RequestResourceResolver:
-    """A resolver that knows the endpoint of every model under its alias, with the cap that the model asks for."""
+    """A resolver that knows the endpoint of every model under its alias, with the cap and the rule that it asks for.
+
+    Raises `InvalidValueError` for models of one endpoint that ask for different rules.
+    """
     resolver = RequestResourceResolver()
     for model, alias in aliases.items():
         resolver.register(
@@ -73,5 +88,23 @@ def model_resolver(aliases: Mapping[Model, str]) -> RequestResourceResolver:
             model_id=model.model_id,
             alias=alias,
             max_parallel_requests=model.max_parallel_requests,
+            limit=model.limit,
         )
     return resolver
+
+
+def request_config(
+    models: Iterable[Model], tuning: RequestAdmissionTuningConfig | None, limit: LimitChoice | None = None
+) -> RequestAdmissionConfig:
+    """The configuration of request admission for `models`, out of what a user gives.
+
+    Raises `InvalidValueError` for the tuning of AIMD together with another rule.
+    """
+    if tuning is None:
+        return RequestAdmissionConfig() if limit is None else RequestAdmissionConfig(limit=limit)
+    chosen = [("limit", limit), *((f"Model.limit of {model.endpoint}", model.limit) for model in models)]
+    for field, choice in chosen:
+        if choice is not None and choice != "aimd":
+            expected = "'aimd', or given without a RequestAdmissionTuningConfig, which has the parameters of AIMD alone"
+            raise InvalidValueError(field, limit_name(choice), expected)
+    return tuning.with_limits()

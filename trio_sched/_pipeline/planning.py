@@ -36,7 +36,7 @@ def plan_run(
     config = config if config is not None else RunConfig()
     reader, _ = open_input(rows, records, buffer_size=config.buffer_size, blocking=inline)
     pipeline = bind_pipeline(steps, reader, models or {})
-    bounds = run_bounds(config, TaskSchedulingResolver(pipeline.nodes), ENGINE_THREADS)
+    bounds = run_bounds(config, pipeline.aliases, TaskSchedulingResolver(pipeline.nodes), ENGINE_THREADS)
     admission = AdaptiveRequestAdmissionController(bounds.requests, resolver=pipeline.resolver)
     clients = retry_free_clients(pipeline.aliases)
     return capacity_plan(

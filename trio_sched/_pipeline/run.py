@@ -83,7 +83,7 @@ async def run(
     reader, plan = open_input(rows, records, buffer_size=config.buffer_size, blocking=blocking)
     pipeline = bind_pipeline(steps, reader, models or {})
     resolver = TaskSchedulingResolver(pipeline.nodes)
-    bounds = run_bounds(config, resolver, threads)
+    bounds = run_bounds(config, pipeline.aliases, resolver, threads)
     clients = retry_free_clients(pipeline.aliases)
     part_format = open_part_format(config.format)
     source = await blocking(reader.identity) if reader is not None else None

@@ -5,6 +5,10 @@ included; asking for another lease there raises instead of waiting, because an a
 of one waits forever. The memory ends with the block, also for tasks that outlive it.
 
 A block holds one lease, so it is entered by one task at a time: a second one would take the first one's lease along.
+
+*Retries.* Where the provider refused the attempt of a block and named a time, the next block of the same Trio task on
+that resource is taken for the same call's next attempt, unless it says otherwise: until that time it lets others go
+first. `not_before` of a block is that time.
 """
 
 from __future__ import annotations
@@ -12,14 +16,16 @@ from __future__ import annotations
 import logging
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Final
+from typing import Final, NamedTuple
 
+import attrs
 import trio
 
 from trio_sched._classify import classify_exception
 from trio_sched._errors import TrioSchedError
 from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.protocol import RequestAdmissionController
+from trio_sched._resources.identity import RequestResourceKey
 from trio_sched._resources.request import RequestAdmissionItem, RequestReleaseOutcome
 
 __all__ = ["AdmittedAttempt", "RequestAdmissionUsageError", "refuse_nested_admission"]
@@ -37,13 +43,17 @@ class RequestAdmissionUsageError(TrioSchedError, RuntimeError):
 class AdmittedAttempt:
     """`async with` block around one outbound attempt; gives its lease."""
 
-    __slots__ = ("_controller", "_is_entered", "_item", "lease")
+    __slots__ = ("_controller", "_is_entered", "_item", "_retries", "lease", "not_before")
 
-    def __init__(self, controller: RequestAdmissionController, item: RequestAdmissionItem) -> None:
+    def __init__(
+        self, controller: RequestAdmissionController, item: RequestAdmissionItem, *, retries: bool = True
+    ) -> None:
         self._controller = controller
         self._item = item
         self._is_entered = False
+        self._retries = retries
         self.lease: RequestAdmissionLease | None = None
+        self.not_before: float | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> RequestAdmissionLease:
@@ -52,8 +62,9 @@ class AdmittedAttempt:
                 f"this block is open already for an attempt on {self._item.resource}; make one for each attempt"
             )
         self._is_entered = True
+        self.not_before = None
         try:
-            lease = await self._controller.acquire_async(self._item)
+            lease = await self._controller.acquire_async(self._item_for(trio.lowlevel.current_task()))
         except BaseException:
             self._is_entered = False
             raise
@@ -76,12 +87,27 @@ class AdmittedAttempt:
         finally:
             self._release(lease, outcome, failed=exc is not None)
 
+    def _item_for(self, task: trio.lowlevel.Task) -> RequestAdmissionItem:
+        """The item to admit: as it was given, or with the time that the task's last refusal named."""
+        last = _last_refusal.get() if self._retries and self._item.not_before is None else None
+        if last is None or last.task is not task or last.resource != self._item.resource:
+            return self._item
+        return attrs.evolve(self._item, not_before=last.not_before)
+
     def _outcome_of(self, exc: BaseException | None) -> RequestReleaseOutcome:
         """What became of the attempt that ended with `exc`."""
         return _SUCCESS if exc is None else classify_exception(exc)
 
     def _release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome, *, failed: bool) -> None:
         """Give the lease back. A controller that fails at it does not hide the error of the attempt."""
+        if outcome.kind == "rate_limited" and outcome.retry_after_seconds:
+            self.not_before = trio.current_time() + outcome.retry_after_seconds
+        if self._retries:
+            _last_refusal.set(
+                None
+                if self.not_before is None
+                else _Refusal(trio.lowlevel.current_task(), lease.item.resource, self.not_before)
+            )
         try:
             self._controller.release(lease, outcome)
         except Exception:
@@ -90,6 +116,15 @@ class AdmittedAttempt:
             logger.exception("Request admission failed to take back lease %s", lease.lease_id)
 
 
+class _Refusal(NamedTuple):
+    """A task was asked to come back to a resource later. Child tasks inherit it, and it is not theirs."""
+
+    task: trio.lowlevel.Task
+    resource: RequestResourceKey
+    not_before: float
+
+
+_last_refusal: ContextVar[_Refusal | None] = ContextVar("trio_sched_last_refusal", default=None)
 _current_attempt: ContextVar[AdmittedAttempt | None] = ContextVar("trio_sched_request_attempt", default=None)
 
 

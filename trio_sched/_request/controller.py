@@ -4,8 +4,9 @@ Every method that changes the core has the supervisor carry out what that left t
 first, acts without waiting, and ends with a shielded checkpoint, so that a lease that was booked is always returned.
 `Cancelled` means that nothing happened.
 
-Inside `async with`, a supervisor task judges rate limits and growth, and keeps time. A controller that was never opened
-spawns nothing: it judges where it is called, time passes when it is asked, and only waiting is impossible. Its clock is
+Inside `async with`, a supervisor task puts into force what the limits' rules learn, and keeps their time. A controller
+that was never opened spawns nothing: limits change where it is called, time passes when it is asked, and only waiting
+is impossible. Its clock is
 Trio's inside a run and `time.perf_counter` outside one; a controller is used in one or the other.
 
 Leaving the block refuses whoever waits, with `shutdown`. Leases still held stay releasable; `leak_report` names them.
@@ -38,6 +39,7 @@ from trio_sched._request.leases import (
     RequestAdmissionLease,
     RequestDenialReason,
 )
+from trio_sched._request.limit import LimitChoice
 from trio_sched._request.parking import park
 from trio_sched._request.pressure import RequestPressure
 from trio_sched._request.queue import RequestWaiter
@@ -82,7 +84,7 @@ class AdaptiveRequestAdmissionController:
         self._pressure = RequestPressure(ledger.endpoints, ledger.domains, self._core.queue.queued_in, run_clock)
         for endpoint, static_cap in self._resolver.static_caps().items():
             for alias in static_cap.aliases:
-                self._core.register(endpoint, static_cap, alias, run_clock())
+                self._core.register(endpoint, static_cap, alias, run_clock(), self._resolver.limit(endpoint))
         self._carry_out()
 
     def __repr__(self) -> str:
@@ -115,12 +117,32 @@ class AdaptiveRequestAdmissionController:
     # Endpoints
 
     @trio.lowlevel.enable_ki_protection
-    def register(self, *, provider_name: str, model_id: str, alias: str, max_parallel_requests: int) -> None:
-        """Make an endpoint known under `alias` with a cap, or replace that alias's cap; also while running."""
+    def register(
+        self,
+        *,
+        provider_name: str,
+        model_id: str,
+        alias: str,
+        max_parallel_requests: int,
+        limit: LimitChoice | None = None,
+    ) -> None:
+        """Make an endpoint known under `alias` with a cap, or replace that alias's cap; also while running.
+
+        limit: the rule of the endpoint: `evidence`, `aimd`, `fixed`, or a function (effective_max, now) that returns a
+        `RequestLimit`; None takes the configuration's. An endpoint has one rule, and keeps it. Raises
+        `InvalidValueError` or `InvalidTypeError` for another one, or for one that cannot be made.
+        """
+        endpoint = self._resolver.canonical(provider_name, model_id)
+        if limit is not None:
+            self._core.check_limit(endpoint, limit, max_parallel_requests, run_clock())
         static_cap = self._resolver.register(
-            provider_name=provider_name, model_id=model_id, alias=alias, max_parallel_requests=max_parallel_requests
+            provider_name=provider_name,
+            model_id=model_id,
+            alias=alias,
+            max_parallel_requests=max_parallel_requests,
+            limit=limit,
         )
-        self._core.register(self._resolver.canonical(provider_name, model_id), static_cap, alias, run_clock())
+        self._core.register(endpoint, static_cap, alias, run_clock(), limit)
         self._carry_out()
 
     @trio.lowlevel.enable_ki_protection

@@ -6,7 +6,7 @@ that could be admitted is left, so between two operations there never is one: th
 once wherever there is room, without passing anybody who could have been served.
 
 What an operation leaves for its caller to carry out is in `woken` (waiters that left the queue with a `decision`),
-`rings` (reports for `judge`) and `journal.pending` (events). The caller takes them out when the operation is over.
+`updates` (for `apply`) and `journal.pending` (events). The caller takes them out when the operation is over.
 
         try_lease ------ room ------------------------------> lease --- release ---> gone, once
             |  full                                             ^
@@ -18,18 +18,21 @@ What an operation leaves for its caller to carry out is in `woken` (waiters that
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Final, Literal
 
+from trio_sched._errors import InvalidValueError
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.sinks import RequestEventStream
-from trio_sched._request.adaptation import LimitKeeper, Ring
-from trio_sched._request.config import RequestAdmissionConfig
+from trio_sched._request.config import RequestAdmissionConfig, check_limit
 from trio_sched._request.journal import RequestJournal
 from trio_sched._request.leases import RequestAdmissionDenied, RequestAdmissionLease, RequestDenialReason
 from trio_sched._request.ledger import RequestLedger
+from trio_sched._request.limit import LimitChoice, limit_name
+from trio_sched._request.limit_updates import LimitUpdate, LimitUpdater
 from trio_sched._request.policy import RequestAdmissionPolicy
 from trio_sched._request.pressure import domain_snapshot
 from trio_sched._request.queue import RequestFairQueue, RequestQueueView, RequestWaiter
@@ -48,14 +51,14 @@ _RELEASED: Final = ReleaseResult(released=True, reason="released", diagnostics=M
 class RequestAdmissionCore:
     """Ledger, queue and adaptive limits of one controller, settled after every change."""
 
-    __slots__ = ("_keeper", "_policy", "_shut", "_waiters_made", "journal", "ledger", "queue", "woken")
+    __slots__ = ("_limits", "_policy", "_shut", "_waiters_made", "journal", "ledger", "queue", "woken")
 
     def __init__(self, config: RequestAdmissionConfig, stream: RequestEventStream, generation: int) -> None:
         self.ledger = RequestLedger(config, generation)
         self.queue = RequestFairQueue()
         self.journal = RequestJournal(stream, self._snapshot)
         self.woken: list[RequestWaiter] = []
-        self._keeper = LimitKeeper(self.journal)
+        self._limits = LimitUpdater(self.journal)
         self._policy = RequestAdmissionPolicy()
         self._shut = False
         self._waiters_made = 0
@@ -70,18 +73,21 @@ class RequestAdmissionCore:
         correlation: RuntimeCorrelation | None = None,
     ) -> RequestAdmissionLease | RequestDenialReason:
         """A lease if one is free, else why not. A refusal is not on record until `deny` or `enqueue`."""
-        if now >= self._keeper.next_due:
+        if now >= self._limits.next_due:
             self.advance(now)
         domain = self.ledger.domains.get(item.resource)
         if domain is None:
             domain = self.ledger.open_domain(item.resource, now)
             if domain is None:
                 return "shutdown" if self._shut else "hard_policy_denial"
-            self._keeper.watch(domain)
+            self._limits.watch(domain)
         if self._shut:
             return "shutdown"
         if domain.endpoint.closed is not None or not self._policy.admits(domain):
-            return self._policy.refusal(domain, waiters_ahead=self._waiters_ahead(domain))
+            waits_for_hint = item.not_before is not None and item.not_before > now
+            return self._policy.refusal(
+                domain, waiters_ahead=self._waiters_ahead(domain), waits_for_hint=waits_for_hint
+            )
         if not self.journal.silent:
             self.journal.of_item("request_wait_started", item, domain, now, correlation)
         return self._grant(item, domain, now, holder, correlation, waited=0.0)
@@ -113,9 +119,11 @@ class RequestAdmissionCore:
         correlation: RuntimeCorrelation | None = None,
     ) -> RequestWaiter:
         """Queue a request that `try_lease` refused for want of capacity."""
+        reason = "retry_hint" if item.not_before is not None and item.not_before > now else None
         domain = self.ledger.domains[item.resource]
         self._waiters_made += 1
         waiter = RequestWaiter(self._waiters_made, item, now, holder, correlation)
+        self.queue.advance(now)
         self.queue.enqueue((waiter,))
         domain.sequence += 1
         waiting = self.queue.queued_in(item.resource)
@@ -124,7 +132,7 @@ class RequestAdmissionCore:
         if not self.journal.silent:
             if waiting == 1:
                 self.journal.of_domain("request_queue_formed", domain, now)
-            self.journal.of_item("request_wait_started", item, domain, now, correlation)
+            self.journal.of_item("request_wait_started", item, domain, now, correlation, reason)
         self._touch(domain.endpoint)
         self.settle(now)
         return waiter
@@ -157,7 +165,7 @@ class RequestAdmissionCore:
 
     def release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome, now: float) -> ReleaseResult:
         """Take a lease back, once. Never raises and never adds capacity twice."""
-        if now >= self._keeper.next_due:
+        if now >= self._limits.next_due:
             self.advance(now)
         reason = self.ledger.take_back(lease)
         domain = self.ledger.domains.get(lease.item.resource)
@@ -168,7 +176,7 @@ class RequestAdmissionCore:
             self.journal.of_lease("request_release_diagnostic", lease, domain, now, reason)
             return ReleaseResult(released=False, reason=reason)
         domain.last_outcome = outcome.kind
-        self._keeper.report(domain, lease, outcome, now)
+        self._limits.learn(domain, lease, outcome, now)
         if not self.journal.silent:
             facts: dict[str, JsonValue] = {"held_seconds": now - lease.acquired_at}
             if outcome.provider_status is not None:
@@ -192,31 +200,60 @@ class RequestAdmissionCore:
     # Rules and time
 
     @property
-    def rings(self) -> deque[Ring]:
-        """Reports that await `judge`, oldest first."""
-        return self._keeper.rings
+    def updates(self) -> deque[LimitUpdate]:
+        """What was learned and awaits `apply`, oldest first."""
+        return self._limits.updates
 
-    def judge(self, ring: Ring, now: float) -> None:
-        """Apply the adaptive rule to one report."""
-        self._keeper.judge(ring, now)
+    def apply(self, update: LimitUpdate, now: float) -> None:
+        """Put into force what was learned."""
+        self._limits.apply(update, now)
         self.settle(now)
 
     def next_deadline(self) -> float:
         """When `advance` next has something to do; infinite while nothing is due."""
-        return self._keeper.next_due
+        return self._limits.next_due
+
+    def last_stop(self) -> float:
+        """When the last of the stops in force ends; minus infinity where there is none."""
+        ends = (domain.limits.blocked_until for domain in self.ledger.domains.values())
+        return max((end for end in ends if end is not None), default=-math.inf)
 
     def advance(self, now: float) -> None:
         """Let time pass until `now`."""
-        self._keeper.advance(now)
+        self._limits.advance(now)
         self.settle(now)
 
-    def register(self, key: ProviderModelKey, static_cap: ProviderModelStaticCap, alias: str, now: float) -> None:
-        """An endpoint is known from now on, or known under another cap."""
+    def check_limit(self, key: ProviderModelKey, limit: LimitChoice, cap: int, now: float) -> None:
+        """Raise `InvalidValueError` or `InvalidTypeError` unless `limit` can be the rule of an endpoint."""
+        field = f"limit of {key}"
+        check_limit(field, limit)
+        endpoint = self.ledger.endpoints.get(key)
+        if endpoint is not None and endpoint.limit != limit and endpoint.domains:
+            raise InvalidValueError(field, limit_name(limit), f"the one in use, {limit_name(endpoint.limit)!r}")
+        self.ledger.rules.prepare(limit, key, cap, now)
+
+    def register(
+        self,
+        key: ProviderModelKey,
+        static_cap: ProviderModelStaticCap,
+        alias: str,
+        now: float,
+        limit: LimitChoice | None = None,
+    ) -> None:
+        """An endpoint is known from now on, or known under another cap.
+
+        limit: its rule, None for the default or the one that it has. Raises as `check_limit`, and then changes nothing.
+        """
         endpoint = self.ledger.endpoints.get(key)
         previous = None if endpoint is None else endpoint.static_cap.cap
         if endpoint is None:
-            endpoint = self.ledger.endpoints[key] = EndpointState(key, static_cap)
+            choice = self.ledger.config.limit if limit is None else limit
+            self.check_limit(key, choice, static_cap.cap, now)
+            endpoint = self.ledger.endpoints[key] = EndpointState(key, static_cap, choice)
         else:
+            if limit is not None:
+                self.check_limit(key, limit, static_cap.cap, now)
+                endpoint.limit = limit
             self.advance(now)
             endpoint.set_static_cap(static_cap)
         self.journal.of_endpoint(
@@ -231,7 +268,7 @@ class RequestAdmissionCore:
             "request_effective_cap_changed", key, now, {"previous": previous, "current": static_cap.cap}
         )
         for domain in endpoint.domains.values():
-            self._keeper.cap_changed(domain, self.ledger.config.effective_max(domain.key, static_cap.cap), now)
+            self._limits.cap_changed(domain, self.ledger.config.effective_max(domain.key, static_cap.cap), now)
         self._touch(endpoint)
         self.settle(now)
 
@@ -249,7 +286,9 @@ class RequestAdmissionCore:
 
     def settle(self, now: float) -> None:
         """Grant what can be granted at the endpoints that changed, in fair order."""
-        touched = self._keeper.touched
+        touched = self._limits.touched
+        if touched:
+            self.queue.advance(now)
         while touched:
             endpoint = touched.pop()
             while endpoint.has_room and self.queue.queued_at(endpoint.key):
@@ -269,7 +308,7 @@ class RequestAdmissionCore:
 
     def _touch(self, endpoint: EndpointState) -> None:
         if self.queue.queued_at(endpoint.key):
-            self._keeper.touched.append(endpoint)
+            self._limits.touched.append(endpoint)
 
     def _eligible(self, waiter: RequestWaiter, view: RequestQueueView) -> bool:
         return self._policy.admits(self.ledger.domains[waiter.item.resource])
@@ -291,6 +330,8 @@ class RequestAdmissionCore:
         waited: float,
     ) -> RequestAdmissionLease:
         lease = self.ledger.issue(item, domain, now, holder, correlation)
+        if domain.limits.has_news:
+            self._limits.granted(domain, lease)
         if not self.journal.silent:
             self.journal.of_lease("request_wait_completed", lease, domain, now, facts={"waited_seconds": waited})
             self.journal.of_lease("request_lease_acquired", lease, domain, now)
@@ -317,7 +358,9 @@ class RequestAdmissionCore:
             explanation = f"{item.resource.provider_model_key} is not registered; call register() for it first"
             facts = {} if reason == "shutdown" else {"explanation": explanation}
             return RequestAdmissionDenied(item, reason, diagnostics=facts)
-        until = domain.blocked_until if reason in ("cooldown", "queue_timeout") else None
+        until = item.not_before if reason == "retry_hint" else None
+        if reason in ("cooldown", "queue_timeout"):
+            until = domain.limits.blocked_until
         if until is not None:
             until = max(until, now)
         closed = domain.endpoint.closed if reason == "hard_policy_denial" else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import attrs
 
 from trio_sched._errors import TrioSchedError
+from trio_sched._request.limit import Grant
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.identity import RequestResourceKey
 from trio_sched._resources.pressure import RequestPressureSnapshot
@@ -25,6 +26,7 @@ __all__ = [
 RequestDenialReason = Literal[
     "no_capacity",
     "cooldown",
+    "retry_hint",
     "queue_timeout",
     "queued_waiters_ahead",
     "cancellation",
@@ -32,13 +34,16 @@ RequestDenialReason = Literal[
     "hard_policy_denial",
 ]
 
+_NO_GRANT: Final = Grant(0, 0, 0)
+
 
 @attrs.frozen
 class RequestAdmissionLease:
     """The right to make one outbound attempt, to be released exactly once with its outcome.
 
-    lease_id is unique within its controller, whose generation is `controller_generation`. epoch is the congestion epoch
-    of the grant. holder is the name of the Trio task that asked, captured_correlation the execution it belongs to.
+    lease_id is unique within its controller, whose generation is `controller_generation`. current_adaptive_limit is the
+    limit that was in force, grant what the limit's rule remembers of this call. holder is the name of the Trio task
+    that asked, captured_correlation the execution it belongs to.
     """
 
     lease_id: int
@@ -47,7 +52,7 @@ class RequestAdmissionLease:
     current_adaptive_limit: int
     effective_max: int
     controller_generation: int
-    epoch: int = 0
+    grant: Grant = _NO_GRANT
     holder: str | None = None
     captured_correlation: RuntimeCorrelation | None = None
 

@@ -6,9 +6,10 @@ held any more was released. The counts themselves are the limiters of `state.py`
 
 from __future__ import annotations
 
-from trio_sched._request.config import RequestAdmissionConfig, RequestAdmissionTuningConfig
+from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.leases import RequestAdmissionLease
-from trio_sched._request.limits import AdaptiveRequestLimitState
+from trio_sched._request.limit_state import AdaptiveRequestLimitState
+from trio_sched._request.rules import RuleMaker
 from trio_sched._request.state import DomainState, EndpointState
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
@@ -21,12 +22,12 @@ __all__ = ["RequestLedger"]
 class RequestLedger:
     """The books of one controller."""
 
-    __slots__ = ("_last_lease_id", "config", "domains", "endpoints", "generation", "leases", "tuning")
+    __slots__ = ("_last_lease_id", "config", "domains", "endpoints", "generation", "leases", "rules")
 
     def __init__(self, config: RequestAdmissionConfig, generation: int) -> None:
         self._last_lease_id = 0
         self.config = config
-        self.tuning: RequestAdmissionTuningConfig = config.tuning()
+        self.rules = RuleMaker(config)
         self.generation = generation
         self.endpoints: dict[ProviderModelKey, EndpointState] = {}
         self.domains: dict[RequestResourceKey, DomainState] = {}
@@ -37,12 +38,9 @@ class RequestLedger:
         endpoint = self.endpoints.get(resource.provider_model_key)
         if endpoint is None:
             return None
-        limits = AdaptiveRequestLimitState(
-            self.tuning,
-            effective_max=self.config.effective_max(resource, endpoint.static_cap.cap),
-            initial_limit=self.config.initial_limits.get(resource),
-            now=now,
-        )
+        effective_max = self.config.effective_max(resource, endpoint.static_cap.cap)
+        rule = self.rules.make(endpoint.limit, resource, effective_max, now)
+        limits = AdaptiveRequestLimitState(resource, rule, effective_max=effective_max, now=now)
         domain = DomainState(resource, endpoint, limits)
         self.domains[resource] = endpoint.domains[resource.domain] = domain
         return domain
@@ -59,6 +57,7 @@ class RequestLedger:
         limits = domain.limits
         lease_id = self._last_lease_id = self._last_lease_id + 1
         domain.borrow(lease_id)
+        grant = limits.granted(now, domain.limiter.borrowed_tokens)
         lease = self.leases[lease_id] = RequestAdmissionLease(
             lease_id,
             item,
@@ -66,7 +65,7 @@ class RequestLedger:
             limits.current_limit,
             limits.effective_max,
             self.generation,
-            limits.epoch,
+            grant,
             holder,
             correlation,
         )

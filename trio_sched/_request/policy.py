@@ -9,7 +9,7 @@ __all__ = ["RequestAdmissionPolicy"]
 
 
 class RequestAdmissionPolicy:
-    """A request is admitted when its domain is not cooling down, and domain and endpoint both have room."""
+    """A request is admitted when its domain is not stopped, and domain and endpoint both have room."""
 
     __slots__ = ()
 
@@ -17,10 +17,16 @@ class RequestAdmissionPolicy:
         """Whether the next request of `domain` may go out."""
         return domain.has_room
 
-    def refusal(self, domain: DomainState, *, waiters_ahead: bool) -> RequestDenialReason:
-        """Why it may not. waiters_ahead: whether others already queue for the same capacity."""
+    def refusal(self, domain: DomainState, *, waiters_ahead: bool, waits_for_hint: bool) -> RequestDenialReason:
+        """Why it may not.
+
+        waiters_ahead: whether others already queue for the same capacity. waits_for_hint: whether the provider asked
+        for a later moment.
+        """
         if domain.endpoint.closed is not None:
             return "hard_policy_denial"
-        if domain.blocked:
+        if domain.limits.blocked_until is not None:
             return "cooldown"
+        if waits_for_hint:
+            return "retry_hint"
         return "queued_waiters_ahead" if waiters_ahead else "no_capacity"

@@ -66,7 +66,7 @@ def domain_snapshot(domain: DomainState, *, waiters: int, now: float) -> Request
     """One request resource at `now`."""
     limits = domain.limits
     in_flight = domain.limiter.borrowed_tokens
-    until = domain.blocked_until
+    until = limits.blocked_until
     blocked = until is not None and until > now
     # Fields in order: every event that is wanted carries a picture, and naming its fields doubles the cost of it.
     return make_pressure_snapshot(

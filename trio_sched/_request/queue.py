@@ -3,7 +3,11 @@
 Requests wait in lines, one per request resource, first come first served. The resources of an endpoint compete for its
 static cap, so each endpoint has a fair order over its lines; endpoints have nothing to share and no order between them.
 
-Weighted fair comes first; between lines that stand equal, the older head.
+Weighted fair comes first; between lines with equal tags, the older head.
+
+A waiter with a `not_before` was refused by the provider, which wants to see it later. Until then it lets everybody else
+in its line go first; where nobody else is, it heads the line, so no permit idles for it. Afterwards it has the place
+that its age gives it. Time passes in `advance`.
 
 Selecting changes nothing. Committing is the only removal by selection, and what moves the fair order on: a line is
 charged one over the weight of the item that was served. A selection is stale when its waiter no longer heads its line.
@@ -11,6 +15,7 @@ charged one over the weight of the item that was served. A selection is stale wh
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -68,16 +73,75 @@ class RequestQueueSelection:
 
 
 class _Line:
-    """Who waits for one request resource, oldest first."""
+    """Who waits for one request resource.
 
-    __slots__ = ("endpoint", "waiters")
+    `ready`: in the order of arrival. `deferred`: those whose `not_before` has not passed, with a heap of these times.
+    `matured`: those whose time has passed, with a heap of their ids, which is the order of arrival. The heaps keep
+    whoever has left until they come to the top.
+    """
+
+    __slots__ = ("_deferred_heap", "_matured_heap", "deferred", "endpoint", "matured", "ready")
 
     def __init__(self, endpoint: _Endpoint) -> None:
         self.endpoint = endpoint
-        self.waiters: OrderedDict[int, RequestWaiter] = OrderedDict()
+        self.ready: OrderedDict[int, RequestWaiter] = OrderedDict()
+        self.deferred: dict[int, RequestWaiter] = {}
+        self.matured: dict[int, RequestWaiter] = {}
+        self._deferred_heap: list[tuple[float, int]] = []
+        self._matured_heap: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.ready) + len(self.deferred) + len(self.matured)
+
+    def waiters(self) -> list[RequestWaiter]:
+        """All of them."""
+        return [*self.ready.values(), *self.matured.values(), *self.deferred.values()]
+
+    def add(self, waiter: RequestWaiter, now: float) -> None:
+        """A waiter joins."""
+        until = waiter.item.not_before
+        if until is None or until <= now:
+            self.ready[waiter.waiter_id] = waiter
+        else:
+            self.deferred[waiter.waiter_id] = waiter
+            heapq.heappush(self._deferred_heap, (until, waiter.waiter_id))
+
+    def discard(self, waiter_id: int) -> None:
+        """A waiter leaves."""
+        for those in (self.ready, self.matured, self.deferred):
+            if those.pop(waiter_id, None) is not None:
+                return
 
     def head(self) -> RequestWaiter:
-        return next(iter(self.waiters.values()))
+        """Who is next. There must be somebody."""
+        if not self.deferred and not self.matured:
+            return next(iter(self.ready.values()))
+        heap = self._matured_heap
+        while heap and heap[0] not in self.matured:
+            heapq.heappop(heap)
+        oldest = self.matured[heap[0]] if heap else None
+        ready = next(iter(self.ready.values()), None)
+        if ready is not None and (oldest is None or ready.waiter_id < oldest.waiter_id):
+            return ready
+        return oldest if oldest is not None else self.deferred[self._first_deferred()[1]]
+
+    def advance(self, now: float) -> float:
+        """Let time pass until `now`; when it next matters, or infinity."""
+        while self.deferred:
+            until, waiter_id = self._first_deferred()
+            if until > now:
+                return until
+            heapq.heappop(self._deferred_heap)
+            self.matured[waiter_id] = self.deferred.pop(waiter_id)
+            heapq.heappush(self._matured_heap, waiter_id)
+        self._deferred_heap.clear()
+        return math.inf
+
+    def _first_deferred(self) -> tuple[float, int]:
+        heap = self._deferred_heap
+        while heap[0][1] not in self.deferred:
+            heapq.heappop(heap)
+        return heap[0]
 
 
 class _Endpoint:
@@ -114,7 +178,7 @@ class RequestQueueView:
     @property
     def queued_by_group(self) -> Mapping[RequestResourceKey, int]:
         """Waiters by request resource."""
-        return MappingProxyType({key: len(line.waiters) for key, line in self._lines.items() if line.waiters})
+        return MappingProxyType({key: len(line) for key, line in self._lines.items() if len(line)})
 
     @property
     def queued_demand_by_resource(self) -> Mapping[RequestResourceKey, int]:
@@ -131,7 +195,7 @@ class RequestQueueView:
     @property
     def first_candidate_by_group(self) -> Mapping[RequestResourceKey, RequestAdmissionItem]:
         """What heads each line."""
-        return MappingProxyType({key: line.head().item for key, line in self._lines.items() if line.waiters})
+        return MappingProxyType({key: line.head().item for key, line in self._lines.items() if len(line)})
 
     def snapshot(self) -> RequestQueueSnapshot:
         """Freeze it."""
@@ -147,7 +211,7 @@ class RequestQueueView:
 class RequestFairQueue:
     """Waiters in fair order. A line that empties is kept: there are no more than request resources that had to wait."""
 
-    __slots__ = ("_endpoints", "_lines", "_version", "_view", "_waiters")
+    __slots__ = ("_endpoints", "_lines", "_next_due", "_now", "_version", "_view", "_waiters")
 
     def __init__(self) -> None:
         self._waiters: dict[int, RequestWaiter] = {}
@@ -155,6 +219,14 @@ class RequestFairQueue:
         self._endpoints: dict[ProviderModelKey, _Endpoint] = {}
         self._view = RequestQueueView(self._waiters, self._lines, self._endpoints)
         self._version = 0
+        self._now = -math.inf
+        self._next_due = math.inf
+
+    def advance(self, now: float) -> None:
+        """Let time pass until `now`: whose `not_before` is over takes the place that its age gives it."""
+        self._now = max(now, self._now)
+        if now >= self._next_due:
+            self._next_due = min(line.advance(now) for line in self._lines.values())
 
     def enqueue(self, waiters: Iterable[RequestWaiter]) -> tuple[int, ...]:
         """Add waiters at the end of their lines; returns the ids that were not queued already."""
@@ -165,9 +237,12 @@ class RequestFairQueue:
             line = self._lines.get(waiter.item.resource)
             if line is None:
                 line = self._new_line(waiter.item.resource)
-            if not line.waiters:
+            if not len(line):
                 line.endpoint.order.activate(line)
-            line.waiters[waiter.waiter_id] = self._waiters[waiter.waiter_id] = waiter
+            self._waiters[waiter.waiter_id] = waiter
+            line.add(waiter, self._now)
+            if waiter.item.not_before is not None:
+                self._next_due = min(self._next_due, waiter.item.not_before)
             line.endpoint.waiting += 1
             accepted.append(waiter.waiter_id)
         self._version += len(accepted)
@@ -194,7 +269,7 @@ class RequestFairQueue:
         """Remove the selected waiter and charge its line; None if it no longer heads its line."""
         waiter = selection.item
         line = self._lines.get(waiter.item.resource)
-        if line is None or not line.waiters or line.head() is not waiter:
+        if line is None or not len(line) or line.head() is not waiter:
             return None
         line.endpoint.order.serve(line, waiter.item.group.weight)
         self._take_out(line, waiter.waiter_id)
@@ -214,7 +289,7 @@ class RequestFairQueue:
     def queued_in(self, resource: RequestResourceKey) -> int:
         """How many wait for one request resource."""
         line = self._lines.get(resource)
-        return 0 if line is None else len(line.waiters)
+        return 0 if line is None else len(line)
 
     def queued_at(self, endpoint: ProviderModelKey) -> int:
         """How many wait for an endpoint."""
@@ -224,7 +299,7 @@ class RequestFairQueue:
     def waiters(self, endpoint: ProviderModelKey) -> tuple[RequestWaiter, ...]:
         """Who waits for an endpoint, line by line."""
         known = self._endpoints.get(endpoint)
-        return () if known is None else tuple(waiter for line in known.lines for waiter in line.waiters.values())
+        return () if known is None else tuple(waiter for line in known.lines for waiter in line.waiters())
 
     def _new_line(self, resource: RequestResourceKey) -> _Line:
         key = resource.provider_model_key
@@ -251,9 +326,9 @@ class RequestFairQueue:
         return found
 
     def _take_out(self, line: _Line, waiter_id: int) -> None:
-        del line.waiters[waiter_id]
+        line.discard(waiter_id)
         del self._waiters[waiter_id]
         line.endpoint.waiting -= 1
-        if not line.waiters:
+        if not len(line):
             line.endpoint.order.deactivate(line)
         self._version += 1

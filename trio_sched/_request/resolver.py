@@ -12,7 +12,9 @@ from collections.abc import Collection, Iterable, Mapping
 import attrs
 
 from trio_sched import _validation as check
-from trio_sched._errors import TrioSchedError
+from trio_sched._errors import InvalidValueError, TrioSchedError
+from trio_sched._request.config import check_limit
+from trio_sched._request.limit import LimitChoice, limit_name
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestDomain, RequestResourceKey
 from trio_sched.metadata import SchedulingMetadata
 
@@ -58,6 +60,7 @@ class RequestResourceResolver:
         self._raw_caps: dict[ProviderModelKey, dict[str, int]] = {}
         self._endpoints_by_alias: dict[str, dict[ProviderModelKey, None]] = {}
         self._provider_by_alias: dict[str, str] = {}
+        self._limits: dict[ProviderModelKey, LimitChoice] = {}
 
     def register(
         self,
@@ -68,8 +71,12 @@ class RequestResourceResolver:
         max_parallel_requests: int,
         provider_alias: str | None = None,
         generation_kind: str | None = None,
+        limit: LimitChoice | None = None,
     ) -> ProviderModelStaticCap:
-        """Name an endpoint and its cap; the same alias again replaces its raw cap. Returns the merged cap."""
+        """Name an endpoint and its cap; the same alias again replaces its raw cap. Returns the merged cap.
+
+        limit: the rule of the endpoint, None for no opinion. Raises `InvalidValueError` where another one was chosen.
+        """
         check.check_text("provider_name", provider_name)
         check.check_text("model_id", model_id)
         check.check_text("alias", alias)
@@ -78,6 +85,12 @@ class RequestResourceResolver:
             check.check_text("provider_alias", provider_alias)
             self._provider_by_alias[provider_alias] = provider_name
         endpoint = self.canonical(provider_name, model_id, generation_kind)
+        if limit is not None:
+            check_limit(f"limit of {endpoint}", limit)
+            known = self._limits.setdefault(endpoint, limit)
+            if known != limit:
+                expected = f"the one that was chosen for this endpoint before, {limit_name(known)!r}: it has one rule"
+                raise InvalidValueError(f"limit of {endpoint}", limit_name(limit), expected)
         self._raw_caps.setdefault(endpoint, {})[alias] = max_parallel_requests
         self._endpoints_by_alias.setdefault(alias, {})[endpoint] = None
         return self._merged(endpoint)
@@ -136,6 +149,10 @@ class RequestResourceResolver:
     def static_cap(self, endpoint: ProviderModelKey) -> ProviderModelStaticCap | None:
         """The merged cap of `endpoint`, or None where it was never registered."""
         return self._merged(endpoint) if endpoint in self._raw_caps else None
+
+    def limit(self, endpoint: ProviderModelKey) -> LimitChoice | None:
+        """The rule that was chosen for `endpoint`, or None where nobody chose one."""
+        return self._limits.get(endpoint)
 
     def static_caps(self) -> Mapping[ProviderModelKey, ProviderModelStaticCap]:
         """The merged cap of every registered endpoint."""

@@ -1,30 +1,31 @@
 """The live ledger of request admission: one record per endpoint, one per request domain within it.
 
 Each record owns a `trio.CapacityLimiter`, and the limiter is the count: what is in flight is what is borrowed, one
-token per lease under the lease's own id. An endpoint's total is its static cap. A domain's total is its adaptive limit,
-or 0 while it is cooling down or while a rate limit awaits its verdict; `publish_limit` is the one place that says so.
+token per lease under the lease's own id. An endpoint's total is its static cap. A domain's total is the limit in force,
+or 0 while it is stopped; `publish_limit` is the one place that sets it. What closes a domain before the total does, a
+stop that has just begun or a refusal that is not applied yet, is read from the record itself.
 """
 
 from __future__ import annotations
 
-import math
-
 import trio
 
-from trio_sched._request.limits import AdaptiveRequestLimitState
+from trio_sched._request.limit import LimitChoice
+from trio_sched._request.limit_state import AdaptiveRequestLimitState
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestDomain, RequestResourceKey
 
 __all__ = ["DomainState", "EndpointState"]
 
 
 class EndpointState:
-    """One registered endpoint. `closed` says why it admits nothing more, or is None."""
+    """One registered endpoint. `closed` says why it admits nothing more, or is None. `limit` chooses its rule."""
 
-    __slots__ = ("closed", "domains", "key", "limiter", "peak_in_flight", "sequence", "static_cap")
+    __slots__ = ("closed", "domains", "key", "limit", "limiter", "peak_in_flight", "sequence", "static_cap")
 
-    def __init__(self, key: ProviderModelKey, static_cap: ProviderModelStaticCap) -> None:
+    def __init__(self, key: ProviderModelKey, static_cap: ProviderModelStaticCap, limit: LimitChoice) -> None:
         self.key: ProviderModelKey = key
         self.static_cap: ProviderModelStaticCap = static_cap
+        self.limit: LimitChoice = limit
         self.limiter: trio.CapacityLimiter = trio.CapacityLimiter(static_cap.cap)
         self.domains: dict[RequestDomain, DomainState] = {}
         self.closed: str | None = None
@@ -44,7 +45,7 @@ class EndpointState:
 
 
 class DomainState:
-    """One request resource. pending: rate limits that await their verdict. pending_until: when they will let it go."""
+    """One request resource. pending: what was learned against it and is not applied yet, which keeps it closed."""
 
     __slots__ = (
         "endpoint",
@@ -56,7 +57,6 @@ class DomainState:
         "peak_limit",
         "peak_waiters",
         "pending",
-        "pending_until",
         "release_diagnostics",
         "sequence",
     )
@@ -67,7 +67,6 @@ class DomainState:
         self.limits: AdaptiveRequestLimitState = limits
         self.limiter: trio.CapacityLimiter = trio.CapacityLimiter(limits.current_limit)
         self.pending: int = 0
-        self.pending_until: float = -math.inf
         self.last_outcome: str | None = None
         self.release_diagnostics: dict[str, int] = {}
         self.sequence: int = 0
@@ -78,22 +77,16 @@ class DomainState:
     @property
     def has_own_room(self) -> bool:
         """Whether one more call fits under the domain's limit, whatever the endpoint's."""
-        return self.limiter.borrowed_tokens < self.limiter.total_tokens
+        return (
+            self.limiter.borrowed_tokens < self.limiter.total_tokens
+            and not self.pending
+            and self.limits.blocked_until is None
+        )
 
     @property
     def has_room(self) -> bool:
         """Whether one more call fits under both limits."""
-        return self.limiter.borrowed_tokens < self.limiter.total_tokens and self.endpoint.has_room
-
-    @property
-    def blocked(self) -> bool:
-        """Whether the domain is cooling down, or about to."""
-        return self.pending > 0 or self.limits.cooling
-
-    @property
-    def blocked_until(self) -> float | None:
-        """When the present or imminent cooldown ends."""
-        return self.pending_until if self.pending else self.limits.blocked_until
+        return self.has_own_room and self.endpoint.has_room
 
     def borrow(self, lease_id: int) -> None:
         """Count one lease, at domain and endpoint; the limiters refuse what would exceed a limit."""
@@ -117,7 +110,7 @@ class DomainState:
         self.endpoint.sequence += 1
 
     def publish_limit(self) -> None:
-        """Let the limiter carry what the adaptive rule says now."""
-        self.limiter.total_tokens = 0 if self.blocked else self.limits.current_limit
+        """Let the limiter carry the limit in force, or 0 while the domain is stopped."""
+        self.limiter.total_tokens = 0 if self.limits.blocked_until is not None else self.limits.current_limit
         self.peak_limit = max(self.peak_limit, self.limits.current_limit)
         self.sequence += 1

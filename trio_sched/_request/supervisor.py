@@ -1,10 +1,15 @@
-"""The Trio side of the core: carries out what an operation leaves to do, and keeps the one task that judges and waits.
+"""The Trio side of the core: carries out what an operation leaves to do, and runs the one task that changes limits.
 
-Whoever has changed the core calls `carry_out`. Reports go to the task, or are judged at once where there is none;
-waiters are woken with their decisions already on them; the task is told of an earlier deadline; and last, when the
-change is complete, events are delivered.
+Whoever has changed the core calls `carry_out`. Updates go to the task, or are applied at once where there is none;
+waiters are woken with their decisions already on them; the task hears of an earlier deadline; and last, when the change
+is complete, events are delivered.
 
-The task sleeps until a report arrives or the next deadline comes. While nothing is due it arms no timer.
+The task sleeps until an update arrives or the next deadline comes. While nothing is due it arms no timer.
+
+*It outlives those it serves.* A cancellation from outside, Ctrl-C included, reaches this task before it reaches a
+caller who waits inside a shielded scope, and only this task ends a stop. So when it is cancelled, it goes on behind a
+shield of its own. The stops that are in force run their course. After the last of them, the next stop refuses everybody
+with `shutdown`: a shield may delay the end by the current hint, and no longer. Only `close` ends the task.
 """
 
 from __future__ import annotations
@@ -16,8 +21,8 @@ import trio
 
 from trio_sched._clock import run_clock
 from trio_sched._events.sinks import RequestEventStream
-from trio_sched._request.adaptation import Ring
 from trio_sched._request.core import RequestAdmissionCore
+from trio_sched._request.limit_updates import LimitUpdate
 from trio_sched._request.parking import wake
 from trio_sched._unwrap import single_error
 
@@ -25,10 +30,10 @@ __all__ = ["RequestSupervisor"]
 
 
 class RequestSupervisor:
-    """Serves one core. Opened and closed once; before and after that, `carry_out` judges where it is called.
+    """Serves one core. Opened and closed once; before and after that, `carry_out` applies updates where it is called.
 
-    A report of None says that somebody else set an earlier deadline. `_armed`: the deadline that the task sleeps for,
-    or minus infinity while it is at work and will look by itself.
+    None in the channel says that somebody else set an earlier deadline. `_armed`: the deadline that the task sleeps
+    for, or minus infinity while it is at work and will look by itself.
     """
 
     def __init__(self, core: RequestAdmissionCore, stream: RequestEventStream) -> None:
@@ -37,8 +42,9 @@ class RequestSupervisor:
         self._delivering = False
         self._nursery_manager: AbstractAsyncContextManager[trio.Nursery, bool | None] | None = None
         self._nursery: trio.Nursery | None = None
-        self._reports: trio.MemorySendChannel[Ring | None] | None = None
-        self._unread: trio.MemoryReceiveChannel[Ring | None] | None = None
+        self._task_scope = trio.CancelScope()
+        self._updates: trio.MemorySendChannel[LimitUpdate | None] | None = None
+        self._unread: trio.MemoryReceiveChannel[LimitUpdate | None] | None = None
         self._armed = math.inf
 
     @property
@@ -49,18 +55,18 @@ class RequestSupervisor:
     @property
     def is_open(self) -> bool:
         """Whether the task is there, without which nobody can wait."""
-        return self._reports is not None
+        return self._updates is not None
 
     async def open(self) -> None:
         """Start the task. `close` has to follow in the same task, as with a nursery. Does not checkpoint."""
         self._nursery_manager = trio.open_nursery()
         self._nursery = await self._nursery_manager.__aenter__()
-        self._reports, self._unread = trio.open_memory_channel[Ring | None](math.inf)
+        self._updates, self._unread = trio.open_memory_channel[LimitUpdate | None](math.inf)
         self._nursery.start_soon(self._supervise, self._unread, name="trio_sched request supervisor")
 
     async def close(self) -> None:
-        """Refuse whoever waits, end the task, and judge what it has not come to. Raises what the task raised."""
-        self._reports = None
+        """Refuse whoever waits, end the task, and apply what it has not come to. Raises what the task raised."""
+        self._updates = None
         self._core.shutdown(run_clock())
         try:
             self.carry_out()
@@ -70,20 +76,20 @@ class RequestSupervisor:
 
     def carry_out(self) -> None:
         """Carry out what the core left to do."""
-        core, reports = self._core, self._reports
-        while core.rings:
-            ring = core.rings.popleft()
-            if reports is None:
-                core.judge(ring, run_clock())
+        core, updates = self._core, self._updates
+        while core.updates:
+            update = core.updates.popleft()
+            if updates is None:
+                core.apply(update, run_clock())
             else:
-                reports.send_nowait(ring)
+                updates.send_nowait(update)
         if core.woken:
             woken, core.woken = core.woken, []
             for waiter in woken:
                 wake(waiter)
-        if reports is not None and core.next_deadline() < self._armed:
+        if updates is not None and core.next_deadline() < self._armed:
             self._armed = core.next_deadline()
-            reports.send_nowait(None)
+            updates.send_nowait(None)
         if core.journal.pending and not self._delivering:
             self._deliver()
 
@@ -99,26 +105,43 @@ class RequestSupervisor:
         finally:
             self._delivering = False
 
-    async def _supervise(self, reports: trio.MemoryReceiveChannel[Ring | None]) -> None:
-        """Run until cancelled."""
-        while True:
-            self._armed = deadline = self._core.next_deadline()
-            ring: Ring | None = None
-            if deadline == math.inf:
-                ring = await reports.receive()
-            else:
-                with trio.move_on_at(deadline):
-                    ring = await reports.receive()
-            self._act(ring, trio.current_time())
-
     @trio.lowlevel.enable_ki_protection
-    def _act(self, ring: Ring | None, now: float) -> None:
-        """Judge a report, or let the time pass that is over."""
+    async def _supervise(self, updates: trio.MemoryReceiveChannel[LimitUpdate | None]) -> None:
+        """Run until `close`."""
+        try:
+            while True:
+                await self._serve(updates, math.inf)
+        except trio.Cancelled:
+            # Only `close` may end this task, and it cancels the scope that no shield holds off.
+            with self._task_scope:
+                self._task_scope.shield = True
+                last_stop = self._core.last_stop()
+                while trio.current_time() < last_stop:
+                    await self._serve(updates, last_stop)
+                while self._core.last_stop() == -math.inf:
+                    await self._serve(updates, math.inf)
+                self._core.shutdown(trio.current_time())
+                self.carry_out()
+                while True:
+                    await self._serve(updates, math.inf)
+            raise
+
+    async def _serve(self, updates: trio.MemoryReceiveChannel[LimitUpdate | None], until: float) -> None:
+        """Wait for one update or deadline, at most until `until`, and act on it."""
+        self._armed = self._core.next_deadline()
+        update: LimitUpdate | None = None
+        deadline = min(self._armed, until)
+        if deadline == math.inf:
+            update = await updates.receive()
+        else:
+            with trio.move_on_at(deadline):
+                update = await updates.receive()
         self._armed = -math.inf
-        if ring is None:
+        now = trio.current_time()
+        if update is None:
             self._core.advance(now)
         else:
-            self._core.judge(ring, now)
+            self._core.apply(update, now)
         self.carry_out()
 
     async def _end_task(self) -> None:
@@ -127,6 +150,7 @@ class RequestSupervisor:
         assert self._unread is not None
         self._nursery.cancel_scope.shield = True
         self._nursery.cancel_scope.cancel()
+        self._task_scope.cancel()
         try:
             # The nursery never sees the error of a block, so it has nothing to wrap; what it raises is its own.
             with single_error():
@@ -134,7 +158,7 @@ class RequestSupervisor:
         finally:
             now = run_clock()
             while self._unread.statistics().current_buffer_used:
-                ring = self._unread.receive_nowait()
-                if ring is not None:
-                    self._core.judge(ring, now)
+                update = self._unread.receive_nowait()
+                if update is not None:
+                    self._core.apply(update, now)
             self.carry_out()

@@ -55,12 +55,15 @@ class RequestAdmissionItem:
     """One outbound attempt that asks to go out.
 
     queue_wait_timeout_seconds: longest wait in the queue; 0 grants at once or refuses; None takes the config's default.
+    not_before: of a call that the provider refused, when it wants to see that call again, in seconds on the run's
+    clock. Until then the call lets everybody else who waits for the resource go first, and goes when nobody does.
     """
 
     resource: RequestResourceKey
     group: RequestGroupSpec
     queue_wait_timeout_seconds: float | None = attrs.field(default=None, validator=check.optional_non_negative_finite)
     event_context: RequestEventContext | None = None
+    not_before: float | None = attrs.field(default=None, validator=check.optional_finite)
 
 
 @attrs.frozen

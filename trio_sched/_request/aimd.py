@@ -13,54 +13,37 @@ that an earlier one asked for. It ends in `advance`, with the time passed in.
 *Ramp.* With a ramp the limit starts at 1 and rises linearly to the initial limit. Successes during the ramp count
 for nothing, and the first rate limit ends it for good: what was learned then stands.
 
-*Growth in two steps.* `success` only counts; `grow` applies the steps that are due. Counting belongs to whoever sees
-the release, applying to whoever owns the limit, and the result is the same as if both happened at once: steps that
-became due before a rate limit are applied before it, and a rate limit wipes the streak.
-
-*Recovery.* `ceiling` is the limit before the last decrease. Rising above it is the soft recovery; standing at the
+*Recovery.* `ceiling` is the limit before the last decrease. Rising above it is the soft recovery; reaching the
 effective maximum with the cooldown over is the full one. Both are returned by the transition that reaches them.
 
              rate limit (current epoch): floor(limit * factor), epoch + 1
       open  -------------------------------------------------------------->  cooling down
        | ^  <--------------------------------------------------------------      |  ^
        | |                 advance: now >= blocked_until                         |  |
-       +-+ grow: limit + step, at most effective_max                             +--+ rate limit: later deadline,
+       +-+ streak: limit + step, at most effective_max                           +--+ rate limit: later deadline,
                                                                                       lower if of the current epoch
 
-Nothing here waits, reads a clock or knows of leases beyond their epoch.
+Only `rate_limited` lowers the limit: failures, timeouts and cancellations say nothing about it here. This is the
+classic rule (Chiu and Jain, 1989), complete; `evidence.py` is the default.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
-
-import attrs
+from collections.abc import Sequence
 
 from trio_sched._request.config import RequestAdmissionTuningConfig
+from trio_sched._request.limit import Grant, LimitTransition, RequestSample
 
-__all__ = ["AdaptiveRequestLimitState", "LimitTransition", "LimitTransitionKind"]
-
-LimitTransitionKind = Literal[
-    "request_limit_decreased",
-    "request_limit_increased",
-    "request_soft_ceiling_recovered",
-    "request_fully_recovered",
-]
+__all__ = ["AimdLimit"]
 
 
-@attrs.frozen
-class LimitTransition:
-    """One step of the limit: what it was, what it is, and the ceiling it is measured against."""
+class AimdLimit:
+    """The rule for one request resource. effective_max: at least 1. now: seconds, when a ramp begins.
 
-    kind: LimitTransitionKind
-    previous: int
-    current: int
-    ceiling: int | None
-
-
-class AdaptiveRequestLimitState:
-    """The rule's state for one request resource, whose effective maximum and initial limit are at least 1."""
+    tuning: its parameters, by default those that were chosen by measurement. initial_limit: where the limit starts, by
+    default at the effective maximum.
+    """
 
     __slots__ = (
         "_initial_limit",
@@ -69,7 +52,6 @@ class AdaptiveRequestLimitState:
         "_tuning",
         "blocked_until",
         "ceiling",
-        "consecutive_rate_limits",
         "current_limit",
         "effective_max",
         "epoch",
@@ -78,30 +60,29 @@ class AdaptiveRequestLimitState:
 
     def __init__(
         self,
-        tuning: RequestAdmissionTuningConfig,
-        *,
         effective_max: int,
-        now: float,
+        now: float = 0.0,
+        *,
+        tuning: RequestAdmissionTuningConfig | None = None,
         initial_limit: int | None = None,
     ) -> None:
-        self._tuning = tuning
+        self._tuning = RequestAdmissionTuningConfig() if tuning is None else tuning
         self._initial_limit = initial_limit
         self._recovering = False
         self.effective_max: int = effective_max
         self.blocked_until: float | None = None
         self.ceiling: int | None = None
-        self.consecutive_rate_limits: int = 0
         self.epoch: int = 0
         self.streak: int = 0
         self._ramp_started_at: float | None = None
         self.current_limit: int = self.initial_limit
-        if tuning.startup_ramp_seconds > 0 and self.current_limit > 1:
+        if self._tuning.startup_ramp_seconds > 0 and self.current_limit > 1:
             self._ramp_started_at = now
             self.current_limit = 1
 
     def __repr__(self) -> str:
         return (
-            f"<AdaptiveRequestLimitState {self.current_limit}/{self.effective_max} epoch {self.epoch} "
+            f"<AimdLimit {self.current_limit}/{self.effective_max} epoch {self.epoch} "
             f"streak {self.streak} blocked until {self.blocked_until}>"
         )
 
@@ -120,11 +101,6 @@ class AdaptiveRequestLimitState:
         """Whether a cooldown is under way that `advance` has not ended."""
         return self.blocked_until is not None
 
-    @property
-    def growth_due(self) -> bool:
-        """Whether enough successes were counted for `grow` to raise the limit."""
-        return self.streak >= self._tuning.successes_until_increase
-
     def cooldown_end(self, now: float, retry_after: float | None) -> float:
         """When the cooldown would end after a rate limit at `now`."""
         pause = retry_after if retry_after is not None and retry_after > 0 else self._tuning.cooldown_seconds
@@ -138,27 +114,28 @@ class AdaptiveRequestLimitState:
             return step
         return self.blocked_until if step is None else min(step, self.blocked_until)
 
-    def success(self, now: float) -> bool:
-        """Count one success. Whether this made a growth step due: the caller sees to it that `grow` is called."""
-        if self._ramp_started_at is not None or (self.blocked_until is not None and now < self.blocked_until):
-            return False
-        self.consecutive_rate_limits = 0
-        self.streak += 1
-        if self.streak % self._tuning.successes_until_increase:
-            return False
-        if self.current_limit < self.effective_max:
-            return True
-        self.streak = 0
-        return False
+    def granted(self, now: float, in_flight: int) -> Grant:
+        """A call goes out."""
+        return Grant(self.epoch, in_flight, self.current_limit)
 
-    def grow(self) -> list[LimitTransition]:
-        """Apply the growth steps that are due."""
+    def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
+        """A call is over. Only successes and rate limits count."""
+        if sample.outcome == "success":
+            return self.success(now)
+        if sample.outcome == "rate_limited":
+            return self.rate_limited(now, epoch=grant.epoch, retry_after=sample.hint)
+        return ()
+
+    def success(self, now: float) -> Sequence[LimitTransition]:
+        """Count one success; a full streak raises the limit."""
+        if self._ramp_started_at is not None or (self.blocked_until is not None and now < self.blocked_until):
+            return ()
+        self.streak += 1
+        if self.streak < self._tuning.successes_until_increase:
+            return ()
+        self.streak = 0
         transitions: list[LimitTransition] = []
-        while self.growth_due:
-            self.streak -= self._tuning.successes_until_increase
-            self._raise_to(
-                min(self.effective_max, self.current_limit + self._tuning.additive_increase_step), transitions
-            )
+        self._raise_to(min(self.effective_max, self.current_limit + self._tuning.additive_increase_step), transitions)
         return transitions
 
     def rate_limited(self, now: float, *, epoch: int, retry_after: float | None = None) -> list[LimitTransition]:
@@ -167,7 +144,6 @@ class AdaptiveRequestLimitState:
         self._ramp_started_at = None
         self._recovering = True
         self.streak = 0
-        self.consecutive_rate_limits += 1
         self.blocked_until = self.cooldown_end(now, retry_after)
         if epoch == self.epoch:
             previous = self.current_limit
@@ -175,9 +151,7 @@ class AdaptiveRequestLimitState:
             self.ceiling = previous
             self.current_limit = max(1, math.floor(previous * self._tuning.multiplicative_decrease_factor))
             if self.current_limit < previous:
-                transitions.append(
-                    LimitTransition("request_limit_decreased", previous, self.current_limit, self.ceiling)
-                )
+                transitions.append(LimitTransition("decreased", previous, self.current_limit, self.ceiling))
         return transitions
 
     def advance(self, now: float) -> list[LimitTransition]:
@@ -198,7 +172,7 @@ class AdaptiveRequestLimitState:
         previous = self.current_limit
         if previous > effective_max:
             self.current_limit = effective_max
-            transitions.append(LimitTransition("request_limit_decreased", previous, effective_max, self.ceiling))
+            transitions.append(LimitTransition("decreased", previous, effective_max, self.ceiling))
             self._note_full_recovery(transitions, previous)
         elif self.ceiling is None and self._ramp_started_at is None and self.initial_limit > previous:
             self._raise_to(self.initial_limit, transitions)
@@ -211,15 +185,15 @@ class AdaptiveRequestLimitState:
         if limit == previous:
             return
         self.current_limit = limit
-        transitions.append(LimitTransition("request_limit_increased", previous, limit, self.ceiling))
+        transitions.append(LimitTransition("increased", previous, limit, self.ceiling))
         if self.ceiling is not None and previous <= self.ceiling < limit:
-            transitions.append(LimitTransition("request_soft_ceiling_recovered", previous, limit, self.ceiling))
+            transitions.append(LimitTransition("soft_ceiling_recovered", previous, limit, self.ceiling))
         self._note_full_recovery(transitions, previous)
 
     def _note_full_recovery(self, transitions: list[LimitTransition], previous: int) -> None:
         if self._recovering and self.blocked_until is None and self.current_limit == self.effective_max:
             self._recovering = False
-            transitions.append(LimitTransition("request_fully_recovered", previous, self.current_limit, self.ceiling))
+            transitions.append(LimitTransition("fully_recovered", previous, self.current_limit, self.ceiling))
 
     def _ramp_step_at(self, limit: int) -> float:
         assert self._ramp_started_at is not None

@@ -1,4 +1,4 @@
-"""The adaptive rule by plain samples: no clock, no leases, no loop."""
+"""AIMD by plain samples: no clock, no leases, no loop."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_sched._request.aimd import AimdLimit
 from trio_sched._request.config import RequestAdmissionTuningConfig
-from trio_sched._request.limits import AdaptiveRequestLimitState, LimitTransition
+from trio_sched._request.limit import Grant, LimitTransition, RequestSample
 
 
 def state(
@@ -21,7 +22,7 @@ def state(
     cooldown: float = 1.0,
     ramp: float = 0.0,
     now: float = 0.0,
-) -> AdaptiveRequestLimitState:
+) -> AimdLimit:
     tuning = RequestAdmissionTuningConfig(
         multiplicative_decrease_factor=factor,
         additive_increase_step=step,
@@ -29,43 +30,38 @@ def state(
         cooldown_seconds=cooldown,
         startup_ramp_seconds=ramp,
     )
-    return AdaptiveRequestLimitState(tuning, effective_max=effective_max, initial_limit=initial, now=now)
+    return AimdLimit(effective_max, now, tuning=tuning, initial_limit=initial)
 
 
-def cooling(limits: AdaptiveRequestLimitState) -> bool:
+def cooling(limits: AimdLimit) -> bool:
     return limits.cooling
 
 
-def ramping(limits: AdaptiveRequestLimitState) -> bool:
+def ramping(limits: AimdLimit) -> bool:
     return limits.ramping
 
 
-def growth_due(limits: AdaptiveRequestLimitState) -> bool:
-    return limits.growth_due
-
-
-def succeed(limits: AdaptiveRequestLimitState, times: int, now: float) -> list[LimitTransition]:
+def succeed(limits: AimdLimit, times: int, now: float) -> list[LimitTransition]:
     transitions: list[LimitTransition] = []
     for _ in range(times):
-        if limits.success(now):
-            transitions += limits.grow()
+        transitions += limits.success(now)
     return transitions
 
 
 def decreased(previous: int, current: int, ceiling: int | None) -> LimitTransition:
-    return LimitTransition("request_limit_decreased", previous, current, ceiling)
+    return LimitTransition("decreased", previous, current, ceiling)
 
 
 def increased(previous: int, current: int, ceiling: int | None = None) -> LimitTransition:
-    return LimitTransition("request_limit_increased", previous, current, ceiling)
+    return LimitTransition("increased", previous, current, ceiling)
 
 
 def soft(previous: int, current: int, ceiling: int) -> LimitTransition:
-    return LimitTransition("request_soft_ceiling_recovered", previous, current, ceiling)
+    return LimitTransition("soft_ceiling_recovered", previous, current, ceiling)
 
 
 def full(previous: int, current: int, ceiling: int | None) -> LimitTransition:
-    return LimitTransition("request_fully_recovered", previous, current, ceiling)
+    return LimitTransition("fully_recovered", previous, current, ceiling)
 
 
 def test_starts_at_the_effective_maximum_unless_told() -> None:
@@ -81,7 +77,6 @@ def test_a_fresh_state_has_nothing_to_wait_for() -> None:
     assert limits.advance(1e9) == []
     assert not cooling(limits)
     assert not ramping(limits)
-    assert not growth_due(limits)
     assert limits.ceiling is None
 
 
@@ -94,7 +89,6 @@ def test_a_rate_limit_lowers_cools_and_opens_an_epoch() -> None:
     assert limits.blocked_until == 6.0
     assert limits.next_deadline() == 6.0
     assert cooling(limits)
-    assert limits.consecutive_rate_limits == 1
 
 
 def test_the_decrease_is_floored_and_stops_at_one() -> None:
@@ -116,7 +110,6 @@ def test_only_a_lease_of_the_current_epoch_lowers() -> None:
         assert limits.rate_limited(float(moment), epoch=0) == []
     assert limits.current_limit == 8
     assert limits.epoch == 1
-    assert limits.consecutive_rate_limits == 9
     assert limits.blocked_until == 9.0
     limits.rate_limited(9.0, epoch=1)
     assert limits.current_limit == 4
@@ -159,10 +152,8 @@ def test_a_streak_of_successes_adds_a_step() -> None:
     limits = state(10, initial=4, successes=3, step=2)
     assert not limits.success(0.0)
     assert not limits.success(0.0)
-    assert not growth_due(limits)
-    assert limits.success(0.0)
-    assert growth_due(limits)
-    assert limits.grow() == [increased(4, 6)]
+    assert limits.streak == 2
+    assert limits.success(0.0) == [increased(4, 6)]
     assert limits.streak == 0
     assert succeed(limits, 3, 0.0) == [increased(6, 8)]
     assert succeed(limits, 3, 0.0) == [increased(8, 10)]
@@ -179,43 +170,31 @@ def test_growth_stops_at_the_effective_maximum() -> None:
 
 def test_at_the_maximum_a_streak_starts_over() -> None:
     limits = state(5, successes=3)
-    assert [limits.success(0.0) for _ in range(4)] == [False] * 4
+    assert not any(limits.success(0.0) for _ in range(4))
     assert limits.streak == 1
 
 
-def test_grow_without_a_due_step_does_nothing() -> None:
-    limits = state(10, initial=1, successes=2)
-    limits.success(0.0)
-    assert limits.grow() == []
-    assert limits.current_limit == 1
-    assert limits.streak == 1
-
-
-def test_steps_that_were_missed_are_made_up() -> None:
-    limits = state(10, initial=1, successes=2)
-    due = [limits.success(0.0) for _ in range(5)]
-    assert due == [False, True, False, True, False]
-    assert limits.grow() == [increased(1, 2), increased(2, 3)]
-    assert limits.streak == 1
-
-
-def test_a_missed_step_beyond_the_maximum_changes_nothing() -> None:
-    limits = state(2, initial=1, successes=1)
-    assert limits.success(0.0)
-    assert limits.success(0.0)
-    assert limits.grow() == [increased(1, 2)]
-    assert limits.streak == 0
+def test_a_call_is_counted_by_its_outcome() -> None:
+    limits = state(10, initial=4, successes=1)
+    grant = limits.granted(0.0, 3)
+    assert grant == Grant(0, 3, 4)
+    assert limits.ended(1.0, grant, RequestSample("success")) == [increased(4, 5)]
+    for outcome in ("provider_failure", "provider_timeout", "local_timeout", "local_cancelled", "unexpected_exception"):
+        assert not limits.ended(1.0, grant, RequestSample(outcome, hint=9.0, refused=True))
+    assert limits.blocked_until is None
+    assert limits.ended(2.0, grant, RequestSample("rate_limited", hint=9.0, refused=True)) == [decreased(5, 2, 5)]
+    assert limits.blocked_until == 11.0
+    assert not limits.ended(3.0, grant, RequestSample("rate_limited"))
+    assert limits.granted(11.0, 1).epoch == 1
 
 
 def test_successes_during_a_cooldown_do_not_count() -> None:
     limits = state(10, successes=1)
     limits.rate_limited(0.0, epoch=0, retry_after=2.0)
-    assert limits.success(1.0) is False
+    assert not limits.success(1.0)
     assert limits.streak == 0
-    assert limits.consecutive_rate_limits == 1
     limits.advance(2.0)
     assert limits.success(2.0)
-    assert limits.consecutive_rate_limits == 0
 
 
 def test_a_success_at_the_end_of_the_cooldown_counts_before_it_is_noted() -> None:
@@ -229,7 +208,6 @@ def test_a_rate_limit_wipes_the_streak() -> None:
     limits.success(0.0)
     limits.rate_limited(0.0, epoch=0)
     assert limits.streak == 0
-    assert limits.grow() == []
     limits.advance(1.0)
     assert not limits.success(1.0)
 
@@ -393,7 +371,7 @@ def test_a_cap_at_the_ramp_ends_it() -> None:
 def test_repr_tells_the_state() -> None:
     limits = state(10)
     limits.rate_limited(0.0, epoch=0)
-    assert repr(limits) == "<AdaptiveRequestLimitState 5/10 epoch 1 streak 0 blocked until 1.0>"
+    assert repr(limits) == "<AimdLimit 5/10 epoch 1 streak 0 blocked until 1.0>"
 
 
 @given(
@@ -445,8 +423,7 @@ def test_what_holds_after_any_history(
         blocked, limit, epoch = limits.blocked_until, limits.current_limit, limits.epoch
         transitions: list[LimitTransition] = []
         if kind == "success":
-            if limits.success(now):
-                transitions = limits.grow()
+            transitions = list(limits.success(now))
             assert limits.current_limit >= limit
         elif kind == "rate_limited":
             transitions = limits.rate_limited(now, epoch=limits.epoch - age, retry_after=number or None)
@@ -465,14 +442,14 @@ def test_what_holds_after_any_history(
             transitions = limits.set_effective_max(age)
         assert 1 <= limits.current_limit <= limits.effective_max
         assert limits.epoch == decreases
-        moves = [step for step in transitions if step.kind in ("request_limit_increased", "request_limit_decreased")]
+        moves = [step for step in transitions if step.kind in ("increased", "decreased")]
         assert [step.previous for step in moves[:1]] == [limit for _ in moves[:1]]
         assert moves == [] or moves[-1].current == limits.current_limit
         assert moves != [] or limits.current_limit == limit
         for step in transitions:
-            if step.kind == "request_fully_recovered":
+            if step.kind == "fully_recovered":
                 assert step.current == limits.effective_max
                 assert not cooling(limits)
-            if step.kind == "request_soft_ceiling_recovered":
+            if step.kind == "soft_ceiling_recovered":
                 assert limits.ceiling is not None
                 assert step.previous <= limits.ceiling < step.current

@@ -1,0 +1,307 @@
+"""The limit of one request resource, learned by evidence: it counts what the provider accepts.
+
+*Two facts* stand in for the constants of AIMD. When a provider refuses a burst, the calls that it accepted are still in
+flight. Their number is its limit, so one permit is withdrawn for each refused call and nothing is multiplied. And one
+call alone proves a level, its *witness*: the first that was granted with the level fully in use. Earlier calls say
+nothing about the level, and a refusal may take longer than an answer. So a limit that is not used does not grow.
+
+*Search.* `current_limit` is the level in force, `refused_at` the lowest level that is believed to be refused. Below
+that, each proof raises the level half-way to it. Where nothing is known to be refused, the step triples with each
+proof, up to the level itself (binary search and maximum probing, as in BIC-TCP). The search stops once at `peak`, the
+highest level that was proven lately.
+
+*Probes are paid for.* One below `refused_at`, the rule asks for one more when it has the credit for it. Each answer
+earns a share of a credit, and a refused probe costs a whole one. So curiosity costs the same share of calls whatever
+the limit is. After a refusal, a tenth of the level stays free for a few rounds, as room for other clients of the
+provider.
+
+*Falling.* The first refusal in a row withdraws one permit and stops nobody, whatever its hint. Each further one, with
+nothing accepted in between, withdraws twice as many. At half of the level at which the row began, the number of calls
+may not be the reason: it may be a rate limit or an outage. Then everything stops for a moment, and a single *trial*
+call goes first. If it is answered, all others follow. If it is refused, the number was not the reason, so now everybody
+waits for the hint, or for pauses that double, until the next trial. After such an outage the level is half of the peak.
+
+*Doubt.* A rate limit refuses late, when more was proven than it can bear. A row of refusals raises the doubt; a probe
+that is refused alone lowers it. In doubt the rule pays for a probe before it, and it asks for 1, 1, 2, 3, ... more.
+
+*Timeouts.* A call that nobody answered in time was not served. One in twenty is tolerated; beyond that, as long as
+other calls are answered, a timeout counts as a refusal without a hint.
+
+                     refused: 1, then 2, 4, ... withdrawn          refused at half of the first level
+      +--------+  --------------------------------->  +---------+  ------------------------>  +---------+
+      |  open  |                                      | falling |                             | stopped | <-------+
+      +--------+  <---------------------------------  +---------+                             +---------+         |
+        ^  |  ^               accepted                                                             | pause over   |
+        |  |  |                                                                                    v              |
+        +--+  |      answered, or not refused for as long as the pause                         +-------+ refused: |
+   proof: up  +------------------------------------------------------------------------------- | trial | pause    |
+   to search                                                                                   +-------+ doubles -+
+
+*Epochs.* What one burst says is one piece of news. A grant carries the number of the news that was the latest then. A
+refusal of a call that was granted before the latest news only withdraws its permit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from trio_sched._backoff import doubled
+from trio_sched._request.limit import Grant, LimitTransition, LimitTransitionKind, RequestSample
+
+__all__ = ["DEFAULT_INITIAL_LIMIT", "EvidenceLimit"]
+
+DEFAULT_INITIAL_LIMIT: Final = 16
+"""One burst of this size reveals the limit of a provider that accepts less."""
+CREDIT_PER_ANSWER: Final = 0.008
+"""The share of calls that probes may cost."""
+SHORTEST_ROUNDS: Final = 8
+"""Between two probes, in rounds of `current_limit` answers, however large the level is."""
+LONGEST_ROUNDS: Final = 30
+"""The same, however small the level is: at 4 and below, growth is worth more than its share."""
+HURRIED_PROBES: Final = 8
+"""After a fall, so many probes come at the shortest interval: what the provider took away may come back."""
+GROWTH: Final = 3
+"""By what the step grows from proof to proof: from 4 to 500 in ten round trips."""
+SPARED: Final = 10
+"""After a refusal, one permit in so many stays free for a few rounds."""
+FIRST_PAUSE: Final = 0.25
+"""Seconds that the first stop of a row lasts."""
+LONGEST_PAUSE: Final = 5.0
+"""Seconds: an outage costs one call in 5 s, and its end is noticed within 5 s."""
+MOST_DOUBT: Final = 4
+"""Rows of refusals that are remembered."""
+CAREFUL: Final = 4
+"""In doubt, a probe asks for at most one part in so many of the level."""
+TOLERATED_TIMEOUTS: Final = 1 / 20
+"""The share of calls that may time out without consequence."""
+
+_TIMEOUTS: Final = frozenset({"provider_timeout", "local_timeout"})
+
+
+class EvidenceLimit:
+    """The rule for one request resource. effective_max: at least 1. now: seconds.
+
+    initial_limit: where the limit starts, by default 16, or at the effective maximum where that is lower.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_confirmed",
+        "_credit",
+        "_doubt",
+        "_fell_from",
+        "_hurried",
+        "_paid",
+        "_patience",
+        "_peak",
+        "_proven",
+        "_refused_at",
+        "_refused_in_a_row",
+        "_step",
+        "_stops",
+        "_trial",
+        "_witness",
+        "blocked_until",
+        "current_limit",
+        "effective_max",
+        "epoch",
+    )
+
+    def __init__(self, effective_max: int, now: float = 0.0, *, initial_limit: int | None = None) -> None:
+        self.effective_max: int = effective_max
+        self.current_limit: int = min(effective_max, initial_limit or DEFAULT_INITIAL_LIMIT)
+        self.blocked_until: float | None = None
+        self.epoch: int = 0
+        self._refused_at = math.inf
+        # The highest level whose witness was answered, lowered with the level; and the highest lately.
+        self._proven = 0
+        self._peak = 0
+        self._witness: Grant | None = None
+        # Refusals since the last acceptance, the level at the first of them, and how many of them stopped everything.
+        self._refused_in_a_row = 0
+        self._fell_from = 0
+        self._stops = 0
+        # In flight at the latest news, less those of its burst that were refused since.
+        self._accepted = math.inf
+        self._credit = 1.0
+        self._step = max(1, self.current_limit // 2)
+        self._doubt = 0
+        self._hurried = 0
+        self._paid = 0
+        # Whether the latest refusal was that of a probe, with nothing refused before it.
+        self._confirmed = False
+        self._patience = 1.0
+        self._trial: Literal["none", "due", "out"] = "none"
+
+    def __repr__(self) -> str:
+        return (
+            f"<EvidenceLimit {self.current_limit}/{self.effective_max}, refused at {self._refused_at}, "
+            f"blocked until {self.blocked_until}>"
+        )
+
+    @property
+    def ceiling(self) -> int | None:
+        """The lowest level that is believed to be refused, or None."""
+        return None if self._refused_at == math.inf else int(self._refused_at)
+
+    def granted(self, now: float, in_flight: int) -> Grant:
+        """A call goes out. If it is the trial, nothing else goes out until it has ended, or was not refused in time."""
+        trial = self._trial == "due"
+        grant = Grant(self.epoch, in_flight, self.current_limit, trial)
+        if self._witness is None and in_flight >= self.current_limit:
+            self._witness = grant
+        if trial:
+            self._trial = "out"
+            self.blocked_until = now + self._pause()
+        return grant
+
+    def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
+        """A call is over."""
+        if sample.outcome == "success":
+            return self._answered(grant)
+        if sample.refused:
+            return self._refused(now, grant, sample.hint, sample.in_flight)
+        if sample.outcome in _TIMEOUTS and self._is_out_of_patience():
+            return self._refused(now, grant, None, sample.in_flight)
+        # Failed or cancelled, which proves nothing: the next call testifies, and the next trial goes at once.
+        if grant is self._witness:
+            self._witness = None
+        if grant.trial and self._trial == "out" and grant.epoch == self.epoch:
+            self._trial, self.blocked_until = "due", None
+        return ()
+
+    def advance(self, now: float) -> Sequence[LimitTransition]:
+        """Let time pass until `now`: a stop ends, or a trial was not refused for as long as the pause was."""
+        if self.blocked_until is not None and now >= self.blocked_until:
+            self.blocked_until = None
+            if self._trial == "out":
+                self._trial = "none"
+        return ()
+
+    def next_deadline(self) -> float | None:
+        """When `advance` next has something to do, or None."""
+        return self.blocked_until
+
+    def set_effective_max(self, effective_max: int) -> Sequence[LimitTransition]:
+        """The cap changed. A limit above it comes down; one below it grows from where it is."""
+        transitions: list[LimitTransition] = []
+        self.effective_max = effective_max
+        if self.current_limit > effective_max:
+            self._set(effective_max, "decreased", transitions)
+            self._proven = min(self._proven, effective_max)
+        return transitions
+
+    def _answered(self, grant: Grant) -> list[LimitTransition]:
+        transitions: list[LimitTransition] = []
+        level = self.current_limit
+        rounds: float = SHORTEST_ROUNDS
+        if not self._hurried:
+            rounds = max(SHORTEST_ROUNDS, min(LONGEST_ROUNDS, 1 / (CREDIT_PER_ANSWER * level)))
+        self._credit = min(2.0, self._credit + 1 / (rounds * level))
+        self._patience = min(2.0, max(0.0, self._patience) + TOLERATED_TIMEOUTS)
+        if grant.epoch != self.epoch:
+            return transitions
+        if self._stops >= 2:
+            self._doubt, self._credit = -1, max(1.0, self._credit)
+            self._refused_at = max(self._refused_at, self._peak + 1)
+            self._set(max(level, min(self._peak // 2, self.effective_max)), "recovered", transitions)
+        self._refused_in_a_row = self._stops = 0
+        self._trial, self.blocked_until = "none", None
+        if grant is self._witness:
+            self._proven, self._accepted = self.current_limit, math.inf
+            self._peak = max(self._peak, self._proven)
+            if self._confirmed:
+                self._doubt, self._confirmed = max(0, self._doubt - 1), False
+        if self._proven == self.current_limit < self.effective_max:
+            self._grow(transitions)
+        return transitions
+
+    def _refused(self, now: float, grant: Grant, hint: float | None, in_flight: int) -> list[LimitTransition]:
+        transitions: list[LimitTransition] = []
+        if grant.epoch != self.epoch:
+            self._accepted -= 1
+            if self._accepted + 1 < self._refused_at < math.inf:
+                left = int(self._accepted)
+                self._lower(min(left, self.current_limit), left, "decreased", transitions)
+            return transitions
+        level = self.current_limit
+        probed = self._refused_in_a_row == 0 and level > self._proven > 0
+        kept = min(in_flight, level)
+        self.epoch += 1
+        self._refused_in_a_row += 1
+        self._accepted = in_flight
+        self._step = level
+        self._confirmed = probed
+        if self._refused_in_a_row == 1:
+            self._fell_from = level
+            self._paid = 0
+            withdrawn = kept // SPARED
+        else:
+            self._doubt = min(MOST_DOUBT, self._doubt + (self._refused_in_a_row == 2))
+            self._hurried = HURRIED_PROBES
+            withdrawn = min(2 ** min(30, self._refused_in_a_row - 1) - 1, kept // 2)
+        if probed:
+            self._credit = max(0.0, self._credit - 1)
+            if self._hurried:
+                self._hurried -= 1
+            else:
+                self._peak = max(kept, self._peak * 7 // 8)
+        stops = in_flight == 0 or (self._refused_in_a_row > 1 and 2 * in_flight <= self._fell_from)
+        self._stops += stops
+        kind: LimitTransitionKind = (
+            "outage" if stops and self._stops == 2 else "probe_refused" if probed else "decreased"
+        )
+        self._lower(kept - withdrawn, kept, kind, transitions)
+        if stops:
+            waits = hint if hint is not None and self._stops > 1 else 0.0
+            self._trial, self.blocked_until = "due", now + max(waits, self._pause())
+        return transitions
+
+    def _is_out_of_patience(self) -> bool:
+        """Whether a timeout is one too many. Without an answer since the last one that was, it says nothing new."""
+        if self._patience < 0:
+            return False
+        self._patience -= 1
+        return self._patience < 0
+
+    def _pause(self) -> float:
+        """How long the latest stop lasts where the provider names no time."""
+        return doubled(FIRST_PAUSE, LONGEST_PAUSE, failures=max(1, self._stops))
+
+    def _grow(self, transitions: list[LimitTransition]) -> None:
+        level, up = self.current_limit, self._step
+        kind: LimitTransitionKind = "increased"
+        if level + 1 < self._refused_at:
+            if self._refused_at < math.inf:
+                up = min(up, (int(self._refused_at) - level) // 2)
+            elif level < self._peak <= level + up:
+                up, self._step = self._peak - level, 0
+        elif self._credit < 1:
+            return
+        else:
+            up = self._step = 1
+            kind = "probe_started"
+            if self._doubt > 0:
+                self._credit -= 1
+                self._paid += 1
+                up = max(1, min(self._paid - 1, level // CAREFUL))
+                self._refused_at = level + up + 1
+            else:
+                self._refused_at = math.inf
+        self._step = max(1, min(GROWTH * self._step, level))
+        self._set(min(self.effective_max, level + up), kind, transitions)
+
+    def _lower(self, level: int, kept: int, kind: LimitTransitionKind, transitions: list[LimitTransition]) -> None:
+        self._witness = None
+        self._refused_at = max(level, kept, 1) + 1
+        self._set(max(1, level), kind, transitions)
+        self._proven = min(self._proven, self.current_limit)
+
+    def _set(self, level: int, kind: LimitTransitionKind, transitions: list[LimitTransition]) -> None:
+        previous = self.current_limit
+        if level != previous:
+            self.current_limit, self._witness = level, None
+        if level != previous or kind in ("outage", "recovered"):
+            transitions.append(LimitTransition(kind, previous, level, self.ceiling))

@@ -1,0 +1,246 @@
+"""The limit of one request resource that is in force, and the rule that learns it.
+
+*Two values.* The rule learns as soon as a lease comes back, because what is in flight at that moment is evidence. What
+it decided is put into force a turn later, by the supervisor. So `learned` is the rule's latest limit, and
+`current_limit` is the one in force, which snapshots and the limiter show. A stop needs no such turn: `blocked_until`
+always is the rule's.
+
+*Anybody's rule.* A rule may come from outside, so nothing that it says is believed unseen. An exception, a limit that
+is no integer between 1 and the effective maximum, a time that is no finite number, or a deadline that stays in the past
+is reported once, with the name of the resource and the value. Then the last good value stays in force, and admission
+goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final, cast
+
+from trio_sched._errors import InvalidTypeError, InvalidValueError
+from trio_sched._request.limit import (
+    Grant,
+    LimitFactory,
+    LimitTransition,
+    LimitTransitionKind,
+    RequestLimit,
+    RequestSample,
+)
+from trio_sched._resources.identity import RequestResourceKey
+
+__all__ = ["AdaptiveRequestLimitState", "made_by"]
+
+logger = logging.getLogger("trio_sched.request")
+
+_MEMBERS: Final = ("granted", "ended", "advance", "next_deadline", "current_limit", "blocked_until")
+_LONGEST_SHOWN: Final = 200
+_NOTHING: Final[tuple[LimitTransition, ...]] = ()
+
+
+def made_by(factory: LimitFactory, owner: str, effective_max: int, now: float) -> RequestLimit:
+    """The rule that `factory` makes for `owner`, an endpoint or resource.
+
+    Raises `InvalidTypeError` for anything that is no `RequestLimit`, and `InvalidValueError` where the factory raises
+    or the limit begins outside of 1 and effective_max.
+    """
+    field = f"the limit of {owner}"
+    try:
+        rule = cast("object", factory(effective_max, now))
+        missing = [name for name in _MEMBERS if not hasattr(rule, name)]
+        level: object = None if missing else getattr(rule, "current_limit", None)
+    except Exception as error:
+        expected = f"made by a function that takes (effective_max, now), not one that raises {_shown(error)}"
+        raise InvalidValueError(field, factory, expected) from error
+    if missing:
+        raise InvalidTypeError(field, rule, f"a RequestLimit, which also has {', '.join(missing)}")
+    if not _is_level(level, effective_max):
+        raise InvalidValueError(field, level, f"an int from 1 to {effective_max} at first")
+    return cast("RequestLimit", rule)
+
+
+class AdaptiveRequestLimitState:
+    """The limit of `resource` in force, at most effective_max, and what the rule has learned since.
+
+    consecutive_rate_limits counts since the last success outside a stop. has_news: whether the last call of the rule
+    changed anything that others have to hear of; whoever takes that up resets it.
+    """
+
+    __slots__ = (
+        "_faults",
+        "_resource",
+        "_rule",
+        "blocked_until",
+        "consecutive_rate_limits",
+        "current_limit",
+        "deadline",
+        "effective_max",
+        "has_news",
+        "learned",
+    )
+
+    def __init__(self, resource: RequestResourceKey, rule: RequestLimit, *, effective_max: int, now: float) -> None:
+        self._resource = resource
+        self._rule = rule
+        self._faults: set[str] = set()
+        self.effective_max: int = effective_max
+        self.consecutive_rate_limits: int = 0
+        self.blocked_until: float | None = None
+        self.deadline: float | None = None
+        self.has_news: bool = False
+        self.current_limit: int = 1
+        self.learned: int = 1
+        self._look(now)
+        self.put_in_force()
+
+    def __repr__(self) -> str:
+        return (
+            f"<AdaptiveRequestLimitState {self.current_limit}/{self.effective_max} of {self._resource}: {self._rule!r}>"
+        )
+
+    @property
+    def rule(self) -> RequestLimit:
+        """The rule; for reading."""
+        return self._rule
+
+    @property
+    def ceiling(self) -> int | None:
+        """The least that the rule believes to be refused, where it says so."""
+        ceiling: object = getattr(self._rule, "ceiling", None)
+        return ceiling if isinstance(ceiling, int) else None
+
+    @property
+    def epoch(self) -> int:
+        """The number of the rule's latest news, where it counts them."""
+        epoch: object = getattr(self._rule, "epoch", 0)
+        return epoch if isinstance(epoch, int) else 0
+
+    def granted(self, now: float, in_flight: int) -> Grant:
+        """A call goes out, the `in_flight`th."""
+        try:
+            grant: object = self._rule.granted(now, in_flight)
+        except Exception as error:
+            grant = error
+        self._look(now)
+        if isinstance(grant, Grant):
+            return grant
+        self._report("granted", grant)
+        return Grant(0, in_flight, self.current_limit)
+
+    def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
+        """A call is over."""
+        before = self.learned
+        try:
+            returned = self._rule.ended(now, grant, sample)
+        except Exception as error:
+            returned = self._report("ended", error)
+        self._look(now)
+        if sample.outcome == "rate_limited":
+            self.consecutive_rate_limits += 1
+        elif sample.outcome == "success" and self.blocked_until is None:
+            self.consecutive_rate_limits = 0
+        return self._checked(returned, before) if returned or self.learned != before else _NOTHING
+
+    def advance(self, now: float) -> Sequence[LimitTransition]:
+        """Let time pass until `now`."""
+        before = self.learned
+        try:
+            returned = self._rule.advance(now)
+        except Exception as error:
+            returned = self._report("advance", error)
+        self._look(now)
+        if self.deadline is not None and self.deadline <= now:
+            self._report("next_deadline", self.deadline)
+            self.deadline = None
+        return self._checked(returned, before)
+
+    def set_effective_max(self, effective_max: int, now: float) -> Sequence[LimitTransition]:
+        """The cap changed."""
+        before = self.learned
+        self.effective_max = effective_max
+        returned: object = _NOTHING
+        change: object = getattr(self._rule, "set_effective_max", None)
+        if callable(change):
+            try:
+                returned = change(effective_max)
+            except Exception as error:
+                returned = self._report("set_effective_max", error)
+        else:
+            self.learned = min(self.learned, effective_max)
+        self._look(now)
+        return self._checked(returned, before)
+
+    def put_in_force(self) -> None:
+        """From now on what the rule has learned is in force."""
+        self.current_limit = self.learned
+        self.has_news = False
+
+    def _look(self, now: float) -> None:
+        """Read what the rule says now."""
+        rule = self._rule
+        try:
+            level, until, deadline = rule.current_limit, rule.blocked_until, rule.next_deadline()
+        except Exception as error:
+            self._report("current_limit, blocked_until or next_deadline", error)
+            return
+        if level != self.learned:
+            if _is_level(level, self.effective_max):
+                self.learned = level
+                self.has_news = True
+            else:
+                self._report("current_limit", level)
+        if until != self.blocked_until:
+            if until is not None and not _is_time(until):
+                self._report("blocked_until", until)
+            else:
+                self.blocked_until = until if until is not None and until > now else None
+                self.has_news = True
+        if deadline != self.deadline:
+            if deadline is not None and not _is_time(deadline):
+                self._report("next_deadline", deadline)
+            else:
+                self.deadline = deadline
+                self.has_news = True
+
+    def _checked(self, returned: object, before: int) -> Sequence[LimitTransition]:
+        """The transitions that a rule returned, or one of its limit's own where it returned none."""
+        transitions: list[LimitTransition] = []
+        for each in cast("Iterable[object]", returned) if isinstance(returned, list | tuple) else ():
+            if isinstance(each, LimitTransition):
+                transitions.append(each)
+            else:
+                self._report("transitions", each)
+        if not transitions and self.learned != before:
+            kind: LimitTransitionKind = "increased" if self.learned > before else "decreased"
+            transitions.append(LimitTransition(kind, before, self.learned, self.ceiling))
+        return transitions
+
+    def _report(self, what: str, value: object) -> tuple[()]:
+        """Log, once for each `what`, that the rule said something that cannot be used."""
+        if what not in self._faults:
+            self._faults.add(what)
+            logger.warning(
+                "The limit rule %s of %s cannot be used as it is: %s was %s. The limit of %d stays in force.",
+                type(self._rule).__qualname__,
+                self._resource,
+                what,
+                _shown(value),
+                self.learned,
+                exc_info=value if isinstance(value, Exception) else None,
+            )
+        return ()
+
+
+def _is_level(value: object, effective_max: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= effective_max
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:_LONGEST_SHOWN]
+    except Exception:
+        return f"a {type(value).__name__} that cannot be shown"
