@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import Attribute
 
@@ -152,6 +152,18 @@ def optional_positive_finite(instance: object, attribute: Attribute[float], valu
 def text(instance: object, attribute: Attribute[str], value: object) -> None:
     """Attrs validator: a non-empty string."""
     check_text(_name(instance, attribute), value)
+
+
+def one_of(*options: str | int) -> Callable[[object, Attribute[Any], object], None]:
+    """Attrs validator: one of `options`."""
+    expected = " or ".join(map(repr, options))
+
+    def validate(instance: object, attribute: Attribute[Any], value: object) -> None:
+        # By type as well: True is no 1, and 429.0 no status.
+        if not any(type(value) is type(option) and value == option for option in options):
+            raise InvalidValueError(_name(instance, attribute), value, expected)
+
+    return validate
 
 
 def boolean(instance: object, attribute: Attribute[bool], value: object) -> None:

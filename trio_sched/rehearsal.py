@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from trio_sched._rehearsal.control import RehearsalRefusedError
     from trio_sched._rehearsal.counters import CountersView, TallyView
     from trio_sched._rehearsal.errors import NotLoopbackError, RehearsalStartError
+    from trio_sched._rehearsal.moving import Drift, Neighbour
     from trio_sched._rehearsal.process import RehearsalProcess, rehearsal_process
     from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
     from trio_sched._rehearsal.server import RehearsalServer, open_rehearsal
@@ -21,6 +22,7 @@ else:
             "trio_sched._rehearsal.control": "RehearsalRefusedError",
             "trio_sched._rehearsal.counters": "CountersView TallyView",
             "trio_sched._rehearsal.errors": "NotLoopbackError RehearsalStartError",
+            "trio_sched._rehearsal.moving": "Drift Neighbour",
             "trio_sched._rehearsal.process": "RehearsalProcess rehearsal_process",
             "trio_sched._rehearsal.script": "Latency Phase RehearsalScript",
             "trio_sched._rehearsal.server": "RehearsalServer open_rehearsal",
@@ -29,7 +31,9 @@ else:
 
 __all__ = [
     "CountersView",
+    "Drift",
     "Latency",
+    "Neighbour",
     "NotLoopbackError",
     "Phase",
     "RehearsalProcess",

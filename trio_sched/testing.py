@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trio_sched._blocking import inline
     from trio_sched._events.sinks import InMemoryAdmissionEventSink
     from trio_sched._rehearsal.counters import CountersView, TallyView
+    from trio_sched._rehearsal.moving import Drift, Neighbour
     from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
     from trio_sched._testing.provider import ScriptedProvider, ScriptedProviderError
     from trio_sched._testing.simulation import simulate
@@ -30,6 +31,7 @@ else:
             "trio_sched._blocking": "inline",
             "trio_sched._events.sinks": "InMemoryAdmissionEventSink",
             "trio_sched._rehearsal.counters": "CountersView TallyView",
+            "trio_sched._rehearsal.moving": "Drift Neighbour",
             "trio_sched._rehearsal.script": "Latency Phase RehearsalScript",
             "trio_sched._testing.provider": "ScriptedProvider ScriptedProviderError",
             "trio_sched._testing.simulation": "simulate",
@@ -38,8 +40,10 @@ else:
 
 __all__ = [
     "CountersView",
+    "Drift",
     "InMemoryAdmissionEventSink",
     "Latency",
+    "Neighbour",
     "Phase",
     "RehearsalScript",
     "ScriptedProvider",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -9,12 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_sched import InvalidValueError
+from trio_sched._rehearsal.moving import Drift, Neighbour, heads
 from trio_sched._rehearsal.provider import Accepted, Provider, Refused, Verdict, open_providers
 from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
 
 
 def provider_of(*phases: Phase, seed: int = 0) -> Provider:
     return Provider("a", RehearsalScript(phases=phases, seed=seed))
+
+
+def reasons(provider: Provider, now: float, requests: int) -> list[str]:
+    """What becomes of so many requests that arrive at once."""
+    verdicts = [provider.arrive("chat", now) for _ in range(requests)]
+    return [verdict.reason if isinstance(verdict, Refused) else "accepted" for verdict in verdicts]
 
 
 def accepted(verdict: Verdict) -> Accepted:
@@ -28,7 +36,7 @@ def test_above_the_concurrency_limit_requests_are_refused_until_one_departs() ->
     accepted(provider.arrive("embedding", 0.0))
 
     refused = provider.arrive("chat", 0.0)
-    assert refused == Refused("concurrency", provider.phase, 0.1)
+    assert refused == Refused("concurrency", provider.phase, 0.1, limit=2)
 
     provider.depart(first, "answer")
     accepted(provider.arrive("chat", 0.0))
@@ -45,24 +53,149 @@ def test_a_slot_is_given_back_once() -> None:
 
 def test_the_rate_limit_is_a_bucket_that_refills() -> None:
     provider = provider_of(Phase(requests_per_second=10.0, burst=2))
-
-    def reasons(now: float, requests: int) -> list[str]:
-        verdicts = [provider.arrive("chat", now) for _ in range(requests)]
-        return [verdict.reason if isinstance(verdict, Refused) else "accepted" for verdict in verdicts]
-
-    assert reasons(5.0, 3) == ["accepted", "accepted", "rate"]
-    assert reasons(5.0625, 1) == ["rate"]
-    assert reasons(5.125, 2) == ["accepted", "rate"]
-    assert reasons(1000.0, 3) == ["accepted", "accepted", "rate"]
+    assert reasons(provider, 5.0, 3) == ["accepted", "accepted", "rate"]
+    assert reasons(provider, 5.0625, 1) == ["rate"]
+    assert reasons(provider, 5.125, 2) == ["accepted", "rate"]
+    assert reasons(provider, 1000.0, 3) == ["accepted", "accepted", "rate"]
 
 
-def test_a_request_that_finds_no_slot_costs_no_token() -> None:
-    provider = provider_of(Phase(max_in_flight=1, requests_per_second=1.0, burst=2))
-    first = accepted(provider.arrive("chat", 0.0))
-    assert provider.arrive("chat", 0.0) == Refused("concurrency", provider.phase, 0.0)
-    provider.depart(first, "answer")
-    accepted(provider.arrive("chat", 0.0))
-    assert provider.counters().refused == {"concurrency": 1}
+def test_windows_follow_each_other_from_the_first_request() -> None:
+    provider = provider_of(Phase(requests_per_window=2, window_seconds=10.0))
+    assert reasons(provider, 7.0, 1) == ["accepted"]
+    assert reasons(provider, 16.5, 2) == ["accepted", "window"]
+    assert reasons(provider, 17.0, 3) == ["accepted", "accepted", "window"]
+    assert reasons(provider, 44.0, 3) == ["accepted", "accepted", "window"]
+    assert reasons(provider, 47.0, 1) == ["accepted"]
+    assert provider.counters().refused == {"window": 3}
+
+
+def test_a_request_that_one_rate_refuses_costs_nothing_of_the_other() -> None:
+    provider = provider_of(Phase(requests_per_window=2, window_seconds=10.0, requests_per_second=1.0, burst=1))
+    assert reasons(provider, 0.0, 3) == ["accepted", "rate", "rate"]
+    assert reasons(provider, 1.0, 1) == ["accepted"]
+    assert reasons(provider, 2.0, 2) == ["window", "window"]
+    assert reasons(provider, 10.0, 2) == ["accepted", "rate"]
+
+
+def test_a_limit_that_drifts_refuses_by_where_it_is() -> None:
+    provider = provider_of(Phase(max_in_flight=1, drift=Drift(to=3, seconds=10.0)))
+    assert reasons(provider, 0.0, 2) == ["accepted", "concurrency"]
+    assert reasons(provider, 10.0, 2) == ["accepted", "concurrency"]
+    assert reasons(provider, 20.0, 2) == ["accepted", "concurrency"]
+    refused = provider.arrive("chat", 30.0)
+    assert refused == Refused("concurrency", provider.phase, 0.0, limit=2)
+    assert provider.counters().in_flight == 3
+
+
+def test_a_phase_that_is_due_by_time_has_started_at_that_time() -> None:
+    phases = (Phase(name="first"), Phase(name="up", after_seconds=5.0, max_in_flight=1, drift=Drift(to=9, seconds=1.0)))
+    early, late = provider_of(*phases), provider_of(*phases)
+    for now in (100.0, 105.0, 106.0):
+        early.arrive("chat", now)
+    late.arrive("chat", 100.0)
+    limits: list[int | None] = []
+    for provider in (early, late):
+        verdicts = [provider.arrive("chat", 108.0) for _ in range(20)]
+        limits.append(max((each.limit or 0) for each in verdicts if isinstance(each, Refused)))
+    assert limits == [4, 4]
+
+
+def test_a_phase_never_starts_after_the_request_that_finds_it_due() -> None:
+    start, after = 12.09, 33.3
+    now = math.nextafter(start + after, 0.0)
+    assert now - start >= after, "due, although the sum says later: floats"
+    following = Phase(name="next", after_seconds=after, max_in_flight=1, drift=Drift(to=9))
+    provider = provider_of(Phase(name="first"), following)
+    provider.arrive("chat", start)
+    assert provider.arrive("chat", now) == Refused("concurrency", following, 0.0, limit=1)
+
+
+def test_a_phase_that_is_due_by_count_starts_with_the_request_that_finds_it() -> None:
+    drifting = Phase(name="up", after_requests=1, max_in_flight=1, drift=Drift(to=9, seconds=1.0))
+    provider = provider_of(Phase(name="first"), drifting)
+    assert reasons(provider, 0.0, 1) == ["accepted"]
+    assert provider.arrive("chat", 50.0) == Refused("concurrency", drifting, 0.0, limit=1)
+    assert reasons(provider, 51.0, 2) == ["accepted", "concurrency"]
+
+
+def test_a_neighbour_takes_slots_for_whole_stretches() -> None:
+    phase = Phase(max_in_flight=4, neighbour=Neighbour(share=0.5, stretch_seconds=10.0))
+    provider = provider_of(phase, seed=3)
+    allowed: list[int] = []
+    for stretch in range(40):
+        counts: set[int] = set()
+        for now in (stretch * 10.0, stretch * 10.0 + 9.75):
+            verdicts = [provider.arrive("chat", now) for _ in range(5)]
+            held = [verdict for verdict in verdicts if isinstance(verdict, Accepted)]
+            counts.add(len(held))
+            for each in held:
+                provider.depart(each, "answer")
+        allowed.append(counts.pop())
+        assert not counts
+    assert set(allowed) == {2, 4}
+    assert 10 < allowed.count(2) < 30
+
+
+def test_a_neighbour_takes_its_part_of_the_rates() -> None:
+    """By count: over many stretches it is there half of the time, and then uses half of what there is."""
+
+    def accepted_of(phase: Phase) -> int:
+        provider = provider_of(phase, seed=1)
+        for tick in range(10_000):
+            provider.arrive("chat", tick / 10)
+        return provider.counters().accepted
+
+    neighbour = Neighbour(share=0.5, stretch_seconds=5.0)
+    there = heads("1:steady:neighbour", 200)
+    assert 80 < there < 120
+    left = 1000.0 - there * 5.0 / 2
+    assert accepted_of(Phase(requests_per_second=2.0)) == pytest.approx(2000, abs=2)
+    assert accepted_of(Phase(requests_per_second=2.0, neighbour=neighbour)) == pytest.approx(2 * left, abs=2)
+
+
+def test_what_a_neighbour_uses_of_a_window_is_used_while_it_is_there() -> None:
+    phase = Phase(requests_per_window=10, window_seconds=10.0, neighbour=Neighbour(share=0.5, stretch_seconds=1000.0))
+    seed = next(seed for seed in range(10) if heads(f"{seed}:steady:neighbour", 1) == 1)
+    provider = provider_of(phase, seed=seed)
+    assert reasons(provider, 0.0, 4) == ["accepted"] * 4
+    # Half a request each second: 4.5 of 10 are used by it, and 5 are left, one of which goes to this request.
+    assert reasons(provider, 9.0, 3) == ["accepted", "window", "window"]
+    assert reasons(provider, 10.0, 11) == ["accepted"] * 10 + ["window"]
+
+
+def test_a_bad_request_fails_at_once() -> None:
+    provider = provider_of(Phase(latency=Latency(mean=5.0), bad_request_share=0.3))
+    requests = [accepted(provider.arrive("chat", 0.0)) for _ in range(1000)]
+    bad = [request for request in requests if request.fate == "bad_request"]
+    assert 250 < len(bad) < 350
+    assert {request.seconds for request in bad} == {0.0}
+    assert {request.seconds for request in requests if request.fate == "answer"} == {5.0}
+    provider.depart(bad[0], "bad_request")
+    assert provider.counters().failed == {"bad_request": 1}
+
+
+def test_where_a_limit_is_depends_on_seed_and_time_alone() -> None:
+    drift, neighbour = Drift(to=16, seconds=0.25, shape="walk"), Neighbour(stretch_seconds=2.0)
+    phase = Phase(max_in_flight=8, drift=drift, neighbour=neighbour)
+
+    def play(seed: int, *, often: bool) -> list[int | None]:
+        """The limit at every second; `often` also asks in between."""
+        provider = provider_of(phase, seed=seed)
+        limits: list[int | None] = []
+        for tick in range(600):
+            if tick % 10 and not often:
+                continue
+            verdicts = [provider.arrive("chat", tick / 10) for _ in range(17)]
+            if tick % 10 == 0:
+                limits += {each.limit for each in verdicts if isinstance(each, Refused)}
+            for each in verdicts:
+                if isinstance(each, Accepted):
+                    provider.depart(each, "answer")
+        return limits
+
+    assert play(1, often=False) == play(1, often=True) != play(2, often=True)
+    assert len(play(1, often=True)) == 60
+    assert len(set(play(1, often=True))) > 6
 
 
 @pytest.mark.parametrize(
@@ -170,14 +303,19 @@ def test_counters_are_kept_by_domain_and_phase() -> None:
     st.lists(
         st.one_of(
             st.tuples(st.just("arrive"), st.sampled_from(["chat", "embedding"])),
-            st.tuples(st.just("depart"), st.sampled_from(["answer", "error", "malformed", "hang", "abandoned"])),
+            st.tuples(
+                st.just("depart"),
+                st.sampled_from(["answer", "error", "malformed", "hang", "bad_request", "abandoned"]),
+            ),
         ),
         max_size=60,
     )
 )
 def test_the_counts_always_add_up(steps: list[tuple[str, str]]) -> None:
     provider = provider_of(
-        Phase(max_in_flight=4, requests_per_second=2.0, burst=6), Phase(name="low", after_requests=8, max_in_flight=2)
+        Phase(max_in_flight=4, requests_per_second=2.0, burst=6),
+        Phase(name="low", after_requests=8, max_in_flight=2),
+        Phase(name="windows", after_requests=40, max_in_flight=4, requests_per_window=3, window_seconds=2.0),
     )
     in_flight: list[Accepted] = []
     for now, (step, argument) in enumerate(steps):

@@ -10,6 +10,7 @@ from statistics import fmean
 import pytest
 
 from trio_sched import InvalidTypeError, InvalidValueError
+from trio_sched._rehearsal.moving import Drift, Neighbour
 from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript, draw
 
 EVENLY = [(index + 0.5) / 4000 for index in range(4000)]
@@ -46,10 +47,20 @@ def test_latency_is_never_below_its_minimum_nor_below_zero() -> None:
     assert Latency(mean=0.0, minimum=0.01).at(0.5) == 0.01
 
 
+def test_a_tail_from_1_to_120_seconds_can_be_written() -> None:
+    latency = Latency(mean=8.0, sigma=1.5, minimum=1.0, maximum=120.0)
+    sample = [latency.at(quantile) for quantile in EVENLY]
+    assert sample == sorted(sample)
+    assert (sample[0], sample[-1]) == (1.0, 120.0)
+    assert sample[2000] == pytest.approx(2.6, rel=0.01), "half of them are short"
+    assert sum(seconds > 30 for seconds in sample) == pytest.approx(206, abs=2), "and one in twenty is long"
+    assert Latency(mean=5.0, maximum=2.0).at(0.5) == 2.0
+
+
 def test_fates_come_in_their_shares() -> None:
-    phase = Phase(error_share=0.1, malformed_share=0.2, hang_share=0.3)
+    phase = Phase(error_share=0.1, malformed_share=0.2, hang_share=0.3, bad_request_share=0.15)
     fates = Counter(phase.fate(quantile) for quantile in EVENLY)
-    assert fates == {"error": 400, "malformed": 800, "hang": 1200, "answer": 1600}
+    assert fates == {"error": 400, "malformed": 800, "hang": 1200, "bad_request": 600, "answer": 1000}
 
 
 def test_shares_that_make_one_exactly_are_accepted() -> None:
@@ -68,7 +79,34 @@ def test_shares_that_make_one_exactly_are_accepted() -> None:
         (lambda: Phase(error_share=1.5), "Phase.error_share must be a number from 0 to 1, got 1.5"),
         (
             lambda: Phase(error_share=0.6, hang_share=0.6),
-            "Phase.error_share, malformed_share, hang_share must be at most 1 together, got (0.6, 0.0, 0.6)",
+            (
+                "Phase.error_share, malformed_share, hang_share, bad_request_share must be at most 1 together, "
+                "got (0.6, 0.0, 0.6, 0.0)"
+            ),
+        ),
+        (
+            lambda: Latency(minimum=2.0, maximum=1.0),
+            "Latency.maximum must be at least minimum, which is 2.0, got 1.0",
+        ),
+        (
+            lambda: Phase(requests_per_window=0),
+            "Phase.requests_per_window must be a positive int, got 0",
+        ),
+        (lambda: Phase(window_seconds=0.0), "Phase.window_seconds must be a finite number of at least 0.01, got 0.0"),
+        (
+            lambda: Phase(drift=Drift(to=3)),
+            "Phase.max_in_flight must be an int other than drift.to, got None",
+        ),
+        (
+            lambda: Phase(max_in_flight=3, drift=Drift(to=3)),
+            "Phase.max_in_flight must be an int other than drift.to, got 3",
+        ),
+        (
+            lambda: Phase(neighbour=Neighbour()),
+            (
+                "Phase.neighbour must be None in a phase that limits nothing, "
+                "got Neighbour(share=0.5, stretch_seconds=10.0)"
+            ),
         ),
         (lambda: RehearsalScript(phases=()), "RehearsalScript.phases must be at least one Phase, got ()"),
         (
@@ -97,6 +135,8 @@ def test_a_bad_value_is_refused_with_field_and_value(build: Callable[[], object]
     ("build", "message"),
     [
         (lambda: Phase(latency=0.1), "Phase.latency must be a Latency, got 0.1"),  # type: ignore[arg-type]
+        (lambda: Phase(drift=3), "Phase.drift must be None or a Drift, got 3"),  # type: ignore[arg-type]
+        (lambda: Phase(neighbour=3), "Phase.neighbour must be None or a Neighbour, got 3"),  # type: ignore[arg-type]
         (lambda: RehearsalScript(models="abc"), "RehearsalScript.models must be a list of names, got 'abc'"),
         (lambda: RehearsalScript(phases="abc"), "RehearsalScript.phases must be a list of Phases, got 'abc'"),  # type: ignore[arg-type]
         (lambda: RehearsalScript(phases=["abc"]), "RehearsalScript.phases[0] must be a Phase, got 'abc'"),  # type: ignore[list-item]

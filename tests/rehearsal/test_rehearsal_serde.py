@@ -9,6 +9,7 @@ import pytest
 
 from trio_sched import InvalidTypeError, InvalidValueError
 from trio_sched._rehearsal import serde
+from trio_sched._rehearsal.moving import Drift, Neighbour
 from trio_sched._rehearsal.provider import Provider
 from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
 
@@ -17,6 +18,17 @@ SCRIPT = RehearsalScript(
         Phase(name="full", max_in_flight=24, latency=Latency(mean=0.05, sigma=0.4, minimum=0.01)),
         Phase(name="low", after_accepted=500, max_in_flight=8, retry_after_seconds=None, hang_share=0.01),
         Phase(name="end", after_seconds=60.0, requests_per_second=50, burst=10, retry_after_header="retry-after-ms"),
+        Phase(
+            name="moving",
+            after_seconds=90.0,
+            max_in_flight=16,
+            drift=Drift(to=128, step=4, seconds=2.0, shape="walk"),
+            requests_per_window=500,
+            window_seconds=60.0,
+            neighbour=Neighbour(share=0.5, stretch_seconds=20.0),
+            bad_request_share=0.3,
+            latency=Latency(mean=8.0, sigma=1.5, minimum=1.0, maximum=120.0),
+        ),
     ),
     seed=7,
     models=("one", "two"),
@@ -65,6 +77,14 @@ def test_an_address_survives() -> None:
             '{"phases": [{"latency": {"average": 1}}]}',
             "a name in script.phases[0].latency must be one of its fields (the nearest is 'mean'), got 'average'",
         ),
+        (
+            '{"phases": [{"max_in_flight": 2, "drift": {"too": 3}}]}',
+            "a name in script.phases[0].drift must be one of its fields (the nearest is 'to'), got 'too'",
+        ),
+        (
+            '{"phases": [{"max_in_flight": 2, "neighbour": {"share": 2}}]}',
+            "Neighbour.share must be a number from 0 to 1, got 2",
+        ),
         ('{"phases": [{"error_share": 1.5}]}', "Phase.error_share must be a number from 0 to 1, got 1.5"),
         ('{"phases": [{"error_share": NaN}]}', "Phase.error_share must be a number from 0 to 1, got nan"),
     ],
@@ -81,6 +101,8 @@ def test_a_bad_script_is_refused_with_its_place(text: str, message: str) -> None
         ('{"phases": [3]}', "script.phases[0] must be a JSON object, got 3"),
         ('{"phases": {}}', "RehearsalScript.phases must be a list of Phases, got {}"),
         ('{"phases": [{"latency": 3}]}', "script.phases[0].latency must be a JSON object, got 3"),
+        ('{"phases": [{"drift": 3}]}', "script.phases[0].drift must be a JSON object, got 3"),
+        ('{"phases": [{"latency": null}]}', "Phase.latency must be a Latency, got None"),
         ('{"phases": [{"max_in_flight": "3"}]}', "Phase.max_in_flight must be a positive int, got '3'"),
     ],
 )

@@ -117,6 +117,14 @@ async def test_the_rate_limit_is_shared_by_the_domains() -> None:
         assert server.counters("a").refused == {"rate": 1}
 
 
+async def test_a_bad_request_that_the_script_asked_for_counts_as_failed() -> None:
+    phase = Phase(bad_request_share=1.0, latency=Latency(mean=1000.0))
+    async with open_rehearsal({"a": script(phase)}) as server, client_of(server) as client:
+        with trio.fail_after(10), pytest.raises(openai.BadRequestError, match="because the script asked for one"):
+            await ask(client)
+        assert server.counters("a").failed == {"bad_request": 1}
+
+
 async def test_a_scripted_error_is_a_server_error_to_the_client() -> None:
     async with open_rehearsal({"a": script(Phase(error_share=1.0, latency=AT_ONCE))}) as server:
         async with client_of(server) as client:

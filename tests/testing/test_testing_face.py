@@ -86,9 +86,13 @@ async def test_a_refusal_reads_like_an_sdks(autojump_clock: trio.testing.MockClo
     assert (outcome.kind, outcome.retry_after_seconds) == ("rate_limited", 2.5)
 
 
-@pytest.mark.parametrize(("share", "status"), [("error_share", 500), ("malformed_share", 502)])
-async def test_failures_read_like_a_providers(autojump_clock: trio.testing.MockClock, share: str, status: int) -> None:
-    phase = Phase(error_share=1.0) if share == "error_share" else Phase(malformed_share=1.0)
+@pytest.mark.parametrize(
+    ("phase", "status"),
+    [(Phase(error_share=1.0), 500), (Phase(malformed_share=1.0), 502), (Phase(bad_request_share=1.0), 400)],
+)
+async def test_failures_read_like_a_providers(
+    autojump_clock: trio.testing.MockClock, phase: Phase, status: int
+) -> None:
     provider = ScriptedProvider(RehearsalScript(phases=(phase,)))
     with pytest.raises(ScriptedProviderError) as caught:
         await provider.chat([("user", "hello")])

@@ -103,6 +103,8 @@ class _Rehearsal:
             return _error(503, "The rehearsal provider is shutting down."), "abandoned"
         if end == "client_left":
             return Response(status_code=_CLIENT_LEFT), "hang" if hangs else "abandoned"
+        if accepted.fate == "bad_request":
+            return _bad_request("A bad request, because the script asked for one."), "bad_request"
         if accepted.fate == "error":
             return _error(500, "A failure that the script asked for."), "error"
         body = asked.answer(provider.script)
@@ -160,7 +162,9 @@ def _error(status: int, message: str) -> Response:
 def _refusal(provider: Provider, refused: Refused) -> Response:
     phase = refused.phase
     if refused.reason == "concurrency":
-        limit = f"{phase.max_in_flight} requests in flight"
+        limit = f"{refused.limit} requests in flight"
+    elif refused.reason == "window":
+        limit = f"{phase.requests_per_window} requests per {phase.window_seconds:g} seconds"
     else:
         limit = f"{phase.requests_per_second:g} requests per second"
     message = f"Rate limit reached for provider {provider.name}: {limit} in phase {phase.name}."

@@ -19,18 +19,22 @@ import attrs
 
 __all__ = ["CountersView", "Ending", "RefusalReason", "Tally", "TallyView"]
 
-RefusalReason = Literal["concurrency", "rate"]
-Ending = Literal["answer", "error", "malformed", "hang", "abandoned"]
+RefusalReason = Literal["concurrency", "rate", "window"]
+"""The limit that a request was above."""
+
+Ending = Literal["answer", "error", "malformed", "hang", "bad_request", "abandoned"]
 """How an accepted request was over: what became of it, or that its client left before."""
 
-_FAILURES: tuple[Ending, ...] = ("error", "malformed", "hang")
+_FAILURES: tuple[Ending, ...] = ("error", "malformed", "hang", "bad_request")
 
 
 @attrs.frozen(kw_only=True)
 class TallyView:
     """The counts of one provider, domain or phase.
 
-    refused, failed: by reason; zero entries are absent. A hang counts as failed once its client has given up.
+    refused: by reason (`concurrency`, `rate`, `window`); zero entries are absent.
+    failed: by kind (`error`, `malformed`, `hang`, `bad_request`); zero entries are absent. A hang counts as failed once
+    its client has given up.
     abandoned: requests whose client left while they were served.
     """
 

@@ -6,9 +6,13 @@ A request takes two calls:
     verdict = provider.arrive("chat", now)      # Accepted holds a slot; Refused holds nothing
     provider.depart(verdict, "answer")          # gives the slot back, exactly once
 
-`arrive` first lets the phases that are due start, then asks the limits in this order: a slot, then a token. A request
-that finds no slot costs no token. A phase with a lower concurrency limit takes nothing back; it only grants nothing
-until the number in flight has fallen below it. The limits are the provider's: its models and domains share them.
+`arrive` first lets the phases that are due start, then asks the limits in this order: a slot, room in the window, a
+token. A request that is refused costs neither a token nor room. A lower concurrency limit takes nothing back; it only
+grants nothing until the number in flight has fallen below it. The limits are the provider's: its models and domains
+share them.
+
+A phase starts with the request that finds it due, but one that is due by time has started at that time, so how a limit
+moves in it does not depend on when somebody asks.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import attrs
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError
 from trio_sched._rehearsal.counters import CountersView, Ending, RefusalReason, Tally
+from trio_sched._rehearsal.rates import FixedWindow, TokenBucket
 from trio_sched._rehearsal.script import Fate, Phase, RehearsalScript, draw
 
 __all__ = ["Accepted", "Provider", "Refused", "Verdict", "open_providers"]
@@ -32,11 +37,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @attrs.frozen
 class Refused:
-    """A 429, to be sent after `seconds`."""
+    """A refusal, to be sent after `seconds`. limit: how many could have been in flight, where that is the reason."""
 
     reason: RefusalReason
     phase: Phase
     seconds: float
+    limit: int | None = None
 
 
 @attrs.frozen(eq=False)
@@ -50,24 +56,6 @@ class Accepted:
 
 
 Verdict: TypeAlias = "Accepted | Refused"
-
-
-@attrs.define(eq=False)
-class _TokenBucket:
-    """Tokens come back at `rate` per second up to `burst`; full at first."""
-
-    rate: float
-    burst: int
-    tokens: float
-    filled_at: float
-
-    def take(self, now: float) -> bool:
-        self.tokens = min(self.burst, self.tokens + (now - self.filled_at) * self.rate)
-        self.filled_at = now
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
 
 
 class Provider:
@@ -84,11 +72,13 @@ class Provider:
         "_by_phase",
         "_index",
         "_name",
+        "_phase_started_at",
         "_received",
         "_script",
         "_slots",
         "_started_at",
         "_total",
+        "_window",
     )
 
     def __init__(self, name: str, script: RehearsalScript) -> None:
@@ -120,26 +110,26 @@ class Provider:
     def replace_script(self, script: RehearsalScript) -> None:
         """Start another script from its first phase. Whoever is in flight stays so, and the counters go on."""
         self._script = script
-        self._index = 0
         self._received = 0
         self._accepted = 0
         self._started_at: float | None = None
-        self._bucket: _TokenBucket | None = None
+        self._start_phase(0, 0.0)
 
     def arrive(self, domain: str, now: float) -> Verdict:
         """Count a request in, and accept or refuse it."""
         self._advance(now)
         phase = self.phase
         self._received += 1
-        reason = self._reason_to_refuse(phase, now)
+        refused = self._refused(phase, now - self._phase_started_at)
         tallies = (self._total, self._by_domain[domain], self._by_phase[phase.name])
-        if reason is not None:
+        if refused is not None:
             for tally in tallies:
-                tally.refuse(reason)
-            return Refused(reason, phase, phase.refusal_seconds)
+                tally.refuse(refused.reason)
+            return refused
         self._accepted += 1
-        latency, fate = draw(self._script.seed, self._received)
-        accepted = Accepted(domain, phase, phase.latency.at(latency), phase.fate(fate))
+        latency, quantile = draw(self._script.seed, self._received)
+        fate = phase.fate(quantile)
+        accepted = Accepted(domain, phase, 0.0 if fate == "bad_request" else phase.latency.at(latency), fate)
         self._slots.add(accepted)
         for tally in tallies:
             tally.accept()
@@ -165,26 +155,44 @@ class Provider:
         """Start every phase that is due."""
         if self._started_at is None:
             self._started_at = now
+            self._start_phase(0, now)
         while self._index + 1 < len(self._script.phases):
             following = self._script.phases[self._index + 1]
-            due = (
-                (following.after_requests is not None and self._received >= following.after_requests)
-                or (following.after_accepted is not None and self._accepted >= following.after_accepted)
-                or (following.after_seconds is not None and now - self._started_at >= following.after_seconds)
-            )
-            if not due:
+            if following.after_seconds is not None and now - self._started_at >= following.after_seconds:
+                due_at = min(now, max(self._phase_started_at, self._started_at + following.after_seconds))
+            elif (following.after_requests is not None and self._received >= following.after_requests) or (
+                following.after_accepted is not None and self._accepted >= following.after_accepted
+            ):
+                due_at = now
+            else:
                 return
-            self._index += 1
-            self._bucket = None
+            self._start_phase(self._index + 1, due_at)
 
-    def _reason_to_refuse(self, phase: Phase, now: float) -> RefusalReason | None:
-        if phase.max_in_flight is not None and len(self._slots) >= phase.max_in_flight:
-            return "concurrency"
-        if phase.requests_per_second is None:
-            return None
-        if self._bucket is None:
-            self._bucket = _TokenBucket(phase.requests_per_second, phase.burst, phase.burst, now)
-        return None if self._bucket.take(now) else "rate"
+    def _start_phase(self, index: int, at: float) -> None:
+        self._index = index
+        self._phase_started_at = at
+        phase = self.phase
+        per_second, per_window = phase.requests_per_second, phase.requests_per_window
+        self._bucket = None if per_second is None else TokenBucket(per_second, phase.burst)
+        self._window = None if per_window is None else FixedWindow(per_window, phase.window_seconds)
+
+    def _refused(self, phase: Phase, elapsed: float) -> Refused | None:
+        """Why the request may not be served, or None, and then it has taken a token and room in the window."""
+        limit = phase.limit_at(elapsed, self._script.seed)
+        if limit is not None and len(self._slots) >= limit:
+            return Refused("concurrency", phase, phase.refusal_seconds, limit)
+
+        def used(until: float) -> float:
+            return phase.used_by_neighbour(until, self._script.seed)
+
+        if self._window is not None and not self._window.has_room(elapsed, used):
+            return Refused("window", phase, phase.refusal_seconds)
+        # What a neighbour uses is time in which the bucket does not refill.
+        if self._bucket is not None and not self._bucket.take(elapsed - used(elapsed)):
+            return Refused("rate", phase, phase.refusal_seconds)
+        if self._window is not None:
+            self._window.take()
+        return None
 
 
 def open_providers(scripts: Mapping[str, RehearsalScript]) -> dict[str, Provider]:

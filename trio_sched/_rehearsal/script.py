@@ -6,7 +6,8 @@ since the first request. Phases start in the order written and never come back; 
 an earlier one has not started waits for that one.
 
 Whatever is random is drawn from a hash of the script's seed and the request's number, never from a shared generator. So
-what happens to request 17 depends neither on what happened to requests 1 to 16 nor on the process that serves it.
+what happens to request 17 depends neither on what happened to requests 1 to 16 nor on the process that serves it. A
+limit that moves depends on the seed and on the seconds since its phase started (`moving`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidTypeError, InvalidValueError
+from trio_sched._rehearsal.moving import Drift, Neighbour, long_enough
 
 __all__ = ["Fate", "Latency", "Phase", "RehearsalScript", "draw"]
 
-Fate = Literal["answer", "error", "malformed", "hang"]
-"""What becomes of an accepted request: an answer, a 5xx, a 200 with a broken body, or no reply at all."""
+Fate = Literal["answer", "error", "malformed", "hang", "bad_request"]
+"""What becomes of an accepted request: an answer, a 5xx, a 200 with a broken body, no reply at all, a 400 at once."""
 
 _STANDARD_NORMAL = NormalDist()
 
@@ -40,42 +42,46 @@ def draw(seed: int, number: int) -> tuple[float, float]:
     )
 
 
-def _one_of(*options: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
-    expected = " or ".join(map(repr, options))
-
-    def validate(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        if value not in options:
-            raise InvalidValueError(f"{type(instance).__name__}.{attribute.name}", value, expected)
-
-    return validate
-
-
 @attrs.frozen(kw_only=True)
 class Latency:
-    """How many seconds an accepted request takes, never fewer than `minimum`.
+    """How many seconds an accepted request takes, never fewer than `minimum` nor more than `maximum`.
 
-    `mean` is that of the distribution before `minimum` cuts it. `sigma` is the standard deviation: in seconds for
-    `normal`, of the logarithm for `lognormal` (0.5 is a long but tame tail). With 0 every request takes `mean`.
+    `mean` is that of the distribution before these cut it. `sigma` is the standard deviation: in seconds for `normal`,
+    of the logarithm for `lognormal` (0.5 is a long but tame tail). With 0 every request takes `mean`.
     """
 
     mean: float = attrs.field(default=0.02, validator=check.non_negative_finite)
     sigma: float = attrs.field(default=0.0, validator=check.non_negative_finite)
     minimum: float = attrs.field(default=0.0, validator=check.non_negative_finite)
-    shape: Literal["lognormal", "normal"] = attrs.field(default="lognormal", validator=_one_of("lognormal", "normal"))
+    maximum: float | None = attrs.field(default=None, validator=check.optional_non_negative_finite)
+    shape: Literal["lognormal", "normal"] = attrs.field(
+        default="lognormal", validator=check.one_of("lognormal", "normal")
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.maximum is not None and self.maximum < self.minimum:
+            raise InvalidValueError("Latency.maximum", self.maximum, f"at least minimum, which is {self.minimum}")
 
     def at(self, quantile: float) -> float:
         """The latency below which the share `quantile` of requests lies; strictly between 0 and 1."""
+        seconds = max(self._uncut(quantile), self.minimum)
+        return seconds if self.maximum is None else min(seconds, self.maximum)
+
+    def _uncut(self, quantile: float) -> float:
         if self.sigma == 0 or self.mean == 0:
-            return max(self.mean, self.minimum)
+            return self.mean
         deviation = self.sigma * _STANDARD_NORMAL.inv_cdf(quantile)
         if self.shape == "normal":
-            return max(self.mean + deviation, self.minimum, 0.0)
-        return max(self.mean * math.exp(deviation - self.sigma**2 / 2), self.minimum)
+            return self.mean + deviation
+        return self.mean * math.exp(deviation - self.sigma**2 / 2)
 
 
-def _check_latency(instance: object, attribute: attrs.Attribute[Latency], value: object) -> None:
-    if not isinstance(value, Latency):
-        raise InvalidTypeError("Phase.latency", value, "a Latency")
+def _made_of(cls: type, expected: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
+    def validate(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, cls):
+            raise InvalidTypeError(f"{type(instance).__name__}.{attribute.name}", value, expected)
+
+    return validate
 
 
 @attrs.frozen(kw_only=True)
@@ -86,44 +92,84 @@ class Phase:
     after_requests, after_accepted, after_seconds: the triggers, counted from the script's start. None is no trigger.
     latency: of accepted requests.
     max_in_flight: concurrency limit; a request above it is refused. None is no limit.
+    drift: how that limit moves while the phase is in force. None keeps it where it is.
     requests_per_second, burst: rate limit, a bucket of `burst` tokens refilled at that rate. None is no limit.
+    requests_per_window, window_seconds: quota of windows that follow each other, of at least 0.01 s, the first of which
+    starts with the phase, or with the script's first request. None is no limit.
+    neighbour: another client, which takes its part of these limits. None leaves them all to the requests served.
+    refusal_seconds: how long a refusal takes.
     retry_after_seconds: the hint a refusal carries. None sends no hint.
     retry_after_header: the header that carries the hint, in seconds or in milliseconds.
-    refusal_seconds: how long a refusal takes.
-    error_share, malformed_share, hang_share: of accepted requests, from 0 to 1, together at most 1.
+    error_share, malformed_share, hang_share, bad_request_share: of accepted requests, from 0 to 1, together at most 1.
+    A bad request is answered with 400 at once.
     """
 
     name: str = attrs.field(default="steady", validator=check.text)
     after_requests: int | None = attrs.field(default=None, validator=check.optional_positive_int)
     after_accepted: int | None = attrs.field(default=None, validator=check.optional_positive_int)
     after_seconds: float | None = attrs.field(default=None, validator=attrs.validators.optional(check.positive_finite))
-    latency: Latency = attrs.field(factory=Latency, validator=_check_latency)
+    latency: Latency = attrs.field(factory=Latency, validator=_made_of(Latency, "a Latency"))
     max_in_flight: int | None = attrs.field(default=None, validator=check.optional_positive_int)
+    drift: Drift | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_made_of(Drift, "None or a Drift"))
+    )
     requests_per_second: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(check.positive_finite)
     )
     burst: int = attrs.field(default=1, validator=check.positive_int)
+    requests_per_window: int | None = attrs.field(default=None, validator=check.optional_positive_int)
+    window_seconds: float = attrs.field(default=60.0, validator=long_enough)
+    neighbour: Neighbour | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_made_of(Neighbour, "None or a Neighbour"))
+    )
+    refusal_seconds: float = attrs.field(default=0.0, validator=check.non_negative_finite)
     retry_after_seconds: float | None = attrs.field(
         default=cast("float | None", 1.0), validator=attrs.validators.optional(check.non_negative_finite)
     )
     retry_after_header: Literal["retry-after", "retry-after-ms"] = attrs.field(
-        default="retry-after", validator=_one_of("retry-after", "retry-after-ms")
+        default="retry-after", validator=check.one_of("retry-after", "retry-after-ms")
     )
-    refusal_seconds: float = attrs.field(default=0.0, validator=check.non_negative_finite)
     error_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
     malformed_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
     hang_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
+    bad_request_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
 
     def __attrs_post_init__(self) -> None:
-        shares = (self.error_share, self.malformed_share, self.hang_share)
+        shares = (self.error_share, self.malformed_share, self.hang_share, self.bad_request_share)
         # fsum: 0.1 + 0.2 + 0.7 is 1, whatever a naive sum says.
         if math.fsum(shares) > 1:
-            raise InvalidValueError("Phase.error_share, malformed_share, hang_share", shares, "at most 1 together")
+            names = "Phase.error_share, malformed_share, hang_share, bad_request_share"
+            raise InvalidValueError(names, shares, "at most 1 together")
+        if self.drift is not None and self.max_in_flight in (None, self.drift.to):
+            raise InvalidValueError("Phase.max_in_flight", self.max_in_flight, "an int other than drift.to")
+        limits = (self.max_in_flight, self.requests_per_second, self.requests_per_window)
+        if self.neighbour is not None and limits == (None, None, None):
+            raise InvalidValueError("Phase.neighbour", self.neighbour, "None in a phase that limits nothing")
 
     @property
     def has_trigger(self) -> bool:
         """Whether anything but its place at the head of a script starts this phase."""
         return not (self.after_requests is None and self.after_accepted is None and self.after_seconds is None)
+
+    def limit_at(self, elapsed: float, seed: int) -> int | None:
+        """How many requests may be in flight `elapsed` seconds after the phase started, in a script of this seed."""
+        limit = self.max_in_flight
+        if limit is not None and self.drift is not None:
+            limit = self.drift.level(limit, elapsed, f"{seed}:{self.name}:drift")
+        if (
+            limit is not None
+            and self.neighbour is not None
+            and self.neighbour.is_there(elapsed, self._neighbour_key(seed))
+        ):
+            limit -= int(limit * self.neighbour.share)
+        return limit
+
+    def used_by_neighbour(self, elapsed: float, seed: int) -> float:
+        """How many seconds' worth of the rate limits the neighbour has used by then."""
+        return 0.0 if self.neighbour is None else self.neighbour.used_seconds(elapsed, self._neighbour_key(seed))
+
+    def _neighbour_key(self, seed: int) -> str:
+        return f"{seed}:{self.name}:neighbour"
 
     def hint_headers(self) -> dict[str, str]:
         """The header of a refusal that says when to come back, if it says so."""
@@ -134,12 +180,17 @@ class Phase:
 
     def fate(self, quantile: float) -> Fate:
         """What becomes of an accepted request, by the number drawn for it."""
-        if quantile < self.error_share:
-            return "error"
-        if quantile < self.error_share + self.malformed_share:
-            return "malformed"
-        if quantile < self.error_share + self.malformed_share + self.hang_share:
-            return "hang"
+        edge = 0.0
+        shares: tuple[tuple[Fate, float], ...] = (
+            ("error", self.error_share),
+            ("malformed", self.malformed_share),
+            ("hang", self.hang_share),
+            ("bad_request", self.bad_request_share),
+        )
+        for fate, share in shares:
+            edge += share
+            if quantile < edge:
+                return fate
         return "answer"
 
 

@@ -17,6 +17,7 @@ from trio_sched import _validation as check
 from trio_sched._errors import InvalidTypeError, InvalidValueError
 from trio_sched._events.json_value import JsonValue
 from trio_sched._rehearsal.counters import CountersView, TallyView
+from trio_sched._rehearsal.moving import Drift, Neighbour
 from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
 
 __all__ = [
@@ -96,8 +97,9 @@ def _script(where: str, value: JsonValue) -> RehearsalScript:
 
 def _phase(where: str, value: JsonValue) -> Phase:
     fields = _object(where, value)
-    if "latency" in fields:
-        fields["latency"] = cast("JsonValue", _build(Latency, f"{where}.latency", fields["latency"]))
+    for name, cls in (("latency", Latency), ("drift", Drift), ("neighbour", Neighbour)):
+        if fields.get(name) is not None:
+            fields[name] = cast("JsonValue", _build(cls, f"{where}.{name}", fields[name]))
     return _build(Phase, where, fields)
 
 

@@ -99,6 +99,8 @@ class ScriptedProvider:
 
 
 def _reply(verdict: Accepted, answer: Callable[[], T]) -> T:
+    if verdict.fate == "bad_request":
+        raise ScriptedProviderError(400, "a bad request that the script asked for", {})
     if verdict.fate == "error":
         raise ScriptedProviderError(500, "a failure that the script asked for", {})
     if verdict.fate == "malformed":
