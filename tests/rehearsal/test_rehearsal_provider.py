@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -75,6 +76,22 @@ def test_a_request_that_one_rate_refuses_costs_nothing_of_the_other() -> None:
     assert reasons(provider, 1.0, 1) == ["accepted"]
     assert reasons(provider, 2.0, 2) == ["window", "window"]
     assert reasons(provider, 10.0, 2) == ["accepted", "rate"]
+
+
+@pytest.mark.parametrize(("status", "reason"), [(429, "flood"), (503, "outage"), (529, "outage")])
+def test_a_flood_and_an_outage_refuse_everything(status: Literal[429, 503, 529], reason: str) -> None:
+    provider = provider_of(
+        Phase(name="well"),
+        Phase(name="ill", after_seconds=10.0, refuse_all=True, refusal_status=status, refusal_seconds=2.0),
+        Phase(name="well again", after_seconds=20.0),
+    )
+    assert reasons(provider, 0.0, 2) == ["accepted", "accepted"]
+    verdict = provider.arrive("chat", 10.0)
+    assert isinstance(verdict, Refused)
+    assert (verdict.reason, verdict.seconds, verdict.phase.refusal_status) == (reason, 2.0, status)
+    assert reasons(provider, 20.0, 1) == ["accepted"]
+    assert provider.counters().by_phase["ill"].refused == {reason: 1}
+    assert provider.counters().in_flight == 3
 
 
 def test_a_limit_that_drifts_refuses_by_where_it_is() -> None:
@@ -315,6 +332,7 @@ def test_the_counts_always_add_up(steps: list[tuple[str, str]]) -> None:
     provider = provider_of(
         Phase(max_in_flight=4, requests_per_second=2.0, burst=6),
         Phase(name="low", after_requests=8, max_in_flight=2),
+        Phase(name="out", after_requests=30, refuse_all=True, refusal_status=503),
         Phase(name="windows", after_requests=40, max_in_flight=4, requests_per_window=3, window_seconds=2.0),
     )
     in_flight: list[Accepted] = []

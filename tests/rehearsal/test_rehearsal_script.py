@@ -93,6 +93,20 @@ def test_shares_that_make_one_exactly_are_accepted() -> None:
             "Phase.requests_per_window must be a positive int, got 0",
         ),
         (lambda: Phase(window_seconds=0.0), "Phase.window_seconds must be a finite number of at least 0.01, got 0.0"),
+        (lambda: Phase(refusal_status=500), "Phase.refusal_status must be 429 or 503 or 529, got 500"),  # type: ignore[arg-type]
+        (lambda: Phase(refusal_status=429.0), "Phase.refusal_status must be 429 or 503 or 529, got 429.0"),  # type: ignore[arg-type]
+        (
+            lambda: Phase(refusal_form="stream"),  # type: ignore[arg-type]
+            "Phase.refusal_form must be 'status' or 'body-in-200', got 'stream'",
+        ),
+        (
+            lambda: Phase(retry_after_header="x-reset"),  # type: ignore[arg-type]
+            (
+                "Phase.retry_after_header must be 'retry-after' or 'retry-after-ms' or 'retry-after-date' or "
+                "'retry-after-epoch' or 'x-ratelimit-reset-requests' or 'anthropic-ratelimit-requests-reset' or "
+                "'retryDelay' or 'message', got 'x-reset'"
+            ),
+        ),
         (
             lambda: Phase(drift=Drift(to=3)),
             "Phase.max_in_flight must be an int other than drift.to, got None",
@@ -137,6 +151,7 @@ def test_a_bad_value_is_refused_with_field_and_value(build: Callable[[], object]
         (lambda: Phase(latency=0.1), "Phase.latency must be a Latency, got 0.1"),  # type: ignore[arg-type]
         (lambda: Phase(drift=3), "Phase.drift must be None or a Drift, got 3"),  # type: ignore[arg-type]
         (lambda: Phase(neighbour=3), "Phase.neighbour must be None or a Neighbour, got 3"),  # type: ignore[arg-type]
+        (lambda: Phase(refuse_all=1), "Phase.refuse_all must be True or False, got 1"),  # type: ignore[arg-type]
         (lambda: RehearsalScript(models="abc"), "RehearsalScript.models must be a list of names, got 'abc'"),
         (lambda: RehearsalScript(phases="abc"), "RehearsalScript.phases must be a list of Phases, got 'abc'"),  # type: ignore[arg-type]
         (lambda: RehearsalScript(phases=["abc"]), "RehearsalScript.phases[0] must be a Phase, got 'abc'"),  # type: ignore[list-item]

@@ -13,6 +13,7 @@ import trio
 
 from trio_sched import MissingExtraError, TrioSchedError
 from trio_sched._rehearsal.control import RehearsalClient
+from trio_sched._retry_hints import retry_hint
 from trio_sched.rehearsal import (
     Latency,
     NotLoopbackError,
@@ -27,6 +28,7 @@ pytest.importorskip("hypercorn", reason="needs trio_sched[rehearsal]")
 pytest.importorskip("starlette", reason="needs trio_sched[rehearsal]")
 openai = pytest.importorskip("openai", reason="needs trio_sched[openai]")
 
+import httpx  # noqa: E402
 from hypercorn.config import Config  # noqa: E402
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient  # noqa: E402
 
@@ -117,12 +119,72 @@ async def test_the_rate_limit_is_shared_by_the_domains() -> None:
         assert server.counters("a").refused == {"rate": 1}
 
 
+@pytest.mark.parametrize(
+    ("phase", "status", "kind", "hint"),
+    [
+        (Phase(refuse_all=True), 429, "requests", "1"),
+        (Phase(refuse_all=True, refusal_status=503, retry_after_seconds=None), 503, "overloaded_error", None),
+        (Phase(refuse_all=True, refusal_status=529, retry_after_seconds=20.0), 529, "overloaded_error", "20"),
+    ],
+    ids=["flood", "outage", "overload"],
+)
+async def test_a_flood_or_an_outage_refuses_every_request(
+    phase: Phase, status: int, kind: str, hint: str | None
+) -> None:
+    async with open_rehearsal({"a": script(phase)}) as server, client_of(server) as client:
+        for _ in range(2):
+            with pytest.raises(openai.APIStatusError) as caught:
+                await ask(client)
+            assert (caught.value.status_code, caught.value.type) == (status, kind)
+            assert caught.value.response.headers.get("retry-after") == hint
+        assert server.counters("a").refused == {"flood" if status == 429 else "outage": 2}
+
+
+async def test_a_point_in_time_comes_with_the_date_that_it_counts_from() -> None:
+    phase = Phase(refuse_all=True, retry_after_header="retry-after-date", retry_after_seconds=20.0)
+    async with open_rehearsal({"a": script(phase)}) as server, client_of(server) as client:
+        with pytest.raises(openai.RateLimitError) as caught:
+            await ask(client)
+    headers = caught.value.response.headers
+    assert len(headers.get_list("date")) == 1
+    hint = retry_hint(headers)
+    assert hint is not None
+    assert (hint.source, hint.seconds) in [("retry-after-date", 20.0), ("retry-after-date", 21.0)]
+
+
+async def test_a_refusal_in_the_body_of_a_success_is_a_success_to_the_client() -> None:
+    phase = Phase(refuse_all=True, refusal_form="body-in-200", retry_after_header="retryDelay")
+    async with open_rehearsal({"a": script(phase)}) as server, client_of(server) as client:
+        messages = [{"role": "user", "content": "x"}]
+        reply = await client.post(
+            "/chat/completions", cast_to=httpx.Response, body={"model": "m", "messages": messages}
+        )
+        error = reply.json()["error"]
+        assert (reply.status_code, error["code"], error["details"][0]["retryDelay"]) == (200, 429, "1s")
+        assert server.counters("a").refused == {"flood": 1}
+
+
 async def test_a_bad_request_that_the_script_asked_for_counts_as_failed() -> None:
     phase = Phase(bad_request_share=1.0, latency=Latency(mean=1000.0))
     async with open_rehearsal({"a": script(phase)}) as server, client_of(server) as client:
         with trio.fail_after(10), pytest.raises(openai.BadRequestError, match="because the script asked for one"):
             await ask(client)
         assert server.counters("a").failed == {"bad_request": 1}
+
+
+async def test_a_late_refusal_holds_no_slot() -> None:
+    phases = (HANG, Phase(name="late", after_requests=1, max_in_flight=1, refusal_seconds=1000.0))
+    async with (
+        open_rehearsal({"a": script(*phases)}) as server,
+        client_of(server) as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(ask, client)
+        await until(lambda: server.counters("a").in_flight == 1)
+        nursery.start_soon(ask, client)
+        await until(lambda: server.counters("a").refused == {"concurrency": 1})
+        assert server.counters("a").in_flight == 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_scripted_error_is_a_server_error_to_the_client() -> None:

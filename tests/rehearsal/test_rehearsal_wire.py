@@ -144,3 +144,6 @@ def test_models_and_errors_have_their_shapes() -> None:
     assert json.loads(error_body("text", "kind", param="p", code="c")) == {
         "error": {"message": "text", "type": "kind", "param": "p", "code": "c"}
     }
+    assert json.loads(error_body("text", "kind", code=429, details=({"a": 1},))) == {
+        "error": {"message": "text", "type": "kind", "param": None, "code": 429, "details": [{"a": 1}]}
+    }

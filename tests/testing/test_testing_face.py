@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
@@ -79,11 +80,41 @@ async def test_a_refusal_reads_like_an_sdks(autojump_clock: trio.testing.MockClo
     provider = ScriptedProvider(RehearsalScript(phases=(phase,)))
     assert await provider.serve(lambda: 7) == 7
     before = trio.current_time()
-    with pytest.raises(ScriptedProviderError, match=r"^429: over the rate limit of phase 'steady'$") as caught:
+    with pytest.raises(
+        ScriptedProviderError, match=r"^429: .*: 0\.01 requests per second in phase steady\.$"
+    ) as caught:
         await provider.serve(lambda: 7)
     assert trio.current_time() - before == pytest.approx(1.0)
     outcome = classify_exception(caught.value)
     assert (outcome.kind, outcome.retry_after_seconds) == ("rate_limited", 2.5)
+
+
+@pytest.mark.parametrize(
+    ("phase", "status", "seconds"),
+    [
+        (Phase(refuse_all=True, retry_after_header="retryDelay", retry_after_seconds=2.5), 429, 2.5),
+        (Phase(refuse_all=True, retry_after_header="retry-after-date", retry_after_seconds=2.5), 429, 3.0),
+        (Phase(refuse_all=True, refusal_status=529, retry_after_seconds=None), 529, None),
+    ],
+)
+async def test_floods_and_outages_read_like_an_sdks(
+    autojump_clock: trio.testing.MockClock, phase: Phase, status: int, seconds: float | None
+) -> None:
+    provider = ScriptedProvider(RehearsalScript(phases=(phase,)))
+    with pytest.raises(ScriptedProviderError) as caught:
+        await provider.serve(lambda: 7)
+    outcome = classify_exception(caught.value)
+    assert (outcome.kind, outcome.provider_status) == ("rate_limited", status)
+    assert outcome.retry_after_seconds == seconds
+
+
+async def test_a_refusal_in_the_body_of_a_success_says_so(autojump_clock: trio.testing.MockClock) -> None:
+    provider = ScriptedProvider(RehearsalScript(phases=(Phase(refuse_all=True, refusal_form="body-in-200"),)))
+    with pytest.raises(ScriptedProviderError) as caught:
+        await provider.serve(lambda: 7)
+    assert caught.value.status_code == 200
+    body = cast("dict[str, dict[str, object]]", caught.value.body)
+    assert body["error"]["code"] == 429
 
 
 @pytest.mark.parametrize(

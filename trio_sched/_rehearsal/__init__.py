@@ -10,6 +10,6 @@ HTTP, a real client library, and latencies, limits, refusals and failures that s
 `rehearsal_process` takes the same and serves it from a process of its own.
 
 Who does what: `script`, `moving` and `counters` are values, and `serde` is their JSON; `provider` decides, with the
-help of `rates`; `answers` and `wire` know what is said; `waiting`, `app`, `loopback` and `server` serve it
+help of `rates`; `answers`, `refusal` and `wire` know what is said; `waiting`, `app`, `loopback` and `server` serve it
 at an `address`; `control` and `process` reach it from elsewhere.
 """

@@ -14,6 +14,7 @@ find the slot free.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 
 import trio
@@ -26,6 +27,7 @@ from starlette.routing import Route
 from trio_sched._errors import TrioSchedError
 from trio_sched._rehearsal.counters import Ending
 from trio_sched._rehearsal.provider import Accepted, Provider, Refused
+from trio_sched._rehearsal.refusal import refusal_reply
 from trio_sched._rehearsal.serde import counters_to_json, script_from_json, script_to_json
 from trio_sched._rehearsal.waiting import WaitingRoom
 from trio_sched._rehearsal.wire import (
@@ -86,7 +88,8 @@ class _Rehearsal:
         verdict = provider.arrive(domain, trio.current_time())
         if isinstance(verdict, Refused):
             await self._room.wait(request.receive, verdict.seconds)
-            return _refusal(provider, verdict)
+            refusal = refusal_reply(provider.name, verdict, time.time())
+            return Response(refusal.body, refusal.status, headers=refusal.headers, media_type=_MEDIA_TYPE)
         ending: Ending = "abandoned"
         try:
             response, ending = await self._reply(request, provider, verdict, asked)
@@ -157,16 +160,3 @@ def _bad_request(message: str, param: str | None = None) -> Response:
 
 def _error(status: int, message: str) -> Response:
     return Response(error_body(message, "server_error"), status, media_type=_MEDIA_TYPE)
-
-
-def _refusal(provider: Provider, refused: Refused) -> Response:
-    phase = refused.phase
-    if refused.reason == "concurrency":
-        limit = f"{refused.limit} requests in flight"
-    elif refused.reason == "window":
-        limit = f"{phase.requests_per_window} requests per {phase.window_seconds:g} seconds"
-    else:
-        limit = f"{phase.requests_per_second:g} requests per second"
-    message = f"Rate limit reached for provider {provider.name}: {limit} in phase {phase.name}."
-    body = error_body(message, "requests", code="rate_limit_exceeded")
-    return Response(body, 429, headers=phase.hint_headers(), media_type=_MEDIA_TYPE)

@@ -178,6 +178,8 @@ class Provider:
 
     def _refused(self, phase: Phase, elapsed: float) -> Refused | None:
         """Why the request may not be served, or None, and then it has taken a token and room in the window."""
+        if phase.refuse_all:
+            return Refused("flood" if phase.refusal_status == 429 else "outage", phase, phase.refusal_seconds)
         limit = phase.limit_at(elapsed, self._script.seed)
         if limit is not None and len(self._slots) >= limit:
             return Refused("concurrency", phase, phase.refusal_seconds, limit)

@@ -16,7 +16,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import attrs
 
@@ -24,10 +24,21 @@ from trio_sched import _validation as check
 from trio_sched._errors import InvalidTypeError, InvalidValueError
 from trio_sched._rehearsal.moving import Drift, Neighbour, long_enough
 
-__all__ = ["Fate", "Latency", "Phase", "RehearsalScript", "draw"]
+__all__ = ["Fate", "HintPlace", "Latency", "Phase", "RehearsalScript", "draw"]
 
 Fate = Literal["answer", "error", "malformed", "hang", "bad_request"]
 """What becomes of an accepted request: an answer, a 5xx, a 200 with a broken body, no reply at all, a 400 at once."""
+
+HintPlace: TypeAlias = Literal[
+    "retry-after",
+    "retry-after-ms",
+    "retry-after-date",
+    "retry-after-epoch",
+    "x-ratelimit-reset-requests",
+    "anthropic-ratelimit-requests-reset",
+    "retryDelay",
+    "message",
+]
 
 _STANDARD_NORMAL = NormalDist()
 
@@ -97,9 +108,16 @@ class Phase:
     requests_per_window, window_seconds: quota of windows that follow each other, of at least 0.01 s, the first of which
     starts with the phase, or with the script's first request. None is no limit.
     neighbour: another client, which takes its part of these limits. None leaves them all to the requests served.
-    refusal_seconds: how long a refusal takes.
+    refuse_all: whether every request is refused: a flood with status 429, an outage with 503 or 529.
+    refusal_status: the HTTP status of a refusal. 503 and 529 carry an `overloaded_error`.
+    refusal_form: `body-in-200` answers 200 and puts `refusal_status` into the body, as `error.code`.
+    refusal_seconds: how long a refusal takes, which may be longer than an answer. It holds no slot.
     retry_after_seconds: the hint a refusal carries. None sends no hint.
-    retry_after_header: the header that carries the hint, in seconds or in milliseconds.
+    retry_after_header: the header that carries the hint. `retry-after` holds seconds, an HTTP date (`retry-after-date`)
+    or seconds since 1970 (`retry-after-epoch`), `retry-after-ms` holds milliseconds. OpenAI's header holds "1m30s" and
+    Anthropic's a date of RFC 3339, and another header says that 0 requests remain. Two are no headers: `retryDelay` is
+    Gemini's `error.details[0].retryDelay` in the body ("1.5s"), and `message` is OpenAI's text, "Please try again in
+    1.5s.". A point in time is rounded up to a whole second and comes with the header `date`.
     error_share, malformed_share, hang_share, bad_request_share: of accepted requests, from 0 to 1, together at most 1.
     A bad request is answered with 400 at once.
     """
@@ -122,13 +140,16 @@ class Phase:
     neighbour: Neighbour | None = attrs.field(
         default=None, validator=attrs.validators.optional(_made_of(Neighbour, "None or a Neighbour"))
     )
+    refuse_all: bool = attrs.field(default=False, validator=check.boolean)
+    refusal_status: Literal[429, 503, 529] = attrs.field(default=429, validator=check.one_of(429, 503, 529))
+    refusal_form: Literal["status", "body-in-200"] = attrs.field(
+        default="status", validator=check.one_of("status", "body-in-200")
+    )
     refusal_seconds: float = attrs.field(default=0.0, validator=check.non_negative_finite)
     retry_after_seconds: float | None = attrs.field(
         default=cast("float | None", 1.0), validator=attrs.validators.optional(check.non_negative_finite)
     )
-    retry_after_header: Literal["retry-after", "retry-after-ms"] = attrs.field(
-        default="retry-after", validator=check.one_of("retry-after", "retry-after-ms")
-    )
+    retry_after_header: HintPlace = attrs.field(default="retry-after", validator=check.one_of(*get_args(HintPlace)))
     error_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
     malformed_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
     hang_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
@@ -170,13 +191,6 @@ class Phase:
 
     def _neighbour_key(self, seed: int) -> str:
         return f"{seed}:{self.name}:neighbour"
-
-    def hint_headers(self) -> dict[str, str]:
-        """The header of a refusal that says when to come back, if it says so."""
-        if self.retry_after_seconds is None:
-            return {}
-        factor = 1000 if self.retry_after_header == "retry-after-ms" else 1
-        return {self.retry_after_header: f"{self.retry_after_seconds * factor:g}"}
 
     def fate(self, quantile: float) -> Fate:
         """What becomes of an accepted request, by the number drawn for it."""

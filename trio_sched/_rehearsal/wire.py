@@ -143,9 +143,19 @@ def model_list(models: Sequence[str]) -> bytes:
     return _dump({"object": "list", "data": entries})
 
 
-def error_body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> bytes:
+def error_body(
+    message: str,
+    kind: str,
+    *,
+    param: str | None = None,
+    code: str | int | None = None,
+    details: Sequence[JsonValue] = (),
+) -> bytes:
     """The body of every response that is not a success."""
-    return _dump({"error": {"message": message, "type": kind, "param": param, "code": code}})
+    error: dict[str, JsonValue] = {"message": message, "type": kind, "param": param, "code": code}
+    if details:
+        error["details"] = list(details)
+    return _dump({"error": error})
 
 
 def _dump(value: JsonValue) -> bytes:

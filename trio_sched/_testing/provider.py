@@ -6,8 +6,10 @@ The verdicts are those of the rehearsal provider (`trio_sched.rehearsal`), and s
 
 from __future__ import annotations
 
+import json
 import math
 import struct
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -16,6 +18,7 @@ import trio
 from trio_sched._rehearsal.answers import chat_answer, embedding
 from trio_sched._rehearsal.counters import CountersView, Ending
 from trio_sched._rehearsal.provider import Accepted, Refused, open_providers
+from trio_sched._rehearsal.refusal import refusal_reply
 from trio_sched._rehearsal.script import RehearsalScript
 
 __all__ = ["ScriptedProvider", "ScriptedProviderError"]
@@ -28,14 +31,16 @@ _BYTES_OF_A_FLOAT = 4
 class ScriptedProviderError(Exception):
     """A refusal or a failure that the script asked for; carries what the errors of SDKs carry.
 
-    Attributes: `status_code`, and `headers`, which hold the retry hint of a refusal.
+    Attributes: `status_code`, which is 200 for a refusal in the body of a success, `headers`, and `body`, the decoded
+    JSON of a refusal or None. The retry hint of a refusal is where the script puts it.
     """
 
-    def __init__(self, status_code: int, message: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, status_code: int, message: str, headers: Mapping[str, str], body: object = None) -> None:
         self.status_code = status_code
         self.message = message
         self.headers: dict[str, str] = dict(headers)
-        super().__init__(status_code, message, self.headers)
+        self.body = body
+        super().__init__(status_code, message, self.headers, body)
 
     def __str__(self) -> str:
         return f"{self.status_code}: {self.message}"
@@ -86,8 +91,9 @@ class ScriptedProvider:
         verdict = self._provider.arrive(domain, trio.current_time())
         if isinstance(verdict, Refused):
             await trio.sleep(verdict.seconds)
-            message = f"over the {verdict.reason} limit of phase {verdict.phase.name!r}"
-            raise ScriptedProviderError(429, message, verdict.phase.hint_headers())
+            # A whole second, so that a point in time is as far from the response's own date in every simulated run.
+            refusal = refusal_reply(self._provider.name, verdict, math.floor(time.time()))
+            raise ScriptedProviderError(refusal.status, refusal.message, refusal.headers, json.loads(refusal.body))
         hangs = verdict.fate == "hang"
         ending: Ending = "hang" if hangs else "abandoned"
         try:
