@@ -17,6 +17,7 @@ from trio_sched._client import RetryFreeClients
 from trio_sched._events.sinks import InMemoryAdmissionEventSink
 from trio_sched._executor import ModelRequest, ModelRequestExecutor, QuotaExhaustedError, RequestRetryConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
+from trio_sched._request.limit import LimitName
 from trio_sched._resources.identity import RequestResourceKey
 
 MESSAGES = [{"role": "user", "content": "a prompt that stays here"}]
@@ -95,11 +96,15 @@ def text(sdk: Sdk, reply: Any) -> str:
 class Boundary:
     """A controller and an executor that know the SDK's endpoint."""
 
-    def __init__(self, sdk: Sdk, max_attempts: int = 5) -> None:
+    def __init__(self, sdk: Sdk, max_attempts: int = 5, limit: LimitName = "evidence") -> None:
         self.sink = InMemoryAdmissionEventSink()
         self.admission = AdaptiveRequestAdmissionController(event_sink=self.sink)
         self.admission.register(
-            provider_name=sdk.resource.provider_name, model_id="m", alias="m", max_parallel_requests=4
+            provider_name=sdk.resource.provider_name,
+            model_id="m",
+            alias="m",
+            max_parallel_requests=4,
+            limit=limit,
         )
         self.executor = ModelRequestExecutor(
             self.admission, retry=RequestRetryConfig(max_attempts=max_attempts), rng=random.Random(0)
@@ -114,13 +119,25 @@ class Boundary:
 
 
 async def test_a_rate_limit_is_waited_out_and_the_call_repeated(sdk: Sdk, autojump_clock: MockClock) -> None:
-    boundary = Boundary(sdk)
+    boundary = Boundary(sdk, limit="aimd")
     sdk.steps = [sdk.response(429, {"error": {"type": "x"}}, {"retry-after": "20"}), sdk.response(200, sdk.ok)]
     async with boundary.admission:
         reply = await boundary.executor.execute(ModelRequest(sdk.resource, sdk.call()))
     assert text(sdk, reply) == "hello"
     assert sdk.times == [0.0, 21.0]
     assert boundary.outcomes() == ["rate_limited", "success"]
+
+
+async def test_a_hint_is_kept_once_a_trial_has_been_refused_too(sdk: Sdk, autojump_clock: MockClock) -> None:
+    boundary = Boundary(sdk)
+    refusal = sdk.response(429, {"error": {"type": "x"}}, {"retry-after": "20"})
+    sdk.steps = [refusal, refusal, sdk.response(200, sdk.ok)]
+    async with boundary.admission:
+        reply = await boundary.executor.execute(ModelRequest(sdk.resource, sdk.call()))
+    assert text(sdk, reply) == "hello"
+    # Each answer takes a second; the first stop lasts a quarter of one.
+    assert sdk.times == [0.0, 1.25, 22.25]
+    assert boundary.outcomes() == ["rate_limited", "rate_limited", "success"]
 
 
 async def test_every_hidden_attempt_of_the_sdk_is_one_of_ours(sdk: Sdk, autojump_clock: MockClock) -> None:

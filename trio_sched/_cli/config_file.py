@@ -4,7 +4,7 @@
     seed = 7
     stop_error_rate = false           # false is for a setting that may be switched off
 
-    [request_admission]
+    [request_admission]               # chooses AIMD for every endpoint, with this tuning
     cooldown_seconds = 1.0
 
 What is given on the command line goes before the file, and the file before the defaults. What the file may say is
@@ -37,7 +37,11 @@ _TABLES: Final[dict[str, type[attrs.AttrsInstance]]] = {
     "the top level": RunConfig,
     "[request_admission]": RequestAdmissionTuningConfig,
 }
-_MAY_BE_OFF: Final = {name for name, kind in get_type_hints(RunConfig).items() if type(None) in get_args(kind)}
+_MAY_BE_OFF: Final = {
+    name
+    for name, kind in get_type_hints(RunConfig).items()
+    if type(None) in get_args(kind) and f"[{name}]" not in _TABLES
+}
 _TOML_TYPES: Final[dict[type, str]] = {
     bool: "boolean",
     int: "integer",
@@ -99,9 +103,13 @@ def _structured(path: Path, settings: Mapping[str, object]) -> RunConfig:
     converter.register_structure_hook_func(lambda kind: not attrs.has(kind), _as_it_is)
     for kind in (bool, int, float, str):
         converter.register_structure_hook(kind, _as_it_is)
+    converter.register_structure_hook_func(
+        lambda kind: kind == RequestAdmissionTuningConfig | None,
+        lambda value, _: None if value is None else converter.structure(value, RequestAdmissionTuningConfig),
+    )
     try:
         for name, value in settings.items():
-            if f"[{name}]" in _TABLES and not isinstance(value, Mapping):
+            if f"[{name}]" in _TABLES and value is not None and not isinstance(value, Mapping):
                 raise InvalidTypeError(name, value, "a table")
         return converter.structure(settings, RunConfig)
     except ForbiddenExtraKeysError as error:
