@@ -101,6 +101,7 @@ def test_command_line_before_file_before_the_resumed_run(tmp_path: Path) -> None
     config = Settings(path, 3, None).run_config(of_the_run=earlier)
     assert (config.seed, config.max_attempts, config.buffer_size, config.max_concurrent_row_groups) == (3, 2, 1, 4)
     assert config.given == {"seed", "max_attempts", "buffer_size", "request_admission"}
+    assert config.request_admission is not None
     assert config.request_admission.additive_increase_step == 2
     assert config.request_admission.cooldown_seconds == 1.0
 

@@ -181,9 +181,9 @@ def test_a_call_is_counted_by_its_outcome() -> None:
     assert limits.ended(1.0, grant, RequestSample("success")) == [increased(4, 5)]
     for outcome in ("provider_failure", "provider_timeout", "local_timeout", "local_cancelled", "unexpected_exception"):
         assert not limits.ended(1.0, grant, RequestSample(outcome, hint=9.0, refused=True))
-    assert limits.blocked_until is None
+    assert not cooling(limits)
     assert limits.ended(2.0, grant, RequestSample("rate_limited", hint=9.0, refused=True)) == [decreased(5, 2, 5)]
-    assert limits.blocked_until == 11.0
+    assert limits.next_deadline() == 11.0
     assert not limits.ended(3.0, grant, RequestSample("rate_limited"))
     assert limits.granted(11.0, 1).epoch == 1
 

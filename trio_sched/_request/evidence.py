@@ -77,6 +77,8 @@ CAREFUL: Final = 4
 TOLERATED_TIMEOUTS: Final = 1 / 20
 """The share of calls that may time out without consequence."""
 
+_LARGE: Final = 1 / (CREDIT_PER_ANSWER * SHORTEST_ROUNDS)
+"""From this level on, the shortest interval costs less than the share."""
 _TIMEOUTS: Final = frozenset({"provider_timeout", "local_timeout"})
 
 
@@ -160,7 +162,15 @@ class EvidenceLimit:
     def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
         """A call is over."""
         if sample.outcome == "success":
-            return self._answered(grant)
+            if self._credit < 2.0:
+                self._credit = min(2.0, self._credit + self._share_of_an_answer())
+            if self._patience < 2.0:
+                self._patience = min(2.0, max(0.0, self._patience) + TOLERATED_TIMEOUTS)
+            if grant.epoch != self.epoch:
+                return ()
+            if grant is self._witness or self._refused_in_a_row or self._proven == self.current_limit:
+                return self._answered(grant)
+            return ()
         if sample.refused:
             return self._refused(now, grant, sample.hint, sample.in_flight)
         if sample.outcome in _TIMEOUTS and self._is_out_of_patience():
@@ -193,20 +203,13 @@ class EvidenceLimit:
             self._proven = min(self._proven, effective_max)
         return transitions
 
-    def _answered(self, grant: Grant) -> list[LimitTransition]:
+    def _answered(self, grant: Grant) -> Sequence[LimitTransition]:
         transitions: list[LimitTransition] = []
-        level = self.current_limit
-        rounds: float = SHORTEST_ROUNDS
-        if not self._hurried:
-            rounds = max(SHORTEST_ROUNDS, min(LONGEST_ROUNDS, 1 / (CREDIT_PER_ANSWER * level)))
-        self._credit = min(2.0, self._credit + 1 / (rounds * level))
-        self._patience = min(2.0, max(0.0, self._patience) + TOLERATED_TIMEOUTS)
-        if grant.epoch != self.epoch:
-            return transitions
         if self._stops >= 2:
             self._doubt, self._credit = -1, max(1.0, self._credit)
             self._refused_at = max(self._refused_at, self._peak + 1)
-            self._set(max(level, min(self._peak // 2, self.effective_max)), "recovered", transitions)
+            half = min(self._peak // 2, self.effective_max)
+            self._set(max(self.current_limit, half), "recovered", transitions)
         self._refused_in_a_row = self._stops = 0
         self._trial, self.blocked_until = "none", None
         if grant is self._witness:
@@ -217,6 +220,13 @@ class EvidenceLimit:
         if self._proven == self.current_limit < self.effective_max:
             self._grow(transitions)
         return transitions
+
+    def _share_of_an_answer(self) -> float:
+        """What an answer earns of a credit."""
+        level = self.current_limit
+        if self._hurried or level >= _LARGE:
+            return 1 / (SHORTEST_ROUNDS * level)
+        return max(CREDIT_PER_ANSWER, 1 / (LONGEST_ROUNDS * level))
 
     def _refused(self, now: float, grant: Grant, hint: float | None, in_flight: int) -> list[LimitTransition]:
         transitions: list[LimitTransition] = []

@@ -1,8 +1,8 @@
 """A limit that stays where it is, for whoever knows what the provider allows.
 
 Refusals lower nothing and stop nobody; a refused call yields to the others, as under every rule. Only when a whole
-level of calls in a row was refused, with nothing accepted in between, does everything pause: for the provider's hint,
-or else for a pause that doubles with each further row, so that an outage is not asked without end.
+level of calls in a row was refused, at least three, with nothing accepted in between, does everything pause: for the
+provider's hint, or else for a pause that doubles with each further row, so that an outage is not asked without end.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from trio_sched._request.limit import Grant, LimitTransition, RequestSample
 
 __all__ = ["FixedLimit"]
 
+FEWEST_IN_A_ROW: Final = 3
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 5.0
+"""Both in seconds, as in `evidence.py`."""
 
 
 class FixedLimit:
@@ -49,7 +51,7 @@ class FixedLimit:
             self._refused_in_a_row = self._pauses = 0
         elif sample.refused:
             self._refused_in_a_row += 1
-            if self._refused_in_a_row >= self.current_limit:
+            if self._refused_in_a_row >= max(self.current_limit, FEWEST_IN_A_ROW):
                 self._refused_in_a_row = 0
                 self._pauses += 1
                 pause = sample.hint or doubled(FIRST_PAUSE, LONGEST_PAUSE, failures=self._pauses)

@@ -55,7 +55,8 @@ class Grant(NamedTuple):
     """What a lease keeps of its grant.
 
     epoch: the number of the latest news when it was granted. rank: how many calls were in flight, this one included.
-    level: the limit at that moment. trial: whether everybody else waits for how this call ends.
+    level: the limit at that moment. trial: whether everybody else waits for how this call ends; only such a grant may
+    change `blocked_until`.
     """
 
     epoch: int

@@ -90,7 +90,7 @@ class AdaptiveRequestLimitState:
         self.has_news: bool = False
         self.current_limit: int = 1
         self.learned: int = 1
-        self._look(now)
+        self._look(self._rule, now)
         self.put_in_force()
 
     def __repr__(self) -> str:
@@ -121,24 +121,26 @@ class AdaptiveRequestLimitState:
             grant: object = self._rule.granted(now, in_flight)
         except Exception as error:
             grant = error
-        self._look(now)
         if isinstance(grant, Grant):
+            if grant.trial:
+                self._look(self._rule, now)
             return grant
         self._report("granted", grant)
         return Grant(0, in_flight, self.current_limit)
 
     def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
         """A call is over."""
-        before = self.learned
+        rule, before = self._rule, self.learned
         try:
-            returned = self._rule.ended(now, grant, sample)
+            returned = rule.ended(now, grant, sample)
         except Exception as error:
             returned = self._report("ended", error)
-        self._look(now)
-        if sample.outcome == "rate_limited":
+        self._look(rule, now)
+        if sample.outcome == "success":
+            if self.blocked_until is None:
+                self.consecutive_rate_limits = 0
+        elif sample.outcome == "rate_limited":
             self.consecutive_rate_limits += 1
-        elif sample.outcome == "success" and self.blocked_until is None:
-            self.consecutive_rate_limits = 0
         return self._checked(returned, before) if returned or self.learned != before else _NOTHING
 
     def advance(self, now: float) -> Sequence[LimitTransition]:
@@ -148,7 +150,7 @@ class AdaptiveRequestLimitState:
             returned = self._rule.advance(now)
         except Exception as error:
             returned = self._report("advance", error)
-        self._look(now)
+        self._look(self._rule, now)
         if self.deadline is not None and self.deadline <= now:
             self._report("next_deadline", self.deadline)
             self.deadline = None
@@ -167,7 +169,7 @@ class AdaptiveRequestLimitState:
                 returned = self._report("set_effective_max", error)
         else:
             self.learned = min(self.learned, effective_max)
-        self._look(now)
+        self._look(self._rule, now)
         return self._checked(returned, before)
 
     def put_in_force(self) -> None:
@@ -175,32 +177,36 @@ class AdaptiveRequestLimitState:
         self.current_limit = self.learned
         self.has_news = False
 
-    def _look(self, now: float) -> None:
+    def _look(self, rule: RequestLimit, now: float) -> None:
         """Read what the rule says now."""
-        rule = self._rule
         try:
             level, until, deadline = rule.current_limit, rule.blocked_until, rule.next_deadline()
         except Exception as error:
             self._report("current_limit, blocked_until or next_deadline", error)
             return
+        if level != self.learned or until != self.blocked_until or deadline != self.deadline:
+            self._take(level, until, deadline, now)
+
+    def _take(self, level: object, until: object, deadline: object, now: float) -> None:
+        """Take over what the rule says differently, as far as it can be used."""
         if level != self.learned:
             if _is_level(level, self.effective_max):
-                self.learned = level
+                self.learned = cast("int", level)
                 self.has_news = True
             else:
                 self._report("current_limit", level)
         if until != self.blocked_until:
-            if until is not None and not _is_time(until):
+            if until is None or _is_time(until):
+                self.blocked_until = cast("float", until) if until is not None and cast("float", until) > now else None
+                self.has_news = True
+            else:
                 self._report("blocked_until", until)
-            else:
-                self.blocked_until = until if until is not None and until > now else None
-                self.has_news = True
         if deadline != self.deadline:
-            if deadline is not None and not _is_time(deadline):
-                self._report("next_deadline", deadline)
-            else:
-                self.deadline = deadline
+            if deadline is None or _is_time(deadline):
+                self.deadline = cast("float | None", deadline)
                 self.has_news = True
+            else:
+                self._report("next_deadline", deadline)
 
     def _checked(self, returned: object, before: int) -> Sequence[LimitTransition]:
         """The transitions that a rule returned, or one of its limit's own where it returned none."""

@@ -90,7 +90,7 @@ class LimitUpdater:
     ) -> None:
         """A lease of `domain` came back with `outcome`."""
         limits = domain.limits
-        refused = outcome.refused
+        refused = outcome.kind != "success" and outcome.refused
         transitions = limits.ended(
             now,
             lease.grant,

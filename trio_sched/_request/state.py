@@ -86,7 +86,12 @@ class DomainState:
     @property
     def has_room(self) -> bool:
         """Whether one more call fits under both limits."""
-        return self.has_own_room and self.endpoint.has_room
+        return (
+            self.limiter.borrowed_tokens < self.limiter.total_tokens
+            and not self.pending
+            and self.limits.blocked_until is None
+            and self.endpoint.has_room
+        )
 
     def borrow(self, lease_id: int) -> None:
         """Count one lease, at domain and endpoint; the limiters refuse what would exceed a limit."""
