@@ -9,6 +9,7 @@ from benchmarks.workloads.request_turns import MODEL, PROVIDER, Flight, Turns
 from benchmarks.workloads.samples import Steps, Stopwatch, clock
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
+    RequestAdmissionConfig,
     RequestAdmissionItem,
     RequestDomain,
     RequestGroupSpec,
@@ -35,7 +36,8 @@ def prepare(params: Params) -> Run:
 async def iterate(turns: Turns) -> Outcome:
     """One iteration."""
     flight, steps = Flight(), Steps()
-    controller = AdaptiveRequestAdmissionController()
+    # All permits from the start: how a limit is learned is what the control family measures.
+    controller = AdaptiveRequestAdmissionController(RequestAdmissionConfig(initial_limits={RESOURCE: turns.permits}))
     controller.register(provider_name=PROVIDER, model_id=MODEL, alias="bench", max_parallel_requests=turns.permits)
     async with controller:
         watch = Stopwatch()
