@@ -45,6 +45,10 @@ def limit_after_a_refusal(controller: AdaptiveRequestAdmissionController) -> tup
     return leases[0].current_adaptive_limit, snapshot.current_limit
 
 
+def fixed_at_seven(effective_max: int, now: float) -> RequestLimit:
+    return FixedLimit(effective_max, level=7)
+
+
 @pytest.mark.parametrize(
     ("limit", "config", "expected"),
     [
@@ -64,7 +68,7 @@ def limit_after_a_refusal(controller: AdaptiveRequestAdmissionController) -> tup
         ("fixed", RequestAdmissionConfig(initial_limits={CHAT: 30}), (30, 30)),
         (None, RequestAdmissionConfig(max_limit_clamps={CHAT: 5}), (5, 2)),
         ("fixed", RequestAdmissionConfig(max_limit_clamps={CHAT: 5}), (5, 5)),
-        (lambda cap, now: FixedLimit(cap, level=7), None, (7, 7)),
+        (fixed_at_seven, None, (7, 7)),
     ],
 )
 def test_the_rule_is_the_endpoints_own_or_the_configurations(

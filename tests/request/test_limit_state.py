@@ -151,6 +151,22 @@ class Broken:
     """Has nothing of a rule."""
 
 
+def broken(effective_max: int, now: float) -> RequestLimit:
+    return cast("RequestLimit", Broken())
+
+
+def nothing(effective_max: int, now: float) -> RequestLimit:
+    return cast("RequestLimit", None)
+
+
+def four(effective_max: int, now: float) -> RequestLimit:
+    return cast("RequestLimit", 4)
+
+
+def takes_nothing() -> RequestLimit:
+    return FixedLimit(3)
+
+
 def raises(effective_max: int, now: float) -> RequestLimit:
     raise RuntimeError("no rule today")
 
@@ -163,13 +179,13 @@ def too_high(effective_max: int, now: float) -> RequestLimit:
     ("factory", "error", "message"),
     [
         (
-            lambda cap, now: Broken(),
+            broken,
             InvalidTypeError,
             r"the limit of x must be a RequestLimit, which also has ",
         ),
-        (lambda cap, now: None, InvalidTypeError, r"the limit of x must be a RequestLimit.*got None$"),
+        (nothing, InvalidTypeError, r"the limit of x must be a RequestLimit.*got None$"),
         (raises, InvalidValueError, r"the limit of x must be .*not one that raises RuntimeError\('no rule today'\)"),
-        (lambda: FixedLimit(3), InvalidValueError, r"the limit of x must be .*not one that raises TypeError"),
+        (takes_nothing, InvalidValueError, r"the limit of x must be .*not one that raises TypeError"),
         (too_high, InvalidValueError, r"the limit of x must be an int from 1 to 8 at first, got 9$"),
     ],
 )
@@ -207,7 +223,7 @@ def snapshot_of(controller: AdaptiveRequestAdmissionController) -> RequestPressu
         ("vegas", InvalidValueError, r"limit of openai/gpt must be one of 'evidence', 'aimd', 'fixed', or .*'vegas'$"),
         (7, InvalidTypeError, r"limit of openai/gpt must be one of 'evidence', .* got 7$"),
         (raises, InvalidValueError, r"the limit of openai/gpt must be .*no rule today"),
-        (lambda cap, now: 4, InvalidTypeError, r"the limit of openai/gpt must be a RequestLimit.*got 4$"),
+        (four, InvalidTypeError, r"the limit of openai/gpt must be a RequestLimit.*got 4$"),
     ],
 )
 def test_a_rule_that_cannot_be_is_refused_at_registration_and_leaves_no_trace(
@@ -238,8 +254,12 @@ def test_a_factory_is_called_once_for_the_first_resource() -> None:
 
 def test_the_ledger_stays_exact_under_a_rule_that_breaks(caplog: pytest.LogCaptureFixture) -> None:
     rule = Scripted()
+
+    def factory(effective_max: int, now: float) -> RequestLimit:
+        return cast("RequestLimit", rule)
+
     controller = AdaptiveRequestAdmissionController()
-    register(controller, lambda cap, now: rule)
+    register(controller, factory)
     leases = [lease_of(controller) for _ in range(4)]
     rule.error, rule.current_limit = RuntimeError("broken"), -1
     for lease, outcome in zip(leases, (SUCCESS, RATE_LIMITED, FAILED, rate_limited(9.0)), strict=True):

@@ -130,9 +130,8 @@ def test_a_denial_names_the_hint_and_its_time() -> None:
     bench = fixed()
     bench.lease()
     wanted = later(7.0)
-    reason = bench.core.try_lease(wanted, 4.0)
-    assert reason == "retry_hint"
-    denied = bench.core.deny(wanted, reason, 4.0)
+    assert bench.core.try_lease(wanted, 4.0) == "retry_hint"
+    denied = bench.core.deny(wanted, "retry_hint", 4.0)
     assert (denied.reason, denied.available_after_monotonic, denied.retry_after_seconds) == ("retry_hint", 7.0, 3.0)
     assert bench.core.try_lease(wanted, 7.0) == "no_capacity"
     assert bench.core.try_lease(later(7.0), 4.0) == "retry_hint"

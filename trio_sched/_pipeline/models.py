@@ -102,8 +102,10 @@ def request_config(
     """
     if tuning is None:
         return RequestAdmissionConfig() if limit is None else RequestAdmissionConfig(limit=limit)
-    chosen = [("limit", limit), *((f"Model.limit of {model.endpoint}", model.limit) for model in models)]
-    for field, choice in chosen:
+    chosen: dict[str, LimitChoice | None] = {"limit": limit}
+    for model in models:
+        chosen[f"Model.limit of {model.endpoint}"] = model.limit
+    for field, choice in chosen.items():
         if choice is not None and choice != "aimd":
             expected = "'aimd', or given without a RequestAdmissionTuningConfig, which has the parameters of AIMD alone"
             raise InvalidValueError(field, limit_name(choice), expected)
