@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from request_samples import CHAT, FAILED, RATE_LIMITED, SUCCESS, item, rate_limited
@@ -96,6 +96,51 @@ def test_a_stop_in_the_past_stops_nobody() -> None:
     rule.blocked_until = 1.0
     ended(limits, now=1.0)
     assert limits.blocked_until is None
+
+
+def test_a_stop_ends_at_its_time_whatever_the_rule_says_then() -> None:
+    rule = Scripted()
+    limits = state(rule)
+    rule.blocked_until = 5.0
+    ended(limits)
+    assert limits.blocked_until == 5.0
+    # The rule names no deadline of its own, and goes on saying that it is stopped.
+    assert limits.deadline == 5.0
+    limits.advance(5.0)
+    assert repr((limits.blocked_until, limits.deadline)) == "(None, None)"
+
+
+def test_a_stop_ends_at_its_time_although_the_rule_only_raises() -> None:
+    class Mute(Scripted):
+        def next_deadline(self) -> object:
+            self.fail()
+            return None
+
+    rule = Mute()
+    limits = state(rule)
+    rule.blocked_until = 5.0
+    ended(limits)
+    rule.error = RuntimeError("broken")
+    assert limits.deadline == 5.0
+    limits.advance(5.0)
+    assert repr((limits.blocked_until, limits.deadline)) == "(None, None)"
+
+
+def test_a_ceiling_that_raises_is_none() -> None:
+    class Boastful(Scripted):
+        @property
+        def ceiling(self) -> int:
+            raise RuntimeError("no ceiling")
+
+    assert state(Boastful()).ceiling is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [("sideways", 4, 3), ("increased", 4, 0), ("increased", "4", 5), ("increased", 4, 5, 0)]
+)
+def test_a_transition_checks_itself(wrong: tuple[Any, ...]) -> None:
+    with pytest.raises(InvalidValueError, match=r"^LimitTransition\.(kind|previous|current|ceiling) must be "):
+        LimitTransition(*wrong)
 
 
 def test_a_deadline_that_stays_in_the_past_is_dropped(caplog: pytest.LogCaptureFixture) -> None:

@@ -228,8 +228,10 @@ class RequestAdmissionCore:
         field = f"limit of {key}"
         check_limit(field, limit)
         endpoint = self.ledger.endpoints.get(key)
-        if endpoint is not None and endpoint.limit != limit and endpoint.domains:
-            raise InvalidValueError(field, limit_name(limit), f"the one in use, {limit_name(endpoint.limit)!r}")
+        if endpoint is not None and endpoint.domains:
+            if endpoint.limit != limit:
+                raise InvalidValueError(field, limit_name(limit), f"the one in use, {limit_name(endpoint.limit)!r}")
+            return
         self.ledger.rules.prepare(limit, key, cap, now)
 
     def register(

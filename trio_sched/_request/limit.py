@@ -21,6 +21,8 @@ from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import attrs
 
+from trio_sched import _validation as check
+from trio_sched._errors import InvalidValueError
 from trio_sched._resources.request import RequestOutcomeKind
 
 __all__ = [
@@ -49,6 +51,7 @@ LimitTransitionKind = Literal[
     "soft_ceiling_recovered",
     "fully_recovered",
 ]
+_KINDS: Final[tuple[str, ...]] = get_args(LimitTransitionKind)
 
 
 class Grant(NamedTuple):
@@ -82,14 +85,19 @@ class RequestSample(NamedTuple):
     refused: bool = False
 
 
+def _is_kind(instance: object, attribute: attrs.Attribute[LimitTransitionKind], value: object) -> None:
+    if value not in _KINDS:
+        raise InvalidValueError("LimitTransition.kind", value, f"one of {', '.join(_KINDS)}")
+
+
 @attrs.frozen
 class LimitTransition:
     """One decision of a rule: the limit before and after it, and the least that the rule believes to be refused."""
 
-    kind: LimitTransitionKind
-    previous: int
-    current: int
-    ceiling: int | None = None
+    kind: LimitTransitionKind = attrs.field(validator=_is_kind)
+    previous: int = attrs.field(validator=check.positive_int)
+    current: int = attrs.field(validator=check.positive_int)
+    ceiling: int | None = attrs.field(default=None, validator=check.optional_positive_int)
 
 
 class RequestLimit(Protocol):

@@ -106,14 +106,12 @@ class AdaptiveRequestLimitState:
     @property
     def ceiling(self) -> int | None:
         """The least that the rule believes to be refused, where it says so."""
-        ceiling: object = getattr(self._rule, "ceiling", None)
-        return ceiling if isinstance(ceiling, int) else None
+        return self._said("ceiling")
 
     @property
     def epoch(self) -> int:
         """The number of the rule's latest news, where it counts them."""
-        epoch: object = getattr(self._rule, "epoch", 0)
-        return epoch if isinstance(epoch, int) else 0
+        return self._said("epoch") or 0
 
     def granted(self, now: float, in_flight: int) -> Grant:
         """A call goes out, the `in_flight`th."""
@@ -177,17 +175,36 @@ class AdaptiveRequestLimitState:
         self.current_limit = self.learned
         self.has_news = False
 
+    def _said(self, name: str) -> int | None:
+        """An attribute that a rule may have."""
+        try:
+            value: object = getattr(self._rule, name, None)
+        except Exception as error:
+            self._report(name, error)
+            return None
+        return value if isinstance(value, int) else None
+
     def _look(self, rule: RequestLimit, now: float) -> None:
-        """Read what the rule says now."""
+        """Read what the rule says now. Whatever it says, a stop ends at its time, and somebody wakes up for that."""
         try:
             level, until, deadline = rule.current_limit, rule.blocked_until, rule.next_deadline()
+            if until is not None:
+                if not _is_time(until):
+                    self._report("blocked_until", until)
+                    until = self.blocked_until
+                if until is not None and until <= now:
+                    until = None
+                elif until is not None and (deadline is None or until < deadline):
+                    deadline = until
         except Exception as error:
             self._report("current_limit, blocked_until or next_deadline", error)
-            return
+            level, until, deadline = self.learned, self.blocked_until, self.deadline
+            if until is not None and until <= now:
+                until = None
         if level != self.learned or until != self.blocked_until or deadline != self.deadline:
-            self._take(level, until, deadline, now)
+            self._take(level, until, deadline)
 
-    def _take(self, level: object, until: object, deadline: object, now: float) -> None:
+    def _take(self, level: object, until: float | None, deadline: object) -> None:
         """Take over what the rule says differently, as far as it can be used."""
         if level != self.learned:
             if _is_level(level, self.effective_max):
@@ -196,11 +213,8 @@ class AdaptiveRequestLimitState:
             else:
                 self._report("current_limit", level)
         if until != self.blocked_until:
-            if until is None or _is_time(until):
-                self.blocked_until = cast("float", until) if until is not None and cast("float", until) > now else None
-                self.has_news = True
-            else:
-                self._report("blocked_until", until)
+            self.blocked_until = until
+            self.has_news = True
         if deadline != self.deadline:
             if deadline is None or _is_time(deadline):
                 self.deadline = cast("float | None", deadline)
