@@ -40,6 +40,7 @@ def test_registration_and_cap_changes() -> None:
         "alias": "a",
         "max_parallel_requests": 4,
         "static_cap": 4,
+        "limit": "aimd",
     }
     bench.lease()
     bench.take_events()

@@ -119,7 +119,10 @@ class RequestAdmissionCore:
         correlation: RuntimeCorrelation | None = None,
     ) -> RequestWaiter:
         """Queue a request that `try_lease` refused for want of capacity."""
-        reason = "retry_hint" if item.not_before is not None and item.not_before > now else None
+        reason: RequestDenialReason | None = None
+        facts: dict[str, JsonValue] | None = None
+        if item.not_before is not None and item.not_before > now:
+            reason, facts = "retry_hint", {"not_before_monotonic": item.not_before}
         domain = self.ledger.domains[item.resource]
         self._waiters_made += 1
         waiter = RequestWaiter(self._waiters_made, item, now, holder, correlation)
@@ -132,7 +135,7 @@ class RequestAdmissionCore:
         if not self.journal.silent:
             if waiting == 1:
                 self.journal.of_domain("request_queue_formed", domain, now)
-            self.journal.of_item("request_wait_started", item, domain, now, correlation, reason)
+            self.journal.of_item("request_wait_started", item, domain, now, correlation, reason, facts)
         self._touch(domain.endpoint)
         self.settle(now)
         return waiter
@@ -262,7 +265,12 @@ class RequestAdmissionCore:
             "request_resource_registered",
             key,
             now,
-            {"alias": alias, "max_parallel_requests": static_cap.raw_caps[alias], "static_cap": static_cap.cap},
+            {
+                "alias": alias,
+                "max_parallel_requests": static_cap.raw_caps[alias],
+                "static_cap": static_cap.cap,
+                "limit": limit_name(endpoint.limit),
+            },
         )
         if previous is None or previous == static_cap.cap:
             return
