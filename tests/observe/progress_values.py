@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trio_sched._observe.activity import Activity
 from trio_sched._observe.limiting import Limit
 from trio_sched._observe.run_progress import ColumnProgress, EndpointProgress, RunProgress
 
@@ -17,7 +18,7 @@ MIDWAY = RunProgress(
     dropped=3,
     deferred=2,
     columns=(ColumnProgress("question", 1500, 30, 12), ColumnProgress("a very long name of a column", 1300, 0, 200)),
-    endpoints=(EndpointProgress("openai/gpt/chat", 8, 16, 7, 40, 11.3, 905.0),),
+    endpoints=(EndpointProgress("openai/gpt/chat", 8, 16, 7, 40, 905.0, Activity("stopped", seconds_left=11.3)),),
     limit=Limit("cooldown", "openai/gpt/chat"),
     result=None,
 )

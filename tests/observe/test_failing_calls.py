@@ -14,11 +14,12 @@ from trio_sched._observe.failing_calls import FailingCalls, failing_calls
 from trio_sched._observe.request_replay import ReplayedResource
 from trio_sched._observe.view import RuntimeViewBuilder
 from trio_sched._observe.why import Explanation, explain, why
-from trio_sched.lowlevel import RequestDomain, RequestResourceKey, inline
+from trio_sched.lowlevel import RequestDomain, RequestPressureSnapshot, RequestResourceKey, inline
 
 DOWN = ts.Model("local", "down", max_parallel_requests=2)
 GOOD = ts.Model("other", "good", max_parallel_requests=2)
 KEY = RequestResourceKey("local", "down", RequestDomain.CHAT)
+PRESSURE = RequestPressureSnapshot(0.0, 1, KEY, 2, 2, 0, 0, 0, None, 0.0, None, 0, None, {})
 
 
 def test_an_endpoint_that_cannot_be_reached_is_named_with_the_share_of_its_calls_that_failed(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_run_whose_calls_are_answered_or_rate_limited_has_no_failing_endpoint(
     ],
 )
 def test_half_of_all_calls_or_of_the_latest_hundred_is_told(outcomes: list[str], told: str | None) -> None:
-    resource = ReplayedResource()
+    resource = ReplayedResource(PRESSURE)
     for outcome in outcomes:
         resource.call_ended(outcome)
     found = failing_calls({KEY: resource})
@@ -121,7 +122,9 @@ def test_half_of_all_calls_or_of_the_latest_hundred_is_told(outcomes: list[str],
 
 
 def test_the_endpoint_with_most_failures_comes_first() -> None:
-    resources = {RequestResourceKey("p", name, RequestDomain.CHAT): ReplayedResource() for name in ("few", "many")}
+    resources = {
+        RequestResourceKey("p", name, RequestDomain.CHAT): ReplayedResource(PRESSURE) for name in ("few", "many")
+    }
     for resource, calls in zip(resources.values(), (1, 5), strict=True):
         for _ in range(calls):
             resource.call_ended("provider_failure")

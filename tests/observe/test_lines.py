@@ -8,6 +8,7 @@ import attrs
 import pytest
 from progress_values import MIDWAY
 
+from trio_sched._observe.activity import Activity
 from trio_sched._observe.limiting import Limit
 from trio_sched._observe.lines import ProgressLines, duration, limit_sentence, progress_line
 from trio_sched._observe.waits import LAYERS
@@ -16,8 +17,8 @@ from trio_sched._observe.waits import LAYERS
 def test_a_line_says_everything() -> None:
     assert progress_line(MIDWAY) == (
         "1:23 records 1,200/4,800 (25%); 15.0/s now, 14.4/s average; left 1:01:40; dropped 3, deferred 2; "
-        "openai/gpt/chat 7/8 in flight, 40 waiting, cooling 11.3 s, 905/min; "
-        "limited by a cooldown after rate limits at openai/gpt/chat, 11.3 s left"
+        "openai/gpt/chat 7/8 in flight, 40 waiting, cooling down 11.3 s, 905/min; "
+        "limited by refusals at openai/gpt/chat: cooling down 11.3 s"
     )
 
 
@@ -37,6 +38,27 @@ def test_every_layer_has_its_sentence() -> None:
     sentences = {limit_sentence(attrs.evolve(MIDWAY, limit=Limit(layer, "x"))) for layer in LAYERS}
     assert len(sentences) == len(LAYERS)
     assert limit_sentence(attrs.evolve(MIDWAY, limit=None)) == "limited by work outside model calls"
+
+
+@pytest.mark.parametrize(
+    ("activity", "text"),
+    [
+        (Activity(), ""),
+        (Activity("probing", asks_for=1), "asking for one more"),
+        (Activity("probing", asks_for=5), "asking for 5 more"),
+        (Activity("stopped", seconds_left=0.25, trial_follows=True), "stopped 0.2 s, then one trial"),
+        (Activity("stopped", seconds_left=11.3), "cooling down 11.3 s"),
+        (Activity("trial"), "one trial is out"),
+        (Activity("stopped", outage=True, seconds_left=4.1, trial_follows=True), "outage: next trial in 4.1 s"),
+        (Activity("trial", outage=True), "outage: one trial is out"),
+        (Activity(outage=True), "outage: nothing answered yet"),
+    ],
+)
+def test_what_an_endpoint_is_about_is_in_its_part_of_the_line(activity: Activity, text: str) -> None:
+    endpoint = attrs.evolve(MIDWAY.endpoints[0], activity=activity)
+    line = progress_line(attrs.evolve(MIDWAY, endpoints=(endpoint,), limit=Limit("provider", "openai/gpt/chat")))
+    told = f"openai/gpt/chat 7/8 in flight, 40 waiting{', ' if text else ''}{text}, 905/min; "
+    assert line.endswith(told + "limited by the provider's answers at openai/gpt/chat")
 
 
 def test_unknown_totals_and_times() -> None:

@@ -10,8 +10,9 @@ import attrs
 import pytest
 from progress_values import MIDWAY
 
+from trio_sched._observe.activity import Activity
 from trio_sched._observe.live import LivePanel
-from trio_sched._observe.run_progress import ColumnProgress
+from trio_sched._observe.run_progress import ColumnProgress, RunProgress
 
 
 class Terminal(io.StringIO):
@@ -34,13 +35,13 @@ def resize(monkeypatch: pytest.MonkeyPatch, width: int, height: int = 40) -> Non
     monkeypatch.setattr(os, "get_terminal_size", size)
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, width: int, height: int = 40) -> list[str]:
+def drawn(monkeypatch: pytest.MonkeyPatch, width: int, height: int = 40, progress: RunProgress = MIDWAY) -> list[str]:
     resize(monkeypatch, width, height)
     file = Terminal()
     panel = LivePanel(file)
     panel.start()
     file.truncate(0)
-    panel.show(MIDWAY)
+    panel.show(progress)
     text = file.getvalue()
     panel.stop()
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).strip("\0\r\n").splitlines()
@@ -52,9 +53,21 @@ def test_everything_is_on_a_wide_panel(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[1] == "dropped 3  deferred 2"
     assert lines[2].split() == ["column", "done", "running", "ready"]
     assert lines[3].split() == ["question", "1,500", "30", "12"]
-    assert lines[5].split() == ["endpoint", "limit", "in", "flight", "waiting", "cooldown", "per", "minute"]
-    assert lines[6].split() == ["openai/gpt/chat", "8/16", "7", "40", "11.3", "s", "905"]
-    assert lines[7] == "limited by a cooldown after rate limits at openai/gpt/chat, 11.3 s left"
+    assert lines[5].split() == ["endpoint", "limit", "in", "flight", "waiting", "per", "minute", "state"]
+    assert lines[6].split() == ["openai/gpt/chat", "8/16", "7", "40", "905", "cooling", "down", "11.3", "s"]
+    assert lines[7] == "limited by refusals at openai/gpt/chat: cooling down 11.3 s"
+
+
+def test_an_endpoint_with_nothing_to_tell_has_a_dash_for_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = attrs.evolve(MIDWAY.endpoints[0], activity=Activity())
+    lines = drawn(monkeypatch, 100, progress=attrs.evolve(MIDWAY, endpoints=(endpoint,)))
+    assert lines[6].split() == ["openai/gpt/chat", "8/16", "7", "40", "905", "-"]
+
+
+@pytest.mark.parametrize(("width", "last"), [(80, "state"), (79, "minute"), (60, "minute"), (59, "waiting")])
+def test_a_narrower_panel_leaves_out_the_last_columns(monkeypatch: pytest.MonkeyPatch, width: int, last: str) -> None:
+    (heads,) = [line for line in drawn(monkeypatch, width) if line.startswith("endpoint")]
+    assert heads.split()[-1] == last
 
 
 @pytest.mark.parametrize("width", [30, 40, 80, 200])

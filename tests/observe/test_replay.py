@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from simulated_runs import FaultyRun, mocked
 import trio_sched as ts
 from trio_sched._observe.request_replay import RequestReplay
 from trio_sched._observe.scheduler_replay import SchedulerReplay
+from trio_sched._request.limit import Grant, LimitTransition, LimitTransitionKind, RequestSample
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
@@ -37,6 +39,14 @@ OUTCOMES = (
     RequestReleaseOutcome("rate_limited"),
     RequestReleaseOutcome("rate_limited", 3.0),
     RequestReleaseOutcome("provider_failure"),
+    RequestReleaseOutcome("provider_failure", provider_status=503),
+    RequestReleaseOutcome("provider_timeout"),
+    RequestReleaseOutcome("local_cancelled"),
+)
+REFUSALS = (
+    RequestReleaseOutcome("rate_limited"),
+    RequestReleaseOutcome("rate_limited", 1.0),
+    RequestReleaseOutcome("provider_failure", provider_status=529),
 )
 
 faulty_runs = st.builds(
@@ -94,24 +104,87 @@ def test_also_of_a_run_that_is_interrupted_between_two_steps(tmp_path: Path, kin
     assert replay.snapshot() == last.snapshot
 
 
-@settings(max_examples=share_of_profile(0.4))
-@given(st.integers(0, 2**32), st.floats(0, 5), st.integers(1, 4))
-def test_the_request_stream_gives_the_pressure_at_any_moment(seed: int, ramp: float, cap: int) -> None:
+class Wayward:
+    """A rule of somebody's own that keeps its numbers valid and moves everything at any time, as a seed draws it.
+
+    It moves its limit when calls go out too, says little of what it did or something else, and begins stops, ends them
+    early and changes its ceiling just because time passes.
+    """
+
+    def __init__(self, effective_max: int, now: float, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self._effective_max = effective_max
+        self._due = now + 1
+        self.current_limit = effective_max
+        self.blocked_until: float | None = None
+        self.ceiling: int | None = None
+
+    def granted(self, now: float, in_flight: int) -> Grant:
+        self._move(now, stops=False)
+        return Grant(0, in_flight, self.current_limit)
+
+    def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
+        return self._move(now, stops=True)
+
+    def advance(self, now: float) -> Sequence[LimitTransition]:
+        if self.blocked_until is not None and self.blocked_until <= now:
+            self.blocked_until = None
+        if now < self._due:
+            return ()
+        self._due = now + self._rng.choice((0.3, 1, 4))
+        return self._move(now, stops=True)
+
+    def next_deadline(self) -> float | None:
+        return self._due if self.blocked_until is None else min(self._due, self.blocked_until)
+
+    def _move(self, now: float, *, stops: bool) -> Sequence[LimitTransition]:
+        rng, previous = self._rng, self.current_limit
+        if rng.random() < 0.4:
+            self.current_limit = rng.randint(1, self._effective_max)
+        if rng.random() < 0.3:
+            self.ceiling = rng.choice((None, 1, 5))
+        if stops and rng.random() < 0.2:
+            self.blocked_until = rng.choice((None, now + 0.5, now + 2))
+        said = rng.choice((previous, self.current_limit))
+        kind: LimitTransitionKind = rng.choice(("increased", "decreased", "probe_refused", "recovered"))
+        return (LimitTransition(kind, previous, said),) if rng.random() < 0.3 else ()
+
+
+RULES = ("evidence", "aimd", "aimd with a ramp", "fixed", "of somebody's own")
+
+
+def configured(rule: str, seed: int) -> RequestAdmissionConfig:
+    if rule == "aimd with a ramp":
+        return RequestAdmissionConfig(startup_ramp_seconds=seed % 5, successes_until_increase=3)
+    if rule == "of somebody's own":
+        return RequestAdmissionConfig(limit=lambda effective_max, now: Wayward(effective_max, now, seed))
+    return RequestAdmissionConfig(limit="evidence" if rule == "evidence" else "aimd" if rule == "aimd" else "fixed")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=share_of_profile(0.25))
+@given(seed=st.integers(0, 2**32), cap=st.integers(1, 6))
+def test_the_request_stream_gives_the_pressure_at_any_moment(rule: str, seed: int, cap: int) -> None:
     rng = random.Random(seed)
     keys = [RequestResourceKey("p", "m", domain) for domain in (RequestDomain.CHAT, RequestDomain.EMBEDDING)]
     sink = InMemoryAdmissionEventSink()
-    config = RequestAdmissionConfig(startup_ramp_seconds=ramp, successes_until_increase=3)
+    config = configured(rule, seed)
+    # The provider goes from mostly answering to refusing everything and back.
+    outcomes = [OUTCOMES, REFUSALS, OUTCOMES]
 
     async def caller(controller: AdaptiveRequestAdmissionController) -> None:
         key = rng.choice(keys)
-        await trio.sleep(rng.uniform(0, 10))
+        await trio.sleep(rng.uniform(0, 12))
         timeout = rng.choice((None, 0, 1))
+        not_before = trio.current_time() + 2 if rng.random() < 0.2 else None
         try:
             with trio.move_on_after(rng.choice((1, 30))):
-                lease = await controller.acquire_async(RequestAdmissionItem(key, RequestGroupSpec(key), timeout))
+                asked = RequestAdmissionItem(key, RequestGroupSpec(key), timeout, not_before=not_before)
+                lease = await controller.acquire_async(asked)
                 with trio.CancelScope(shield=True):
                     await trio.sleep(rng.choice((0, 0.5, 2)))
-                controller.release(lease, rng.choice(OUTCOMES))
+                phase = min(2, int(trio.current_time() // 5))
+                controller.release(lease, rng.choice(outcomes[phase]))
         except RequestAdmissionError:
             pass
 
@@ -120,12 +193,12 @@ def test_the_request_stream_gives_the_pressure_at_any_moment(seed: int, ramp: fl
         async with AdaptiveRequestAdmissionController(config, event_sink=sink) as controller:
             controller.register(provider_name="p", model_id="m", alias="a", max_parallel_requests=cap)
             async with trio.open_nursery() as nursery:
-                for _ in range(20):
+                for _ in range(40):
                     nursery.start_soon(caller, controller)
                 for _ in range(30):
                     await trio.sleep(rng.uniform(0, 1))
                     await trio.testing.wait_all_tasks_blocked()
-                    if rng.random() < 0.05:
+                    if rule != "of somebody's own" and rng.random() < 0.05:
                         controller.register(
                             provider_name="p", model_id="m", alias="a", max_parallel_requests=rng.randint(1, 5)
                         )
@@ -140,6 +213,7 @@ def test_the_request_stream_gives_the_pressure_at_any_moment(seed: int, ramp: fl
         for key, snapshot in controller.pressure.snapshots().items():
             assert replay.resources[key].agrees_with(snapshot)
             assert (snapshot.in_flight_count, snapshot.waiters) == (0, 0)
+            assert not replay.resources[key].hinted
         assert replay.static_caps == {endpoint: each.static_cap for endpoint, each in caps.items()}
 
     mocked(main)

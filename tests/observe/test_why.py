@@ -159,13 +159,34 @@ def test_cooldown(tmp_path: Path) -> None:
             refused.append(None)
             raise HintedRateLimitError
 
-    live, after = Scenario([number, calling(call)], 0.7).explain(tmp_path)
+    cautious = attrs.evolve(MODEL, limit="aimd")
+    live, after = Scenario([number, calling(call, cautious)], 0.7).explain(tmp_path)
     assert_named(live, after, "cooldown", "openai/gpt-5-mini/chat")
     assert [str(link) for link in live.chain] == [
         "row group 0 waits for column answer",
         "4 tasks wait for request admission on openai/gpt-5-mini/chat",
         "cooling down, 11.3 s left after 2 rate limits (retry-after)",
     ]
+
+
+def test_a_rate_limit_alone_stops_nobody_and_whoever_waits_for_its_hint_is_named(tmp_path: Path) -> None:
+    refused: list[None] = []
+
+    async def call() -> None:
+        if len(refused) < 1:
+            refused.append(None)
+            raise HintedRateLimitError
+        await trio.sleep(10)
+
+    live, after = Scenario([number, calling(call)], 0.7).explain(tmp_path)
+    assert_named(live, after, "request_admission", "openai/gpt-5-mini/chat")
+    assert [str(link) for link in live.chain] == [
+        "row group 0 waits for column answer",
+        "3 tasks wait for request admission on openai/gpt-5-mini/chat",
+        "1 of them was refused, and lets others go first until its retry hint is over",
+        "1 of 1 of openai/gpt-5-mini/chat in use, its cap is 2",
+    ]
+    assert live.limited_by.cooldown == after.limited_by.cooldown == 0
 
 
 def test_provider(tmp_path: Path) -> None:

@@ -121,8 +121,8 @@ class Execution:
 
     __slots__ = (
         "_calls",
-        "_cooled",
         "_held",
+        "_stopped_before",
         "_waiting",
         "correlation",
         "lease_id",
@@ -142,26 +142,26 @@ class Execution:
         self._calls: list[ModelCall] = []
         self._held = 0
         self._waiting: list[RequestResourceKey] = []
-        self._cooled = 0
+        self._stopped_before = 0
 
     @property
     def times(self) -> LayerTimes:
         """Its time so far, from where the task began to wait."""
         return self.ready.times
 
-    def spend(self, now: int, cooling: Mapping[RequestResourceKey, int]) -> None:
-        """The time up to `now` passed as it stands. cooling: the clocks of resources that cool down."""
+    def spend(self, now: int, stopped: Mapping[RequestResourceKey, int]) -> None:
+        """The time up to `now` passed as it stands. stopped: the clocks of resources that were stopped."""
         if self._held > 0:
             self.times.spend(now, "provider")
         elif self._waiting:
-            clock = cooling.get(self._waiting[0], 0)
-            self.times.split(now, "cooldown", clock - self._cooled, "request_admission")
-            self._cooled = clock
+            clock = stopped.get(self._waiting[0], 0)
+            self.times.split(now, "cooldown", clock - self._stopped_before, "request_admission")
+            self._stopped_before = clock
         else:
             self.times.spend(now, "completion")
 
     def request_event(
-        self, event: RequestAdmissionEvent, resource: RequestResourceKey, cooling: Mapping[RequestResourceKey, int]
+        self, event: RequestAdmissionEvent, resource: RequestResourceKey, stopped: Mapping[RequestResourceKey, int]
     ) -> None:
         """Take in an event of one of its calls, after the time before it was spent."""
         kind = event.event_kind
@@ -178,7 +178,7 @@ class Execution:
         elif kind == "request_lease_released":
             self._held -= 1
         if self._waiting:
-            self._cooled = cooling.get(self._waiting[0], 0)
+            self._stopped_before = stopped.get(self._waiting[0], 0)
         call = next((each for each in reversed(self._calls) if each.knows(event)), None)
         if call is None:
             call = ModelCall(resource, event.request_attempt_id, event.request_lease_id)

@@ -9,8 +9,8 @@ The time of one execution is divided so:
 
 While it is queued, the time in which one of its stage resources was full is `task_admission`, the rest `fairness`.
 While it runs, it is in `provider` as long as any of its calls holds a request lease; else, while any of its calls
-waits, in `cooldown` if the resource of the oldest of them cools down, or in `request_admission`; else it does its own
-work, `completion`.
+waits, in `cooldown` while the resource of the oldest of them is stopped, or in `request_admission`; else it does its
+own work, `completion`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ __all__ = ["ColumnWaits", "ExecutionBook", "WaitClocks"]
 
 @attrs.define(eq=False)
 class WaitClocks:
-    """Nanoseconds so far in which a column's stage resources were full, and in which a request resource cooled down."""
+    """Nanoseconds so far in which a column's stage resources were full, and in which a request resource was stopped."""
 
     full: dict[str, int] = attrs.field(factory=dict[str, int])
-    cooling: dict[RequestResourceKey, int] = attrs.field(factory=dict[RequestResourceKey, int])
+    stopped: dict[RequestResourceKey, int] = attrs.field(factory=dict[RequestResourceKey, int])
 
 
 @attrs.frozen
@@ -120,8 +120,8 @@ class ExecutionBook:
                 self.late_request_events += 1
                 return
             execution = self._open[correlation.task_execution_id] = Execution(correlation, ReadyTask(LayerTimes(now)))
-        execution.spend(now, self._clocks.cooling)
-        execution.request_event(event, resource, self._clocks.cooling)
+        execution.spend(now, self._clocks.stopped)
+        execution.request_event(event, resource, self._clocks.stopped)
 
     # Telling
 
@@ -160,7 +160,7 @@ class ExecutionBook:
         if execution_or_none is None:
             return
         execution = execution_or_none
-        execution.spend(now, self._clocks.cooling)
+        execution.spend(now, self._clocks.stopped)
         match event.event_kind:
             case "worker_spawned":
                 execution.marks["worker_spawned_at"] = at

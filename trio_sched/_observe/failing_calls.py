@@ -1,8 +1,8 @@
 """Request resources whose calls fail, which no division of a run's time can show.
 
 Where every call fails at once, most of the time may still be spent waiting for a place. So this is told beside it, as
-soon as half of a resource's calls, of all or of the latest, have failed. A rate limit is no failure here: it shows as a
-cooldown. Nor is a call that was cancelled from this side.
+soon as half of a resource's calls, of all or of the latest, have failed. A rate limit is no failure here: it shows in
+the limit of the resource and in its stops. Nor is a call that was cancelled from this side a failure.
 """
 
 from __future__ import annotations

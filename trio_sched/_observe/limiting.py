@@ -2,7 +2,8 @@
 
 Work that waits says what holds it back. Each piece of waiting work has one vote:
 
-- a model call that waits for its lease votes for `cooldown` if its resource cools down, else for `request_admission`;
+- a model call that waits for its lease votes for `cooldown` while its resource is stopped, so that nothing may go out
+  there, else for `request_admission`;
 - a queued task whose stage resources all have room votes for `fairness`: only order or policy holds it back; but a
   place that was just given back, which the scheduler has not given away yet, is no such room
   (`SchedulerReplay.awaited_resource`);
@@ -10,10 +11,10 @@ Work that waits says what holds it back. Each piece of waiting work has one vote
   where calls wait, it votes as they do, since with a lease it would only wait there.
 
 The layer with the most votes limits, and of equal ones that nearest to the provider. Where nothing waits, what is
-under way limits: `provider` if a model call is out, else, if failed tasks wait to be repeated, `cooldown` for rate
-limits, `request_admission` for calls that waited too long, and `provider` for anything else. Where nothing waits and
-no call is out, the instant is *open*: what happens next decides. If new work shows up, everything waited for that:
-`readiness`. If a row group becomes durable or the run ends, it was `completion`. (See `progress.py`.)
+under way limits: `provider` if a model call is out, else, if failed tasks wait to be repeated, `request_admission` for
+calls that waited too long, and `provider` for anything else. Where nothing waits and no call is out, the instant is
+*open*: what happens next decides. If new work shows up, everything waited for that: `readiness`. If a row group becomes
+durable or the run ends, it was `completion`. (See `progress.py`.)
 
 Without the request stream nobody can tell when a model call is out. Then a running task of a model group counts as one.
 """
@@ -43,7 +44,7 @@ _NEAREST_FIRST: Final[dict[Layer, int]] = {
     "fairness": 3,
 }
 
-_LAYER_OF_DEFERRAL: Final[dict[str, Layer]] = {"rate_limited": "cooldown", "queue_timeout": "request_admission"}
+_LAYER_OF_DEFERRAL: Final[dict[str, Layer]] = {"queue_timeout": "request_admission"}
 
 
 @attrs.frozen
@@ -69,7 +70,7 @@ def limit_now(
     most_out = 0
     for key, resource in requests.resources.items():
         if resource.waiters > 0:
-            vote: _Vote = ("cooldown" if resource.cooling_at(now) else "request_admission", str(key))
+            vote: _Vote = ("cooldown" if resource.stopped_at(now) else "request_admission", str(key))
             votes[vote] = resource.waiters
             stage = endpoint_stage_resource(key.provider_model_key)
             if stage not in behind or resource.waiters > votes[behind[stage]]:

@@ -13,12 +13,14 @@ __all__ = ["ProgressLines", "duration", "limit_sentence", "printable", "progress
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 
+_AT_A_LIMIT: Final[tuple[Layer, ...]] = ("cooldown", "request_admission")
+
 _WORDS: Final[dict[Layer, str]] = {
     "readiness": "inputs that are not made yet",
     "fairness": "other work whose turn it is",
     "task_admission": "task admission",
     "request_admission": "request admission",
-    "cooldown": "a cooldown after rate limits",
+    "cooldown": "refusals",
     "provider": "the provider's answers",
     "completion": "work outside model calls",
 }
@@ -57,11 +59,10 @@ def limit_sentence(progress: RunProgress) -> str:
     if limit is None:
         return "limited by work outside model calls"
     where = f" at {limit.where}" if limit.where is not None else ""
-    left = ""
-    if limit.layer == "cooldown":
-        cooling = [each.cooldown_left_seconds for each in progress.endpoints if each.resource == limit.where]
-        left = f", {max(cooling):.1f} s left" if cooling else ""
-    return f"limited by {_WORDS[limit.layer]}{where}{left}"
+    doing = ""
+    if limit.layer in _AT_A_LIMIT:
+        doing = next((str(each.activity) for each in progress.endpoints if each.resource == limit.where), "")
+    return f"limited by {_WORDS[limit.layer]}{where}{f': {doing}' if doing else ''}"
 
 
 def progress_line(progress: RunProgress) -> str:
@@ -79,10 +80,9 @@ def progress_line(progress: RunProgress) -> str:
 
 
 def _endpoint(endpoint: EndpointProgress) -> str:
-    limit = "?" if endpoint.limit is None else endpoint.limit
-    cooling = f", cooling {endpoint.cooldown_left_seconds:.1f} s" if endpoint.cooldown_left_seconds > 0 else ""
+    doing = f", {endpoint.activity}" if str(endpoint.activity) else ""
     return (
-        f"{endpoint.resource} {endpoint.in_flight}/{limit} in flight, {endpoint.waiting:,} waiting{cooling}, "
+        f"{endpoint.resource} {endpoint.in_flight}/{endpoint.limit} in flight, {endpoint.waiting:,} waiting{doing}, "
         f"{endpoint.requests_per_minute:,.0f}/min"
     )
 

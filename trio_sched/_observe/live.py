@@ -26,8 +26,11 @@ __all__ = ["LivePanel"]
 
 _WIDE: Final = 60
 """Columns of a terminal from which on there is room for every figure."""
-_FIGURES_WHEN_NARROW: Final = 4
-"""Cells of an endpoint's row that are kept on a narrow terminal; what limits, and how long, is told below anyway."""
+_WIDE_WITH_STATE: Final = 80
+"""Columns from which on the state of an endpoint has room too; where it limits, it is told below anyway."""
+_CELLS_WHEN_NARROW: Final = 4
+_CELLS_WHEN_WIDE: Final = 5
+"""Cells of an endpoint's row that there is room for."""
 _GAP: Final = "  "
 _UP_AND_ERASE: Final = "\x1b[1A\x1b[2K"
 
@@ -103,7 +106,7 @@ def _drawn(progress: RunProgress, width: int, height: int) -> list[list[Segment]
         (f"records {records_text(progress)}{rates}  {so_far}", "bold"),
         (f"dropped {progress.dropped:,}  deferred {progress.deferred:,}", "red" if progress.dropped else "none"),
     ]
-    for table in (_columns(progress), _endpoints(progress, wide=wide)):
+    for table in (_columns(progress), _endpoints(progress, width)):
         laid_out = _laid_out(table, width)
         lines += [(line, "none" if number else "dim") for number, line in enumerate(laid_out) if len(laid_out) > 1]
     sentence = textwrap.wrap(printable(limit_sentence(progress)), max(1, width))
@@ -116,14 +119,15 @@ def _columns(progress: RunProgress) -> list[list[str]]:
     return [["column", "done", "running", "ready"], *rows]
 
 
-def _endpoints(progress: RunProgress, *, wide: bool) -> list[list[str]]:
-    rows = [["endpoint", "limit", "in flight", "waiting", "cooldown", "per minute"]]
+def _endpoints(progress: RunProgress, width: int) -> list[list[str]]:
+    rows = [["endpoint", "limit", "in flight", "waiting", "per minute", "state"]]
     for each in progress.endpoints:
-        limit = "?" if each.limit is None else f"{each.limit}/{each.effective_max}"
-        cooldown = f"{each.cooldown_left_seconds:.1f} s" if each.cooldown_left_seconds > 0 else "-"
-        figures = [limit, f"{each.in_flight:,}", f"{each.waiting:,}", cooldown, f"{each.requests_per_minute:,.0f}"]
-        rows.append([each.resource, *figures])
-    return rows if wide else [row[:_FIGURES_WHEN_NARROW] for row in rows]
+        limit = f"{each.limit}/{each.effective_max}"
+        figures = [limit, f"{each.in_flight:,}", f"{each.waiting:,}", f"{each.requests_per_minute:,.0f}"]
+        rows.append([each.resource, *figures, str(each.activity) or "-"])
+    if width < _WIDE_WITH_STATE:
+        rows = [row[: _CELLS_WHEN_WIDE if width >= _WIDE else _CELLS_WHEN_NARROW] for row in rows]
+    return rows
 
 
 def _laid_out(rows: list[list[str]], width: int) -> list[str]:

@@ -1,14 +1,18 @@
 """What request admission held, rebuilt from its events alone.
 
-Counts are made from the transitions: a wait that starts and ends, a lease that is granted and comes back, a limit that
-moves. Only where a resource is met for the first time does its pressure snapshot say where the counting begins. After
-the last event the replayed values equal the controller's own snapshots.
+Waiters and leases are counted: a wait that starts and ends, a lease that is granted and comes back. Everything that the
+rule of a resource decides, its limit, ceiling and stops, is taken from the newest pressure snapshot, which is exact for
+any rule: nothing of it changes without an event that carries one. After the last event the replayed values equal the
+controller's own snapshots.
+
+What a rule is about (`activity.py`) follows from the transitions that it named: a probe, an outage, a trial call.
 
 The order of two events of different resources does not matter.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final
 
@@ -19,65 +23,109 @@ from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._resources.pressure import RequestPressureSnapshot
 
-__all__ = ["ReplayedResource", "RequestReplay"]
+__all__ = ["LimitChange", "ReplayedResource", "RequestReplay"]
 
 _RECENT_CALLS: Final = 100
 _NO_FAILURES: Final = frozenset({"success", "rate_limited"})
+_RAISED: Final = frozenset({"increased", "probe_started"})
+_CLOCK_SLACK: Final = 1e-6
+"""Seconds by which the sum of a time and a hint may differ from the same sum made elsewhere."""
+
+
+@attrs.frozen
+class LimitChange:
+    """A change of a limit: its cause as the rule named it, and the limit before and after it.
+
+    asked: of a probe that was refused, how many more calls it asked for, 0 where that is not known.
+    """
+
+    cause: str
+    previous: int
+    current: int
+    asked: int = 0
 
 
 @attrs.define
 class ReplayedResource:
-    """One request resource. Limits are None until an event told them; `cooling_until` may have passed.
+    """One request resource.
 
-    held: the leases that are out, by id, and since when. retry_hint_seconds: what the provider asked for last. calls:
-    those that ended and were not cancelled. failures: how many of them failed, by outcome; a rate limit is no failure.
-    recent_failed: whether each of the latest of them failed.
+    pressure: the newest snapshot. rule: which rule learns the limit, None where no event said it. held: the leases that
+    are out, by id, and since when. hinted: calls that wait until the provider wants to see them again, by attempt, with
+    that time. hinted_stop: the latest stop that a retry hint asked for. change: the latest of the limit. asked: the
+    latest raise of the limit, while no call has proven it. outage_since: when an outage began that has not ended.
+    trial: the lease of the trial call that is out. calls: those that ended and were not cancelled. failures: how many
+    of them failed, by outcome; a rate limit is no failure. recent_failed: whether each of the latest of them failed.
     """
 
-    current_limit: int | None = None
-    effective_max: int | None = None
+    pressure: RequestPressureSnapshot
+    rule: str | None = None
     held: dict[int, float] = attrs.field(factory=dict[int, float])
     waiters: int = 0
-    cooling_until: float | None = None
-    rate_limit_ceiling: int | None = None
-    consecutive_rate_limits: int = 0
-    last_outcome: str | None = None
-    retry_hint_seconds: float | None = None
+    hinted: dict[str, float] = attrs.field(factory=dict[str, float])
+    hinted_stop: float | None = None
+    change: LimitChange | None = None
+    asked: LimitChange | None = None
+    outage_since: float | None = None
+    trial: int | None = None
     calls: int = 0
     failures: dict[str, int] = attrs.field(factory=dict[str, int])
     recent_failed: deque[bool] = attrs.field(factory=lambda: deque[bool](maxlen=_RECENT_CALLS))
+    _refused_at: dict[int, float] = attrs.field(factory=dict[int, float])
+    """When leases came back that the provider refused, until that is told."""
+    _witness: int | None = None
+    """The lease whose answer proves the limit that was asked for."""
 
-    def call_ended(self, outcome: str) -> None:
-        """Count a call by its outcome."""
-        if outcome == "local_cancelled":
-            return
-        self.calls += 1
-        failed = outcome not in _NO_FAILURES
-        self.recent_failed.append(failed)
-        if failed:
-            self.failures[outcome] = self.failures.get(outcome, 0) + 1
+    @property
+    def current_limit(self) -> int:
+        """The limit in force."""
+        return self.pressure.current_limit
+
+    @property
+    def effective_max(self) -> int:
+        """The most that the limit may grow to."""
+        return self.pressure.effective_max
+
+    @property
+    def blocked_until(self) -> float | None:
+        """When the latest stop ends, which may have passed."""
+        return self.pressure.blocked_until_monotonic
+
+    @property
+    def consecutive_rate_limits(self) -> int:
+        """Rate limits since the last success outside of a stop."""
+        return self.pressure.consecutive_rate_limits
 
     @property
     def in_flight(self) -> int:
         """Leases that are out."""
         return len(self.held)
 
-    def cooling_at(self, now: float) -> bool:
-        """Whether a cooldown is in force at `now`."""
-        return self.cooling_until is not None and now < self.cooling_until
+    def stopped_at(self, now: float) -> bool:
+        """Whether nothing may go out at `now`."""
+        until = self.pressure.blocked_until_monotonic
+        return until is not None and now < until
+
+    @property
+    def stop_is_hinted(self) -> bool:
+        """Whether the latest stop is as long as a retry hint asked for."""
+        return self.hinted_stop is not None and self.hinted_stop == self.blocked_until
+
+    def waiting_for_hints(self, now: float) -> int:
+        """How many waiting calls let others go first until their retry hint is over."""
+        return sum(until > now for until in self.hinted.values())
 
     def agrees_with(self, snapshot: RequestPressureSnapshot) -> bool:
         """Whether `snapshot`, taken after the last event, shows the same."""
-        cooling = self.cooling_until if self.cooling_at(snapshot.captured_at) else None
+        pressure = self.pressure
         return (
-            self.current_limit,
-            self.effective_max,
+            pressure.current_limit,
+            pressure.effective_max,
             self.in_flight,
             self.waiters,
-            cooling,
-            self.rate_limit_ceiling,
-            self.consecutive_rate_limits,
-            self.last_outcome,
+            pressure.blocked_until_monotonic if self.stopped_at(snapshot.captured_at) else None,
+            pressure.rate_limit_ceiling,
+            pressure.consecutive_rate_limits,
+            pressure.last_outcome,
         ) == (
             snapshot.current_limit,
             snapshot.effective_max,
@@ -89,90 +137,147 @@ class ReplayedResource:
             snapshot.last_outcome,
         )
 
+    def call_ended(self, outcome: str) -> None:
+        """Count a call by its outcome."""
+        if outcome == "local_cancelled":
+            return
+        self.calls += 1
+        failed = outcome not in _NO_FAILURES
+        self.recent_failed.append(failed)
+        if failed:
+            self.failures[outcome] = self.failures.get(outcome, 0) + 1
+
+    def wait_started(self, attempt: str | None, not_before: float | None) -> None:
+        """A call waits from now on, and lets others go first until `not_before`."""
+        self.waiters += 1
+        if attempt is not None and not_before is not None:
+            self.hinted[attempt] = not_before
+
+    def wait_ended(self, attempt: str | None) -> None:
+        """A call waits no more."""
+        self.waiters -= 1
+        if self.hinted and attempt is not None:
+            self.hinted.pop(attempt, None)
+
+    def granted(self, lease_id: int, at: float) -> None:
+        """A lease is out."""
+        self.held[lease_id] = at
+        if self.asked is not None and self._witness is None and self.pressure.in_flight_count >= self.asked.current:
+            self._witness = lease_id
+
+    def released(self, lease_id: int, outcome: str | None, at: float) -> None:
+        """A lease came back."""
+        self.held.pop(lease_id, None)
+        if outcome is not None:
+            self.call_ended(outcome)
+        if outcome == "rate_limited":
+            self._refused_at[lease_id] = at
+        if lease_id == self.trial:
+            self.trial = None
+        if lease_id == self._witness:
+            self._witness = None
+            if outcome == "success":
+                self.asked = None
+
+    def rate_limited(self, lease_id: int | None, hint: float | None, at: float) -> None:
+        """The provider refused a call, and asked for a pause of `hint` seconds."""
+        since = at if lease_id is None else self._refused_at.pop(lease_id, at)
+        until = self.pressure.blocked_until_monotonic
+        if hint is not None and until is not None and math.isclose(since + hint, until, abs_tol=_CLOCK_SLACK):
+            self.hinted_stop = until
+
+    def limit_changed(self, change: LimitChange) -> None:
+        """The rule moved the limit."""
+        if change.cause == "probe_refused" and self.asked is not None:
+            change = attrs.evolve(change, asked=self.asked.current - self.asked.previous)
+        self.change = change
+        self.asked, self._witness = (change if change.cause in _RAISED else None), None
+
 
 @attrs.define(eq=False)
 class RequestReplay:
     """Feed it the events of one run in order with `apply`; read what it holds, and change nothing of that.
 
-    changes: rises with every event that may have changed anything here.
+    rules: the name of the rule of each endpoint that said it. changes: rises with every event that may have changed
+    anything here.
     """
 
     resources: dict[RequestResourceKey, ReplayedResource] = attrs.field(
         factory=dict[RequestResourceKey, ReplayedResource], init=False
     )
     static_caps: dict[ProviderModelKey, int] = attrs.field(factory=dict[ProviderModelKey, int], init=False)
+    rules: dict[ProviderModelKey, str] = attrs.field(factory=dict[ProviderModelKey, str], init=False)
     uncorrelated: int = attrs.field(default=0, init=False)
     changes: int = attrs.field(default=0, init=False)
 
     def apply(self, event: RequestAdmissionEvent) -> None:
         """Take in the next event."""
-        key, facts = event.request_resource_key, event.diagnostics
+        key, snapshot = event.request_resource_key, event.pressure_snapshot
         if key is None:
             self._endpoint(event)
             return
         resource = self.resources.get(key)
         if resource is None:
-            if event.pressure_snapshot is None:
+            if snapshot is None:
                 return
-            resource = self.resources[key] = _met(event.pressure_snapshot)
+            rule = self.rules.get(key.provider_model_key)
+            resource = self.resources[key] = ReplayedResource(snapshot, rule)
+        elif snapshot is not None:
+            if snapshot.blocked_until_monotonic != resource.pressure.blocked_until_monotonic:
+                self.changes += 1
+            resource.pressure = snapshot
         if event.event_kind not in _MOVES_NOTHING:
             self.changes += 1
+            self._move(resource, event)
+
+    def _move(self, resource: ReplayedResource, event: RequestAdmissionEvent) -> None:
+        at, lease_id, facts = event.captured_at_monotonic, event.request_lease_id, event.diagnostics
         match event.event_kind:
             case "request_wait_started":
-                resource.waiters += 1
+                resource.wait_started(event.request_attempt_id, _number(facts.get("not_before_monotonic")))
             case "request_wait_completed" | "request_wait_timeout" | "request_wait_cancelled":
-                resource.waiters -= 1
+                resource.wait_ended(event.request_attempt_id)
             case "request_acquire_denied" if "waited_seconds" in facts:
-                resource.waiters -= 1
+                resource.wait_ended(event.request_attempt_id)
             case "request_lease_acquired":
-                if event.request_lease_id is not None:
-                    resource.held[event.request_lease_id] = event.captured_at_monotonic
+                if lease_id is not None:
+                    resource.granted(lease_id, at)
                 self.uncorrelated += event.captured_correlation is None
-            case "request_lease_released":
-                if event.request_lease_id is not None:
-                    resource.held.pop(event.request_lease_id, None)
-                resource.last_outcome = event.reason_or_outcome
-                if event.reason_or_outcome is not None:
-                    resource.call_ended(event.reason_or_outcome)
-                if event.reason_or_outcome == "success" and not resource.cooling_at(event.captured_at_monotonic):
-                    resource.consecutive_rate_limits = 0
+            case "request_lease_released" if lease_id is not None:
+                resource.released(lease_id, event.reason_or_outcome, at)
             case "request_rate_limited":
-                resource.consecutive_rate_limits += 1
-                resource.cooling_until = _number(facts.get("blocked_until_monotonic"))
-                resource.retry_hint_seconds = _number(facts.get("retry_after_seconds"))
-                if event.pressure_snapshot is not None:
-                    # At a limit of 1 nothing is lowered, and no other event tells the ceiling.
-                    resource.rate_limit_ceiling = event.pressure_snapshot.rate_limit_ceiling
+                resource.rate_limited(lease_id, _number(facts.get("retry_after_seconds")), at)
             case "request_limit_decreased" | "request_limit_increased":
-                resource.current_limit = _whole(facts.get("current"))
-                resource.rate_limit_ceiling = _whole(facts.get("rate_limit_ceiling"))
-            case "request_effective_cap_changed":
-                resource.effective_max = _whole(facts.get("current"))
+                previous, current = _whole(facts.get("previous")), _whole(facts.get("current"))
+                if previous is not None and current is not None and previous != current:
+                    resource.limit_changed(LimitChange(_cause(event), previous, current))
+            case "request_outage_started":
+                resource.outage_since = at
+            case "request_trial_started":
+                resource.trial = lease_id if lease_id in resource.held else None
+            case "request_outage_ended":
+                resource.outage_since = None
             case _:
                 pass
-        if event.pressure_snapshot is not None and event.pressure_snapshot.blocked_until_monotonic is not None:
-            # A refusal closes its resource at once, and is judged a moment later.
-            if resource.cooling_until != event.pressure_snapshot.blocked_until_monotonic:
-                self.changes += 1
-            resource.cooling_until = event.pressure_snapshot.blocked_until_monotonic
 
     def _endpoint(self, event: RequestAdmissionEvent) -> None:
         facts = event.diagnostics
         if event.event_kind == "request_resource_registered":
-            cap = _whole(facts.get("static_cap"))
+            endpoint = ProviderModelKey(str(facts["provider_name"]), str(facts["model_id"]))
+            cap, rule = _whole(facts.get("static_cap")), facts.get("limit")
             if cap is not None:
-                self.static_caps[ProviderModelKey(str(facts["provider_name"]), str(facts["model_id"]))] = cap
+                self.static_caps[endpoint] = cap
+            if isinstance(rule, str):
+                self.rules[endpoint] = rule
 
 
 _MOVES_NOTHING: Final = frozenset({"model_request_started", "model_request_completed"})
 
 
-def _met(snapshot: RequestPressureSnapshot) -> ReplayedResource:
-    return ReplayedResource(
-        current_limit=snapshot.current_limit,
-        effective_max=snapshot.effective_max,
-        rate_limit_ceiling=snapshot.rate_limit_ceiling,
-    )
+def _cause(event: RequestAdmissionEvent) -> str:
+    """Why the limit changed; events of older runs say only which way."""
+    cause = event.diagnostics.get("cause")
+    return cause if isinstance(cause, str) else event.event_kind.removeprefix("request_limit_")
 
 
 def _number(value: JsonValue) -> float | None:

@@ -17,6 +17,7 @@ import attrs
 
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._observe.activity import Activity, activity_at
 from trio_sched._observe.limiting import Limit, limit_now
 from trio_sched._observe.request_replay import RequestReplay
 from trio_sched._observe.scheduler_replay import SchedulerReplay
@@ -40,15 +41,15 @@ class ColumnProgress:
 
 @attrs.frozen
 class EndpointProgress:
-    """One request resource. limit is None until it is known; requests_per_minute: answered in the last minute."""
+    """One request resource. requests_per_minute: ended in the last minute. activity: what its limit is about."""
 
     resource: str
-    limit: int | None
-    effective_max: int | None
+    limit: int
+    effective_max: int
     in_flight: int
     waiting: int
-    cooldown_left_seconds: float
     requests_per_minute: float
+    activity: Activity
 
 
 @attrs.frozen
@@ -178,8 +179,8 @@ class RunProgressSink:
                     resource.effective_max,
                     resource.in_flight,
                     resource.waiters,
-                    max(0.0, resource.cooling_until - now) if resource.cooling_until is not None else 0.0,
                     self._answered_per_second(str(key), now, elapsed) * 60,
+                    activity_at(resource, now),
                 )
                 for key, resource in sorted(self._requests.resources.items())
             ),

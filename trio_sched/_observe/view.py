@@ -3,7 +3,7 @@
 A `RuntimeViewBuilder` takes events as they come, live as a sink or from files, and makes a frozen
 `CorrelatedRuntimeView` whenever it is asked. Between two events nothing changes but the time, so each piece of time
 between them is handed over once: to the run's `ProgressBook`, with what limited it (`limiting.py`), and to the
-executions (`executions.py`). A piece in which a cooldown ends is cut there.
+executions (`executions.py`). A piece in which a stop ends is cut there.
 
     events ─> SchedulerReplay ─┐                    ┌─> ProgressBook    what limited the run
               RequestReplay  ──┴─> limit of a piece ┴─> ExecutionBook   marks and waits of each execution
@@ -224,20 +224,20 @@ class RuntimeViewBuilder:
         changes = scheduler.changes + requests.changes
         if known is not None and known.changes == changes and (known.until is None or time < known.until):
             return known
-        cooling: list[RequestResourceKey] = []
+        stopped: list[RequestResourceKey] = []
         until: int | None = None
         for key, resource in requests.resources.items():
-            if resource.cooling_until is not None:
-                end = nanoseconds(resource.cooling_until)
+            if resource.blocked_until is not None:
+                end = nanoseconds(resource.blocked_until)
                 if end > time:
-                    cooling.append(key)
+                    stopped.append(key)
                     until = end if until is None else min(until, end)
         untold = not scheduler.resource_limits
         self._standing = _Standing(
             changes,
             until,
             limit_now(scheduler, requests, seconds(time), model_tasks_call=self._model_tasks_call),
-            cooling,
+            stopped,
             [
                 column
                 for column in scheduler.queued_by_column
@@ -248,8 +248,8 @@ class RuntimeViewBuilder:
 
     def _spend(self, progress: ProgressBook, until: int, standing: _Standing) -> None:
         elapsed = until - progress.until
-        for key in standing.cooling:
-            self._clocks.cooling[key] = self._clocks.cooling.get(key, 0) + elapsed
+        for key in standing.stopped:
+            self._clocks.stopped[key] = self._clocks.stopped.get(key, 0) + elapsed
         for column in standing.full_columns:
             self._clocks.full[column] = self._clocks.full.get(column, 0) + elapsed
         progress.spend(until, standing.limit)
@@ -257,7 +257,7 @@ class RuntimeViewBuilder:
 
 @attrs.define(eq=False)
 class _Standing:
-    """How things stand until something changes, or until `until` (nanoseconds), when a cooldown ends.
+    """How things stand until something changes, or until `until` (nanoseconds), when a stop ends.
 
     changes: how many there had been in both streams. full_columns: those with queued tasks that wait for a stage
     resource.
@@ -266,5 +266,5 @@ class _Standing:
     changes: int
     until: int | None
     limit: Limit | None
-    cooling: list[RequestResourceKey]
+    stopped: list[RequestResourceKey]
     full_columns: list[str]

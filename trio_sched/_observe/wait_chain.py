@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from trio_sched._observe.activity import activity_at
 from trio_sched._observe.limiting import Limit, layer_of_deferral, limit_now, open_limit
 from trio_sched._observe.request_replay import ReplayedResource, RequestReplay
 from trio_sched._observe.scheduler_replay import DeferredTask, SchedulerReplay, TaskPlace
@@ -11,9 +12,12 @@ from trio_sched._observe.wait_links import (
     CallsOut,
     CoolingDown,
     HeldBack,
+    HintsWaitedOut,
+    LimitMoved,
     LimitReached,
     NothingToDo,
     RowGroupWaits,
+    Stopped,
     TasksRun,
     TasksWait,
     WaitLink,
@@ -72,21 +76,49 @@ def _resource(requests: RequestReplay, where: str | None) -> tuple[RequestResour
 def _at_request_resource(
     requests: RequestReplay, key: RequestResourceKey, resource: ReplayedResource, limit: Limit, now: float
 ) -> list[WaitLink]:
+    stopped = _stop(key, resource, now)
     if limit.layer == "provider":
         oldest = min(resource.held.values(), default=None)
-        return [CallsOut(str(key), resource.in_flight, None if oldest is None else now - oldest)]
-    waiting = TasksWait(resource.waiters, limit.layer, str(key))
-    if resource.cooling_at(now):
-        assert resource.cooling_until is not None
-        left = resource.cooling_until - now
-        told = resource.retry_hint_seconds is not None
-        return [waiting, CoolingDown(str(key), left, resource.consecutive_rate_limits, told)]
+        return [CallsOut(str(key), resource.in_flight, None if oldest is None else now - oldest), *stopped]
+    waiting: list[WaitLink] = [TasksWait(resource.waiters, limit.layer, str(key))]
+    if stopped:
+        return [*waiting, *stopped]
+    hinted = resource.waiting_for_hints(now)
+    if hinted:
+        waiting.append(HintsWaitedOut(str(key), hinted, resource.waiters))
     endpoint = key.provider_model_key
     cap = requests.static_caps.get(endpoint)
     in_all = sum(each.in_flight for other, each in requests.resources.items() if other.provider_model_key == endpoint)
-    if resource.current_limit is None or (cap is not None and resource.in_flight < resource.current_limit):
-        return [waiting, LimitReached(str(endpoint), in_all, cap if cap is not None else in_all, None)]
-    return [waiting, LimitReached(str(key), resource.in_flight, resource.current_limit, resource.effective_max)]
+    if cap is not None and resource.in_flight < resource.current_limit:
+        return [*waiting, LimitReached(str(endpoint), in_all, cap, None)]
+    reached = LimitReached(str(key), resource.in_flight, resource.current_limit, resource.effective_max)
+    return [*waiting, reached, *_why_that_limit(key, resource)]
+
+
+def _stop(key: RequestResourceKey, resource: ReplayedResource, now: float) -> list[WaitLink]:
+    """Why nothing may go out, if that is so."""
+    activity = activity_at(resource, now)
+    left, hinted = activity.seconds_left, resource.stop_is_hinted
+    if activity.kind == "trial" or activity.trial_follows:
+        return [Stopped(str(key), activity.outage, activity.kind == "trial", left, hinted)]
+    if activity.kind == "stopped":
+        return [CoolingDown(str(key), left, resource.consecutive_rate_limits, hinted)]
+    return []
+
+
+def _why_that_limit(key: RequestResourceKey, resource: ReplayedResource) -> list[WaitLink]:
+    """What the provider's latest answers say of the limit, where they say more than that it is so."""
+    asked, change, limit = resource.asked, resource.change, resource.current_limit
+    if resource.outage_since is not None:
+        return [LimitMoved(str(key), "outage", limit, 0)]
+    if asked is not None and asked.cause == "probe_started":
+        return [LimitMoved(str(key), "probe_started", asked.previous, asked.current - asked.previous)]
+    if change is not None and change.cause == "probe_refused":
+        refused = resource.pressure.rate_limit_ceiling
+        return [LimitMoved(str(key), "probe_refused", limit if refused is None else refused - 1, change.asked)]
+    if change is not None and change.cause == "recovered":
+        return [LimitMoved(str(key), "recovered", limit, 0)]
+    return []
 
 
 def _at_stage_resource(scheduler: SchedulerReplay, limit: Limit) -> list[WaitLink]:

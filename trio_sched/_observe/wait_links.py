@@ -1,7 +1,7 @@
 """The wait-for chain: who waits, for what, and what that waits for in turn, down to the cause. Typed values only.
 
     row group 7 waits for column answer <- 214 tasks wait for request admission on openai/gpt-5-mini/chat
-        <- cooling down, 11.3 s left after 3 rate limits (retry-after)
+        <- the provider refuses everything: the next trial call goes out in 4.1 s
 
 Each link is a value of its own with a text; `kind` tells them apart in JSON.
 """
@@ -19,9 +19,12 @@ __all__ = [
     "CallsOut",
     "CoolingDown",
     "HeldBack",
+    "HintsWaitedOut",
+    "LimitMoved",
     "LimitReached",
     "NothingToDo",
     "RowGroupWaits",
+    "Stopped",
     "TasksRun",
     "TasksWait",
     "WaitLink",
@@ -41,6 +44,10 @@ _LAYER_WORDS: Mapping[Layer, str] = {
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _hint(retry_after: bool) -> str:
+    return " (retry-after)" if retry_after else ""
 
 
 @attrs.frozen
@@ -76,7 +83,7 @@ class TasksWait:
 class CoolingDown:
     """A request resource admits nothing for `seconds_left`, after so many rate limits in a row.
 
-    retry_after: whether the provider said for how long, with the last of them.
+    retry_after: whether the provider said for how long.
     """
 
     resource: str
@@ -86,8 +93,77 @@ class CoolingDown:
     kind: Literal["cooling_down"] = "cooling_down"
 
     def __str__(self) -> str:
-        hint = " (retry-after)" if self.retry_after else ""
-        return f"cooling down, {self.seconds_left:.1f} s left after {_counted(self.rate_limits, 'rate limit')}{hint}"
+        after = f" after {_counted(self.rate_limits, 'rate limit')}" if self.rate_limits else ""
+        return f"cooling down, {self.seconds_left:.1f} s left{after}{_hint(self.retry_after)}"
+
+
+@attrs.frozen
+class Stopped:
+    """A request resource admits nothing until one trial call has gone first.
+
+    outage: whether the provider refuses everything. trial_out: whether that call is out. seconds_left: until it goes
+    out. retry_after: whether the provider said for how long.
+    """
+
+    resource: str
+    outage: bool
+    trial_out: bool
+    seconds_left: float
+    retry_after: bool
+    kind: Literal["stopped"] = "stopped"
+
+    def __str__(self) -> str:
+        hint = _hint(self.retry_after)
+        if self.outage:
+            trial = f"the next trial call goes out in {self.seconds_left:.1f} s{hint}"
+            return f"the provider refuses everything: {'one trial call is out' if self.trial_out else trial}"
+        if self.trial_out:
+            return "after refusals one trial call is out, and all others wait for it"
+        return f"stopped after refusals: one trial call goes out in {self.seconds_left:.1f} s{hint}"
+
+
+@attrs.frozen
+class HintsWaitedOut:
+    """So many of the waiting calls were refused, and let all others go first until their retry hint is over."""
+
+    resource: str
+    count: int
+    waiting: int
+    kind: Literal["hints_waited_out"] = "hints_waited_out"
+
+    def __str__(self) -> str:
+        if self.count == 1:
+            which = "it was" if self.waiting == 1 else "1 of them was"
+            return f"{which} refused, and lets others go first until its retry hint is over"
+        which = "they were" if self.count == self.waiting else f"{self.count:,} of them were"
+        return f"{which} refused, and let others go first until their retry hints are over"
+
+
+@attrs.frozen
+class LimitMoved:
+    """Why the limit of a request resource is where it is: its latest change, as the rule named it.
+
+    limit: the most calls that the provider is known to accept. more: by how many a probe asked for more than that, 0
+    where it is not known.
+    """
+
+    resource: str
+    cause: Literal["probe_started", "probe_refused", "recovered", "outage"]
+    limit: int
+    more: int
+    kind: Literal["limit_moved"] = "limit_moved"
+
+    def __str__(self) -> str:
+        more = "more calls" if not self.more else "one more call" if self.more == 1 else f"{self.more:,} more calls"
+        match self.cause:
+            case "probe_started":
+                return f"{self.resource} asks for {more} than {self.limit:,}"
+            case "probe_refused":
+                return f"{self.resource} asked for {more} and was refused: its limit is {self.limit:,}"
+            case "recovered":
+                return f"{self.resource} answers again after an outage, and its limit grows from {self.limit:,}"
+            case "outage":
+                return "the provider refuses everything: calls go out again, and none was answered yet"
 
 
 @attrs.frozen
@@ -101,8 +177,8 @@ class LimitReached:
     kind: Literal["limit_reached"] = "limit_reached"
 
     def __str__(self) -> str:
-        lowered = f", lowered from {self.most}" if self.most is not None and self.most != self.limit else ""
-        return f"{self.in_use} of {self.limit} of {self.resource} in use{lowered}"
+        cap = f", its cap is {self.most}" if self.most is not None and self.most != self.limit else ""
+        return f"{self.in_use} of {self.limit} of {self.resource} in use{cap}"
 
 
 @attrs.frozen
@@ -185,7 +261,10 @@ WaitLink: TypeAlias = (
     RowGroupWaits
     | TasksWait
     | CoolingDown
+    | Stopped
+    | HintsWaitedOut
     | LimitReached
+    | LimitMoved
     | HeldBack
     | CallsOut
     | WaitsToRepeat

@@ -4,7 +4,7 @@
     fairness           ready and queued while its resources are free: order or policy holds it back
     task_admission     ready and queued while a stage resource that it needs is full
     request_admission  a model call waits for its lease
-    cooldown           the same, while its resource cools down after a rate limit; or a task waits out a rate limit
+    cooldown           the same, while its resource is stopped and nothing at all may go out there
     provider           a model call is out; or a task waits to repeat one that failed
     completion         the rest of the work: a column's own code outside model calls, and making rows durable
 
