@@ -114,8 +114,51 @@ def test_the_time_of_answers_and_limits_is_kept_in_the_series(run: SampleRun, fi
         refused = sum(rate * width for rate, width in zip(endpoint.refused, widths, strict=True))
         assert answered + refused == pytest.approx(statistics.attempts)
         assert max(endpoint.in_flight) <= statistics.max_in_flight
-        assert all(0 <= share <= 1 for share in endpoint.cooling)
-    assert any(max(endpoint.cooling) > 0 for endpoint in figures.endpoints)
+        assert all(0 <= share <= 1 for share in (*endpoint.stopped, *endpoint.outage))
+        assert sum(endpoint.probes_refused) == statistics.probes_refused
+        assert sum(endpoint.trials) == statistics.trials
+    assert any(max(endpoint.stopped) > 0 for endpoint in figures.endpoints)
+
+
+def test_what_the_limits_found_out_is_counted(run: SampleRun, report: ParsedReport, figures: ReportFigures) -> None:
+    head, *rows = report.table("What the limits found out")
+    ((resource, statistics),) = [each for each in run.result.requests.items() if each[1].was_refused]
+    (told,) = [dict(zip(head, row, strict=True)) for row in rows]
+    assert told["endpoint and domain"] == str(resource)
+    assert told["asked for more"] == str(statistics.probes)
+    assert told["refused"] == str(statistics.probes_refused)
+    assert told["outages"] == str(statistics.outages) == "1"
+    assert told["trial calls"] == str(statistics.trials)
+    assert statistics.probes >= 1
+    assert statistics.trials >= 2
+    seconds = float(told["seconds stopped"])
+    assert 0 < seconds == pytest.approx(figures.view.limited_by.seconds()["cooldown"], abs=2)
+
+
+def test_an_outage_its_trials_and_refused_probes_are_drawn(report: ParsedReport, figures: ReportFigures) -> None:
+    (with_outage,) = [chart for name, chart in report.charts.items() if "alpha/writer" in report.chart_labels[name]]
+    marks = {each["label"]: each for each in with_outage["series"] if each["mark"] is not None}
+    assert set(marks) == {"asked for more and refused", "trial calls"}
+    assert all(0 < each["mark"] < 1 and max(each["values"]) >= 1 for each in marks.values())
+    assert {"stopped", "outage"} <= {each["label"] for each in with_outage["series"]}
+    (steady,) = [chart for name, chart in report.charts.items() if "beta/judge" in report.chart_labels[name]]
+    assert [each["label"] for each in steady["series"]] == ["stopped", "limit", "in flight", "waiting"]
+
+
+def test_a_run_without_refusals_has_no_table_of_what_its_limits_found_out(figures: ReportFigures) -> None:
+    steady = [each for each in figures.endpoints if not each.statistics.was_refused]
+    parsed = parse_report(report_page(attrs.evolve(figures, endpoints=steady)))
+    assert "What the limits found out" not in {table.caption for table in parsed.tables}
+
+
+def test_the_summary_at_the_end_says_what_a_limit_found_out(run: SampleRun) -> None:
+    (told,) = [line for line in run.result.summary().splitlines() if line.startswith("alpha/writer/chat was refused")]
+    statistics = next(each for each in run.result.requests.values() if each.was_refused)
+    times = {1: "once", 2: "twice"}.get(statistics.probes_refused, f"{statistics.probes_refused} times")
+    assert told == (
+        f"alpha/writer/chat was refused {times} when it asked for more, had 1 outage and "
+        f"sent {statistics.trials} trial calls"
+    )
 
 
 def test_stacked_layers_reach_the_whole(report: ParsedReport) -> None:
@@ -160,7 +203,7 @@ def test_names_cannot_become_markup(figures: ReportFigures) -> None:
 
 def test_a_run_cut_anywhere_has_a_report(run: SampleRun) -> None:
     whole = len(run.events.scheduler_events) + len(run.events.request_events)
-    for length in (0, 1, 2, 5, *range(10, whole, 23)):
+    for length in (0, 1, 2, 5, *range(10, whole - 1, 23)):
         parsed = parse_report(report_page(figures_of(run, length)))
         assert parsed.headings[0][1].startswith("Run ")
         assert "under way when this was written, or it was killed" in parsed.text

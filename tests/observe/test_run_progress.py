@@ -63,11 +63,18 @@ def test_counts_on_the_way_never_exceed_what_there_is(run: SampleRun) -> None:
         assert progress.eta_seconds is None or progress.eta_seconds >= 0
 
 
-def test_a_cooldown_is_told_while_it_lasts(run: SampleRun) -> None:
+def test_stops_trials_and_an_outage_are_told_while_they_last(run: SampleRun) -> None:
     seen = [progress_after(run, cut) for cut in range(1, length(run))]
-    cooling = [each for each in seen if any(endpoint.cooldown_left_seconds > 0 for endpoint in each.endpoints)]
-    assert cooling
-    assert any(each.limit is not None and each.limit.layer == "cooldown" for each in cooling)
+    writers = [(each, endpoint) for each in seen for endpoint in each.endpoints if "writer" in endpoint.resource]
+    told = {(endpoint.activity.kind, endpoint.activity.outage) for _, endpoint in writers}
+    assert {("open", False), ("probing", False), ("stopped", False), ("stopped", True), ("trial", True)} <= told
+    assert all(
+        endpoint.activity.kind in ("stopped", "trial")
+        for each, endpoint in writers
+        if each.limit is not None and (each.limit.layer, each.limit.where) == ("cooldown", endpoint.resource)
+    )
+    assert any(each.limit is not None and each.limit.layer == "cooldown" for each in seen)
+    assert str(writers[-1][1].activity) == ""
 
 
 def test_without_a_total_nobody_knows_the_time_left(run: SampleRun) -> None:

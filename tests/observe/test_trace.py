@@ -18,7 +18,14 @@ from sample_runs import SECRET, SampleRun, sample_run
 from trio_sched._events.both_streams import AdmissionEvent
 from trio_sched._observe.record import RunEventFiles
 from trio_sched._observe.trace import write_trace
-from trio_sched.lowlevel import RuntimeCorrelation, SchedulerAdmissionEvent
+from trio_sched.lowlevel import (
+    RequestAdmissionEvent,
+    RequestDomain,
+    RequestPressureSnapshot,
+    RequestResourceKey,
+    RuntimeCorrelation,
+    SchedulerAdmissionEvent,
+)
 
 PHASES = {"M", "B", "E", "i", "s", "f", "C"}
 
@@ -88,7 +95,7 @@ def parse(text: str) -> Parsed:
             ((state, value),) = entry["args"].items()
             found.counters.append((entry["pid"], f"{entry['name']} {state}", entry["ts"], value))
         else:
-            assert track in open_slices
+            assert entry["s"] == "p" or track in open_slices
             found.instants.append(entry)
     assert not open_slices
     assert not sources
@@ -171,10 +178,38 @@ def test_counters_end_where_the_run_ended_and_peak_where_it_peaked(run: SampleRu
         assert peak[str(resource), "requests in flight"] == maxima.request_in_flight_by_resource[resource]
 
 
-def test_cooldowns_and_row_groups_are_drawn(parsed: Parsed) -> None:
-    cooldowns = [each for each in parsed.slices if each.name == "cooling down"]
-    assert cooldowns
-    assert all(each.end > each.begin for each in cooldowns)
+def test_stops_outages_trials_and_probes_are_drawn(run: SampleRun, parsed: Parsed) -> None:
+    stops = [each for each in parsed.slices if each.name == "stopped"]
+    (outage,) = [each for each in parsed.slices if each.name == "outage"]
+    assert stops
+    assert all(each.end > each.begin for each in stops)
+    assert any(outage.covers(each.begin) for each in stops)
+    ended = next(event for event in run.events.request_events if event.event_kind == "request_outage_ended")
+    begin = min(event.captured_at_monotonic for event in run.events.scheduler_events)
+    assert outage.end / 1e6 == pytest.approx(ended.captured_at_monotonic - begin)
+    marks = Counter(each["name"] for each in parsed.instants if each["s"] == "p")
+    (statistics,) = [each for each in run.result.requests.values() if each.was_refused]
+    assert marks["trial call"] == statistics.trials
+    assert sum(count for name, count in marks.items() if name.startswith("asks for")) == statistics.probes
+    refused = sum(count for name, count in marks.items() if name.endswith("in flight refused"))
+    assert refused == statistics.probes_refused
+
+
+@pytest.mark.parametrize(("again_at", "stop_ends"), [(4.0, 4.0), (12.0, 10.0)])
+def test_a_stop_ends_at_its_time_or_when_a_trial_is_answered_before(again_at: float, stop_ends: float) -> None:
+    key = RequestResourceKey("p", "m", RequestDomain.CHAT)
+    events: list[RequestAdmissionEvent] = []
+    for at, until in ((0.0, None), (1.0, 10.0), (again_at, None)):
+        left = 0.0 if until is None else until - at
+        pressure = RequestPressureSnapshot(at, 1, key, 4, 4, 0, 0, 0, until, left, None, 0, None, {})
+        events.append(
+            RequestAdmissionEvent("request_lease_released", at, 1, request_resource_key=key, pressure_snapshot=pressure)
+        )
+    (stop,) = parse(trace_of(events)).slices
+    assert (stop.name, stop.begin, stop.end) == ("stopped", 1e6, stop_ends * 1e6)
+
+
+def test_row_groups_are_drawn(parsed: Parsed) -> None:
     assert sorted(each.name for each in parsed.of_process("row groups")) == [f"row group {n}" for n in range(3)]
 
 

@@ -12,8 +12,16 @@ from trio_sched._resources.identity import RequestResourceKey
 __all__ = ["RequestStatistics", "RequestStatisticsSink"]
 
 _KINDS = frozenset(
-    {"request_lease_acquired", "request_lease_released", "request_limit_decreased", "request_limit_increased"}
+    {
+        "request_lease_acquired",
+        "request_lease_released",
+        "request_limit_decreased",
+        "request_limit_increased",
+        "request_outage_started",
+        "request_trial_started",
+    }
 )
+_LIMIT_CHANGES = ("request_limit_decreased", "request_limit_increased")
 
 
 @attrs.define(eq=False)
@@ -21,7 +29,9 @@ class RequestStatistics:
     """One request resource over a run. Seconds are of the run's clock.
 
     attempts: leases granted. outcomes: released leases by outcome. success_seconds: time held by leases that succeeded.
-    lowest_limit, last_limit: of the adaptive limit, None while it never changed.
+    lowest_limit, last_limit: of the adaptive limit, None while it never changed. probes: how often the limit was raised
+    to ask whether the provider accepts more. probes_refused: how often more than was known to be accepted was refused.
+    outages: how often the provider refused everything. trials: calls that went out alone to see whether it still does.
     """
 
     attempts: int = 0
@@ -31,6 +41,15 @@ class RequestStatistics:
     max_in_flight: int = 0
     lowest_limit: int | None = None
     last_limit: int | None = None
+    probes: int = 0
+    probes_refused: int = 0
+    outages: int = 0
+    trials: int = 0
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether the limit was refused when it asked for more, or there was an outage or a trial."""
+        return bool(self.probes_refused or self.outages or self.trials)
 
     @property
     def refused_share(self) -> float:
@@ -72,8 +91,14 @@ class RequestStatisticsSink:
             statistics.outcomes[outcome] = statistics.outcomes.get(outcome, 0) + 1
             if outcome == "success":
                 statistics.success_seconds += held
-        elif event.pressure_snapshot is not None:
-            limit = event.pressure_snapshot.current_limit
+        elif event.event_kind == "request_outage_started":
+            statistics.outages += 1
+        elif event.event_kind == "request_trial_started":
+            statistics.trials += 1
+        elif event.event_kind in _LIMIT_CHANGES and event.pressure_snapshot is not None:
+            limit, cause = event.pressure_snapshot.current_limit, event.diagnostics.get("cause")
+            statistics.probes += cause == "probe_started"
+            statistics.probes_refused += cause == "probe_refused"
             statistics.last_limit = limit
             if statistics.lowest_limit is None or limit < statistics.lowest_limit:
                 statistics.lowest_limit = limit

@@ -4,8 +4,8 @@ What is drawn, process by process:
 
 - *row groups*: one slice from admission to the moment it is durable.
 - *columns*: per column, one slice per task lease, and counters of ready and running tasks.
-- one process per request resource: one slice per request lease, its cooldowns, and counters of its limit, of the
-  requests in flight and of those that wait.
+- one process per request resource: one slice per request lease, its stops and outages, marks where its limit was probed
+  and where a trial call went out, and counters of its limit, of the requests in flight and of those that wait.
 
 Leases overlap, slices of one track may not, so every track has as many *lanes* as it ever had leases at once: a lease
 takes the lowest free lane and gives it back. An arrow leads from a task's lease to each request lease that it took.
@@ -45,6 +45,15 @@ _COUNTERS: Final = ("limit", "in flight", "waiting")
 _ENTRIES_AT_ONCE: Final = 500
 _NOT_DRAWN: Final = frozenset({"dependency_ready", "selected", "worker_spawned"})
 """Kinds that come often and show nowhere."""
+_OF_A_LIMIT: Final = frozenset(
+    {
+        "request_limit_increased",
+        "request_limit_decreased",
+        "request_outage_started",
+        "request_outage_ended",
+        "request_trial_started",
+    }
+)
 
 
 def write_trace(
@@ -136,6 +145,10 @@ class _Entries:
         place = f'"pid":{track.pid},"tid":{track.lanes[open_slice.lane]}'
         self._write(f'{{"ph":"i","s":"t","name":{named},{place},"ts":{self._at}}}')
 
+    def mark(self, pid: int, name: str) -> None:
+        """Something that happened at once to a whole process."""
+        self._write(f'{{"ph":"i","s":"p","name":{encode_basestring(name)},"pid":{pid},"tid":0,"ts":{self._at}}}')
+
     def arrow(self, number: int, source: _Slice, target: _Slice) -> None:
         """An arrow between two slices that are open now."""
         for phase, end, bound in (("s", source, ""), ("f", target, '"bp":"e",')):
@@ -175,14 +188,16 @@ class _Entries:
 
 @attrs.define(eq=False)
 class _Endpoint:
-    """A request resource: its process, its tracks, its last counters, and its cooldown while there is one."""
+    """A request resource: its process, its tracks, its last counters, and its stop and outage while there is one."""
 
     pid: int
     requests: _Track
-    cooldowns: _Track
+    stops: _Track
+    outages: _Track
     counters: tuple[int | None, int | None, int | None] = (None, None, None)
-    cooldown: _Slice | None = None
-    cooldown_ends: float = 0.0
+    stop: _Slice | None = None
+    stop_ends: float = 0.0
+    outage: _Slice | None = None
 
 
 class _Trace:
@@ -192,7 +207,7 @@ class _Trace:
         self._entries = entries
         self._columns: dict[str, _Track] = {}
         self._endpoints: dict[RequestResourceKey, _Endpoint] = {}
-        self._cooling: list[_Endpoint] = []
+        self._stopped: list[_Endpoint] = []
         self._tasks: dict[int, _Slice] = {}
         self._executions: dict[str, _Slice] = {}
         self._requests: dict[int, _Slice] = {}
@@ -205,8 +220,8 @@ class _Trace:
 
     def add(self, event: AdmissionEvent) -> None:
         """Draw one event."""
-        if self._cooling:
-            self._end_cooldowns(event.captured_at_monotonic)
+        if self._stopped:
+            self._end_stops(event.captured_at_monotonic)
         self._entries.move_to(event.captured_at_monotonic)
         if isinstance(event, SchedulerAdmissionEvent):
             self._add_scheduler_event(event)
@@ -215,8 +230,9 @@ class _Trace:
 
     def close(self) -> None:
         """End what is open, and the file."""
-        cooldowns = [each.cooldown for each in self._endpoints.values() if each.cooldown is not None]
-        for open_slices in (self._requests.values(), self._tasks.values(), self._row_groups.values(), cooldowns):
+        endpoints = self._endpoints.values()
+        stops = (found for each in endpoints for found in (each.stop, each.outage) if found is not None)
+        for open_slices in (self._requests.values(), self._tasks.values(), self._row_groups.values(), stops):
             for open_slice in open_slices:
                 self._entries.end(open_slice, {"unfinished": True})
         self._entries.close()
@@ -267,6 +283,9 @@ class _Trace:
         endpoint = self._endpoint(event.request_resource_key)
         if event.pressure_snapshot is not None:
             self._show_pressure(endpoint, event.pressure_snapshot)
+        if event.event_kind in _OF_A_LIMIT:
+            self._add_limit_event(endpoint, event)
+            return
         lease_id = event.request_lease_id
         if lease_id is None:
             return
@@ -285,6 +304,22 @@ class _Trace:
         elif event.event_kind == "request_lease_released" and lease_id in self._requests:
             self._entries.end(self._requests.pop(lease_id), {"outcome": event.reason_or_outcome})
 
+    def _add_limit_event(self, endpoint: _Endpoint, event: RequestAdmissionEvent) -> None:
+        entries, cause = self._entries, event.diagnostics.get("cause")
+        if event.event_kind == "request_outage_started":
+            if endpoint.outage is None:
+                endpoint.outage = entries.begin(endpoint.outages, "outage", {})
+        elif event.event_kind == "request_outage_ended":
+            if endpoint.outage is not None:
+                entries.end(endpoint.outage, {})
+                endpoint.outage = None
+        elif event.event_kind == "request_trial_started":
+            entries.mark(endpoint.pid, "trial call")
+        elif cause == "probe_started":
+            entries.mark(endpoint.pid, f"asks for {event.diagnostics.get('current')} in flight")
+        elif cause == "probe_refused":
+            entries.mark(endpoint.pid, f"{event.diagnostics.get('previous')} in flight refused")
+
     def _leave_queue(self, task_id: str | None) -> None:
         if task_id is not None and task_id in self._queued:
             self._queued.remove(task_id)
@@ -295,8 +330,8 @@ class _Trace:
         if known is None:
             pid = _FIRST_ENDPOINT + len(self._endpoints)
             self._entries.process(pid, str(resource))
-            cooldowns = self._entries.track(pid, "cooldown")
-            known = self._endpoints[resource] = _Endpoint(pid, self._entries.track(pid, "request"), cooldowns)
+            outages, stops = self._entries.track(pid, "outage"), self._entries.track(pid, "stop")
+            known = self._endpoints[resource] = _Endpoint(pid, self._entries.track(pid, "request"), stops, outages)
         return known
 
     def _show_pressure(self, endpoint: _Endpoint, pressure: RequestPressureSnapshot) -> None:
@@ -307,16 +342,22 @@ class _Trace:
                     self._entries.count(endpoint.pid, "requests", name, value)
             endpoint.counters = counters
         if pressure.blocked_until_monotonic is not None and pressure.cooldown_remaining_seconds > 0:
-            endpoint.cooldown_ends = max(endpoint.cooldown_ends, pressure.blocked_until_monotonic)
-            if endpoint.cooldown is None:
-                endpoint.cooldown = self._entries.begin(endpoint.cooldowns, "cooling down", {})
-                self._cooling.append(endpoint)
+            endpoint.stop_ends = pressure.blocked_until_monotonic
+            if endpoint.stop is None:
+                endpoint.stop = self._entries.begin(endpoint.stops, "stopped", {})
+                self._stopped.append(endpoint)
+        elif endpoint.stop is not None:
+            # An answered trial ends a stop before its time.
+            self._end_stop(endpoint, endpoint.stop)
 
-    def _end_cooldowns(self, now: float) -> None:
-        """End the cooldowns that were over before `now`, in the order of their ends."""
-        for endpoint in sorted(self._cooling, key=lambda each: each.cooldown_ends):
-            if endpoint.cooldown is not None and endpoint.cooldown_ends <= now:
-                self._entries.move_to(endpoint.cooldown_ends)
-                self._entries.end(endpoint.cooldown, {})
-                endpoint.cooldown = None
-                self._cooling.remove(endpoint)
+    def _end_stops(self, now: float) -> None:
+        """End the stops that were over before `now`, in the order of their ends."""
+        for endpoint in sorted(self._stopped, key=lambda each: each.stop_ends):
+            if endpoint.stop is not None and endpoint.stop_ends <= now:
+                self._entries.move_to(endpoint.stop_ends)
+                self._end_stop(endpoint, endpoint.stop)
+
+    def _end_stop(self, endpoint: _Endpoint, stop: _Slice) -> None:
+        self._entries.end(stop, {})
+        endpoint.stop = None
+        self._stopped.remove(endpoint)

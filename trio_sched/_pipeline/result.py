@@ -124,6 +124,7 @@ class RunResult:
                 f"{self.static_caps[resource.provider_model_key]:>3}  {statistics.max_in_flight:>4}  "
                 f"{limits:>14}  {self.utilisation(resource):>11.1%}"
             )
+        lines += [_learned(resource, each) for resource, each in sorted(self.requests.items()) if each.was_refused]
         lines += [f"skipped {count:,} cells of column {name!r}" for name, count in sorted(self.skipped_cells.items())]
         lines += map(uncalled_model, self.uncalled_models)
         if self.dropped:
@@ -136,6 +137,22 @@ class RunResult:
                 f"dropped {cause.rows:,} rows: column {cause.column!r}, {cause.error_type}: {_told(cause.first_error)}"
             )
         return "\n".join(lines)
+
+
+def _learned(resource: RequestResourceKey, statistics: RequestStatistics) -> str:
+    """What the limit of an endpoint found out by being refused."""
+    found: list[str] = []
+    if statistics.probes_refused:
+        found.append(f"was refused {_times(statistics.probes_refused)} when it asked for more")
+    if statistics.outages:
+        found.append(f"had {statistics.outages:,} outage{'s' if statistics.outages > 1 else ''}")
+    if statistics.trials:
+        found.append(f"sent {statistics.trials:,} trial call{'s' if statistics.trials > 1 else ''}")
+    return f"{resource} {', '.join(found[:-1])}{' and ' if found[1:] else ''}{found[-1]}"
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
 def _told(error: Exception) -> str:

@@ -82,14 +82,21 @@ class TimeBins:
 
     def per_second(self, series: str) -> Sequence[float]:
         """The mean of each bin: what was summed, by the bin's length, which is shorter for the last one."""
-        times = self.times()
-        sums = self._sums.get(series, [])
         length = self.ended_at - self.started_at if self.started_at is not None else 0.0
-        values = [sums[index] if index < len(sums) else 0.0 for index in range(len(times))]
-        if values and len(sums) > len(values):
+        return [
+            value / min(self.width, length - time)
+            for value, time in zip(self.counts(series), self.times(), strict=True)
+        ]
+
+    def counts(self, series: str) -> Sequence[float]:
+        """What was summed in each bin."""
+        bins = len(self.times())
+        sums = self._sums.get(series, [])
+        values = [sums[index] if index < len(sums) else 0.0 for index in range(bins)]
+        if values and len(sums) > bins:
             # What happened at the very end, on the edge of a bin, belongs to the last one.
-            values[-1] += sums[len(values)]
-        return [value / min(self.width, length - time) for value, time in zip(values, times, strict=True)]
+            values[-1] += sums[bins]
+        return values
 
     def total(self, series: str) -> float:
         """Everything that was summed."""

@@ -35,10 +35,16 @@ LAYER_COLOURS: Final[dict[Layer, str]] = {
 
 LAYER_NAMES: Final[dict[Layer, str]] = {layer: layer.replace("_", " ") for layer in LAYERS}
 
+_PROBE_HEIGHT: Final = 0.93
+_TRIAL_HEIGHT: Final = 0.98
+
 
 @attrs.frozen
 class Series:
-    """One line of a chart. shaded: filled below. stacked: drawn on top of the series after it. share: from 0 to 1."""
+    """One line of a chart. shaded: filled below. stacked: drawn on top of the series after it. share: from 0 to 1.
+
+    mark: where along the height a dot is drawn for each bin in which something happened; such a series has no line.
+    """
 
     label: str
     colour: str
@@ -47,6 +53,7 @@ class Series:
     stacked: bool = False
     dashed: bool = False
     share: bool = False
+    mark: float | None = None
 
 
 @attrs.frozen
@@ -71,7 +78,8 @@ class Chart:
                     "shaded": each.shaded,
                     "stacked": each.stacked,
                     "dashed": each.dashed,
-                    "scale": "share" if each.share else "y",
+                    "scale": "share" if each.share or each.mark is not None else "y",
+                    "mark": each.mark,
                 }
             )
         return {
@@ -122,17 +130,27 @@ def rows_chart(figures: ReportFigures) -> Chart:
 
 
 def endpoint_chart(figures: ReportFigures, endpoint: EndpointFigures, number: int) -> Chart:
-    """Limit, requests in flight and waiting ones of one request resource, and its cooldowns."""
+    """Limit, requests in flight and waiting ones of one request resource, and what its limit went through.
+
+    Outages, trial calls and refused probes are left out where there were none.
+    """
+    series = [Series("stopped", "orange", endpoint.stopped, shaded=True, share=True)]
+    if endpoint.statistics.outages:
+        series.append(Series("outage", "pink", endpoint.outage, shaded=True, share=True))
+    series += [
+        Series("limit", "blue", endpoint.limit),
+        Series("in flight", "green", endpoint.in_flight),
+        Series("waiting", "grey", endpoint.waiting, dashed=True),
+    ]
+    if endpoint.statistics.probes_refused:
+        series.append(Series("asked for more and refused", "yellow", endpoint.probes_refused, mark=_PROBE_HEIGHT))
+    if endpoint.statistics.trials:
+        series.append(Series("trial calls", "sky", endpoint.trials, mark=_TRIAL_HEIGHT))
     return Chart(
         f"endpoint-{number}",
-        f"Limit, requests in flight, waiting requests and cooldowns of {endpoint.resource}.",
+        f"Limit, requests in flight, waiting requests and stops of {endpoint.resource}.",
         figures.times,
-        [
-            Series("cooling down", "orange", endpoint.cooling, shaded=True, share=True),
-            Series("limit", "blue", endpoint.limit),
-            Series("in flight", "green", endpoint.in_flight),
-            Series("waiting", "grey", endpoint.waiting, dashed=True),
-        ],
+        series,
     )
 
 

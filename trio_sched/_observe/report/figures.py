@@ -29,7 +29,9 @@ _TASKS: Final = "tasks"
 @attrs.frozen
 class EndpointFigures:
     """One request resource. Series have one value a bin: requests a second, limits and counts as means of the bin,
-    `cooling` as the share of it. utilisation: seconds of answered calls over what the static cap could have carried.
+    `stopped` and `outage` as shares of it; `probes_refused` and `trials` count what happened in it. utilisation:
+    seconds of answered calls over what the static cap could have carried. stopped_seconds: how long nothing could go
+    out.
     """
 
     resource: str
@@ -42,7 +44,11 @@ class EndpointFigures:
     limit: Sequence[float]
     in_flight: Sequence[float]
     waiting: Sequence[float]
-    cooling: Sequence[float]
+    stopped: Sequence[float]
+    outage: Sequence[float]
+    probes_refused: Sequence[float]
+    trials: Sequence[float]
+    stopped_seconds: float
 
 
 @attrs.frozen
@@ -95,7 +101,7 @@ class ReportCollector:
         self._names: dict[RequestResourceKey | None, str] = {}
         self._levels: dict[str, tuple[int, int, int]] = {}
         self._first_limits: dict[str, int] = {}
-        self._cooling_until: dict[str, float] = {}
+        self._stopped_until: dict[str, float] = {}
         self._sizes: dict[int, int] = {}
         self._failures: dict[tuple[str, str, str, bool], int] = {}
         self._dropped = 0
@@ -148,15 +154,29 @@ class ReportCollector:
                 self._bins.set_level(f"limit {resource}", at, pressure.current_limit)
                 self._bins.set_level(f"in flight {resource}", at, pressure.in_flight_count)
                 self._bins.set_level(f"waiting {resource}", at, pressure.waiters)
-            if self._cooling_until:
-                self._end_cooldowns(at)
+            if self._stopped_until:
+                self._end_stops(at)
             until = pressure.blocked_until_monotonic
             if until is not None and pressure.cooldown_remaining_seconds > 0:
-                self._bins.set_level(f"cooling {resource}", at, 1.0, before=0.0)
-                self._cooling_until[resource] = max(until, self._cooling_until.get(resource, until))
-        if event.event_kind == "request_lease_released":
-            refused = event.reason_or_outcome == "rate_limited"
-            self._bins.add(f"{'refused' if refused else 'answered'} {resource}", at, 1)
+                self._bins.set_level(f"stopped {resource}", at, 1.0, before=0.0)
+                self._stopped_until[resource] = until
+            elif self._stopped_until.pop(resource, None) is not None:
+                # An answered trial ends a stop before its time.
+                self._bins.set_level(f"stopped {resource}", at, 0.0)
+        match event.event_kind:
+            case "request_lease_released":
+                refused = event.reason_or_outcome == "rate_limited"
+                self._bins.add(f"{'refused' if refused else 'answered'} {resource}", at, 1)
+            case "request_outage_started":
+                self._bins.set_level(f"outage {resource}", at, 1.0, before=0.0)
+            case "request_outage_ended":
+                self._bins.set_level(f"outage {resource}", at, 0.0)
+            case "request_trial_started":
+                self._bins.add(f"trials {resource}", at, 1)
+            case "request_limit_decreased" if event.diagnostics.get("cause") == "probe_refused":
+                self._bins.add(f"probes refused {resource}", at, 1)
+            case _:
+                pass
 
     def figures(
         self,
@@ -165,7 +185,7 @@ class ReportCollector:
         problems: Sequence[str] = (),
     ) -> ReportFigures:
         """The figures so far, with what `run.json` and `capacity_plan.json` tell; either may be empty."""
-        self._end_cooldowns(self._bins.ended_at)
+        self._end_stops(self._bins.ended_at)
         self._bins.close()
         view = self._view.view(problems=problems)
         versions = run_document.get("versions")
@@ -189,9 +209,9 @@ class ReportCollector:
             plan=plan_lines(plan_document),
         )
 
-    def _end_cooldowns(self, now: float) -> None:
-        for resource in [each for each, until in self._cooling_until.items() if until <= now]:
-            self._bins.set_level(f"cooling {resource}", self._cooling_until.pop(resource), 0.0)
+    def _end_stops(self, now: float) -> None:
+        for resource in [each for each, until in self._stopped_until.items() if until <= now]:
+            self._bins.set_level(f"stopped {resource}", self._stopped_until.pop(resource), 0.0)
 
     def _endpoints(self, wall_seconds: float) -> list[EndpointFigures]:
         found: list[EndpointFigures] = []
@@ -211,7 +231,11 @@ class ReportCollector:
                     limit=self._bins.per_second(f"limit {resource}"),
                     in_flight=self._bins.per_second(f"in flight {resource}"),
                     waiting=self._bins.per_second(f"waiting {resource}"),
-                    cooling=self._bins.per_second(f"cooling {resource}"),
+                    stopped=self._bins.per_second(f"stopped {resource}"),
+                    outage=self._bins.per_second(f"outage {resource}"),
+                    probes_refused=self._bins.counts(f"probes refused {resource}"),
+                    trials=self._bins.counts(f"trials {resource}"),
+                    stopped_seconds=self._bins.total(f"stopped {resource}"),
                 )
             )
         return found

@@ -9,7 +9,13 @@
     if (old) old.destroy();
     const axis = { stroke: colour("quiet"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line"), width: 1 } };
     const stepped = uPlot.paths.stepped({ align: 1 });
-    const series = chart.series.map((each) => ({
+    const series = chart.series.map((each) => each.mark !== null ? {
+      label: each.label,
+      stroke: colour(each.colour),
+      scale: "share",
+      paths: () => null,
+      points: { show: true, size: 8, fill: colour(each.colour), stroke: colour(each.colour) },
+    } : {
       label: each.label,
       stroke: each.stacked ? undefined : colour(each.colour),
       width: each.stacked ? 0 : 2,
@@ -18,7 +24,8 @@
       scale: each.scale || "y",
       paths: stepped,
       points: { show: false },
-    }));
+    });
+    const heights = (each) => each.mark === null ? each.values : each.values.map((count) => count > 0 ? each.mark : null);
     const plot = new uPlot(
       {
         width: Math.max(240, holder.clientWidth),
@@ -36,7 +43,7 @@
         legend: { show: false },
         series: [{ label: "seconds" }, ...series],
       },
-      [chart.times, ...chart.series.map((each) => each.values)],
+      [chart.times, ...chart.series.map(heights)],
       holder,
     );
     for (const canvas of holder.querySelectorAll("canvas")) canvas.setAttribute("aria-hidden", "true");

@@ -170,6 +170,19 @@ def _endpoints(figures: ReportFigures, charts: list[Chart]) -> _Html:
             [_endpoint_row(each) for each in figures.endpoints],
         ),
     ]
+    probed = [each for each in figures.endpoints if _was_probed(each)]
+    if probed:
+        parts += [
+            _paragraph(
+                "A limit that works is raised by a call now and then, to ask whether the provider accepts more. Where "
+                "everything is refused, all calls wait, and a trial call goes out alone until one is answered."
+            ),
+            _table(
+                "What the limits found out",
+                ("endpoint and domain", "asked for more", "refused", "outages", "trial calls", "seconds stopped"),
+                [_probed_row(each) for each in probed],
+            ),
+        ]
     for number, endpoint in enumerate(figures.endpoints):
         parts.append(_Html(f"<h3>{_text(endpoint.resource)}</h3>"))
         if figures.times:
@@ -193,6 +206,23 @@ def _endpoint_row(endpoint: EndpointFigures) -> tuple[str, ...]:
         _or_dash(lowest),
         _or_dash(last),
         f"{endpoint.utilisation:.1%}" if endpoint.utilisation is not None else "-",
+    )
+
+
+def _was_probed(endpoint: EndpointFigures) -> bool:
+    statistics = endpoint.statistics
+    return bool(statistics.probes or statistics.probes_refused or statistics.outages or statistics.trials)
+
+
+def _probed_row(endpoint: EndpointFigures) -> tuple[str, ...]:
+    statistics = endpoint.statistics
+    return (
+        endpoint.resource,
+        f"{statistics.probes:,}",
+        f"{statistics.probes_refused:,}",
+        f"{statistics.outages:,}",
+        f"{statistics.trials:,}",
+        f"{endpoint.stopped_seconds:.2f}",
     )
 
 
