@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import trio_sched as ts
+from trio_sched._events.json_value import JsonValue
 from trio_sched._observe.otel import OpenTelemetryEventSink
 from trio_sched.lowlevel import (
     ProviderModelKey,
@@ -219,9 +220,19 @@ def test_metrics_have_the_expected_values() -> None:
     assert tasks.attributes == {"trio_sched.resource.kind": "endpoint"}
 
 
-def test_gauges_show_the_last_snapshot_with_the_algorithm_of_the_limit() -> None:
+def registration(rule: str) -> RequestAdmissionEvent:
+    facts: dict[str, JsonValue] = {"provider_name": "openai", "model_id": "secret-model-7b", "limit": rule}
+    return RequestAdmissionEvent("request_resource_registered", 1.0, 1, diagnostics=facts)
+
+
+@pytest.mark.parametrize(
+    ("rule", "label"),
+    [("evidence", "evidence"), ("aimd", "aimd"), ("fixed", "fixed"), ("my_secret.module.Rule", "custom")],
+)
+def test_gauges_show_the_last_snapshot_with_the_rule_of_the_limit(rule: str, label: str) -> None:
     application = Application()
     sink = application.sink()
+    sink.emit_request_event(registration(rule))
     feed_one_task(sink)
     found = {
         name: (point.value, dict(point.attributes or {}))
@@ -229,15 +240,36 @@ def test_gauges_show_the_last_snapshot_with_the_algorithm_of_the_limit() -> None
         if isinstance(point, NumberDataPoint) and name.startswith("trio_sched.request.")
     }
     assert found["trio_sched.request.limit"][0] == 8
-    assert found["trio_sched.request.limit"][1]["trio_sched.algorithm"] == "aimd"
+    assert found["trio_sched.request.limit"][1]["trio_sched.algorithm"] == label
     assert found["trio_sched.request.in_flight"][0] == 1
     assert found["trio_sched.request.waiters"][0] == 2
     assert found["trio_sched.request.waiters"][1]["trio_sched.model"] == "other"
 
 
+@pytest.mark.parametrize(("cause", "label"), [("probe_refused", "probe_refused"), ("a.b", "other"), (None, "other")])
+def test_changes_of_a_limit_are_counted_by_their_cause(cause: str | None, label: str) -> None:
+    application = Application()
+    sink = application.sink()
+    facts: dict[str, JsonValue] = {"cause": cause, "previous": 8, "current": 7}
+    changed = RequestAdmissionEvent(
+        "request_limit_decreased", 1.0, 1, request_resource_key=WRITER, diagnostics=facts if cause else {}
+    )
+    sink.emit_request_event(changed)
+    sink.emit_request_event(RequestAdmissionEvent("request_outage_started", 1.0, 2, request_resource_key=WRITER))
+    counted = {
+        (attributes["trio_sched.event.kind"], attributes.get("trio_sched.limit.cause")): point.value
+        for point in application.points("trio_sched.events")
+        if isinstance(point, NumberDataPoint) and (attributes := point.attributes) is not None
+    }
+    assert counted == {("request_limit_decreased", label): 1, ("request_outage_started", None): 1}
+
+
 def test_no_label_holds_an_id_or_a_raw_model() -> None:
     application = Application()
-    feed_one_task(application.sink({WRITER.provider_model_key: "large"}), "rate_limited")
+    sink = application.sink({WRITER.provider_model_key: "large"})
+    sink.emit_request_event(registration("some.module.SecretRule"))
+    sink.emit_request_event(request_event("request_limit_decreased", 1.0))
+    feed_one_task(sink, "rate_limited")
     labels = {(key, value) for _, point in application.all_points() for key, value in (point.attributes or {}).items()}
     assert {key for key, _ in labels} == {
         "trio_sched.event.kind",
@@ -247,6 +279,7 @@ def test_no_label_holds_an_id_or_a_raw_model() -> None:
         "trio_sched.domain",
         "trio_sched.model",
         "trio_sched.algorithm",
+        "trio_sched.limit.cause",
         "error.type",
     }
     assert not [value for _, value in labels if "secret" in str(value) or ":" in str(value) or "." in str(value)]

@@ -4,9 +4,9 @@ The bridge talks to OpenTelemetry's API package alone. Which SDK takes the data,
 the application's business; without an SDK every call below is a no-op of the API.
 
 Metrics. Every label has few values: the event kind, the kind of stage resource, the provider's name, the domain, the
-outcome, the algorithm that sets the limit, and a label for the model that the application chose. A model's own id is
-never a label: `model_labels` maps endpoints to labels, and one that repeats the id is refused. Endpoints that are not
-in it share the label `other`.
+outcome, the rule that sets the limit, why it changed a limit, and a label for the model that the application chose. A
+model's own id is never a label: `model_labels` maps endpoints to labels, and one that repeats the id is refused.
+Endpoints that are not in it share the label `other`.
 
 Spans. A task's lease is a span that begins a trace of its own, linked to the span in which the application made this
 sink, so that a run of a million tasks is not one trace. A request's lease is a client span below its task's span, and
@@ -43,7 +43,11 @@ __all__ = ["OpenTelemetryEventSink"]
 
 _SCOPE: Final = "trio_sched"
 _OTHER_MODEL: Final = "other"
-_ALGORITHM: Final = "aimd"
+_RULES: Final = frozenset({"evidence", "aimd", "fixed"})
+_OTHER_RULE: Final = "custom"
+_CAUSES: Final = frozenset({"increased", "decreased", "probe_started", "probe_refused", "outage", "recovered"})
+_OTHER_CAUSE: Final = "other"
+_LIMIT_CHANGES: Final = ("request_limit_increased", "request_limit_decreased")
 
 _OPERATIONS: Final = {
     RequestDomain.CHAT: "chat",
@@ -94,6 +98,7 @@ class OpenTelemetryEventSink:
         self._executions: dict[tuple[str, str], _OpenSpan] = {}
         self._requests: dict[tuple[str | None, int], _OpenSpan] = {}
         self._pressure: dict[RequestResourceKey, RequestPressureSnapshot] = {}
+        self._rules: dict[ProviderModelKey, str] = {}
 
         self._events = meter.create_counter("trio_sched.events", "{event}", "Events of task and request admission")
         self._task_seconds = meter.create_histogram(
@@ -142,8 +147,13 @@ class OpenTelemetryEventSink:
         labels: dict[str, str] = {"trio_sched.event.kind": event.event_kind}
         if resource is not None:
             labels |= self.resource_labels(resource)
+        if event.event_kind in _LIMIT_CHANGES:
+            cause = event.diagnostics.get("cause")
+            labels["trio_sched.limit.cause"] = cause if isinstance(cause, str) and cause in _CAUSES else _OTHER_CAUSE
         self._events.add(1, labels)
         if resource is None:
+            if event.event_kind == "request_resource_registered":
+                self._note_rule(event)
             return
         if event.pressure_snapshot is not None:
             self._pressure[resource] = event.pressure_snapshot
@@ -174,9 +184,19 @@ class OpenTelemetryEventSink:
             "trio_sched.model": self._model_labels.get(resource.provider_model_key, _OTHER_MODEL),
         }
 
+    def rule_label(self, resource: RequestResourceKey) -> str:
+        """The name of the rule of a resource's limit; every rule that the application made has the same."""
+        return self._rules.get(resource.provider_model_key, _OTHER_RULE)
+
     def pressures(self) -> Iterable[tuple[RequestResourceKey, RequestPressureSnapshot]]:
         """The last picture of every request resource; read by the exporter's thread."""
         return tuple(self._pressure.items())
+
+    def _note_rule(self, event: RequestAdmissionEvent) -> None:
+        facts = event.diagnostics
+        rule = facts.get("limit")
+        if isinstance(rule, str) and rule in _RULES:
+            self._rules[ProviderModelKey(str(facts["provider_name"]), str(facts["model_id"]))] = rule
 
     def _begin_task(self, event: SchedulerAdmissionEvent, lease_id: int) -> None:
         from opentelemetry.trace import SpanKind
@@ -294,11 +314,13 @@ class _Gauge:
     def __call__(self, options: CallbackOptions) -> Iterable[Observation]:
         from opentelemetry.metrics import Observation
 
-        algorithm = {"trio_sched.algorithm": _ALGORITHM} if self.field == "current_limit" else {}
-        return [
-            Observation(getattr(snapshot, self.field), {**self.sink.resource_labels(resource), **algorithm})
-            for resource, snapshot in self.sink.pressures()
-        ]
+        found: list[Observation] = []
+        for resource, snapshot in self.sink.pressures():
+            labels = self.sink.resource_labels(resource)
+            if self.field == "current_limit":
+                labels["trio_sched.algorithm"] = self.sink.rule_label(resource)
+            found.append(Observation(getattr(snapshot, self.field), labels))
+        return found
 
 
 def _run_id(event: AdmissionEvent) -> str | None:
