@@ -1,11 +1,9 @@
-"""Every kind of the request stream is emitted: one scripted afternoon of a controller brings about all of them.
+"""Every kind of the request stream is emitted: a scripted afternoon of a controller under each rule brings them about.
 
 A kind that is added to the literal and emitted nowhere fails here, and so does an event of a kind that is not in it.
 """
 
 from __future__ import annotations
-
-from collections import Counter
 
 import trio
 import trio.testing
@@ -26,6 +24,8 @@ from trio_sched.lowlevel import (
 CHAT = RequestResourceKey("provider", "model", RequestDomain.CHAT)
 UNKNOWN = RequestResourceKey("provider", "unknown", RequestDomain.CHAT)
 SUCCESS = RequestReleaseOutcome("success")
+REFUSED = RequestReleaseOutcome("rate_limited")
+ABOUT_OUTAGES = ("request_outage_started", "request_trial_started", "request_outage_ended")
 
 
 def item(key: RequestResourceKey = CHAT, timeout: float | None = None) -> RequestAdmissionItem:
@@ -33,7 +33,7 @@ def item(key: RequestResourceKey = CHAT, timeout: float | None = None) -> Reques
 
 
 async def test_a_controller_emits_every_kind(autojump_clock: trio.testing.MockClock) -> None:
-    sink = InMemoryAdmissionEventSink()
+    sink, seen = InMemoryAdmissionEventSink(), InMemoryAdmissionEventSink()
     config = RequestAdmissionConfig(successes_until_increase=1, cooldown_seconds=5, multiplicative_decrease_factor=0.5)
 
     async def call(controller: AdaptiveRequestAdmissionController, outcome: RequestReleaseOutcome) -> None:
@@ -63,10 +63,26 @@ async def test_a_controller_emits_every_kind(autojump_clock: trio.testing.MockCl
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(give_up, controller)
         for _ in range(2):
-            await call(controller, RequestReleaseOutcome("rate_limited"))
+            await call(controller, REFUSED)
         for _ in range(4):
             await call(controller, SUCCESS)
 
-    kinds = Counter(event.event_kind for event in sink.request_events)
-    assert set(kinds) == set(REQUEST_EVENT_KINDS)
-    assert [event.sequence for event in sink.request_events] == list(range(1, len(sink.request_events) + 1))
+    async with AdaptiveRequestAdmissionController(event_sink=seen) as controller:
+        controller.register(provider_name="provider", model_id="model", alias="a", max_parallel_requests=4)
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(call, controller, SUCCESS)
+        for outcome in (*[REFUSED] * 5, SUCCESS, SUCCESS):
+            await call(controller, outcome)
+    assert [event.event_kind for event in seen.request_events if event.event_kind in ABOUT_OUTAGES] == [
+        "request_trial_started",
+        "request_outage_started",
+        *["request_trial_started"] * 4,
+        "request_outage_ended",
+    ]
+    assert not set(ABOUT_OUTAGES) & {event.event_kind for event in sink.request_events}
+
+    kinds = {event.event_kind for each in (sink, seen) for event in each.request_events}
+    assert kinds == set(REQUEST_EVENT_KINDS)
+    for each in (sink, seen):
+        assert [event.sequence for event in each.request_events] == list(range(1, len(each.request_events) + 1))
