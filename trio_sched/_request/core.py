@@ -339,10 +339,9 @@ class RequestAdmissionCore:
         correlation: RuntimeCorrelation | None,
         waited: float,
     ) -> RequestAdmissionLease:
-        learned = domain.limits.learned
         lease = self.ledger.issue(item, domain, now, holder, correlation)
         if domain.limits.has_news:
-            self._limits.granted(domain, lease, learned)
+            self._limits.granted(domain, lease)
         if not self.journal.silent:
             self.journal.of_lease("request_wait_completed", lease, domain, now, facts={"waited_seconds": waited})
             self.journal.of_lease("request_lease_acquired", lease, domain, now)

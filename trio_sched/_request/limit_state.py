@@ -67,6 +67,7 @@ class AdaptiveRequestLimitState:
     """
 
     __slots__ = (
+        "_announced",
         "_faults",
         "_resource",
         "_rule",
@@ -91,6 +92,7 @@ class AdaptiveRequestLimitState:
         self.current_limit: int = 1
         self.learned: int = 1
         self._look(self._rule, now)
+        self._announced: int = self.learned
         self.put_in_force()
 
     def __repr__(self) -> str:
@@ -128,7 +130,7 @@ class AdaptiveRequestLimitState:
 
     def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
         """A call is over."""
-        rule, before = self._rule, self.learned
+        rule = self._rule
         try:
             returned = rule.ended(now, grant, sample)
         except Exception as error:
@@ -139,11 +141,10 @@ class AdaptiveRequestLimitState:
                 self.consecutive_rate_limits = 0
         elif sample.outcome == "rate_limited":
             self.consecutive_rate_limits += 1
-        return self._checked(returned, before) if returned or self.learned != before else _NOTHING
+        return self._checked(returned) if returned or self.learned != self._announced else _NOTHING
 
     def advance(self, now: float) -> Sequence[LimitTransition]:
         """Let time pass until `now`."""
-        before = self.learned
         try:
             returned = self._rule.advance(now)
         except Exception as error:
@@ -152,11 +153,10 @@ class AdaptiveRequestLimitState:
         if self.deadline is not None and self.deadline <= now:
             self._report("next_deadline", self.deadline)
             self.deadline = None
-        return self._checked(returned, before)
+        return self._checked(returned)
 
     def set_effective_max(self, effective_max: int, now: float) -> Sequence[LimitTransition]:
         """The cap changed."""
-        before = self.learned
         self.effective_max = effective_max
         returned: object = _NOTHING
         change: object = getattr(self._rule, "set_effective_max", None)
@@ -168,7 +168,7 @@ class AdaptiveRequestLimitState:
         else:
             self.learned = min(self.learned, effective_max)
         self._look(self._rule, now)
-        return self._checked(returned, before)
+        return self._checked(returned)
 
     def put_in_force(self) -> None:
         """From now on what the rule has learned is in force."""
@@ -222,15 +222,16 @@ class AdaptiveRequestLimitState:
             else:
                 self._report("next_deadline", deadline)
 
-    def _checked(self, returned: object, before: int) -> Sequence[LimitTransition]:
-        """The transitions that a rule returned, or one of its limit's own where it returned none."""
+    def _checked(self, returned: object) -> Sequence[LimitTransition]:
+        """The transitions that a rule returned, and one of its limit's own if none of them leads to the limit."""
         transitions: list[LimitTransition] = []
         for each in cast("Iterable[object]", returned) if isinstance(returned, list | tuple) else ():
             if isinstance(each, LimitTransition):
                 transitions.append(each)
             else:
                 self._report("transitions", each)
-        if not transitions and self.learned != before:
+        before, self._announced = self._announced, self.learned
+        if self.learned != before and not any(each.previous != each.current == self.learned for each in transitions):
             kind: LimitTransitionKind = "increased" if self.learned > before else "decreased"
             transitions.append(LimitTransition(kind, before, self.learned, self.ceiling))
         return transitions

@@ -81,16 +81,16 @@ class LimitUpdater:
             return
         self.next_due = min(self._deadlines.values(), default=math.inf)
 
-    def granted(self, domain: DomainState, lease: RequestAdmissionLease, learned: int) -> None:
-        """The grant of `lease` was news to the rule, as that of a trial is. learned: its limit before."""
-        self._queue(domain, lease, None, _complete((), learned, domain), closes=False)
+    def granted(self, domain: DomainState, lease: RequestAdmissionLease) -> None:
+        """The grant of `lease` was news to the rule, as that of a trial is."""
+        self._queue(domain, lease, None, (), closes=False)
 
     def learn(
         self, domain: DomainState, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome, now: float
     ) -> None:
         """A lease of `domain` came back with `outcome`."""
         limits = domain.limits
-        refused, learned = outcome.kind != "success" and outcome.refused, limits.learned
+        refused = outcome.kind != "success" and outcome.refused
         transitions = limits.ended(
             now,
             lease.grant,
@@ -104,7 +104,6 @@ class LimitUpdater:
             ),
         )
         if refused or transitions or limits.has_news:
-            transitions = _complete(transitions, learned, domain)
             self._queue(domain, lease, outcome, transitions, closes=refused or limits.learned < limits.current_limit)
 
     def apply(self, update: LimitUpdate, now: float) -> None:
@@ -138,13 +137,13 @@ class LimitUpdater:
         for domain, due in list(self._deadlines.items()):
             if due <= now:
                 limits = domain.limits
-                learned, stop, ceiling = limits.learned, limits.blocked_until, limits.ceiling
-                transitions = _complete(limits.advance(now), learned, domain)
+                stop, ceiling = limits.blocked_until, limits.ceiling
+                transitions = limits.advance(now)
                 self._put_in_force(domain)
-                told = self._note(domain, transitions, now)
-                if stop is not None and stop <= now:
-                    stop = None  # whoever was told of the stop knows that it is over
-                if not told and (limits.blocked_until, limits.ceiling) != (stop, ceiling):
+                emitted = self._note(domain, transitions, now)
+                # An event that carried the stop also said when it ends.
+                stop = stop if stop is not None and stop > now else None
+                if not emitted and (limits.blocked_until, limits.ceiling) != (stop, ceiling):
                     self._note_stop(domain, stop, now)
 
     def cap_changed(self, domain: DomainState, effective_max: int, now: float) -> None:
@@ -152,8 +151,7 @@ class LimitUpdater:
         previous = domain.limits.effective_max
         if effective_max == previous:
             return
-        learned = domain.limits.learned
-        transitions = _complete(domain.limits.set_effective_max(effective_max, now), learned, domain)
+        transitions = domain.limits.set_effective_max(effective_max, now)
         self._put_in_force(domain)
         self._journal.of_domain(
             "request_effective_cap_changed", domain, now, facts={"previous": previous, "current": effective_max}
@@ -181,46 +179,38 @@ class LimitUpdater:
         self.touched.append(domain.endpoint)
 
     def _note(self, domain: DomainState, transitions: Sequence[LimitTransition], now: float) -> bool:
-        """Tell of `transitions`; whether there was anything to tell."""
-        told = False
-        for transition in transitions:
-            facts: dict[str, JsonValue] = {
-                "cause": transition.kind,
-                "previous": transition.previous,
-                "current": transition.current,
-                "rate_limit_ceiling": transition.ceiling,
-            }
-            for kind in _EVENTS[transition.kind]:
-                if kind not in _OF_A_CHANGE or transition.previous != transition.current:
-                    self._journal.of_domain(kind, domain, now, facts=facts)
-                    told = True
-        return told
+        """Emit the events of `transitions`; whether there were any."""
+        emitted = False
+        for each in transitions:
+            for kind in _EVENTS[each.kind]:
+                if kind not in _OF_A_CHANGE or each.previous != each.current:
+                    self._emit(kind, domain, now, each.kind, each.previous, each.current, each.ceiling)
+                    emitted = True
+        return emitted
 
     def _note_stop(self, domain: DomainState, stop: float | None, now: float) -> None:
-        """Tell of a stop or a ceiling that a rule changed because time passed, which changes no limit."""
+        """A rule changed its stop or its ceiling because time passed, and nothing else."""
         limits = domain.limits
         kind: RequestAdmissionEventKind = "request_limit_increased"
-        cause = "ceiling"
-        if limits.blocked_until != stop:
-            cause = "resumed"
-            if limits.blocked_until is not None:
-                kind, cause = "request_limit_decreased", "stopped"
+        cause = "ceiling" if limits.blocked_until == stop else "resumed"
+        if limits.blocked_until is not None and limits.blocked_until != stop:
+            kind, cause = "request_limit_decreased", "stopped"
+        self._emit(kind, domain, now, cause, limits.current_limit, limits.current_limit, limits.ceiling)
+
+    def _emit(
+        self,
+        kind: RequestAdmissionEventKind,
+        domain: DomainState,
+        now: float,
+        cause: str,
+        previous: int,
+        current: int,
+        ceiling: int | None,
+    ) -> None:
         facts: dict[str, JsonValue] = {
             "cause": cause,
-            "previous": limits.current_limit,
-            "current": limits.current_limit,
-            "rate_limit_ceiling": limits.ceiling,
+            "previous": previous,
+            "current": current,
+            "rate_limit_ceiling": ceiling,
         }
         self._journal.of_domain(kind, domain, now, facts=facts)
-
-
-def _complete(transitions: Sequence[LimitTransition], learned: int, domain: DomainState) -> Sequence[LimitTransition]:
-    """The transitions, and one more where the limit is not `learned` any more and none of them gives it a new value.
-
-    So every limit is told, also that of a rule which moves it at a grant or names another change than it made.
-    """
-    current = domain.limits.learned
-    if current == learned or any(each.current == current != each.previous for each in transitions):
-        return transitions
-    kind: LimitTransitionKind = "increased" if current > learned else "decreased"
-    return (*transitions, LimitTransition(kind, learned, current, domain.limits.ceiling))
