@@ -9,6 +9,7 @@ and when that is not what is wanted it is made again.
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ __all__ = ["OTHERS", "PEER", "ROOT", "checkout_sha", "copy_of", "peer_python", "
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKSPACE = ROOT / ".nox" / "candidates"
+NEWEST_MINOR = 14
+"""Of the Pythons that are looked for."""
 RESULTS_ASIDE = ":!benchmarks/results"
 """What git does not look at: artifacts are no part of what is measured."""
 PEER = ("data-designer-engine==0.9.7", "data-designer-config==0.9.7")
@@ -68,15 +71,25 @@ def peer_python(needs: tuple[str, ...]) -> str:
     return python_with("peer-with-needs" if needs else "peer", needs, without_dependencies=PEER)
 
 
-def python_with(name: str, packages: tuple[str, ...], *, without_dependencies: tuple[str, ...] = ()) -> str:
-    """The Python of an environment of that name with these packages, made unless it is there."""
-    folder = WORKSPACE / "{}-{}.{}".format(name, *sys.version_info)
+def python_with(
+    name: str,
+    packages: tuple[str, ...],
+    *,
+    without_dependencies: tuple[str, ...] = (),
+    least_python: tuple[int, int] = (3, 10),
+) -> str:
+    """The Python of an environment of that name with these packages, made unless it is there.
+
+    It is of the version that runs the harness, or of the oldest one found that `least_python` allows.
+    """
+    interpreter, version = _interpreter(least_python)
+    folder = WORKSPACE / "{}-{}.{}".format(name, *version)
     python, contents = folder / "bin" / "python", folder / "contents.txt"
     wanted = "\n".join((*without_dependencies, *packages))
     if contents.exists() and contents.read_text(encoding="utf-8") == wanted:
         return str(python)
     shutil.rmtree(folder, ignore_errors=True)
-    _run(f"make the environment {name}", sys.executable, "-m", "venv", str(folder))
+    _run(f"make the environment {name}", interpreter, "-m", "venv", str(folder))
     install = (str(python), "-m", "pip", "install", "--quiet")
     if without_dependencies:
         _run(f"install {without_dependencies[0]}", *install, "--no-deps", *without_dependencies)
@@ -84,6 +97,26 @@ def python_with(name: str, packages: tuple[str, ...], *, without_dependencies: t
         _run(f"install what {name} needs", *install, *packages)
     contents.write_text(wanted, encoding="utf-8")
     return str(python)
+
+
+def _interpreter(least: tuple[int, int]) -> tuple[str, tuple[int, int]]:
+    """A Python that can make environments, of at least that version; and its version."""
+    here = (sys.version_info.major, sys.version_info.minor)
+    if here >= least:
+        return sys.executable, here
+    of_pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for minor in range(least[1], NEWEST_MINOR + 1):
+        installed = sorted(of_pyenv.glob(f"3.{minor}.*/bin/python3"))
+        for command in (f"python3.{minor}", *map(str, installed)):
+            # A shim of pyenv is on the path whether or not it starts anything.
+            if (
+                shutil.which(command)
+                and not subprocess.run(
+                    [command, "-c", "import ensurepip, venv"], capture_output=True, check=False
+                ).returncode
+            ):
+                return command, (3, minor)
+    raise BenchmarkError("no Python {}.{} or later was found".format(*least))
 
 
 def _git(checkout: Path, *arguments: str) -> bytes:
