@@ -54,6 +54,18 @@ RACERS: Final = {
             ("infermesh==0.3.2", "litellm==1.110.2", OPENAI),
             least_python=(3, 12),
         ),
+        Racer(
+            "inspect-ai",
+            "an evaluation of two calls a sample, on Trio, with adaptive connections",
+            "inspect_eval",
+            ("inspect-ai==0.3.285", "trio==0.35.0", OPENAI),
+        ),
+        Racer(
+            "data-designer",
+            "NeMo DataDesigner, a dataset of two columns of text",
+            "data_designer_create",
+            ("data-designer==0.9.7", "data-designer-engine==0.9.7", "data-designer-config==0.9.7"),
+        ),
     )
 }
 SMOKE: Final = (RUN, ADMISSION, BOUND)
