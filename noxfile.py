@@ -261,9 +261,13 @@ def minimum(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """What it costs, beside the peer and the floor: every figure of the docs, which takes most of an hour.
 
-    `smoke` counts instead of timing, in less than a minute; `--against COMMIT` fails where that commit was better.
+    `smoke` counts instead of timing, in less than a minute; `--against COMMIT` fails where that commit was better;
+    `race` lets real clients race over real HTTP, and takes what `python -m benchmarks.race` takes.
     """
     session.install("-e", ".", *group("bench"))
+    if session.posargs[:1] == ["race"]:
+        session.run("python", "-m", "benchmarks.race", *session.posargs[1:])
+        return
     session.run("python", "-m", "benchmarks", *(session.posargs or ("results", "--output", "out/benchmarks")))
     if session.posargs == ["smoke"]:
         session.run("python", "-m", "benchmarks.aimd", "--smoke")

@@ -17,6 +17,8 @@ from cattrs import transform_error
 from benchmarks.aimd import schema as aimd_schema
 from benchmarks.artifact import ARTIFACT_SCHEMA_VERSION, Artifact, read_artifact
 from benchmarks.deriving import derive
+from benchmarks.race import schema as race_schema
+from benchmarks.race.artifact import RACE_ID
 from benchmarks.scenarios import ALL
 from benchmarks.series import key_of
 
@@ -29,8 +31,11 @@ def check_file(path: Path) -> list[str]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         return [f"it is no JSON: {error}"]
-    if isinstance(document, dict) and cast("dict[str, object]", document).get("scenario_id") in aimd_schema.IDS:
+    scenario_id = cast("dict[str, object]", document).get("scenario_id") if isinstance(document, dict) else None
+    if scenario_id in aimd_schema.IDS:
         return aimd_schema.check_file(path)
+    if scenario_id == RACE_ID:
+        return race_schema.check_file(path)
     try:
         artifact = read_artifact(path)
     except Exception as error:

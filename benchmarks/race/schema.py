@@ -10,12 +10,11 @@ from typing import Final, cast
 
 from cattrs import transform_error
 
-from benchmarks.race.artifact import RACE_ID, SCENARIO_VERSION, SCHEMA_VERSION, RaceArtifact, RaceIteration, read
+from benchmarks.race.artifact import SCENARIO_VERSION, SCHEMA_VERSION, RaceArtifact, RaceIteration, read
 from benchmarks.race.deriving import derive
 
-__all__ = ["IDS", "LEAST_ROUNDS", "check_file", "findings"]
+__all__ = ["LEAST_ROUNDS", "check_file", "findings"]
 
-IDS: Final = (RACE_ID,)
 LEAST_ROUNDS: Final = 3
 MOST_LATE_SECONDS: Final = 0.05
 """Above this the provider answered so late that it is part of what was measured."""
@@ -46,10 +45,17 @@ def findings(artifact: RaceArtifact) -> Iterator[str]:
     if not artifact.iterations:
         yield "there are no iterations"
         return
-    yield from _rounds(artifact)
+    uneven = list(_rounds(artifact))
+    yield from uneven
     for each in artifact.iterations:
         where = f"{each.candidate}, hint {each.hint_seconds:g} s, cap {each.cap}, round {each.index}"
         yield from (f"{where}: {fault}" for fault in _counts(each, cast("int", artifact.inputs["rows"])))
+    if not uneven:
+        yield from _claims(artifact)
+
+
+def _claims(artifact: RaceArtifact) -> Iterator[str]:
+    """What is claimed follows from the iterations."""
     again = derive(
         artifact.iterations,
         judged=cast("Collection[str]", artifact.inputs["judged"]),
