@@ -1,8 +1,8 @@
 """Run family 9: real clients over real HTTP, one after the other, at one provider; print the tables and write them.
 
 `python -m benchmarks.race --out FOLDER` writes race.json, race.csv and summary.md there, again after every round. Each
-client runs in an environment of its own, made below .nox unless it is there. `--checkout` takes this project's clients
-from another checkout or commit as well, such as `--checkout here --checkout ref:HEAD~1`; the first one is judged.
+client runs in an environment of its own, made below .nox unless it is there. `--checkout` lets this project's
+clients of another checkout or commit run beside those of this one, such as `--checkout ref:HEAD~1`.
 `--smoke` takes seconds: a few rows, short phases, and only clients that need no environment.
 """
 
@@ -70,7 +70,7 @@ def _run(given: Sequence[str]) -> int:
     options = _parser().parse_args(given)
     course = _course(options)
     names = options.clients or (SMOKE if options.smoke else list(RACERS))
-    checkouts = options.checkout or ["here"]
+    checkouts = ["here", *(each if ":" in each else f"path:{each}" for each in options.checkout)]
     options.out.mkdir(parents=True, exist_ok=True)
     environments.WORKSPACE.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{RACE_ID}.json"
@@ -120,7 +120,7 @@ def _iterate(
     load, calibration = load_average(), calibrate()
     provider.reset(course.script(hint))
     ended = run_client(entrant, provider.base_url, cap, course.rows, patience)
-    figures = provider.figures()
+    figures = provider.figures(ended=ended.fault is not None)
     said: dict[str, Any] = ended.said or {}
     finished = int(said.get("rows_finished", figures.rows_finished))
     found = RaceIteration(
@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--hint", type=float, nargs="+", help="seconds of `retry-after`; 1 unless given")
     add("--rows", type=int, help=f"{FULL.rows} unless given")
     add("--clients", nargs="+", metavar="NAME", help=f"all unless given: {', '.join(RACERS)}")
-    add("--checkout", action="append", help="here, path:FOLDER or ref:COMMIT, again for more; here unless given")
+    add("--checkout", action="append", default=[], metavar="FOLDER", help="or ref:COMMIT, again for more")
     add("--patience", type=float, default=PATIENCE_SECONDS, help="seconds after which a client is ended")
     add("--smoke", action="store_true", help="few rows, short phases, only clients that need no environment")
     return parser

@@ -18,9 +18,9 @@ class Figures:
 
     attempts: requests that arrived. refused: those answered with 429. answered, abandoned: those that were accepted,
     and answered, or given up by the client before. rows_finished: rows whose second call was answered.
-    span_seconds: what utilisation was measured over. busy_seconds: from the first request to the last answer.
-    late_seconds: how much later than due 99 of 100 answers left at most, and processor_share: how busy the provider
-    was. Both tell whether it was the provider that was slow.
+    span_seconds: what utilisation was measured over. busy_seconds: from the first request to the last answer, or until
+    the client was ended. late_seconds: how much later than due 99 of 100 answers left at most, and processor_share:
+    how busy the provider was; both tell whether it was the provider that was slow.
     """
 
     attempts: int
@@ -77,10 +77,13 @@ class Counter:
         self._change(now, -1)
         self._abandoned += 1
 
-    def figures(self, processor_seconds: float) -> Figures:
-        """What it comes to; `processor_seconds` is what the provider took since the counter was made."""
+    def figures(self, processor_seconds: float, until: float | None = None) -> Figures:
+        """What it comes to; `processor_seconds` is what the provider took since the counter was made.
+
+        until: when the client was ended, where it did not come to its end; otherwise the last answer is the end.
+        """
         first = self._first or 0.0
-        busy = max(0.0, self._last_answer - first)
+        busy = max(0.0, (self._last_answer if until is None else until) - first) if self._attempts else 0.0
         found = usage(self.script, self._changes, busy)
         return Figures(
             attempts=self._attempts,

@@ -69,9 +69,9 @@ class ProviderProcess:
         """Let it begin again with `script`."""
         self._ask("/reset", json.dumps(script.to_json()).encode())
 
-    def figures(self) -> Figures:
-        """What it counted since then, with numbers as an artifact holds them."""
-        counted: dict[str, Any] = self._ask("/figures")
+    def figures(self, *, ended: bool) -> Figures:
+        """What it counted since then, with numbers as an artifact holds them; `ended` where the client was ended."""
+        counted: dict[str, Any] = self._ask("/figures/now" if ended else "/figures")
         return Figures(**counted | {name: six_digits(each) for name, each in counted.items() if type(each) is float})
 
     def highest_rate(self, requests: int) -> float:

@@ -5,6 +5,7 @@
     POST .../chat/completions   the call: "row N" in it is answered "row N drafted", and that "row N finished"
     POST /reset                 a script (`script.py`): what was counted is forgotten, what is under way is not counted
     GET /figures                what was counted since then (`counting.py`)
+    GET /figures/now            the same, with the end now instead of at the last answer
 
 One process, one thread, the standard library alone: each request is parsed by hand, since only a few clients speak to
 it and a framework would cost more than the work. A refusal is sent at once; an answer when the call's time is over.
@@ -66,9 +67,10 @@ class Provider:
         self.counter = Counter(script)
         self._processor_before = time.process_time()
 
-    def figures(self) -> bytes:
+    def figures(self, until: float | None = None) -> bytes:
         """What was counted."""
-        return json.dumps(self.counter.figures(time.process_time() - self._processor_before).to_json()).encode()
+        processor = time.process_time() - self._processor_before
+        return json.dumps(self.counter.figures(processor, until).to_json()).encode()
 
 
 class Connection(asyncio.Protocol):
@@ -117,6 +119,8 @@ class Connection(asyncio.Protocol):
             self._send("200 OK", b"{}")
         elif (method, target) == (b"GET", b"/figures"):
             self._send("200 OK", self._provider.figures())
+        elif (method, target) == (b"GET", b"/figures/now"):
+            self._send("200 OK", self._provider.figures(self._provider.loop.time()))
         else:
             self._send("404 Not Found", b"{}")
 

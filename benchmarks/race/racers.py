@@ -88,7 +88,7 @@ class Entrant:
 
 
 def entrants(names: Sequence[str], checkouts: Sequence[str], scratch: Path, *, smoke: bool) -> list[Entrant]:
-    """Make them ready, this project's once for each checkout: `here`, `path:FOLDER` or `ref:COMMIT`."""
+    """Make them ready, this project's once for each checkout; the first one is judged."""
     found: list[Entrant] = []
     copies = [open_candidate(spec, scratch) for spec in checkouts]
     bare = environments.copy_of(scratch / "harness")

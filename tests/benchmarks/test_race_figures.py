@@ -89,6 +89,17 @@ def test_utilisation_of_a_counted_race() -> None:
     assert math.isclose(found.utilisation, 0.75 * 29 / 28.75)
 
 
+def test_a_client_that_was_ended_is_measured_until_then() -> None:
+    counter = Counter(STEADY)
+    for _ in range(4):
+        assert counter.admits(50.0)
+    for _ in range(4):
+        counter.answers(71.0, 71.0, None)
+    assert counter.figures(0.0).utilisation == 1.0
+    ended = counter.figures(0.0, until=91.0)
+    assert (ended.busy_seconds, ended.utilisation) == (41.0, 11 / 30)
+
+
 def test_nothing_asked_is_nothing_counted() -> None:
     found = Counter(STEADY).figures(1.0)
     assert (found.attempts, found.utilisation, found.busy_seconds, found.processor_share) == (0, 0.0, 0.0, 0.0)
