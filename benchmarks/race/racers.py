@@ -56,8 +56,8 @@ RACERS: Final = {
         ),
         Racer(
             "inspect-ai",
-            "an evaluation of two calls a sample, on Trio, with adaptive connections",
-            "inspect_eval",
+            "inspect_ai's models on Trio, with adaptive connections",
+            "inspect_model",
             ("inspect-ai==0.3.285", "trio==0.35.0", OPENAI),
         ),
         Racer(
