@@ -120,16 +120,16 @@ def run_client(entrant: Entrant, base_url: str, cap: int, rows: int, patience_se
     command = [entrant.python, "-m", f"benchmarks.race.clients.{entrant.racer.client}", base_url, str(cap), str(rows)]
     started = time.perf_counter()
     with tempfile.TemporaryFile() as noise, tempfile.TemporaryDirectory() as home:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command, cwd=entrant.folder, env=_environment(Path(home)), stdout=subprocess.PIPE, stderr=noise
-        )
-        try:
-            answer, _ = process.communicate(timeout=patience_seconds)
-            fault = f"ended with exit code {process.returncode}" if process.returncode else None
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            answer, fault = b"", f"not over after {patience_seconds:g} s"
+        ) as process:
+            try:
+                answer, _ = process.communicate(timeout=patience_seconds)
+                fault = f"ended with exit code {process.returncode}" if process.returncode else None
+            except subprocess.TimeoutExpired:
+                answer, fault = b"", f"not over after {patience_seconds:g} s"
+            finally:
+                process.kill()
         wall = time.perf_counter() - started
         if fault is not None:
             noise.seek(0)
