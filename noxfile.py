@@ -264,7 +264,7 @@ def bench(session: nox.Session) -> None:
     `smoke` counts instead of timing, in less than a minute; `--against COMMIT` fails where that commit was better;
     `race` lets real clients race over real HTTP, and takes what `python -m benchmarks.race` takes.
     """
-    session.install("-e", ".", *group("bench"))
+    session.install("-e", ".[openai]", *group("bench"))
     if session.posargs[:1] == ["race"]:
         session.run("python", "-m", "benchmarks.race", *session.posargs[1:])
         return

@@ -28,6 +28,8 @@ from benchmarks.artifact import Artifact, BudgetVerdict, read_artifact
 from benchmarks.budgets import BUDGETS, Budget, Quantity, Side
 from benchmarks.environments import ROOT
 from benchmarks.errors import BenchmarkError
+from benchmarks.race import artifact as race
+from benchmarks.race import report as race_report
 from benchmarks.reports import draw_charts, report
 from benchmarks.scenarios import ALL
 from benchmarks.summary import plain, table
@@ -94,6 +96,10 @@ class Results:
         assert isinstance(found, aimd.SweepArtifact), "sweep.json holds another artifact"
         return found
 
+    def race(self) -> race.RaceArtifact:
+        """That of the race."""
+        return race.read(self.folder / "race" / "race.json")
+
 
 def made_from(results: Results, documents: Sequence[Path], *, plots: bool) -> dict[Path, str]:
     """Every text that is made from the artifacts: what lies beside them, and the documents with their tables."""
@@ -102,6 +108,8 @@ def made_from(results: Results, documents: Sequence[Path], *, plots: bool) -> di
         texts |= report(path, plots=plots)
     for path in sorted((results.folder / "aimd").glob("*.json")):
         texts |= aimd_report.report(path)
+    for path in sorted((results.folder / "race").glob("*.json")):
+        texts |= race_report.report(path)
     return texts | {document: fill(document.read_text(encoding="utf-8"), results) for document in documents}
 
 
@@ -213,6 +221,11 @@ def _artifacts(results: Results) -> str:
     simulated = "simulated time"
     rows.append(["aimd", results.providers().candidate_sha[:SHORT], "5 seeds", simulated])
     rows.append(["aimd, sweep", results.sweep().candidate_sha[:SHORT], "1 to 3 seeds", simulated])
+    run = results.race()
+    noise = run.derived_metrics.noise
+    rows.append(
+        ["race", str(run.candidate_sha)[:SHORT], str(run.inputs["rounds"]), "" if noise is None else noise.note]
+    )
     return table(["scenario", "commit", "iterations", "noise"], rows, words=4)
 
 
@@ -221,7 +234,7 @@ def _includes(results: Results) -> str:
     names = [f"{each.scenario_id}-budgets.md" for each in results.artifacts()]
     return "\n\n".join(
         f"```{{include}} ../benchmarks/results/{name}\n:heading-offset: 2\n:relative-images:\n```"
-        for name in (*names, "aimd/summary.md")
+        for name in (*names, "aimd/summary.md", "race/summary.md")
     )
 
 
@@ -243,6 +256,8 @@ TABLES: Final[Mapping[str, Callable[[Results], str]]] = {
     "control line": lambda results: aimd_report.control_lines(results.providers()),
     "scripted providers": lambda results: aimd_report.providers(results.providers()),
     "scripts of the providers": lambda results: aimd_report.scripts(results.providers()),
+    "race": lambda results: race_report.results(results.race(), depth=3),
+    "race: required": lambda results: race_report.acceptance(results.race()),
     "sweep: factor": _along("factor"),
     "sweep: successes": _along("successes"),
     "sweep: cooldown": _along("cooldown"),

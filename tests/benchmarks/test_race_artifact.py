@@ -27,6 +27,7 @@ from benchmarks.race.deriving import derive
 from benchmarks.race.report import report, results, summary
 from benchmarks.schema import check_file
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "race"
 ROWS = 100
 OURS = ["run", "run at 5d64eb83"]
 
@@ -352,3 +353,7 @@ def test_what_cannot_be_asked_is_said(
 def test_an_environment_for_a_python_that_is_not_there_is_refused() -> None:
     with pytest.raises(BenchmarkError, match=r"^no Python 3\.99 or later was found$"):
         environments.python_with("race-nobody", (), least_python=(3, 99))
+
+
+def test_what_is_committed_is_complete() -> None:
+    assert check_file(RESULTS / "race.json") == []
