@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from typing import Final, cast
+from typing import Final, cast, get_args
 
 from trio_sched._errors import InvalidTypeError, InvalidValueError
 from trio_sched._request.limit import (
@@ -34,6 +34,7 @@ __all__ = ["AdaptiveRequestLimitState", "made_by"]
 logger = logging.getLogger("trio_sched.request")
 
 _MEMBERS: Final = ("granted", "ended", "advance", "next_deadline", "current_limit", "blocked_until")
+_KINDS: Final = frozenset(get_args(LimitTransitionKind))
 _LONGEST_SHOWN: Final = 200
 _NOTHING: Final[tuple[LimitTransition, ...]] = ()
 
@@ -152,7 +153,7 @@ class AdaptiveRequestLimitState:
         self._look(self._rule, now)
         if self.deadline is not None and self.deadline <= now:
             self._report("next_deadline", self.deadline)
-            self.deadline = None
+            self.deadline = self.blocked_until
         return self._checked(returned)
 
     def set_effective_max(self, effective_max: int, now: float) -> Sequence[LimitTransition]:
@@ -165,8 +166,7 @@ class AdaptiveRequestLimitState:
                 returned = change(effective_max)
             except Exception as error:
                 returned = self._report("set_effective_max", error)
-        else:
-            self.learned = min(self.learned, effective_max)
+        self.learned = min(self.learned, effective_max)
         self._look(self._rule, now)
         return self._checked(returned)
 
@@ -188,6 +188,9 @@ class AdaptiveRequestLimitState:
         """Read what the rule says now. Whatever it says, a stop ends at its time, and somebody wakes up for that."""
         try:
             level, until, deadline = rule.current_limit, rule.blocked_until, rule.next_deadline()
+            if deadline is not None and not _is_time(deadline):
+                self._report("next_deadline", deadline)
+                deadline = self.deadline
             if until is not None:
                 if not _is_time(until):
                     self._report("blocked_until", until)
@@ -204,7 +207,7 @@ class AdaptiveRequestLimitState:
         if level != self.learned or until != self.blocked_until or deadline != self.deadline:
             self._take(level, until, deadline)
 
-    def _take(self, level: object, until: float | None, deadline: object) -> None:
+    def _take(self, level: object, until: float | None, deadline: float | None) -> None:
         """Take over what the rule says differently, as far as it can be used."""
         if level != self.learned:
             if _is_level(level, self.effective_max):
@@ -216,17 +219,14 @@ class AdaptiveRequestLimitState:
             self.blocked_until = until
             self.has_news = True
         if deadline != self.deadline:
-            if deadline is None or _is_time(deadline):
-                self.deadline = cast("float | None", deadline)
-                self.has_news = True
-            else:
-                self._report("next_deadline", deadline)
+            self.deadline = deadline
+            self.has_news = True
 
     def _checked(self, returned: object) -> Sequence[LimitTransition]:
         """The transitions that a rule returned, and one of its limit's own if none of them leads to the limit."""
         transitions: list[LimitTransition] = []
         for each in cast("Iterable[object]", returned) if isinstance(returned, list | tuple) else ():
-            if isinstance(each, LimitTransition):
+            if isinstance(each, LimitTransition) and each.kind in _KINDS:
                 transitions.append(each)
             else:
                 self._report("transitions", each)
