@@ -1,6 +1,11 @@
-"""The request queue against lists: per line first come first served, between lines weighted fair, nothing lost."""
+"""The request queue against lists: per line first come first served, between lines weighted fair, nothing lost.
+
+Calls that were told a time let the others of their line go first until then, and take the place of their age after it.
+"""
 
 from __future__ import annotations
+
+import math
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -15,6 +20,8 @@ RESOURCES = tuple(
     for domain in (RequestDomain.CHAT, RequestDomain.EMBEDDING, RequestDomain.IMAGE)
 )
 WEIGHTS = dict(zip(RESOURCES, (1.0, 0.5, 3.0, 2.0, 0.1, 7.0), strict=True))
+NOT_BEFORE = st.none() | st.integers(0, 12).map(float)
+"""Few times, so that several waiters have the same one, and whole lines are deferred."""
 
 
 class RequestQueueMachine(RuleBasedStateMachine):
@@ -23,6 +30,7 @@ class RequestQueueMachine(RuleBasedStateMachine):
         self.queue = RequestFairQueue()
         self.lines: dict[RequestResourceKey, list[RequestWaiter]] = {resource: [] for resource in RESOURCES}
         self.made = 0
+        self.now = -math.inf
         self.blocked: frozenset[RequestResourceKey] = frozenset()
         self.selection: RequestQueueSelection | None = None
         self.service: dict[RequestResourceKey, float] = dict.fromkeys(RESOURCES, 0.0)
@@ -32,16 +40,31 @@ class RequestQueueMachine(RuleBasedStateMachine):
         assert view is self.queue.view()
         return waiter.item.resource not in self.blocked
 
-    @rule(resource=st.sampled_from(RESOURCES), count=st.integers(1, 6))
-    def enqueue(self, resource: RequestResourceKey, count: int) -> None:
+    def head(self, resource: RequestResourceKey) -> RequestWaiter:
+        """Who is next in a line: the oldest of those who may go, or else whose time comes first."""
+
+        def place(waiter: RequestWaiter) -> tuple[float, int]:
+            until = waiter.item.not_before
+            return (until if until is not None and until > self.now else -math.inf, waiter.waiter_id)
+
+        return min(self.lines[resource], key=place)
+
+    @rule(resource=st.sampled_from(RESOURCES), times=st.lists(NOT_BEFORE, min_size=1, max_size=6))
+    def enqueue(self, resource: RequestResourceKey, times: list[float | None]) -> None:
         waiters: list[RequestWaiter] = []
-        for _ in range(count):
+        for not_before in times:
             self.made += 1
-            item = RequestAdmissionItem(resource, RequestGroupSpec(resource, WEIGHTS[resource]))
+            item = RequestAdmissionItem(resource, RequestGroupSpec(resource, WEIGHTS[resource]), not_before=not_before)
             waiters.append(RequestWaiter(self.made, item, float(self.made)))
         assert self.queue.enqueue(waiters) == tuple(waiter.waiter_id for waiter in waiters)
         assert self.queue.enqueue(waiters) == ()
         self.lines[resource].extend(waiters)
+
+    @rule(now=st.integers(0, 12).map(float))
+    def advance(self, now: float) -> None:
+        """Time that went back, as for whoever is late to say it, changes nothing."""
+        self.now = max(now, self.now)
+        self.queue.advance(now)
 
     @rule(blocked=st.frozensets(st.sampled_from(RESOURCES), max_size=4))
     def block(self, blocked: frozenset[RequestResourceKey]) -> None:
@@ -63,7 +86,7 @@ class RequestQueueMachine(RuleBasedStateMachine):
         assert (self.selection is None) == (not candidates)
         if self.selection is not None:
             waiter = self.selection.item
-            assert self.lines[waiter.item.resource][0] is waiter
+            assert self.head(waiter.item.resource) is waiter
             assert waiter.item.resource not in self.blocked
 
     @precondition(lambda self: self.selection is not None)
@@ -73,9 +96,9 @@ class RequestQueueMachine(RuleBasedStateMachine):
         waiter = self.selection.item
         line = self.lines[waiter.item.resource]
         served = self.queue.commit(self.selection)
-        if line and line[0] is waiter:
+        if line and self.head(waiter.item.resource) is waiter:
             assert served is waiter
-            line.pop(0)
+            line.remove(waiter)
             self.note_service(waiter.item.resource)
         else:
             assert served is None
@@ -88,7 +111,8 @@ class RequestQueueMachine(RuleBasedStateMachine):
                 return
             assert self.queue.commit(selection) is selection.item
             resource = selection.item.item.resource
-            assert self.lines[resource].pop(0) is selection.item
+            assert self.head(resource) is selection.item
+            self.lines[resource].remove(selection.item)
             self.note_service(resource)
             self.fair()
 
@@ -119,7 +143,7 @@ class RequestQueueMachine(RuleBasedStateMachine):
         for key, line in self.lines.items():
             assert self.queue.queued_in(key) == len(line)
             if line:
-                assert view.first_candidate_by_group[key] is line[0].item
+                assert view.first_candidate_by_group[key] is self.head(key).item
 
 
 TestRequestQueueMachine = RequestQueueMachine.TestCase
