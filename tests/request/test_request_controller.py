@@ -32,6 +32,7 @@ from trio_sched._request.attempt import RequestAdmissionUsageError
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._request.leases import RequestAdmissionDenied, RequestAdmissionError, RequestAdmissionLease
+from trio_sched._request.limit import LimitName
 from trio_sched._request.protocol import RequestAdmissionController
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._resources.correlation import RuntimeCorrelation
@@ -436,6 +437,36 @@ def test_no_timer_is_armed_while_nothing_is_due() -> None:
     clock = trio.testing.MockClock()
     trio.run(main, clock=clock)
     assert deadlines == [float("inf"), float("inf"), 9.0, float("inf")]
+
+
+@pytest.mark.parametrize(("limit", "stop"), [("evidence", 0.25), ("aimd", 9.0), ("fixed", 9.0)])
+def test_under_no_rule_a_timer_is_armed_while_nothing_is_due(limit: LimitName, stop: float) -> None:
+    deadlines: list[float] = []
+
+    async def main() -> None:
+        async def note() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            deadlines.append(trio.lowlevel.current_statistics().seconds_to_next_deadline)
+
+        async with make(1, RequestAdmissionConfig(limit=limit)) as controller:
+            await note()
+            lease = lease_of(controller)
+            async with waiting(controller, 3) as callers:
+                await note()
+                controller.release(lease, SUCCESS)
+                await note()
+                assert callers[0].lease is not None
+                controller.release(callers[0].lease, rate_limited(9.0))
+                await note()
+                clock.jump(stop)
+                await trio.testing.wait_all_tasks_blocked()
+                assert callers[1].lease is not None
+                controller.release(callers[1].lease, SUCCESS)
+                await note()
+
+    clock = trio.testing.MockClock()
+    trio.run(main, clock=clock)
+    assert deadlines == [float("inf")] * 3 + [stop] + [float("inf")]
 
 
 # Closing

@@ -21,6 +21,8 @@ from trio_sched.lowlevel import (
     RequestReleaseOutcome,
 )
 
+WATCHED = ("_request/core.py", "_request/limit_updates.py", "_request/limit_state.py")
+
 
 class InterruptAt:
     """A trace function that presses Ctrl-C at the given line, counted from 1, of what the supervisor changes."""
@@ -29,7 +31,7 @@ class InterruptAt:
         self.left = line
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> InterruptAt | None:
-        if not frame.f_code.co_filename.replace("\\", "/").endswith(("_request/core.py", "_request/adaptation.py")):
+        if not frame.f_code.co_filename.replace("\\", "/").endswith(WATCHED):
             return None
         if event == "line" and trio.lowlevel.current_task().name == "trio_sched request supervisor":
             self.left -= 1

@@ -16,6 +16,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from limit_rules import RULE_NAMES, RULES
 from request_samples import CHAT, EMBEDDING, GPT, SUCCESS, OnlyKinds, config, item, rate_limited
 
 from trio_sched._events.sinks import InMemoryAdmissionEventSink
@@ -28,6 +29,14 @@ from trio_sched._resources.pressure import RequestPressureSnapshot
 FULL = os.environ.get("TRIO_SCHED_FUZZ") == "full"
 SEEDS = range(400) if FULL else range(6)
 CALLERS = 2000 if FULL else 600
+STORMS = [("aimd", seed) for seed in SEEDS] + [
+    (rule, seed) for rule in RULE_NAMES if rule != "aimd" for seed in (SEEDS if FULL else (0, 1))
+]
+"""Rule and seed of each storm over every rule."""
+
+
+def under(rule: str, seed: int) -> RequestAdmissionConfig:
+    return config(successes=10) if rule == "aimd" else RequestAdmissionConfig(limit=RULES[rule](seed))
 
 
 def run_seeded(seed: int, main: Callable[[random.Random], Awaitable[None]]) -> None:
@@ -105,11 +114,11 @@ def assert_all_given_back(controller: AdaptiveRequestAdmissionController) -> Non
         assert endpoint.aggregate_in_flight == 0
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_callers_cancelled_at_any_moment_lose_and_leak_nothing(seed: int) -> None:
+@pytest.mark.parametrize(("rule", "seed"), STORMS)
+def test_callers_cancelled_at_any_moment_lose_and_leak_nothing(rule: str, seed: int) -> None:
     async def main(rng: random.Random) -> None:
         sink = InMemoryAdmissionEventSink()
-        controller = controller_for(16, config(successes=10), sink)
+        controller = controller_for(16, under(rule, seed), sink)
         provider = Provider(rng, limit=9, failure_rate=0.05)
         ends: Counter[str] = Counter()
 
@@ -153,6 +162,57 @@ def test_callers_cancelled_at_any_moment_lose_and_leak_nothing(seed: int) -> Non
         assert times == sorted(times)
 
     run_seeded(seed, main)
+
+
+@pytest.mark.parametrize("rule", RULE_NAMES)
+def test_who_sets_the_total_of_a_domain(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor, for what was learned; whoever comes first, for time that has passed; and a registration."""
+    set_by: Counter[str] = Counter()
+    registering = False
+    real: property = vars(trio.CapacityLimiter)["total_tokens"]
+    controller = controller_for(16, under(rule, 3))
+    core = controller._core
+
+    def set_total(limiter: trio.CapacityLimiter, total: float) -> None:
+        for domain in core.ledger.domains.values():
+            if domain.limiter is limiter:
+                due = core._limits._deadlines.get(domain, math.inf)
+                task = trio.lowlevel.current_task().name
+                if task == "trio_sched request supervisor":
+                    set_by["the supervisor"] += 1
+                elif registering:
+                    set_by["a registration"] += 1
+                elif due <= trio.current_time():
+                    set_by["time"] += 1
+                else:
+                    set_by[task] += 1
+        real.__set__(limiter, total)
+
+    monkeypatch.setattr(trio.CapacityLimiter, "total_tokens", property(real.__get__, set_total))
+
+    async def main(rng: random.Random) -> None:
+        nonlocal registering
+        provider = Provider(rng, limit=9, failure_rate=0.05)
+
+        async def caller(resource: RequestResourceKey) -> None:
+            with trio.move_on_after(rng.choice([1.0, 5.0, math.inf])), contextlib.suppress(ProviderError):
+                async with controller.admit(item(resource)):
+                    await provider.call()
+
+        async with controller, trio.open_nursery() as nursery:
+            for number in range(300):
+                nursery.start_soon(caller, CHAT if rng.random() < 0.7 else EMBEDDING)
+                if rng.random() < 0.1:
+                    await trio.sleep(rng.choice([0.25, 0.5, 1.0]))
+                if number % 50 == 49:
+                    registering = True
+                    register(controller, rng.randint(4, 20))
+                    registering = False
+
+    run_seeded(3, main)
+    assert set(set_by) <= {"the supervisor", "a registration", "time"}
+    assert set_by["the supervisor"] > 0
+    assert set_by["a registration"] > 0
 
 
 @attrs.define
