@@ -270,7 +270,7 @@ def bench(session: nox.Session) -> None:
         return
     session.run("python", "-m", "benchmarks", *(session.posargs or ("results", "--output", "out/benchmarks")))
     if session.posargs == ["smoke"]:
-        session.run("python", "-m", "benchmarks.aimd", "--smoke")
+        session.run("python", "-m", "benchmarks.control", "--smoke")
 
 
 @nox.session

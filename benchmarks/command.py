@@ -20,9 +20,9 @@ from pathlib import Path
 import attrs
 
 from benchmarks import HARNESS_VERSION, environments
-from benchmarks.aimd.__main__ import main as aimd
 from benchmarks.artifact import ARTIFACT_SCHEMA_VERSION, Artifact, Environment, JsonObject, write_artifact
 from benchmarks.candidates import GRAMMAR, open_candidate
+from benchmarks.control.__main__ import main as control
 from benchmarks.deriving import derive
 from benchmarks.errors import BenchmarkError, UsageError
 from benchmarks.inputs import MEASURED_ITERATIONS, Inputs, Value
@@ -86,8 +86,8 @@ def _run(given: Sequence[str]) -> int:
         except BenchmarkError as error:
             # The others are worth having all the same.
             failed.append(f"{scenario.scenario_id}: {error}")
-    if results and not options.scenario and aimd(["--peer", "--out", str(inputs.output / "aimd")]):
-        failed.append("aimd: see above")
+    if results and not options.scenario and control(["--out", str(inputs.output / "control")]):
+        failed.append("control: see above")
     if inputs.output.resolve() == RESULTS:
         _make_tables(plots=plots)
     for name in failed:

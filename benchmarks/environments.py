@@ -39,7 +39,7 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
 
 def copy_of(folder: Path, *, package: Path | None = None, ref: str | None = None) -> Path:
     """Fill `folder` with the harness of this checkout, and with the package of a checkout or of a commit."""
-    ignore = shutil.ignore_patterns("__pycache__", "results", "aimd")
+    ignore = shutil.ignore_patterns("__pycache__", "results", "control")
     shutil.copytree(ROOT / "benchmarks", folder / "benchmarks", ignore=ignore)
     if package is not None:
         shutil.copytree(package / "trio_sched", folder / "trio_sched", ignore=shutil.ignore_patterns("__pycache__"))

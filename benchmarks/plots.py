@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["COLOURS", "MARKERS", "charts_of", "draw", "require_plotting"]
 
 SIZE: Final = (7.0, 4.0)
-COLOURS: Final = ("#0072b2", "#d55e00", "#555555", "#009e73", "#cc79a7", "#e69f00")
+COLOURS: Final = ("#0072b2", "#d55e00", "#555555", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Told apart by colour-blind readers too (Okabe and Ito); the candidate under judgement comes first."""
 STYLES: Final = ("-", "--", ":", "-.")
 FEW_DECADES: Final = 200
 """Below this span of an axis, tens alone would be too few ticks."""
-MARKERS: Final = ("o", "s", "^", "D", "v", "P")
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def require_plotting() -> None:

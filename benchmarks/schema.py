@@ -14,8 +14,8 @@ from typing import cast
 
 from cattrs import transform_error
 
-from benchmarks.aimd import schema as aimd_schema
 from benchmarks.artifact import ARTIFACT_SCHEMA_VERSION, Artifact, read_artifact
+from benchmarks.control import schema as control_schema
 from benchmarks.deriving import derive
 from benchmarks.race import schema as race_schema
 from benchmarks.race.artifact import RACE_ID
@@ -32,8 +32,8 @@ def check_file(path: Path) -> list[str]:
     except json.JSONDecodeError as error:
         return [f"it is no JSON: {error}"]
     scenario_id = cast("dict[str, object]", document).get("scenario_id") if isinstance(document, dict) else None
-    if scenario_id in aimd_schema.IDS:
-        return aimd_schema.check_file(path)
+    if scenario_id == control_schema.CONTROL_ID:
+        return control_schema.check_file(path)
     if scenario_id == RACE_ID:
         return race_schema.check_file(path)
     try:

@@ -19,13 +19,11 @@ from typing import Final
 
 import attrs
 
-from benchmarks.aimd import artifact as aimd
-from benchmarks.aimd import report as aimd_report
-from benchmarks.aimd.charts import draw as draw_providers
-from benchmarks.aimd.sweep import Part
-from benchmarks.aimd.tables import grid_tables, slice_table
 from benchmarks.artifact import Artifact, BudgetVerdict, read_artifact
 from benchmarks.budgets import BUDGETS, Budget, Quantity, Side
+from benchmarks.control import artifact as control
+from benchmarks.control import report as control_report
+from benchmarks.control.charts import draw as draw_control
 from benchmarks.environments import ROOT
 from benchmarks.errors import BenchmarkError
 from benchmarks.race import artifact as race
@@ -84,17 +82,9 @@ class Results:
             if found is not None:
                 yield found
 
-    def providers(self) -> aimd.ProvidersArtifact:
-        """That of the scripted providers."""
-        found = aimd.read(self.folder / "aimd" / "aimd.json")
-        assert isinstance(found, aimd.ProvidersArtifact), "aimd.json holds another artifact"
-        return found
-
-    def sweep(self) -> aimd.SweepArtifact:
-        """That of the sweep."""
-        found = aimd.read(self.folder / "aimd" / "sweep.json")
-        assert isinstance(found, aimd.SweepArtifact), "sweep.json holds another artifact"
-        return found
+    def control(self) -> control.ControlArtifact:
+        """That of family 7."""
+        return control.read(self.folder / "control" / "control.json")
 
     def race(self) -> race.RaceArtifact:
         """That of the race."""
@@ -106,8 +96,8 @@ def made_from(results: Results, documents: Sequence[Path], *, plots: bool) -> di
     texts: dict[Path, str] = {}
     for path in sorted(results.folder.glob("*.json")):
         texts |= report(path, plots=plots)
-    for path in sorted((results.folder / "aimd").glob("*.json")):
-        texts |= aimd_report.report(path)
+    for path in sorted((results.folder / "control").glob("*.json")):
+        texts |= control_report.report(path)
     for path in sorted((results.folder / "race").glob("*.json")):
         texts |= race_report.report(path)
     return texts | {document: fill(document.read_text(encoding="utf-8"), results) for document in documents}
@@ -118,8 +108,8 @@ def make_again(results: Results, documents: Sequence[Path], *, plots: bool) -> l
     if plots:
         for path in sorted(results.folder.glob("*.json")):
             draw_charts(path)
-        if (results.folder / "aimd").exists():
-            draw_providers(results.providers(), results.folder / "aimd")
+        if (results.folder / "control").exists():
+            draw_control(results.control(), results.folder / "control")
     texts = made_from(results, documents, plots=plots)
     changed = [path for path, text in texts.items() if not path.exists() or path.read_bytes() != text.encode()]
     for path in changed:
@@ -218,9 +208,7 @@ def _artifacts(results: Results) -> str:
         ]
         for each in results.artifacts()
     ]
-    simulated = "simulated time"
-    rows.append(["aimd", results.providers().candidate_sha[:SHORT], "5 seeds", simulated])
-    rows.append(["aimd, sweep", results.sweep().candidate_sha[:SHORT], "1 to 3 seeds", simulated])
+    rows.append(["control", results.control().candidate_sha[:SHORT], "5 seeds, 1 of the others", "simulated time"])
     run = results.race()
     noise = run.derived_metrics.noise
     rows.append(
@@ -234,36 +222,17 @@ def _includes(results: Results) -> str:
     names = [f"{each.scenario_id}-budgets.md" for each in results.artifacts()]
     return "\n\n".join(
         f"```{{include}} ../benchmarks/results/{name}\n:heading-offset: 2\n:relative-images:\n```"
-        for name in (*names, "aimd/summary.md", "race/summary.md")
+        for name in (*names, "control/summary.md")
     )
-
-
-def _neighbourhood(results: Results) -> str:
-    return grid_tables(aimd_report.points_of(results.sweep(), "neighbourhood"))
-
-
-def _grid(results: Results) -> str:
-    return grid_tables(aimd_report.points_of(results.sweep(), "grid"))
-
-
-def _along(parameter: Part) -> Callable[[Results], str]:
-    return lambda results: slice_table(parameter, aimd_report.points_of(results.sweep(), parameter))
 
 
 TABLES: Final[Mapping[str, Callable[[Results], str]]] = {
     "steps": _steps,
     "simulated pipelines": _simulated,
-    "control line": lambda results: aimd_report.control_lines(results.providers()),
-    "scripted providers": lambda results: aimd_report.providers(results.providers()),
-    "scripts of the providers": lambda results: aimd_report.scripts(results.providers()),
+    "control": lambda results: control_report.acceptance_table(results.control()),
+    "control: who": lambda results: control_report.candidates_table(results.control()),
     "race": lambda results: race_report.results(results.race(), depth=3),
     "race: required": lambda results: race_report.acceptance(results.race()),
-    "sweep: factor": _along("factor"),
-    "sweep: successes": _along("successes"),
-    "sweep: cooldown": _along("cooldown"),
-    "sweep: step": _along("step"),
-    "sweep: neighbourhood": _neighbourhood,
-    "sweep: grid": _grid,
     "artifacts": _artifacts,
     "summaries": _includes,
 }
