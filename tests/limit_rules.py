@@ -15,8 +15,8 @@ __all__ = ["RULES", "RULE_NAMES", "HostileLimit", "hostile"]
 class HostileLimit:
     """Begins as it should. Then it returns what is no limit, no time, no grant and no transition, and raises.
 
-    Its limits and times stay until the next call of a method, like those of a rule that means what it says. Some have
-    no `set_effective_max`.
+    Its limit, ceiling and times stay until the next call of a method, like those of a rule that means what it says.
+    Some have no `set_effective_max`.
     """
 
     def __init__(self, effective_max: int, now: float, *, seed: int) -> None:
@@ -25,6 +25,7 @@ class HostileLimit:
         self._limit: object = effective_max
         self._until: object = None
         self._deadline: object = None
+        self._ceiling: object = None
         self._begun = False
         if self._rng.random() < 0.7:
             self.set_effective_max: Callable[[int], object] = self._change_max
@@ -39,7 +40,7 @@ class HostileLimit:
 
     @property
     def ceiling(self) -> Any:
-        return self._read(self._rng.choice((None, 3, "high")), odds=0.1)
+        return self._ceiling
 
     @property
     def epoch(self) -> Any:
@@ -69,6 +70,7 @@ class HostileLimit:
     def _turn(self, now: float) -> None:
         rng, most = self._rng, self._max
         self._begun = True
+        self._ceiling = rng.choice((None, 3, "high"))
         if rng.random() < 0.6:
             self._limit = rng.choice((1, most, rng.randint(1, most), 0, -1, most + 1, 10**9, True, 2.5, math.nan, "3"))
         if rng.random() < 0.5:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -49,6 +50,16 @@ class StopsWithoutDeadline(Rule):
     def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
         self.until = now + 5.0 if self.until is None else self.until
         return ()
+
+
+class StopsWithADeadlineThatIsNone(StopsWithoutDeadline):
+    def next_deadline(self) -> float | None:
+        return None if self.until is None else math.nan
+
+
+class StopsWithADeadlineThatHasPassed(StopsWithoutDeadline):
+    def next_deadline(self) -> float | None:
+        return None if self.until is None else self.until - 5.0
 
 
 class NeverEndsItsStop(StopsWithoutDeadline):
@@ -101,6 +112,8 @@ class RaisesAtTheCap(Rule):
 
 RULES: Final[list[Callable[[int, float], Rule]]] = [
     StopsWithoutDeadline,
+    StopsWithADeadlineThatIsNone,
+    StopsWithADeadlineThatHasPassed,
     NeverEndsItsStop,
     CannotBeReadInAStop,
     RaisesWhenTimePasses,

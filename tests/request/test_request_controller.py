@@ -439,8 +439,8 @@ def test_no_timer_is_armed_while_nothing_is_due() -> None:
     assert deadlines == [float("inf"), float("inf"), 9.0, float("inf")]
 
 
-@pytest.mark.parametrize(("limit", "stop"), [("evidence", 0.25), ("aimd", 9.0), ("fixed", 9.0)])
-def test_under_no_rule_a_timer_is_armed_while_nothing_is_due(limit: LimitName, stop: float) -> None:
+@pytest.mark.parametrize(("limit", "refusals", "stop"), [("evidence", 1, 0.25), ("aimd", 1, 9.0), ("fixed", 3, 9.0)])
+def test_under_no_rule_a_timer_is_armed_while_nothing_is_due(limit: LimitName, refusals: int, stop: float) -> None:
     deadlines: list[float] = []
 
     async def main() -> None:
@@ -451,22 +451,24 @@ def test_under_no_rule_a_timer_is_armed_while_nothing_is_due(limit: LimitName, s
         async with make(1, RequestAdmissionConfig(limit=limit)) as controller:
             await note()
             lease = lease_of(controller)
-            async with waiting(controller, 3) as callers:
+            async with waiting(controller, 5) as callers:
                 await note()
                 controller.release(lease, SUCCESS)
-                await note()
-                assert callers[0].lease is not None
-                controller.release(callers[0].lease, rate_limited(9.0))
+                for caller in callers[:refusals]:
+                    await note()
+                    assert caller.lease is not None
+                    controller.release(caller.lease, rate_limited(9.0))
                 await note()
                 clock.jump(stop)
                 await trio.testing.wait_all_tasks_blocked()
-                assert callers[1].lease is not None
-                controller.release(callers[1].lease, SUCCESS)
+                trial = callers[refusals].lease
+                assert trial is not None
+                controller.release(trial, SUCCESS)
                 await note()
 
     clock = trio.testing.MockClock()
     trio.run(main, clock=clock)
-    assert deadlines == [float("inf")] * 3 + [stop] + [float("inf")]
+    assert deadlines == [float("inf")] * (2 + refusals) + [stop] + [float("inf")]
 
 
 # Closing

@@ -486,7 +486,7 @@ class RequestMachine(RuleBasedStateMachine):
             limits = domain.limits
             if domain.pending:
                 continue
-            deadline = limits.rule.next_deadline() if self.honest else limits.due
+            deadline = limits.rule.next_deadline() if self.honest else limits.deadline
             if deadline is not None:
                 due.append(deadline)
             if limits.blocked_until is not None:
