@@ -17,6 +17,7 @@ import trio
 from fuzzed_faults import Burst, Endpoint, FaultBook, ServerError
 
 import trio_sched as ts
+from trio_sched._request.limit import LimitChoice
 from trio_sched.lowlevel import RequestDomain
 
 __all__ = ["Calls", "FuzzedPipeline", "Row", "build_steps", "draw_pipeline"]
@@ -96,6 +97,10 @@ class FuzzedPipeline:
     @property
     def runs_out_of_quota(self) -> bool:
         return any(endpoint.quota is not None for endpoint in self.endpoints)
+
+    def under(self, limit: LimitChoice) -> FuzzedPipeline:
+        """The same with every model under that rule."""
+        return attrs.evolve(self, models=tuple(attrs.evolve(model, limit=limit) for model in self.models))
 
 
 @attrs.define(eq=False)

@@ -20,6 +20,7 @@ import trio._core._run
 import trio.testing
 from fuzzed_faults import FaultBook
 from fuzzed_pipeline import Calls, FuzzedPipeline, Row, build_steps, draw_pipeline
+from limit_rules import RULES
 from sequential import rows_sequentially
 
 import trio_sched as ts
@@ -102,14 +103,16 @@ class FuzzedRun:
     def of(cls, seed: int) -> FuzzedRun:
         """Everything that the seed says."""
         rng = random.Random(seed)
+        # With random numbers of its own, so that the rest of a seed stays what it was.
+        rule = random.Random(f"{seed} rule").choice(("aimd", "aimd", "evidence", "evidence", "fixed", "hostile"))
         pipeline = draw_pipeline(rng, seed)
         max_row_groups = rng.randint(1, 5)
         adaptive = AdaptiveRowGroupTargetConfig(rng.randint(1, max_row_groups)) if rng.random() < 0.4 else None
         return cls(
             seed=seed,
-            pipeline=pipeline,
+            pipeline=pipeline if rule == "aimd" else pipeline.under(RULES[rule](seed)),
             records=_draw_records(rng, at_least=int(pipeline.input_rows)),
-            config=_draw_config(rng),
+            config=_draw_config(rng, is_tuned=rule == "aimd"),
             row_groups=RowGroupConfig(max_row_groups, adaptive, rng.choice((None, None, 1, 12))),
             borrow=_draw_borrow(rng),
             fault_share=rng.choice((0.05, 0.3, 0.8)),
@@ -208,8 +211,8 @@ def _draw_records(rng: random.Random, *, at_least: int) -> int:
     return rng.choice((at_least, 1, rng.randint(2, 30), rng.randint(2, 30), rng.randint(2, 30)))
 
 
-def _draw_config(rng: random.Random) -> ts.RunConfig:
-    return ts.RunConfig(
+def _draw_config(rng: random.Random, *, is_tuned: bool) -> ts.RunConfig:
+    config = ts.RunConfig(
         buffer_size=rng.choice((1, 2, 3, 5, 8, 40)),
         submission_capacity=rng.choice((1, 2, 3, 8, 1024)),
         max_attempts=rng.choice((1, 2, 5)),
@@ -224,6 +227,7 @@ def _draw_config(rng: random.Random) -> ts.RunConfig:
         ),
         write_events=rng.random() < 0.1,
     )
+    return config if is_tuned else attrs.evolve(config, request_admission=None)
 
 
 def _draw_borrow(rng: random.Random) -> BoundedBorrowTaskAdmissionPolicyConfig | None:
