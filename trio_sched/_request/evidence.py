@@ -3,7 +3,8 @@
 *Two facts* stand in for the constants of AIMD. When a provider refuses a burst, the calls that it accepted are still in
 flight. Their number is its limit, so one permit is withdrawn for each refused call and nothing is multiplied. And one
 call alone proves a level, its *witness*: the first that was granted with the level fully in use. Earlier calls say
-nothing about the level, and a refusal may take longer than an answer. So a limit that is not used does not grow.
+nothing about the level, and a refusal may take longer than an answer. So a limit that is not used does not grow. A
+witness may be slow by chance: when a few rounds of calls of the same level were answered before it, they prove it too.
 
 *Search.* `current_limit` is the level in force, `refused_at` the lowest level that is believed to be refused. Below
 that, each proof raises the level half-way to it. Where nothing is known to be refused, the step triples with each
@@ -12,17 +13,25 @@ highest level that was proven lately.
 
 *Probes are paid for.* One below `refused_at`, the rule asks for one more when it has the credit for it. Each answer
 earns a share of a credit, and a refused probe costs a whole one. So curiosity costs the same share of calls whatever
-the limit is. After a refusal, a tenth of the level stays free for a few rounds, as room for other clients of the
-provider.
+the limit is. After a refusal, a tenth of the level stays free for a few rounds, as room for other clients.
 
 *Falling.* The first refusal in a row withdraws one permit and stops nobody, whatever its hint. Each further one, with
-nothing accepted in between, withdraws twice as many. At half of the level at which the row began, the number of calls
-may not be the reason: it may be a rate limit or an outage. Then everything stops for a moment, and a single *trial*
-call goes first. If it is answered, all others follow. If it is refused, the number was not the reason, so now everybody
-waits for the hint, or for pauses that double, until the next trial. After such an outage the level is half of the peak.
+nothing accepted in between, withdraws twice as many. That may be too many, so afterwards the search goes back, half of
+the way to where the row began. At half of that level, the number of calls may not be the reason: it may be a rate limit
+or an outage. Then everything stops for a moment, and a single *trial* call goes first. If it is answered, all others
+follow. If it is refused, the number was not the reason, so now everybody waits for the hint, or for pauses that grow,
+until the next trial. After such an outage the level is half of the peak.
 
 *Doubt.* A rate limit refuses late, when more was proven than it can bear. A row of refusals raises the doubt; a probe
 that is refused alone lowers it. In doubt the rule pays for a probe before it, and it asks for 1, 1, 2, 3, ... more.
+
+*Rates.* An outage that comes again, and costs more refusals than a few in a hundred calls, is not one: the provider
+counts calls in time. What it bears at once is then, by Little's law, the time that answered calls took divided by the
+time that passed from the end of one outage to the end of the next, waiting included. That is the *sustained* level. The
+limit returns to it after each refusal, and only above it, it pays: for the probe, and for all refusals that follow. The
+rule was wrong where a probe below that level is refused alone, as by a limit of calls at once. It was wrong too where
+the sustained level was kept and there was an outage all the same, in which less was answered than that level promised.
+Then outages were real, and next time they have to cost twice as much before they count as a rate.
 
 *Timeouts.* A call that nobody answered in time was not served. One in twenty is tolerated; beyond that, as long as
 other calls are answered, a timeout counts as a refusal without a hint.
@@ -31,11 +40,11 @@ other calls are answered, a timeout counts as a refusal without a hint.
       +--------+  --------------------------------->  +---------+  ------------------------>  +---------+
       |  open  |                                      | falling |                             | stopped | <-------+
       +--------+  <---------------------------------  +---------+                             +---------+         |
-        ^  |  ^               accepted                                                             | pause over   |
+        ^  |  ^         accepted: half-way back                                                    | pause over   |
         |  |  |                                                                                    v              |
         +--+  |      answered, or not refused for as long as the pause                         +-------+ refused: |
    proof: up  +------------------------------------------------------------------------------- | trial | pause    |
-   to search                                                                                   +-------+ doubles -+
+   to search            after an outage: at half of the peak, or at the sustained level        +-------+ grows ---+
 
 *Epochs.* What one burst says is one piece of news. A grant carries the number of the news that was the latest then. A
 refusal of a call that was granted before the latest news only withdraws its permit.
@@ -60,25 +69,39 @@ SHORTEST_ROUNDS: Final = 8
 """Between two probes, in rounds of `current_limit` answers, however large the level is."""
 LONGEST_ROUNDS: Final = 30
 """The same, however small the level is: at 4 and below, growth is worth more than its share."""
+HURRY: Final = 2
+"""After a fall, and where a rate is known, an answer earns so many times its share."""
 HURRIED_PROBES: Final = 8
-"""After a fall, so many probes come at the shortest interval: what the provider took away may come back."""
+"""Refused probes for which a fall is remembered: what the provider took away may come back."""
 GROWTH: Final = 3
 """By what the step grows from proof to proof: from 4 to 500 in ten round trips."""
 SPARED: Final = 10
 """After a refusal, one permit in so many stays free for a few rounds."""
+PATIENT_ROUNDS: Final = 3
+"""Rounds of answers that prove a level before its witness: with calls of up to 2 minutes 0.98 is used, without 0.89."""
 FIRST_PAUSE: Final = 0.25
-"""Seconds that the first stop of a row lasts."""
+"""Seconds that the first stop of a row lasts: it asks whether the number of calls was the reason."""
+SECOND_PAUSE: Final = 1.0
+"""Seconds that the second one lasts; from then on they double. From 0.5, an outage of 10 s costs 5 trials, not 4."""
 LONGEST_PAUSE: Final = 5.0
 """Seconds: an outage costs one call in 5 s, and its end is noticed within 5 s."""
 MOST_DOUBT: Final = 4
 """Rows of refusals that are remembered."""
 CAREFUL: Final = 4
-"""In doubt, a probe asks for at most one part in so many of the level."""
+"""Where probes are paid for in advance, one asks for at most one part in so many of the level."""
+TOLERATED_REFUSALS: Final = 1 / 50
+"""The share of refused calls between outages beyond which they are believed to be a rate."""
+ROUNDED_UP: Final = 0.75
+"""Added before the sustained level is cut to a whole number: what was not asked for was not answered, so mostly up."""
+KEPT: Final = 7 / 8
+"""Of the sustained level, what a rate lets pass; a real outage of an eighth of the time lets less pass."""
+MOST_DEBT: Final = 8.0
+"""Credits that refusals by a rate may cost in advance: about those of one outage of a minute."""
+MOST_CREDIT: Final = 2.0
+"""Credits, and timeouts, that can be saved up."""
 TOLERATED_TIMEOUTS: Final = 1 / 20
 """The share of calls that may time out without consequence."""
 
-_LARGE: Final = 1 / (CREDIT_PER_ANSWER * SHORTEST_ROUNDS)
-"""From this level on, the shortest interval costs less than the share."""
 _TIMEOUTS: Final = frozenset({"provider_timeout", "local_timeout"})
 
 
@@ -90,10 +113,14 @@ class EvidenceLimit:
 
     __slots__ = (
         "_accepted",
+        "_answered_since",
+        "_balance",
         "_confirmed",
         "_credit",
+        "_cycle_began",
         "_doubt",
         "_fell_from",
+        "_had_outage",
         "_hurried",
         "_paid",
         "_patience",
@@ -101,8 +128,11 @@ class EvidenceLimit:
         "_proven",
         "_refused_at",
         "_refused_in_a_row",
+        "_served",
         "_step",
         "_stops",
+        "_sustained",
+        "_tolerated",
         "_trial",
         "_witness",
         "blocked_until",
@@ -121,6 +151,8 @@ class EvidenceLimit:
         self._proven = 0
         self._peak = 0
         self._witness: Grant | None = None
+        # Calls of the witness's level that were answered since it went out.
+        self._answered_since = 0
         # Refusals since the last acceptance, the level at the first of them, and how many of them stopped everything.
         self._refused_in_a_row = 0
         self._fell_from = 0
@@ -131,9 +163,18 @@ class EvidenceLimit:
         self._step = max(1, self.current_limit // 2)
         self._doubt = 0
         self._hurried = 0
+        # Probes that were paid for since the latest refusal.
         self._paid = 0
         # Whether the latest refusal was that of a probe, with nothing refused before it.
         self._confirmed = False
+        # Since the end of the latest outage: its time, the seconds of answered calls, what is tolerated less refusals.
+        self._had_outage = False
+        self._cycle_began = now
+        self._served = 0.0
+        self._balance = 0.0
+        self._tolerated = TOLERATED_REFUSALS
+        # What a rate bears at once; 0 while no rate is known.
+        self._sustained = 0
         self._patience = 1.0
         self._trial: Literal["none", "due", "out"] = "none"
 
@@ -153,7 +194,7 @@ class EvidenceLimit:
         trial = self._trial == "due"
         grant = Grant(self.epoch, in_flight, self.current_limit, trial)
         if self._witness is None and in_flight >= self.current_limit:
-            self._witness = grant
+            self._witness, self._answered_since = grant, 0
         if trial:
             self._trial = "out"
             self.blocked_until = now + self._pause()
@@ -162,16 +203,19 @@ class EvidenceLimit:
     def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
         """A call is over."""
         if sample.outcome == "success":
-            if self._credit < 2.0:
-                self._credit = min(2.0, self._credit + self._share_of_an_answer())
-            if self._patience < 2.0:
-                self._patience = min(2.0, max(0.0, self._patience) + TOLERATED_TIMEOUTS)
+            self._served += sample.seconds
+            self._balance += self._tolerated
+            if self._credit < MOST_CREDIT:
+                self._credit = min(MOST_CREDIT, self._credit + self._earned())
+            if self._patience < MOST_CREDIT:
+                self._patience = min(MOST_CREDIT, max(0.0, self._patience) + TOLERATED_TIMEOUTS)
             if grant.epoch != self.epoch:
                 return ()
-            if grant is self._witness or self._refused_in_a_row or self._proven == self.current_limit:
-                return self._answered(grant)
-            return ()
+            if self._witness is None and not self._refused_in_a_row and self._proven != self.current_limit:
+                return ()
+            return self._answered(now, grant)
         if sample.refused:
+            self._balance -= 1
             return self._refused(now, grant, sample.hint, sample.in_flight)
         if sample.outcome in _TIMEOUTS and self._is_out_of_patience():
             return self._refused(now, grant, None, sample.in_flight)
@@ -203,30 +247,67 @@ class EvidenceLimit:
             self._proven = min(self._proven, effective_max)
         return transitions
 
-    def _answered(self, grant: Grant) -> Sequence[LimitTransition]:
+    def _answered(self, now: float, grant: Grant) -> list[LimitTransition]:
         transitions: list[LimitTransition] = []
-        if self._stops >= 2:
-            self._doubt, self._credit = -1, max(1.0, self._credit)
-            self._refused_at = max(self._refused_at, self._peak + 1)
-            half = min(self._peak // 2, self.effective_max)
-            self._set(max(self.current_limit, half), "recovered", transitions)
-        self._refused_in_a_row = self._stops = 0
-        self._trial, self.blocked_until = "none", None
-        if grant is self._witness:
-            self._proven, self._accepted = self.current_limit, math.inf
-            self._peak = max(self._peak, self._proven)
-            if self._confirmed:
-                self._doubt, self._confirmed = max(0, self._doubt - 1), False
+        level = self.current_limit
+        if self._refused_in_a_row:
+            self._recover(now, transitions)
+            self._trial, self.blocked_until = "none", None
+        witness = self._witness
+        if witness is not None and grant.level == self.current_limit:
+            self._answered_since += 1
+            if grant is witness or self._answered_since >= PATIENT_ROUNDS * level:
+                self._proven, self._accepted = self.current_limit, math.inf
+                self._peak = max(self._peak, self._proven)
+                if self._confirmed:
+                    self._doubt, self._confirmed = max(0, self._doubt - 1), False
         if self._proven == self.current_limit < self.effective_max:
             self._grow(transitions)
         return transitions
 
-    def _share_of_an_answer(self) -> float:
+    def _earned(self) -> float:
         """What an answer earns of a credit."""
+        share = CREDIT_PER_ANSWER * HURRY if self._hurried or self._sustained else CREDIT_PER_ANSWER
         level = self.current_limit
-        if self._hurried or level >= _LARGE:
-            return 1 / (SHORTEST_ROUNDS * level)
-        return max(CREDIT_PER_ANSWER, 1 / (LONGEST_ROUNDS * level))
+        return max(1 / (LONGEST_ROUNDS * level), min(1 / (SHORTEST_ROUNDS * level), share))
+
+    def _recover(self, now: float, transitions: list[LimitTransition]) -> None:
+        """The first call was accepted after refusals: how far back may the search go at once?"""
+        if self._stops >= 2:
+            self._end_outage(now, transitions)
+        elif self._sustained and not self._confirmed:
+            self._return_to(self._sustained)
+        elif self._refused_in_a_row >= 2:
+            self._return_to((self.current_limit + self._fell_from - 1) // 2)
+        self._refused_in_a_row = self._stops = 0
+
+    def _end_outage(self, now: float, transitions: list[LimitTransition]) -> None:
+        average = self._served / max(FIRST_PAUSE, now - self._cycle_began)
+        if self._sustained and self._peak >= self._sustained and average < KEPT * self._sustained:
+            self._sustained, self._had_outage = 0, False
+            self._tolerated *= 2
+        elif self._sustained or (self._had_outage and self._balance < 0):
+            if not self._sustained:
+                self._credit = min(0.0, self._credit)
+            lowest = max(1, self._sustained * 7 // 8)
+            self._sustained = min(self.effective_max, max(lowest, int(average + ROUNDED_UP)))
+        level = self.current_limit
+        if self._sustained:
+            # It counts as proven, but only its own witness makes it the peak, and thus the cause of an outage.
+            self._return_to(self._sustained)
+            self._set(max(level, self._sustained), "recovered", transitions)
+            self._proven, self._peak = self.current_limit, 0
+        else:
+            self._doubt, self._credit = -1, max(1.0, self._credit)
+            self._refused_at = max(self._refused_at, self._peak + 1)
+            self._set(max(level, min(self._peak // 2, self.effective_max)), "recovered", transitions)
+        self._had_outage = True
+        self._cycle_began, self._served, self._balance = now, 0.0, 0.0
+
+    def _return_to(self, level: int) -> None:
+        """The search goes up to this level with each proof, and need not pay for it."""
+        self._refused_at = max(self._refused_at, level + 1)
+        self._step = 1
 
     def _refused(self, now: float, grant: Grant, hint: float | None, in_flight: int) -> list[LimitTransition]:
         transitions: list[LimitTransition] = []
@@ -253,11 +334,14 @@ class EvidenceLimit:
             self._hurried = HURRIED_PROBES
             withdrawn = min(2 ** min(30, self._refused_in_a_row - 1) - 1, kept // 2)
         if probed:
-            self._credit = max(0.0, self._credit - 1)
+            if level <= self._sustained:
+                self._sustained = 0
             if self._hurried:
                 self._hurried -= 1
             else:
                 self._peak = max(kept, self._peak * 7 // 8)
+        if probed or self._sustained:
+            self._credit = max(-MOST_DEBT if self._sustained else min(0.0, self._credit), self._credit - 1)
         stops = in_flight == 0 or (self._refused_in_a_row > 1 and 2 * in_flight <= self._fell_from)
         self._stops += stops
         kind: LimitTransitionKind = (
@@ -278,7 +362,7 @@ class EvidenceLimit:
 
     def _pause(self) -> float:
         """How long the latest stop lasts where the provider names no time."""
-        return doubled(FIRST_PAUSE, LONGEST_PAUSE, failures=max(1, self._stops))
+        return FIRST_PAUSE if self._stops < 2 else doubled(SECOND_PAUSE, LONGEST_PAUSE, failures=self._stops - 1)
 
     def _grow(self, transitions: list[LimitTransition]) -> None:
         level, up = self.current_limit, self._step
@@ -293,7 +377,7 @@ class EvidenceLimit:
         else:
             up = self._step = 1
             kind = "probe_started"
-            if self._doubt > 0:
+            if self._sustained or self._doubt > 0:
                 self._credit -= 1
                 self._paid += 1
                 up = max(1, min(self._paid - 1, level // CAREFUL))
