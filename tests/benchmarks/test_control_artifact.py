@@ -25,6 +25,7 @@ from benchmarks.control.worlds import Measures
 from benchmarks.schema import check_file
 
 SWING = "24-8-24 cap=64 hint=none"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "control"
 GROWTH = next(name for name in SPLIT["report"] if SCENARIOS[name].group == "growth 8 to 24")
 
 
@@ -264,3 +265,13 @@ def test_what_cannot_be_asked_is_refused(
     assert main([*arguments, "--out", str(tmp_path / "x")]) == 2
     assert capsys.readouterr().err.startswith(f"benchmarks.control: {message}")
     assert not (tmp_path / "x").exists()
+
+
+def test_what_is_committed_is_complete_true_and_of_the_half_that_is_reported() -> None:
+    path = RESULTS / "control.json"
+    assert check_file(path) == []
+    committed = read(path)
+    assert committed.inputs["half"] == "report"
+    assert set(committed.provider_script) == set(SPLIT["report"])
+    assert list(committed.derived_metrics) == list(WHO)
+    assert not committed.candidate_sha.endswith("-dirty")
