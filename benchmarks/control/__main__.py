@@ -1,6 +1,8 @@
 """Run family 7: limits against scripted providers.
 
     python -m benchmarks.control --out FOLDER         the half that is reported: artifact, tables and chart
+    python -m benchmarks.control --out FOLDER --candidates evidence --keep FOLDER/control.json
+                                                      the same of one candidate, with the others as they were
     python -m benchmarks.control --smoke              one provider of each line that asks something, and one seed
     python -m benchmarks.control --half tune --compact
                                                       for whoever works on a rule: one line for each provider
@@ -21,14 +23,14 @@ from typing import Final
 
 from benchmarks.artifact import write_artifact
 from benchmarks.control.acceptance import LINES, Verdict, judge, summed_up
-from benchmarks.control.artifact import control_artifact
+from benchmarks.control.artifact import ControlArtifact, control_artifact, read
 from benchmarks.control.candidates import JUDGED, PEER, WHO, client_factory
 from benchmarks.control.charts import draw
 from benchmarks.control.compact import compact_line
 from benchmarks.control.report import report
 from benchmarks.control.running import Run, run_all
 from benchmarks.control.scenarios import SCENARIOS
-from benchmarks.control.schema import findings
+from benchmarks.control.schema import check_file, findings
 from benchmarks.control.split import HALVES, SEEDS, SPLIT, Half
 from benchmarks.errors import BenchmarkError, UsageError
 from benchmarks.machine import command_line
@@ -66,8 +68,9 @@ def _run(given: Sequence[str]) -> int:
     candidates = options.candidates.split(",") if options.candidates else everybody
     for name in (name for name in (*candidates, *options.factory) if name != PEER):
         client_factory(name)
+    kept = None if options.keep is None else _kept(options.keep)
     runs = run_all([*candidates, *options.factory], names, seeds, processes=options.processes)
-    artifact = control_artifact(_told(runs), half, command_line(given, "benchmarks.control"))
+    artifact = control_artifact(_told(runs), half, command_line(given, "benchmarks.control"), kept=kept)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "control.json"
     write_artifact(artifact, path)
@@ -99,6 +102,14 @@ def _scenarios(half: Half, pattern: str, *, smoke: bool) -> list[str]:
         min((name for name in names if SCENARIOS[name].group == line), key=lambda name: SCENARIOS[name].world.calls)
         for line in lines
     ]
+
+
+def _kept(path: Path) -> ControlArtifact:
+    """An artifact that others' figures are taken from."""
+    faults = check_file(path)
+    if faults:
+        raise UsageError(f"{path.name} cannot be kept from: {faults[0]}")
+    return read(path)
 
 
 def _told(runs: Iterator[Run]) -> Iterator[Run]:
@@ -142,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, help="how many of the five of that half; others than the judged get fewer")
     add("--processes", type=int, choices=(1, 2), default=1)
     add("--smoke", action="store_true", help="one scenario of each line, one seed, fewer candidates")
+    add("--keep", type=Path, metavar="ARTIFACT", help="an earlier run, for the candidates that are not named")
     add("--compact", action="store_true", help=f"one line for each scenario, nothing written; {JUDGED} unless given")
     add("--out", type=Path, default=Path("out/benchmarks/control"), help="folder for artifact, tables and chart")
     return parser

@@ -10,14 +10,14 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import attrs
 
 from benchmarks import HARNESS_VERSION
 from benchmarks.artifact import Environment, JsonObject, converter, six_digits
 from benchmarks.control.acceptance import LINES, Summary, Verdict, judge, summed_up
-from benchmarks.control.candidates import PEER
+from benchmarks.control.candidates import PEER, WHO
 from benchmarks.control.running import Run
 from benchmarks.control.scenarios import HEADROOM, SCENARIOS
 from benchmarks.control.split import SPLIT, Half
@@ -86,9 +86,15 @@ class ControlArtifact:
     environment: Environment
 
 
-def control_artifact(runs: Iterable[Run], half: Half, command: Sequence[str]) -> ControlArtifact:
-    """The artifact of `runs`."""
-    iterations = tuple(map(_iteration, runs))
+def control_artifact(
+    runs: Iterable[Run], half: Half, command: Sequence[str], *, kept: ControlArtifact | None = None
+) -> ControlArtifact:
+    """The artifact of `runs`, and of what `kept` has of other candidates."""
+    measured = tuple(map(_iteration, runs))
+    again = {each.candidate for each in measured}
+    others = [each for each in (() if kept is None else kept.iterations) if each.candidate not in again]
+    order = {name: place for place, name in enumerate(WHO)}
+    iterations = tuple(sorted((*measured, *others), key=lambda each: order.get(each.candidate, len(order))))
     seeds: dict[str, list[int]] = {}
     for each in iterations:
         seeds.setdefault(each.candidate, list(each.seeds))
@@ -100,7 +106,7 @@ def control_artifact(runs: Iterable[Run], half: Half, command: Sequence[str]) ->
         harness_version=HARNESS_VERSION,
         baseline_sha=PEER_PACKAGES[0] if PEER in seeds else None,
         candidate_sha=checkout_sha(ROOT),
-        inputs=JsonObject({"half": half, "seeds": seeds}),
+        inputs=JsonObject({"half": half, "seeds": seeds} | ({} if kept is None else {"kept": _kept(kept, others)})),
         split=SPLIT,
         provider_script={name: each.script for name, each in SCENARIOS.items() if name in played},
         clock_script=JsonObject({"clock": "simulated"}),
@@ -162,6 +168,13 @@ def _line(group: str, scenarios: Mapping[str, Mapping[str, Summary]]) -> LineVer
         worst_mean[bound.measure] = _finite(bound.worst_of(each.mean for each in summaries))
         worst[bound.measure] = _finite(bound.worst_of(each.worst for each in summaries))
     return LineVerdict(verdicts, worst_mean, worst)
+
+
+def _kept(kept: ControlArtifact, iterations: Iterable[ControlIteration]) -> dict[str, str]:
+    """By candidate, the commit that it was measured at."""
+    before = cast("Mapping[str, str]", kept.inputs.get("kept", {}))
+    names = dict.fromkeys(each.candidate for each in iterations)
+    return {name: before.get(name, kept.candidate_sha) for name in names}
 
 
 def _iteration(run: Run) -> ControlIteration:

@@ -54,6 +54,7 @@ def summary(artifact: ControlArtifact) -> str:
         f"- baseline: {artifact.baseline_sha or 'none'}",
         f"- half: {half}, {len(artifact.provider_script)} of {len(SCENARIOS)} scripted providers",
         f"- command: `{' '.join(artifact.environment.command_line)}`",
+        *_kept(artifact),
     ]
     return "\n".join(
         [
@@ -104,6 +105,12 @@ def scenario_tables(artifact: ControlArtifact) -> str:
             parts.append(f"**{line.group}**{': ' if line.bounds else ''}{_asked(line)}\n")
             parts.append(table(["provider", "", *found], rows))
     return "\n".join(parts)
+
+
+def _kept(artifact: ControlArtifact) -> list[str]:
+    """Which candidates' figures are those of an earlier commit."""
+    kept = cast("Mapping[str, str]", artifact.inputs.get("kept", {}))
+    return [f"- {name}: as measured at {sha}" for name, sha in kept.items()]
 
 
 def _rows(line: Line, name: str, summaries: Sequence[Mapping[str, Summary]]) -> list[list[str]]:

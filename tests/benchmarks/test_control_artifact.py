@@ -235,6 +235,24 @@ def test_a_run_writes_its_artifact_and_tables(tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "summary.md").read_text(encoding="utf-8") in capsys.readouterr().out
 
 
+def test_others_may_stay_as_they_were(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--out", str(tmp_path), "--scenarios", "growth 8 to 24", "--seeds", "1"]
+    assert main([*arguments, "--candidates", "evidence,cubic"]) == 0
+    path = tmp_path / "control.json"
+    before = read(path)
+    write_artifact(attrs.evolve(before, candidate_sha="an earlier one"), path)
+    assert main([*arguments, "--candidates", "evidence", "--keep", str(path)]) == 0
+    after = read(path)
+    assert after.iterations == before.iterations
+    assert after.inputs["kept"] == {"cubic": "an earlier one"}
+    assert "- cubic: as measured at an earlier one\n" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert main([*arguments, "--candidates", "evidence", "--keep", str(path)]) == 0
+    assert read(path).inputs["kept"] == {"cubic": "an earlier one"}
+    path.write_text("{}", encoding="utf-8")
+    assert main([*arguments, "--candidates", "evidence", "--keep", str(path)]) == 2
+    assert "control.json cannot be kept from: required field missing" in capsys.readouterr().err
+
+
 def test_the_compact_form_writes_nothing_and_takes_a_rule_of_ones_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
