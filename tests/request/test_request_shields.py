@@ -11,7 +11,6 @@ import itertools
 import os
 import random
 import signal
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
@@ -28,14 +27,12 @@ from request_samples import item
 import trio_sched as ts
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.limit import LimitName
+from trio_sched._unwrap import leaves_of
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
     RequestAdmissionError,
     inline,
 )
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
 
 FULL: Final = os.environ.get("TRIO_SCHED_FUZZ") == "full"
 
@@ -159,9 +156,7 @@ def perform(program: Program, limit: LimitName, play: Play, *, shield: bool) -> 
 
 
 def is_of_the_cancellation(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(is_of_the_cancellation, error.exceptions))
-    return isinstance(error, SiblingError | KeyboardInterrupt)
+    return all(isinstance(leaf, SiblingError | KeyboardInterrupt) for leaf in leaves_of(error))
 
 
 async def one_call(play: Play, attempt: Callable[[], Awaitable[object]], *, shield: bool) -> None:
