@@ -222,7 +222,7 @@ def _includes(results: Results) -> str:
     names = [f"{each.scenario_id}-budgets.md" for each in results.artifacts()]
     return "\n\n".join(
         f"```{{include}} ../benchmarks/results/{name}\n:heading-offset: 2\n:relative-images:\n```"
-        for name in (*names, "control/summary.md")
+        for name in (*names, "control/summary.md", "race/summary.md")
     )
 
 

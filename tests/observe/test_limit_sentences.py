@@ -193,9 +193,9 @@ async def test_a_trial_that_is_neither_answered_nor_refused_lets_the_others_go(
         await trio.sleep(0.25)
         await trio.testing.wait_all_tasks_blocked()
         await openai.end(OVERLOADED)
-        assert openai.chain()[-1] == "the provider refuses everything: the next trial call goes out in 0.5 s"
+        assert openai.chain()[-1] == "the provider refuses everything: the next trial call goes out in 1.0 s"
         await openai.ask(1)
-        await trio.sleep(1)
+        await trio.sleep(2)
         await trio.testing.wait_all_tasks_blocked()
         assert openai.chain() == [
             "1 task waits for request admission on openai/gpt/chat",

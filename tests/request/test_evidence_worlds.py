@@ -19,7 +19,7 @@ from trio_sched._request.evidence import EvidenceLimit
 from trio_sched._request.limit import Grant, RequestSample
 from trio_sched._resources.request import RequestOutcomeKind
 
-QUIET_ROUNDS: Final = 80
+QUIET_ROUNDS: Final = 160
 """Round trips that a quiet provider grants before the limit has to be back."""
 
 
@@ -50,6 +50,7 @@ class World:
         self.rule = EvidenceLimit(self.effective_max, 0.0, initial_limit=rng.choice((None, 1, self.effective_max)))
         self.now = 0.0
         self.out: dict[int, Grant] = {}
+        self.sent: dict[int, float] = {}
         self.ends: list[tuple[float, int, RequestOutcomeKind, float | None]] = []
         self.inside = 0
         self.tokens = 0.0
@@ -101,6 +102,7 @@ class World:
             grant = rule.granted(self.now, len(self.out) + 1)
             number = next(self.numbers)
             self.out[number] = grant
+            self.sent[number] = self.now
             if grant.trial:
                 self.trials += 1
                 assert self.stopped_until() > self.now
@@ -134,7 +136,8 @@ class World:
         self.answered += outcome == "success"
         refused = outcome == "rate_limited"
         before, until = self.rule.current_limit, self.rule.blocked_until
-        sample = RequestSample(outcome, hint, in_flight=len(self.out), refused=refused)
+        seconds = self.now - self.sent.pop(number)
+        sample = RequestSample(outcome, hint, seconds, in_flight=len(self.out), refused=refused)
         transitions = self.rule.ended(self.now, grant, sample)
         levels = [before, *(each.current for each in transitions)]
         assert [each.previous for each in transitions] == levels[:-1]
