@@ -36,7 +36,8 @@ __all__ = ["DOCUMENTS", "RESULTS", "TABLES", "Results", "fill", "made_from", "ma
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
 DOCUMENTS: Final = tuple(
-    ROOT / name for name in ("docs/benchmarks.md", "plans/benchmark-plan.md", "plans/request-admission-defaults.md")
+    ROOT / name
+    for name in ("docs/benchmarks.md", "plans/benchmark-plan.md", "plans/request-admission-defaults.md", "README.md")
 )
 BLOCK: Final = re.compile(r"<!-- table: (?P<name>[^\n]*?) -->\n.*?<!-- end of table -->", re.DOTALL)
 SHORT: Final = 8
@@ -232,6 +233,7 @@ TABLES: Final[Mapping[str, Callable[[Results], str]]] = {
     "control": lambda results: control_report.acceptance_table(results.control()),
     "control: who": lambda results: control_report.candidates_table(results.control()),
     "race": lambda results: race_report.results(results.race(), depth=3),
+    "race: short": lambda results: race_report.short(results.race()),
     "race: required": lambda results: race_report.acceptance(results.race()),
     "artifacts": _artifacts,
     "summaries": _includes,

@@ -13,7 +13,7 @@ from benchmarks.race.artifact import Point, RaceArtifact, RaceIteration, read
 from benchmarks.race.racers import RACERS
 from benchmarks.summary import plain, table
 
-__all__ = ["acceptance", "report", "results", "summary"]
+__all__ = ["acceptance", "report", "results", "short", "summary"]
 
 VERDICTS: Final = {"shown": "met", "refuted": "**missed**", "inconclusive": "inconclusive"}
 LEGEND: Final = """\
@@ -69,6 +69,31 @@ def results(artifact: RaceArtifact, *, depth: int) -> str:
         rows = [_line(name, found) for name in artifact.candidate_shas if (found := artifact.of(name, point))]
         parts += [f"{'#' * depth} {_titled(point)}", table(heads, rows, words=1)]
     return "\n\n".join(parts)
+
+
+def short(artifact: RaceArtifact) -> str:
+    """The means of every client at every point, a line for each client."""
+    points = artifact.points()
+    heads = ["client"]
+    for hint, cap in points:
+        heads += [f"cap {cap}, hint {hint:g} s: used", "refused", "rows lost", "rows a second"]
+    rows: list[list[str]] = []
+    for name in artifact.candidate_shas:
+        cells = [name]
+        for point in points:
+            rounds = artifact.of(name, point)
+            cells += [
+                _mean_of([each.provider.utilisation for each in rounds], ".2f"),
+                _mean_of([each.refused_share for each in rounds], ".0%"),
+                _mean_of([each.rows_lost for each in rounds], ".0f"),
+                _mean_of([each.rows_per_second for each in rounds], ".1f"),
+            ]
+        rows.append(cells)
+    return table(heads, rows, words=1)
+
+
+def _mean_of(values: Sequence[float], form: str) -> str:
+    return format(sum(values) / len(values), form) if values else "not run"
 
 
 def acceptance(artifact: RaceArtifact) -> str:
