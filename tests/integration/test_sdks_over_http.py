@@ -24,6 +24,7 @@ from trio_sched._executor import RequestRetryConfig
 from trio_sched._rehearsal.counters import CountersView, Ending
 from trio_sched._rehearsal.loopback import listen_on_loopback
 from trio_sched._rehearsal.provider import Accepted, Provider
+from trio_sched._request.limit import LimitName
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
     ModelRequest,
@@ -186,13 +187,15 @@ class Peer:
 
 
 @asynccontextmanager
-async def open_peer(name: SdkName, *phases: Phase, cap: int = 4) -> AsyncGenerator[Peer, None]:
+async def open_peer(
+    name: SdkName, *phases: Phase, cap: int = 4, limit: LimitName = "evidence"
+) -> AsyncGenerator[Peer, None]:
     """A provider that follows `phases`, an open controller, and the SDK."""
     pytest.importorskip(name)
     script = RehearsalScript(phases=phases or (Phase(),))
     resource = RequestResourceKey(name, "m", RequestDomain.CHAT)
     controller = AdaptiveRequestAdmissionController()
-    controller.register(provider_name=name, model_id="m", alias="m", max_parallel_requests=cap)
+    controller.register(provider_name=name, model_id="m", alias="m", max_parallel_requests=cap, limit=limit)
     executor = ModelRequestExecutor(
         controller, retry=RequestRetryConfig(first_backoff_seconds=0.01, max_backoff_seconds=0.05)
     )
@@ -253,7 +256,7 @@ async def test_the_sdk_does_not_retry_inside_an_attempt(sdk: SdkName) -> None:
 async def test_a_refusal_is_waited_out_for_as_long_as_the_provider_says(sdk: SdkName) -> None:
     hint = 2.0
     phase = Phase(requests_per_second=0.5, retry_after_seconds=hint)
-    async with open_peer(sdk, phase) as peer, peer.client() as call:
+    async with open_peer(sdk, phase, limit="aimd") as peer, peer.client() as call:
         await peer.executor.execute(peer.request(call))
         refused_at = trio.current_time()
         await peer.executor.execute(peer.request(call))
@@ -262,6 +265,19 @@ async def test_a_refusal_is_waited_out_for_as_long_as_the_provider_says(sdk: Sdk
         counters = peer.counters()
         assert (counters.requests, counters.answered, counters.refused) == (3, 2, {"rate": 1})
         assert peer.pressure().current_limit == 3, "one refusal, one decrease, from 4"
+
+
+async def test_a_hint_is_believed_once_a_trial_was_refused_too(sdk: SdkName) -> None:
+    hint = 2.0
+    phase = Phase(requests_per_second=0.5, retry_after_seconds=hint)
+    async with open_peer(sdk, phase) as peer, peer.client() as call:
+        await peer.executor.execute(peer.request(call))
+        refused_at = trio.current_time()
+        await peer.executor.execute(peer.request(call))
+        assert trio.current_time() - refused_at >= hint
+        await peer.assert_nothing_left("success")
+        counters = peer.counters()
+        assert (counters.requests, counters.answered, counters.refused) == (4, 2, {"rate": 2})
 
 
 async def test_the_timeout_of_the_sdk_frees_both_ends(sdk: SdkName) -> None:
