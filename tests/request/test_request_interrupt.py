@@ -116,3 +116,41 @@ def test_at_every_line_of_the_supervisors_work() -> None:
         assert controller.leak_report() == ()
         assert all(seen.waiters == 0 for seen in controller.pressure.snapshots().values())
     assert line > 50
+
+
+class StrikesTheSupervisor:
+    """A sink that is struck by Ctrl-C once, while it takes an event from the supervisor."""
+
+    struck = False
+
+    def emit_request_event(self, event: RequestAdmissionEvent) -> None:
+        if not self.struck and trio.lowlevel.current_task().name == "trio_sched request supervisor":
+            self.struck = True
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("shielded_from_outside", [False, True])
+def test_in_a_sink_of_the_supervisor_leaves_nobody_waiting_behind_a_shield(shielded_from_outside: bool) -> None:
+    sink = StrikesTheSupervisor()
+    reasons: list[str] = []
+
+    async def main() -> None:
+        with trio.CancelScope() as outer, single_error():
+            controller = AdaptiveRequestAdmissionController(event_sink=sink)
+            controller.register(provider_name="openai", model_id="gpt", alias="gpt", max_parallel_requests=4)
+            async with controller:
+                with contextlib.suppress(RateLimitError):
+                    async with controller.admit(item()):
+                        raise RateLimitError
+                if shielded_from_outside:
+                    outer.cancel()
+                with trio.CancelScope(shield=True), trio.fail_after(60):
+                    for _ in range(2):
+                        with pytest.raises(RequestAdmissionError) as refused:
+                            await controller.acquire_async(item())
+                        reasons.append(refused.value.decision.reason)
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert sink.struck
+    assert reasons == ["shutdown", "shutdown"]

@@ -9,7 +9,8 @@ The task sleeps until an update arrives or the next deadline comes. While nothin
 *It outlives those it serves.* A cancellation from outside, Ctrl-C included, reaches this task before it reaches a
 caller who waits inside a shielded scope, and only this task ends a stop. So when it is cancelled, it goes on behind a
 shield of its own. The stops that are in force run their course. After the last of them, the next stop refuses everybody
-with `shutdown`: a shield may delay the end by the current hint, and no longer. Only `close` ends the task.
+with `shutdown`: a shield may delay the end by the current hint, and no longer. Only `close` ends the task, and Ctrl-C
+that strikes a sink in it: then everybody is refused at once.
 """
 
 from __future__ import annotations
@@ -107,7 +108,18 @@ class RequestSupervisor:
 
     @trio.lowlevel.enable_ki_protection
     async def _supervise(self, updates: trio.MemoryReceiveChannel[LimitUpdate | None]) -> None:
-        """Run until `close`."""
+        """Run until `close`. Whatever else ends it, Ctrl-C inside a sink for one, leaves nobody waiting."""
+        try:
+            await self._serve_until_closed(updates)
+        except trio.Cancelled:
+            raise
+        except BaseException:
+            self._updates = None
+            self._core.shutdown(trio.current_time())
+            self.carry_out()
+            raise
+
+    async def _serve_until_closed(self, updates: trio.MemoryReceiveChannel[LimitUpdate | None]) -> None:
         try:
             while True:
                 await self._serve(updates, math.inf)
