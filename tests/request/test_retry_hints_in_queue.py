@@ -257,6 +257,37 @@ async def test_after_names_the_previous_attempt_by_hand(autojump_clock: MockCloc
             assert lease.item.not_before is None
 
 
+async def test_after_an_answered_attempt_the_refusal_of_another_call_of_the_task_does_not_count(
+    autojump_clock: MockClock,
+) -> None:
+    async with ts.open_admission(MODEL) as admission:
+        answered = admission.request(MODEL)
+        async with answered:
+            pass
+        with pytest.raises(RefusedError):
+            async with admission.request(MODEL):
+                raise RefusedError
+        async with admission.request(MODEL, after=answered) as lease:
+            assert lease.item.not_before is None
+
+
+async def test_after_counts_for_the_resource_that_refused(autojump_clock: MockClock) -> None:
+    other = ts.Model("openai", "other", limit="fixed")
+    async with ts.open_admission(MODEL, other) as admission:
+        refused = admission.request(MODEL)
+        with pytest.raises(RefusedError):
+            async with refused:
+                raise RefusedError
+        async with admission.request(other, after=refused) as lease:
+            assert lease.item.not_before is None
+        async with admission.request(MODEL, domain="embedding", after=refused) as lease:
+            assert lease.item.not_before is None
+        async with admission.request(MODEL, after=refused) as lease:
+            assert lease.item.not_before == 60.0
+            with pytest.raises(InvalidTypeError, match=r"^after of admission\.request must be a block"):
+                admission.request(MODEL, after=cast("Any", lease))
+
+
 async def test_another_resource_or_an_answer_in_between_ends_it(autojump_clock: MockClock) -> None:
     other = ts.Model("openai", "other", limit="fixed")
     async with ts.open_admission(MODEL, other) as admission:

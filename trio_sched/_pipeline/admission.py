@@ -46,10 +46,10 @@ class RequestAdmission:
         """A block for one outbound attempt to `model`; entering it waits for a lease. Ask for one for each attempt.
 
         domain: the model's own by default. weight: share among those who wait. queue_wait_timeout_seconds: longest
-        wait, then `RequestAdmissionError`. after: the block of this call's previous attempt; if the provider refused
-        that one and named a time, this one lets other calls go first until then. Without it, the next block of the
-        same task is taken for the next attempt. Raises `UnknownNameError` for a model that admission was not opened
-        with.
+        wait, then `RequestAdmissionError`. after: the block of this call's previous attempt, which has ended; if that
+        one was refused at the same resource with a time to come back, this one lets other calls go first until then.
+        Without it, the next block of the same task is taken for the next attempt. Raises `UnknownNameError` for a model
+        that admission was not opened with, `InvalidTypeError` for an `after` that is no such block.
         """
         if not isinstance(cast("object", model), Model):
             raise InvalidTypeError("model of admission.request", model, "a Model that admission was opened with")
@@ -57,6 +57,8 @@ class RequestAdmission:
             raise UnknownNameError(
                 "model", str(model.endpoint), used_by="admission.request", known=map(str, self._endpoints)
             )
+        if after is not None and not isinstance(cast("object", after), AdmittedAttempt):
+            raise InvalidTypeError("after of admission.request", after, "a block that admission.request returned")
         resource = RequestResourceKey(
             model.provider, model.model_id, model.domain if domain is None else RequestDomain(domain)
         )
@@ -64,9 +66,9 @@ class RequestAdmission:
             resource,
             RequestGroupSpec(resource, weight),
             queue_wait_timeout_seconds,
-            not_before=None if after is None else after.not_before,
+            not_before=after.not_before if after is not None and after.resource == resource else None,
         )
-        return self.controller.admit(item)
+        return AdmittedAttempt(self.controller, item, follows_task=after is None)
 
 
 @asynccontextmanager

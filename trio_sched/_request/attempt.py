@@ -43,17 +43,28 @@ class RequestAdmissionUsageError(TrioSchedError, RuntimeError):
 class AdmittedAttempt:
     """`async with` block around one outbound attempt; gives its lease."""
 
-    __slots__ = ("_controller", "_is_entered", "_item", "_retries", "lease", "not_before")
+    __slots__ = ("_controller", "_follows_task", "_is_entered", "_item", "_retries", "lease", "not_before")
 
     def __init__(
-        self, controller: RequestAdmissionController, item: RequestAdmissionItem, *, retries: bool = True
+        self,
+        controller: RequestAdmissionController,
+        item: RequestAdmissionItem,
+        *,
+        retries: bool = True,
+        follows_task: bool = True,
     ) -> None:
         self._controller = controller
+        self._follows_task = retries and follows_task
         self._item = item
         self._is_entered = False
         self._retries = retries
         self.lease: RequestAdmissionLease | None = None
         self.not_before: float | None = None
+
+    @property
+    def resource(self) -> RequestResourceKey:
+        """Where the attempt goes to."""
+        return self._item.resource
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> RequestAdmissionLease:
@@ -89,7 +100,7 @@ class AdmittedAttempt:
 
     def _item_for(self, task: trio.lowlevel.Task) -> RequestAdmissionItem:
         """The item to admit: as it was given, or with the time that the task's last refusal named."""
-        last = _last_refusal.get() if self._retries and self._item.not_before is None else None
+        last = _last_refusal.get() if self._follows_task and self._item.not_before is None else None
         if last is None or last.task is not task or last.resource != self._item.resource:
             return self._item
         return attrs.evolve(self._item, not_before=last.not_before)
