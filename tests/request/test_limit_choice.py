@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -103,6 +104,42 @@ def test_an_unknown_name_is_refused_wherever_it_is_given(limit: str) -> None:
         ts.Model("p", "m", limit=unknown)
     with pytest.raises(InvalidTypeError, match=r"^Model\.limit must be .* got 3$"):
         ts.Model("p", "m", limit=cast("LimitChoice", 3))
+
+
+@pytest.mark.parametrize("cap", [0, cast("Any", "4")])
+def test_a_cap_that_is_none_is_refused_before_a_rule_is_made_for_it(cap: int) -> None:
+    controller = AdaptiveRequestAdmissionController()
+    with pytest.raises(InvalidValueError, match=r"^max_parallel_requests must be a positive int, got "):
+        controller.register(
+            provider_name="openai", model_id="gpt", alias="a", max_parallel_requests=cap, limit=EvidenceLimit
+        )
+
+
+@pytest.mark.parametrize(
+    ("field", "make_rule"),
+    [
+        ("EvidenceLimit.effective_max", lambda: EvidenceLimit(0)),
+        ("EvidenceLimit.initial_limit", lambda: EvidenceLimit(4, initial_limit=0)),
+        ("FixedLimit.effective_max", lambda: FixedLimit(0)),
+        ("FixedLimit.level", lambda: FixedLimit(4, level=-3)),
+        ("AimdLimit.effective_max", lambda: AimdLimit(0)),
+        ("AimdLimit.initial_limit", lambda: AimdLimit(4, initial_limit=0)),
+    ],
+)
+def test_a_rule_refuses_what_is_no_level(field: str, make_rule: Callable[[], RequestLimit]) -> None:
+    with pytest.raises(InvalidValueError, match=rf"^{field} must be a positive int, got "):
+        make_rule()
+
+
+async def test_open_admission_refuses_what_is_no_tuning_and_no_rule() -> None:
+    model = ts.Model("p", "m")
+    for given, expected in (
+        ({"tuning": {"cooldown_seconds": 1.0}}, r"^tuning must be None or a RequestAdmissionTuningConfig, got "),
+        ({"tuning": RequestAdmissionTuningConfig(), "limit": 5}, r"^limit must be one of 'evidence', .*, got 5$"),
+    ):
+        with pytest.raises(InvalidTypeError, match=expected):
+            async with ts.open_admission(model, **cast("dict[str, Any]", given)):
+                raise AssertionError
 
 
 def test_an_endpoint_has_one_rule() -> None:

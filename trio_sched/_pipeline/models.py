@@ -10,11 +10,12 @@ Inside a run a column receives a handle for each of its models; see `model_calls
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import attrs
 
 from trio_sched import _validation as check
-from trio_sched._errors import InvalidValueError
+from trio_sched._errors import InvalidTypeError, InvalidValueError
 from trio_sched._given import records_given
 from trio_sched._request.config import RequestAdmissionConfig, RequestAdmissionTuningConfig, check_limit
 from trio_sched._request.limit import LimitChoice, limit_name
@@ -98,10 +99,14 @@ def request_config(
 ) -> RequestAdmissionConfig:
     """The configuration of request admission for `models`, out of what a user gives.
 
-    Raises `InvalidValueError` for the tuning of AIMD together with another rule.
+    Raises `InvalidValueError` for the tuning of AIMD together with another rule, and for a limit that is no rule.
     """
     if tuning is None:
         return RequestAdmissionConfig() if limit is None else RequestAdmissionConfig(limit=limit)
+    if not isinstance(cast("object", tuning), RequestAdmissionTuningConfig):
+        raise InvalidTypeError("tuning", tuning, "None or a RequestAdmissionTuningConfig")
+    if limit is not None:
+        check_limit("limit", limit)
     chosen: dict[str, LimitChoice | None] = {"limit": limit}
     for model in models:
         chosen[f"Model.limit of {model.endpoint}"] = model.limit

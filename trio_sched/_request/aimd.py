@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from trio_sched import _validation as check
 from trio_sched._request.config import RequestAdmissionTuningConfig
 from trio_sched._request.limit import Grant, LimitTransition, RequestSample
 
@@ -66,6 +67,9 @@ class AimdLimit:
         tuning: RequestAdmissionTuningConfig | None = None,
         initial_limit: int | None = None,
     ) -> None:
+        check.check_int("AimdLimit.effective_max", effective_max, minimum=1)
+        if initial_limit is not None:
+            check.check_int("AimdLimit.initial_limit", initial_limit, minimum=1)
         self._tuning = RequestAdmissionTuningConfig() if tuning is None else tuning
         self._initial_limit = initial_limit
         self._recovering = False

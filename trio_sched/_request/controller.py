@@ -24,6 +24,7 @@ from typing import Final
 import trio
 from typing_extensions import Self
 
+from trio_sched import _validation as check
 from trio_sched._clock import run_clock
 from trio_sched._errors import InvalidValueError
 from trio_sched._events.sinks import RequestAdmissionEventSink, request_event_stream
@@ -132,6 +133,7 @@ class AdaptiveRequestAdmissionController:
         `RequestLimit`; None takes the configuration's. An endpoint has one rule, and keeps it. Raises
         `InvalidValueError` or `InvalidTypeError` for another one, or for one that cannot be made.
         """
+        check.check_int("max_parallel_requests", max_parallel_requests, minimum=1)
         endpoint = self._resolver.canonical(provider_name, model_id)
         if limit is not None:
             self._core.check_limit(endpoint, limit, max_parallel_requests, run_clock())

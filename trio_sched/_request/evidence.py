@@ -58,6 +58,7 @@ import math
 from collections.abc import Sequence
 from typing import Final, Literal
 
+from trio_sched import _validation as check
 from trio_sched._backoff import doubled
 from trio_sched._request.limit import Grant, LimitTransition, LimitTransitionKind, RequestSample
 
@@ -149,8 +150,11 @@ class EvidenceLimit:
     )
 
     def __init__(self, effective_max: int, now: float = 0.0, *, initial_limit: int | None = None) -> None:
+        check.check_int("EvidenceLimit.effective_max", effective_max, minimum=1)
+        if initial_limit is not None:
+            check.check_int("EvidenceLimit.initial_limit", initial_limit, minimum=1)
         self.effective_max: int = effective_max
-        self.current_limit: int = min(effective_max, initial_limit or DEFAULT_INITIAL_LIMIT)
+        self.current_limit: int = min(effective_max, DEFAULT_INITIAL_LIMIT if initial_limit is None else initial_limit)
         self.blocked_until: float | None = None
         self.epoch: int = 0
         self._refused_at = math.inf

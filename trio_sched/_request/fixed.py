@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from trio_sched import _validation as check
 from trio_sched._backoff import doubled
 from trio_sched._request.limit import Grant, LimitTransition, RequestSample
 
@@ -27,6 +28,9 @@ class FixedLimit:
     __slots__ = ("_level", "_pauses", "_refused_in_a_row", "blocked_until", "effective_max")
 
     def __init__(self, effective_max: int, now: float = 0.0, *, level: int | None = None) -> None:
+        check.check_int("FixedLimit.effective_max", effective_max, minimum=1)
+        if level is not None:
+            check.check_int("FixedLimit.level", level, minimum=1)
         self._level = level
         self._refused_in_a_row = 0
         self._pauses = 0
