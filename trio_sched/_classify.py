@@ -251,7 +251,8 @@ def _statuses_said(facts: list[Mapping[str, object]]) -> list[int]:
 
 
 def _headers(exc: BaseException, response: object) -> object:
-    return _read(response, "headers") or _entry(_botocore(response), "HTTPHeaders") or _read(exc, "headers")
+    found = (_read(response, "headers"), _entry(_botocore(response), "HTTPHeaders"), _read(exc, "headers"))
+    return next((headers for headers in found if headers is not None), None)
 
 
 def _botocore(response: object) -> object:
@@ -260,7 +261,11 @@ def _botocore(response: object) -> object:
 
 def _messages(exc: BaseException, content: object, facts: list[Mapping[str, object]]) -> list[str]:
     """What an error says in words: its message, and its body where that is no JSON object."""
-    texts: list[object] = [_read(exc, "message"), *exc.args]
+    args = _read(exc, "args")
+    texts: list[object] = [
+        _read(exc, "message"),
+        *(cast("tuple[object, ...]", args) if isinstance(args, tuple) else ()),
+    ]
     if not facts:
         texts.append(content.decode("utf-8", "replace") if isinstance(content, bytes) else content)
     return [text for text in texts if isinstance(text, str)]

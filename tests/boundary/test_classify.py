@@ -501,10 +501,20 @@ class HostileHeaders:
     def get(self, name: str) -> object:
         raise RuntimeError(name)
 
+    def __bool__(self) -> bool:
+        raise RuntimeError
+
+
+class NoArguments(Exception):
+    args = None  # type: ignore[assignment]  # what an exception of somebody else may do
+    status_code = 429
+
 
 def test_foreign_errors_cannot_raise() -> None:
     assert brief(Hostile()) == ("unexpected_exception", False, None, None)
     assert brief(Status(status=500, headers=HostileHeaders())) == ("provider_failure", True, None, 500)
+    assert brief(Status(status=500, response=Answer(headers=HostileHeaders()))) == ("provider_failure", True, None, 500)
+    assert brief(NoArguments()) == ("rate_limited", True, None, 429)
     assert brief(Status(status=500, headers={"x-should-retry": []})) == ("provider_failure", True, None, 500)
 
 
