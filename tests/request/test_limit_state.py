@@ -98,6 +98,21 @@ def test_a_stop_in_the_past_stops_nobody() -> None:
     assert limits.blocked_until is None
 
 
+def test_what_a_grant_changes_is_seen_at_once_where_it_is_a_trials_stop_and_else_when_a_call_ends() -> None:
+    rule = Scripted()
+    limits = state(rule)
+    rule.blocked_until, rule.current_limit = 5.0, 3
+    limits.granted(1.0, 1)
+    assert (limits.blocked_until, limits.learned) == (None, 4)
+    ended(limits)
+    assert (limits.blocked_until, limits.learned) == (5.0, 3)
+    rule = Scripted()
+    limits = state(rule)
+    rule.blocked_until, rule.grant = 5.0, Grant(0, 1, 4, trial=True)
+    limits.granted(1.0, 1)
+    assert limits.blocked_until == 5.0
+
+
 def test_a_stop_ends_at_its_time_whatever_the_rule_says_then() -> None:
     rule = Scripted()
     limits = state(rule)

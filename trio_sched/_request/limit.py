@@ -114,11 +114,17 @@ class RequestLimit(Protocol):
 
     @property
     def blocked_until(self) -> float | None:
-        """The time before which nothing may go out, in seconds on the run's clock, or None. Only `advance` ends it."""
+        """The time before which nothing may go out, in seconds on the run's clock, or None.
+
+        Whatever the rule says of it later, a stop is over at its time.
+        """
         ...
 
     def granted(self, now: float, in_flight: int) -> Grant:
-        """A call goes out, the `in_flight`th of those that are out now."""
+        """A call goes out, the `in_flight`th of those that are out now.
+
+        What changes here is seen at once if the grant is marked as a trial, else when a call ends or in `advance`.
+        """
         ...
 
     def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
