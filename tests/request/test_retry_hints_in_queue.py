@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, cast
@@ -231,6 +233,25 @@ async def test_a_child_task_does_not_inherit_the_refusal(autojump_clock: MockClo
         async with admission.request(MODEL) as lease:
             seen.append(lease.item.not_before)
         assert seen == [None, 60.0, None]
+
+
+async def test_a_child_that_lives_on_does_not_keep_a_refused_task_alive(autojump_clock: MockClock) -> None:
+    ended: list[weakref.ref[trio.lowlevel.Task]] = []
+    async with ts.open_admission(MODEL) as admission, trio.open_nursery() as children:
+
+        async def parent() -> None:
+            ended.append(weakref.ref(trio.lowlevel.current_task()))
+            with pytest.raises(RefusedError):
+                async with admission.request(MODEL):
+                    raise RefusedError
+            children.start_soon(trio.sleep_forever)
+
+        async with trio.open_nursery() as parents:
+            parents.start_soon(parent)
+        await trio.testing.wait_all_tasks_blocked()
+        gc.collect()
+        assert [each() for each in ended] == [None]
+        children.cancel_scope.cancel()
 
 
 async def test_after_names_the_previous_attempt_by_hand(autojump_clock: MockClock) -> None:

@@ -14,6 +14,7 @@ first. `not_before` of a block is that time.
 from __future__ import annotations
 
 import logging
+import weakref
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Final, NamedTuple
@@ -101,7 +102,7 @@ class AdmittedAttempt:
     def _item_for(self, task: trio.lowlevel.Task) -> RequestAdmissionItem:
         """The item to admit: as it was given, or with the time that the task's last refusal named."""
         last = _last_refusal.get() if self._follows_task and self._item.not_before is None else None
-        if last is None or last.task is not task or last.resource != self._item.resource:
+        if last is None or last.task() is not task or last.resource != self._item.resource:
             return self._item
         return attrs.evolve(self._item, not_before=last.not_before)
 
@@ -117,7 +118,7 @@ class AdmittedAttempt:
             _last_refusal.set(
                 None
                 if self.not_before is None
-                else _Refusal(trio.lowlevel.current_task(), lease.item.resource, self.not_before)
+                else _Refusal(weakref.ref(trio.lowlevel.current_task()), lease.item.resource, self.not_before)
             )
         try:
             self._controller.release(lease, outcome)
@@ -128,9 +129,11 @@ class AdmittedAttempt:
 
 
 class _Refusal(NamedTuple):
-    """A task was asked to come back to a resource later. Child tasks inherit it, and it is not theirs."""
+    """A task was asked to come back to a resource later. Child tasks inherit it, and it is not theirs: a child that
+    lives on does not keep the task alive.
+    """
 
-    task: trio.lowlevel.Task
+    task: weakref.ref[trio.lowlevel.Task]
     resource: RequestResourceKey
     not_before: float
 
