@@ -142,6 +142,32 @@ async def test_open_admission_refuses_what_is_no_tuning_and_no_rule() -> None:
                 raise AssertionError
 
 
+@pytest.mark.parametrize("by_configuration", [False, True])
+def test_a_registration_that_is_refused_changes_nothing(by_configuration: bool) -> None:
+    def only_large(effective_max: int, now: float) -> RequestLimit:
+        if effective_max < 4:
+            raise RuntimeError("too small")
+        return FixedLimit(effective_max)
+
+    config = RequestAdmissionConfig(limit=only_large) if by_configuration else None
+    controller = AdaptiveRequestAdmissionController(config)
+    if not by_configuration:
+        controller.register(provider_name="openai", model_id="gpt", alias="a", max_parallel_requests=2)
+    before = controller.resolver.static_caps()
+    with pytest.raises(InvalidValueError, match="too small"):
+        controller.register(
+            provider_name="openai",
+            model_id="gpt",
+            alias="b",
+            max_parallel_requests=2 if by_configuration else 8,
+            limit=None if by_configuration else only_large,
+        )
+    assert controller.resolver.static_caps() == before
+    assert controller.resolver.limit(CHAT.provider_model_key) is None
+    controller.register(provider_name="openai", model_id="gpt", alias="a", max_parallel_requests=9, limit="aimd")
+    assert first_lease(controller).effective_max == 9
+
+
 def test_an_endpoint_has_one_rule() -> None:
     controller = make("aimd")
     with pytest.raises(

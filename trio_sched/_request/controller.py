@@ -131,12 +131,18 @@ class AdaptiveRequestAdmissionController:
 
         limit: the rule of the endpoint: `evidence`, `aimd`, `fixed`, or a function (effective_max, now) that returns a
         `RequestLimit`; None takes the configuration's. An endpoint has one rule, and keeps it. Raises
-        `InvalidValueError` or `InvalidTypeError` for another one, or for one that cannot be made.
+        `InvalidValueError` or `InvalidTypeError` for another one, or for one that cannot be made, and then changes
+        nothing.
         """
+        check.check_text("alias", alias)
         check.check_int("max_parallel_requests", max_parallel_requests, minimum=1)
         endpoint = self._resolver.canonical(provider_name, model_id)
-        if limit is not None:
-            self._core.check_limit(endpoint, limit, max_parallel_requests, run_clock())
+        choice = self._config.limit if limit is None and endpoint not in self._core.ledger.endpoints else limit
+        if choice is not None:
+            # Before anything changes, under the cap that there will be.
+            known = self._resolver.static_cap(endpoint)
+            caps = {**({} if known is None else known.raw_caps), alias: max_parallel_requests}
+            self._core.check_limit(endpoint, choice, min(caps.values()), run_clock())
         static_cap = self._resolver.register(
             provider_name=provider_name,
             model_id=model_id,
