@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from control_samples import EXACT, FixedClient
 
 from benchmarks.control.gates import Concurrency, FixedWindow, Gate, TokenBucket
-from benchmarks.control.providers import Refusals, ScriptedProvider
-from benchmarks.control.rules import fixed
+from benchmarks.control.providers import ScriptedProvider
+from benchmarks.control.rules import with_rule
 from benchmarks.control.schedules import Schedule
 from benchmarks.control.simulator import Answer, Party, Simulation
 from benchmarks.control.told import Told
+from trio_sched.lowlevel import FixedLimit, Grant, LimitTransition, RequestSample
 
 
 def played(
@@ -130,16 +131,22 @@ def test_a_client_is_woken_when_it_wants_to_be() -> None:
     assert client.woken == [0.0, 1.5, 4.0]
 
 
+class Briefly(FixedLimit):
+    """Stops for a billionth of a billionth of a second."""
+
+    def granted(self, now: float, in_flight: int) -> Grant:
+        self.blocked_until = None
+        return super().granted(now, in_flight)
+
+    def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
+        self.blocked_until = now + 1e-18
+        return ()
+
+
 def test_a_pause_that_is_too_short_for_a_float_is_over_at_once() -> None:
     """A bucket that lacks a hair of a token asks for no time at all once the clock has gone far enough."""
-    client = fixed(Told(1, 1))
-    for _ in range(3):
-        ticket = client.grant(1e9)
-        client.release(ticket, Answer("rate_limited", 0.05, 1e-12, True, 429), 1e9)
-    assert client.next_wake() == 1e9
-    provider = ScriptedProvider(Concurrency(0), EXACT, refusals=Refusals(hints=(1e-18,)))
-    party = Party(fixed(Told(1, 1)))
-    Simulation(provider, [party], seed=1).run(60.0)
+    party = Party(with_rule(Briefly)(Told(1, 1)))
+    Simulation(ScriptedProvider(Concurrency(0), EXACT), [party], seed=1).run(60.0)
     assert 1190 <= party.attempts <= 1210
 
 

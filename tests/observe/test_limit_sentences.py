@@ -239,14 +239,12 @@ async def test_a_stop_of_aimd_is_a_cooldown_and_no_trial_follows(autojump_clock:
 async def test_a_pause_of_a_fixed_limit_is_a_cooldown_too(autojump_clock: trio.testing.MockClock) -> None:
     async with provider(1, RequestAdmissionConfig(limit="fixed")) as openai:
         await openai.ask(7)
-        await openai.end(OVERLOADED, 3)
+        await openai.end(OVERLOADED)
         assert openai.chain()[-1] == "cooling down, 0.2 s left", "after no rate limit"
         await trio.sleep(0.25)
         await trio.testing.wait_all_tasks_blocked()
-        await openai.end(refused(), 2)
-        assert openai.chain()[-1] == "1 of 1 of openai/gpt/chat in use"
         await openai.end(refused())
-        assert openai.chain()[-1] == "cooling down, 0.5 s left after 3 rate limits"
+        assert openai.chain()[-1] == "cooling down, 1.0 s left after 1 rate limit"
 
 
 def test_numbers_of_one_and_of_many() -> None:

@@ -230,7 +230,7 @@ def stopped(hint: float | None = None) -> Driver:
 def test_refused_at_half_everything_stops_for_a_moment_whatever_the_hint() -> None:
     calls = stopped(hint=60.0)
     assert calls.rule.next_deadline() == 0.25
-    assert calls.rule.advance(0.2) == ()
+    assert not calls.rule.advance(0.2)
     assert calls.rule.blocked_until == 0.25
     calls.wait()
     assert calls.rule.blocked_until is None
@@ -264,14 +264,54 @@ def test_a_trial_that_is_not_refused_in_time_opens_everything() -> None:
     assert not calls.grant().trial
 
 
-@pytest.mark.parametrize("outcome", ["local_cancelled", "provider_failure", "unexpected_exception"])
-def test_a_trial_that_shows_nothing_lets_the_next_one_go_at_once(outcome: RequestOutcomeKind) -> None:
+@pytest.mark.parametrize("outcome", ["local_cancelled", "unexpected_exception"])
+def test_a_trial_that_ends_on_our_side_lets_the_next_one_go_at_once(outcome: RequestOutcomeKind) -> None:
     calls = stopped()
     calls.wait()
     calls.grant()
     assert calls.end(outcome, place=-1) == ()
     assert calls.rule.blocked_until is None
     assert calls.grant().trial
+
+
+def test_a_trial_that_fails_otherwise_is_followed_by_another_after_a_longer_pause() -> None:
+    calls = stopped()
+    pauses: list[float] = []
+    for _ in range(3):
+        calls.wait()
+        assert calls.grant().trial
+        assert calls.end("provider_failure", place=-1) == ()
+        assert calls.rule.blocked_until is not None
+        pauses.append(calls.rule.blocked_until - calls.now)
+    assert pauses == [1.0, 2.0, 4.0]
+
+
+def test_a_trial_that_hangs_makes_room_for_one_more_call() -> None:
+    calls = driver(initial_limit=4)
+    calls.answer()
+    calls.refuse(3)
+    calls.out.clear()
+    assert calls.rule.current_limit == 1
+    calls.wait()
+    assert calls.grant().trial
+    calls.wait()
+    # The pause of a second is over, and the trial takes the only place. An answer took a second lately.
+    assert calls.rule.blocked_until is None
+    assert len(calls.out) == calls.rule.current_limit
+    hung_at = calls.now
+    deadline = calls.rule.next_deadline()
+    assert deadline is not None
+    assert deadline - hung_at == 2.0
+    calls.now = deadline
+    assert kinds(calls.rule.advance(deadline)) == ["probe_started"]
+    assert calls.rule.current_limit == 2
+    assert not calls.grant().trial
+    calls.now += 1.0
+    calls.end("success", place=-1)
+    assert calls.rule.next_deadline() is None
+    calls.fill()
+    calls.answer(60)
+    assert calls.rule.current_limit > 2
 
 
 def test_a_refused_trial_is_an_outage_and_pauses_double_to_five_seconds() -> None:

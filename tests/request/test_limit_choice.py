@@ -301,30 +301,55 @@ def test_names_of_rules() -> None:
 # The rule that never moves
 
 
-def test_fixed_stays_where_it_is_and_pauses_only_when_a_whole_level_is_refused() -> None:
-    rule = FixedLimit(8, level=3)
-    refused = RequestSample("rate_limited", refused=True)
+REFUSED = RequestSample("rate_limited", in_flight=2, refused=True)
+
+
+def test_fixed_stays_where_it_is_and_stops_only_when_a_whole_level_is_refused() -> None:
+    rule = FixedLimit(8, level=4)
     grant = rule.granted(0.0, 1)
-    assert grant == Grant(0, 1, 3)
-    for _ in range(2):
-        rule.ended(1.0, grant, refused)
-    rule.ended(1.0, grant, RequestSample("success"))
-    for _ in range(2):
-        rule.ended(1.0, grant, refused)
-    assert rule.next_deadline() is None
-    rule.ended(1.0, grant, RequestSample("provider_failure", refused=True))
-    assert rule.current_limit == 3
-    assert rule.next_deadline() == 1.25
-    rule.advance(1.25)
-    assert rule.next_deadline() is None
-    for moment in (2.0, 3.0, 4.0):
-        rule.ended(moment, grant, refused)
-    assert rule.next_deadline() == 4.5
+    assert grant == Grant(0, 1, 4)
     for _ in range(3):
-        rule.ended(4.1, grant, RequestSample("rate_limited", hint=9.0, refused=True))
-    assert rule.next_deadline() == 13.1
-    rule.ended(4.2, grant, RequestSample("provider_failure"))
-    assert rule.current_limit == 3
+        rule.ended(1.0, grant, REFUSED)
+    rule.ended(1.0, grant, RequestSample("success"))
+    for _ in range(3):
+        rule.ended(1.0, grant, REFUSED)
+    assert rule.next_deadline() is None
+    rule.ended(1.0, grant, RequestSample("provider_failure", in_flight=2, refused=True))
+    assert rule.current_limit == 4
+    assert rule.next_deadline() == 1.25
+
+
+def test_fixed_stops_for_a_moment_when_the_only_call_is_refused_whatever_its_hint() -> None:
+    rule = FixedLimit(8)
+    rule.ended(1.0, rule.granted(1.0, 1), RequestSample("rate_limited", hint=60.0, refused=True))
+    assert rule.next_deadline() == 1.25
+
+
+def test_fixed_then_sends_one_trial_and_pauses_for_the_hint_or_longer() -> None:
+    rule = FixedLimit(8)
+    rule.ended(1.0, rule.granted(1.0, 1), RequestSample("rate_limited", refused=True))
+    pauses: list[float] = []
+    for hint in (None, 0.5, None, 60.0, None):
+        now = rule.next_deadline()
+        assert now is not None
+        rule.advance(now)
+        trial = rule.granted(now, 1)
+        assert trial.trial
+        assert rule.blocked_until is not None
+        rule.ended(now, trial, RequestSample("rate_limited", hint, refused=True))
+        pauses.append(rule.blocked_until - now)
+    assert pauses == [1.0, 2.0, 4.0, 60.0, 5.0]
+    now = rule.next_deadline()
+    assert now is not None
+    rule.advance(now)
+    cancelled = rule.granted(now, 1)
+    rule.ended(now, cancelled, RequestSample("local_cancelled"))
+    rule.advance(now + 5.0)
+    trial = rule.granted(now + 5.0, 1)
+    assert trial.trial
+    rule.ended(now + 5.0, trial, RequestSample("success"))
+    assert rule.next_deadline() is None
+    assert not rule.granted(now + 5.0, 1).trial
 
 
 def test_fixed_follows_the_cap() -> None:

@@ -308,7 +308,8 @@ class RequestMachine(RuleBasedStateMachine):
         result = self.core.release(lease, outcome, self.now)
         assert result.released == was_held
         self.held.pop(lease.lease_id, None)
-        if self.rule_name in ("aimd", "fixed") and until is not None and until > self.now:
+        lasts = self.rule_name == "aimd" or (self.rule_name == "fixed" and outcome.kind != "success")
+        if lasts and until is not None and until > self.now:
             assert domain.limits.blocked_until is not None
             assert domain.limits.blocked_until >= until
         self.collect()

@@ -120,8 +120,9 @@ class WatchedLimit:
         until, due = self._rule.blocked_until, self._rule.next_deadline()
         self._check(until is None or until > now, f"stopped until {until} at {now}")
         self._check(due is None or due > now, f"due at {due}, and not done at {now}")
+        waits = until is not None or (isinstance(self._rule, EvidenceLimit) and self._trial is not None)
         ramps = isinstance(self._rule, AimdLimit) and self._rule.ramping
-        self._check(due is None or until is not None or ramps, f"due at {due} for nothing")
+        self._check(due is None or waits or ramps, f"due at {due} for nothing")
         return transitions
 
     def _note_fall(self, granted_after: int, before: int) -> None:

@@ -20,7 +20,8 @@ nothing accepted in between, withdraws twice as many. That may be too many, so a
 the way to where the row began. At half of that level, the number of calls may not be the reason: it may be a rate limit
 or an outage. Then everything stops for a moment, and a single *trial* call goes first. If it is answered, all others
 follow. If it is refused, the number was not the reason, so now everybody waits for the hint, or for pauses that grow,
-until the next trial. After such an outage the level is half of the peak.
+until the next trial. A trial that fails in another way shows nothing, and the next one pauses as well; one that hangs
+makes room for one more call. After an outage the level is half of the peak.
 
 *Doubt.* A rate limit refuses late, when more was proven than it can bear. A row of refusals raises the doubt; a probe
 that is refused alone lowers it. In doubt the rule pays for a probe before it, and it asks for 1, 1, 2, 3, ... more.
@@ -102,11 +103,16 @@ CLEAN_CYCLES: Final = 3
 """Without a refusal for so many times as the outages were apart, a known rate is asked for one more for nothing."""
 MOST_DEBT: Final = 8.0
 """Credits that refusals by a rate may cost in advance: at 60 calls a minute, 2.5 % refused, not 6 %."""
+OVERDUE: Final = 3
+"""A trial that is out for so many times as long as answers took lately hangs, and one more call may go."""
+REMEMBERED: Final = 0.99
+"""Of the longest recent answer, from one answer to the next."""
 MOST_CREDIT: Final = 2.0
 """Credits, and timeouts, that can be saved up."""
 TOLERATED_TIMEOUTS: Final = 1 / 20
 """The share of calls that may time out without consequence."""
 
+_OURS: Final = frozenset({"local_cancelled", "unexpected_exception"})
 _TIMEOUTS: Final = frozenset({"provider_timeout", "local_timeout"})
 
 
@@ -128,6 +134,8 @@ class EvidenceLimit:
         "_fell_from",
         "_had_outage",
         "_hurried",
+        "_longest",
+        "_overdue",
         "_paid",
         "_patience",
         "_peak",
@@ -142,6 +150,7 @@ class EvidenceLimit:
         "_sustained",
         "_tolerated",
         "_trial",
+        "_trial_rank",
         "_witness",
         "blocked_until",
         "current_limit",
@@ -192,6 +201,10 @@ class EvidenceLimit:
         self._probed_last = now
         self._patience = 1.0
         self._trial: Literal["none", "due", "out"] = "none"
+        # When the trial has been out for too long, how many calls were in flight with it, and what answers took lately.
+        self._overdue: float | None = None
+        self._trial_rank = 0
+        self._longest = 0.0
 
     def __repr__(self) -> str:
         return (
@@ -213,12 +226,15 @@ class EvidenceLimit:
         if trial:
             self._trial = "out"
             self.blocked_until = now + self._pause()
+            self._overdue = now + max(self._pause(), OVERDUE * self._longest)
+            self._trial_rank = in_flight
         return grant
 
     def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
         """A call is over."""
         if sample.outcome == "success":
             self._served += sample.seconds
+            self._longest = max(sample.seconds, self._longest * REMEMBERED)
             self._balance += self._tolerated
             if self._credit < MOST_CREDIT:
                 self._credit = min(MOST_CREDIT, self._credit + self._earned())
@@ -234,24 +250,39 @@ class EvidenceLimit:
             return self._refused(now, grant, sample.hint, sample.in_flight)
         if sample.outcome in _TIMEOUTS and self._is_out_of_patience():
             return self._refused(now, grant, None, sample.in_flight)
-        # Failed or cancelled, which proves nothing: the next call testifies, and the next trial goes at once.
+        # Failed or cancelled, which proves nothing about the number: the next call testifies, and the next trial goes.
         if grant is self._witness:
             self._witness = None
-        if grant.trial and self._trial == "out" and grant.epoch == self.epoch:
-            self._trial, self.blocked_until = "due", None
+        if grant.trial and grant.epoch == self.epoch:
+            self._overdue = None
+            if self._trial == "out":
+                self._trial, self.blocked_until = "due", None
+                if sample.outcome not in _OURS:
+                    self._stops += 1
+                    self.blocked_until = now + self._pause()
         return ()
 
     def advance(self, now: float) -> Sequence[LimitTransition]:
         """Let time pass until `now`: a stop ends, or a trial was not refused for as long as the pause was."""
+        transitions: list[LimitTransition] = []
         if self.blocked_until is not None and now >= self.blocked_until:
             self.blocked_until = None
             if self._trial == "out":
                 self._trial = "none"
-        return ()
+        if self._overdue is not None and now >= self._overdue:
+            self._overdue = None
+            if self.current_limit <= self._trial_rank < self.effective_max:
+                self._overdue = now + max(self._pause(), OVERDUE * self._longest)
+                self._trial_rank += 1
+                self._set(self._trial_rank, "probe_started", transitions)
+                self._refused_at = max(self._refused_at, self.current_limit + 1)
+        return transitions
 
     def next_deadline(self) -> float | None:
         """When `advance` next has something to do, or None."""
-        return self.blocked_until
+        if self.blocked_until is None:
+            return self._overdue
+        return self.blocked_until if self._overdue is None else min(self.blocked_until, self._overdue)
 
     def set_effective_max(self, effective_max: int) -> Sequence[LimitTransition]:
         """The cap changed. A limit above it comes down; one below it grows from where it is."""
@@ -267,7 +298,7 @@ class EvidenceLimit:
         level = self.current_limit
         if self._refused_in_a_row:
             self._recover(now, transitions)
-            self._trial, self.blocked_until = "none", None
+            self._trial, self.blocked_until, self._overdue = "none", None, None
         witness = self._witness
         if witness is not None and grant.level == self.current_limit:
             self._answered_since += 1
@@ -353,6 +384,7 @@ class EvidenceLimit:
         self.epoch += 1
         self._refused_in_a_row += 1
         self._refused_last = now
+        self._overdue = None
         self._accepted = in_flight
         self._step = level
         self._confirmed = probed

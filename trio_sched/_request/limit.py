@@ -58,8 +58,7 @@ class Grant(NamedTuple):
     """What a lease keeps of its grant.
 
     epoch: the number of the latest news when it was granted. rank: how many calls were in flight, this one included.
-    level: the limit at that moment. trial: whether everybody else waits for how this call ends; only such a grant may
-    change `blocked_until`.
+    level: the limit at that moment. trial: whether everybody else waits for how this call ends.
     """
 
     epoch: int
@@ -121,10 +120,7 @@ class RequestLimit(Protocol):
         ...
 
     def granted(self, now: float, in_flight: int) -> Grant:
-        """A call goes out, the `in_flight`th of those that are out now.
-
-        What changes here is seen at once if the grant is marked as a trial, else when a call ends or in `advance`.
-        """
+        """A call goes out, the `in_flight`th of those that are out now."""
         ...
 
     def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
