@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
-import trio
-import trio.testing
 from request_samples import CHAT, FAILED, RATE_LIMITED, SUCCESS, item, rate_limited
 
 from trio_sched._errors import InvalidTypeError, InvalidValueError
@@ -100,30 +98,19 @@ def test_a_stop_in_the_past_stops_nobody() -> None:
     assert limits.blocked_until is None
 
 
-def test_what_a_grant_changes_is_seen_at_once() -> None:
-    """A rule that paces calls stops everything with each grant."""
+def test_what_a_grant_changes_is_seen_at_once_where_it_is_a_trials_stop_and_else_when_a_call_ends() -> None:
     rule = Scripted()
     limits = state(rule)
     rule.blocked_until, rule.current_limit = 5.0, 3
     limits.granted(1.0, 1)
-    assert (limits.blocked_until, limits.learned, limits.deadline) == (5.0, 3, 5.0)
-
-
-def test_a_rule_of_ones_own_may_pace_calls() -> None:
-    class Paced(FixedLimit):
-        def granted(self, now: float, in_flight: int) -> Grant:
-            self.blocked_until = now + 0.1
-            return super().granted(now, in_flight)
-
-    async def main() -> float:
-        controller = AdaptiveRequestAdmissionController()
-        register(controller, Paced)
-        async with controller:
-            for _ in range(50):
-                controller.release(await controller.acquire_async(item()), SUCCESS)
-        return trio.current_time()
-
-    assert trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0)) == pytest.approx(4.9)
+    assert (limits.blocked_until, limits.learned) == (None, 4)
+    ended(limits)
+    assert (limits.blocked_until, limits.learned) == (5.0, 3)
+    rule = Scripted()
+    limits = state(rule)
+    rule.blocked_until, rule.grant = 5.0, Grant(0, 1, 4, trial=True)
+    limits.granted(1.0, 1)
+    assert limits.blocked_until == 5.0
 
 
 def test_a_stop_ends_at_its_time_whatever_the_rule_says_then() -> None:

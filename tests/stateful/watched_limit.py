@@ -120,7 +120,7 @@ class WatchedLimit:
         until, due = self._rule.blocked_until, self._rule.next_deadline()
         self._check(until is None or until > now, f"stopped until {until} at {now}")
         self._check(due is None or due > now, f"due at {due}, and not done at {now}")
-        waits = until is not None or (isinstance(self._rule, EvidenceLimit) and self._trial is not None)
+        waits = until is not None or (isinstance(self._rule, EvidenceLimit) and self._out > 0)
         ramps = isinstance(self._rule, AimdLimit) and self._rule.ramping
         self._check(due is None or waits or ramps, f"due at {due} for nothing")
         return transitions

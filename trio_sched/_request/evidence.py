@@ -232,6 +232,8 @@ class EvidenceLimit:
 
     def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
         """A call is over."""
+        if not sample.in_flight:
+            self._overdue = None
         if sample.outcome == "success":
             self._served += sample.seconds
             self._longest = max(sample.seconds, self._longest * REMEMBERED)
@@ -253,13 +255,11 @@ class EvidenceLimit:
         # Failed or cancelled, which proves nothing about the number: the next call testifies, and the next trial goes.
         if grant is self._witness:
             self._witness = None
-        if grant.trial and grant.epoch == self.epoch:
-            self._overdue = None
-            if self._trial == "out":
-                self._trial, self.blocked_until = "due", None
-                if sample.outcome not in _OURS:
-                    self._stops += 1
-                    self.blocked_until = now + self._pause()
+        if grant.trial and self._trial == "out" and grant.epoch == self.epoch:
+            self._trial, self.blocked_until, self._overdue = "due", None, None
+            if sample.outcome not in _OURS:
+                self._stops += 1
+                self.blocked_until = now + self._pause()
         return ()
 
     def advance(self, now: float) -> Sequence[LimitTransition]:

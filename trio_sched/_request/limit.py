@@ -58,7 +58,8 @@ class Grant(NamedTuple):
     """What a lease keeps of its grant.
 
     epoch: the number of the latest news when it was granted. rank: how many calls were in flight, this one included.
-    level: the limit at that moment. trial: whether everybody else waits for how this call ends.
+    level: the limit at that moment. trial: whether everybody else waits for how this call ends; only such a grant may
+    change `blocked_until`.
     """
 
     epoch: int
@@ -120,7 +121,10 @@ class RequestLimit(Protocol):
         ...
 
     def granted(self, now: float, in_flight: int) -> Grant:
-        """A call goes out, the `in_flight`th of those that are out now."""
+        """A call goes out, the `in_flight`th of those that are out now.
+
+        What changes here is seen at once if the grant is marked as a trial, else when a call ends or in `advance`.
+        """
         ...
 
     def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:

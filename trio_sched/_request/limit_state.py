@@ -118,16 +118,13 @@ class AdaptiveRequestLimitState:
 
     def granted(self, now: float, in_flight: int) -> Grant:
         """A call goes out, the `in_flight`th."""
-        rule = self._rule
         try:
-            grant: object = rule.granted(now, in_flight)
-            # What `_look` would find; every call pays for this, and few grants change anything.
-            changed = rule.blocked_until != self.blocked_until or rule.current_limit != self.learned
+            grant: object = self._rule.granted(now, in_flight)
         except Exception as error:
-            grant, changed = error, True
-        if changed:
-            self._look(rule, now)
+            grant = error
         if isinstance(grant, Grant):
+            if grant.trial:
+                self._look(self._rule, now)
             return grant
         self._report("granted", grant)
         return Grant(0, in_flight, self.current_limit)

@@ -83,7 +83,7 @@ class LimitUpdater:
 
     def granted(self, domain: DomainState, lease: RequestAdmissionLease) -> None:
         """The grant of `lease` was news to the rule, as that of a trial is."""
-        self._queue(domain, lease, None, (), closes=domain.limits.learned < domain.limits.current_limit)
+        self._queue(domain, lease, None, (), closes=False)
 
     def learn(
         self, domain: DomainState, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome, now: float
