@@ -121,7 +121,7 @@ class RequestLimit(Protocol):
         ...
 
     def granted(self, now: float, in_flight: int) -> Grant:
-        """A call goes out, the `in_flight`th of those that are out now.
+        """A call goes out; with it, `in_flight` calls are out.
 
         What changes here is seen at once if the grant is marked as a trial, else when a call ends or in `advance`.
         """

@@ -117,7 +117,7 @@ class AdaptiveRequestLimitState:
         return self._said("epoch") or 0
 
     def granted(self, now: float, in_flight: int) -> Grant:
-        """A call goes out, the `in_flight`th."""
+        """A call goes out; with it, `in_flight` calls are out."""
         try:
             grant: object = self._rule.granted(now, in_flight)
         except Exception as error:
