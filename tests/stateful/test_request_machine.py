@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 
 import attrs
+import msgspec
 import pytest
 from examples import share_of_profile
 from hypothesis import settings
@@ -556,7 +557,7 @@ class EveryRefusalIsEvidence(EvidenceLimit):
     """A mutant: evidence without epochs."""
 
     def ended(self, now: float, grant: Grant, sample: RequestSample) -> Sequence[LimitTransition]:
-        return super().ended(now, grant._replace(epoch=self.epoch) if sample.refused else grant, sample)
+        return super().ended(now, msgspec.structs.replace(grant, epoch=self.epoch) if sample.refused else grant, sample)
 
 
 @pytest.mark.parametrize(

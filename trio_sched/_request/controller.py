@@ -41,7 +41,7 @@ from trio_sched._request.leases import (
     RequestDenialReason,
 )
 from trio_sched._request.limit import LimitChoice
-from trio_sched._request.parking import park
+from trio_sched._request.parking import Parking
 from trio_sched._request.pressure import RequestPressure
 from trio_sched._request.queue import RequestWaiter
 from trio_sched._request.resolver import RequestResourceResolver
@@ -79,7 +79,8 @@ class AdaptiveRequestAdmissionController:
         self._resolver = RequestResourceResolver() if resolver is None else resolver
         stream = request_event_stream(event_sink)
         self._core = RequestAdmissionCore(self._config, stream, next(_generations))
-        self._supervisor = RequestSupervisor(self._core, stream)
+        self._parking = Parking(self._abandon)
+        self._supervisor = RequestSupervisor(self._core, stream, self._parking)
         self._carry_out = self._supervisor.carry_out
         ledger = self._core.ledger
         self._pressure = RequestPressure(ledger.endpoints, ledger.domains, self._core.queue.queued_in, run_clock)
@@ -290,7 +291,7 @@ class AdaptiveRequestAdmissionController:
 
     async def _sleep(self, waiter: RequestWaiter) -> None:
         if waiter.decision is None:
-            await park(waiter, self._abandon)
+            await self._parking.park(waiter)
         else:
             # A sink released capacity while the wait was announced.
             await trio.lowlevel.cancel_shielded_checkpoint()

@@ -6,7 +6,7 @@ that could be admitted is left, so between two operations there never is one: th
 once wherever there is room, without passing anybody who could have been served.
 
 What an operation leaves for its caller to carry out is in `woken` (waiters that left the queue with a `decision`),
-`updates` (for `apply`) and `journal.pending` (events). The caller takes them out when the operation is over.
+`updates` (for `apply`, oldest first) and `journal.pending` (events). The caller takes them out when it is over.
 
         try_lease ------ room ------------------------------> lease --- release ---> gone, once
             |  full                                             ^
@@ -51,7 +51,7 @@ _RELEASED: Final = ReleaseResult(released=True, reason="released", diagnostics=M
 class RequestAdmissionCore:
     """Ledger, queue and adaptive limits of one controller, settled after every change."""
 
-    __slots__ = ("_limits", "_policy", "_shut", "_waiters_made", "journal", "ledger", "queue", "woken")
+    __slots__ = ("_limits", "_policy", "_shut", "_waiters_made", "journal", "ledger", "queue", "updates", "woken")
 
     def __init__(self, config: RequestAdmissionConfig, stream: RequestEventStream, generation: int) -> None:
         self.ledger = RequestLedger(config, generation)
@@ -59,6 +59,7 @@ class RequestAdmissionCore:
         self.journal = RequestJournal(stream, self._snapshot)
         self.woken: list[RequestWaiter] = []
         self._limits = LimitUpdater(self.journal)
+        self.updates: deque[LimitUpdate] = self._limits.updates
         self._policy = RequestAdmissionPolicy()
         self._shut = False
         self._waiters_made = 0
@@ -201,11 +202,6 @@ class RequestAdmissionCore:
         self.journal.of_lease(kind, lease, domain, now, None if outcome is None else outcome.kind)
 
     # Rules and time
-
-    @property
-    def updates(self) -> deque[LimitUpdate]:
-        """What was learned and awaits `apply`, oldest first."""
-        return self._limits.updates
 
     def apply(self, update: LimitUpdate, now: float) -> None:
         """Put into force what was learned."""

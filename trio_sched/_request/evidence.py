@@ -236,7 +236,9 @@ class EvidenceLimit:
             self._overdue = None
         if sample.outcome == "success":
             self._served += sample.seconds
-            self._longest = max(sample.seconds, self._longest * REMEMBERED)
+            self._longest *= REMEMBERED
+            if sample.seconds > self._longest:
+                self._longest = sample.seconds
             self._balance += self._tolerated
             if self._credit < MOST_CREDIT:
                 self._credit = min(MOST_CREDIT, self._credit + self._earned())

@@ -56,8 +56,7 @@ class RequestLedger:
         """Count one more lease, and make it."""
         limits = domain.limits
         lease_id = self._last_lease_id = self._last_lease_id + 1
-        domain.borrow(lease_id)
-        grant = limits.granted(now, domain.limiter.borrowed_tokens)
+        grant = limits.granted(now, domain.borrow(lease_id))
         lease = self.leases[lease_id] = RequestAdmissionLease(
             lease_id,
             item,

@@ -17,9 +17,10 @@ reported once with the endpoint's name, and the last good value stays in force; 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, get_args
+from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 import attrs
+import msgspec
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError
@@ -54,7 +55,7 @@ LimitTransitionKind = Literal[
 _KINDS: Final[tuple[str, ...]] = get_args(LimitTransitionKind)
 
 
-class Grant(NamedTuple):
+class Grant(msgspec.Struct, frozen=True):
     """What a lease keeps of its grant.
 
     epoch: the number of the latest news when it was granted. rank: how many calls were in flight, this one included.
@@ -68,7 +69,7 @@ class Grant(NamedTuple):
     trial: bool = False
 
 
-class RequestSample(NamedTuple):
+class RequestSample(msgspec.Struct, frozen=True):
     """How one call ended.
 
     outcome: as it was classified. hint: seconds after which the provider wants to see the call again, or None.

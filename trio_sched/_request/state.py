@@ -93,8 +93,11 @@ class DomainState:
             and self.endpoint.has_room
         )
 
-    def borrow(self, lease_id: int) -> None:
-        """Count one lease, at domain and endpoint; the limiters refuse what would exceed a limit."""
+    def borrow(self, lease_id: int) -> int:
+        """Count one lease, at domain and endpoint; the limiters refuse what would exceed a limit.
+
+        Returns how many of the domain's calls are in flight with it.
+        """
         endpoint = self.endpoint
         self.limiter.acquire_on_behalf_of_nowait(lease_id)
         endpoint.limiter.acquire_on_behalf_of_nowait(lease_id)
@@ -103,9 +106,10 @@ class DomainState:
         in_flight = self.limiter.borrowed_tokens
         if in_flight > self.peak_in_flight:
             self.peak_in_flight = in_flight
-        in_flight = endpoint.limiter.borrowed_tokens
-        if in_flight > endpoint.peak_in_flight:
-            endpoint.peak_in_flight = in_flight
+        at_endpoint = endpoint.limiter.borrowed_tokens
+        if at_endpoint > endpoint.peak_in_flight:
+            endpoint.peak_in_flight = at_endpoint
+        return in_flight
 
     def give_back(self, lease_id: int) -> None:
         """Uncount one lease, at domain and endpoint."""

@@ -24,7 +24,7 @@ from trio_sched._clock import run_clock
 from trio_sched._events.sinks import RequestEventStream
 from trio_sched._request.core import RequestAdmissionCore
 from trio_sched._request.limit_updates import LimitUpdate
-from trio_sched._request.parking import wake
+from trio_sched._request.parking import Parking
 from trio_sched._unwrap import single_error
 
 __all__ = ["RequestSupervisor"]
@@ -37,8 +37,9 @@ class RequestSupervisor:
     for, or minus infinity while it is at work and will look by itself.
     """
 
-    def __init__(self, core: RequestAdmissionCore, stream: RequestEventStream) -> None:
+    def __init__(self, core: RequestAdmissionCore, stream: RequestEventStream, parking: Parking) -> None:
         self._core = core
+        self._parking = parking
         self._tellers = stream.tellers
         self._delivering = False
         self._nursery_manager: AbstractAsyncContextManager[trio.Nursery, bool | None] | None = None
@@ -86,8 +87,7 @@ class RequestSupervisor:
                 updates.send_nowait(update)
         if core.woken:
             woken, core.woken = core.woken, []
-            for waiter in woken:
-                wake(waiter)
+            self._parking.wake(woken)
         if updates is not None and core.next_deadline() < self._armed:
             self._armed = core.next_deadline()
             updates.send_nowait(None)
