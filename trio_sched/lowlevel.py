@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         RequestAdmissionTuningConfig,
     )
     from trio_sched._request.controller import AdaptiveRequestAdmissionController
+    from trio_sched._request.core import RequestAdmissionPolicy
     from trio_sched._request.evidence import EvidenceLimit
     from trio_sched._request.fixed import FixedLimit
     from trio_sched._request.leases import (
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
     )
     from trio_sched._request.limit import Grant, LimitTransition, RequestLimit, RequestSample
     from trio_sched._request.limit_state import AdaptiveRequestLimitState
-    from trio_sched._request.policy import RequestAdmissionPolicy
     from trio_sched._request.pressure import RequestPressureSnapshotProvider
     from trio_sched._request.protocol import RequestAdmissionController
     from trio_sched._request.queue import RequestFairQueue, RequestQueueSelection, RequestQueueView, RequestWaiter
@@ -173,7 +173,7 @@ else:
             ),
             "trio_sched._request.limit_state": "AdaptiveRequestLimitState",
             "trio_sched._request.limit": "Grant LimitTransition RequestLimit RequestSample",
-            "trio_sched._request.policy": "RequestAdmissionPolicy",
+            "trio_sched._request.core": "RequestAdmissionPolicy",
             "trio_sched._request.pressure": "RequestPressureSnapshotProvider",
             "trio_sched._request.protocol": "RequestAdmissionController",
             "trio_sched._request.queue": "RequestFairQueue RequestQueueSelection RequestQueueView RequestWaiter",

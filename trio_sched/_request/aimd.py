@@ -11,7 +11,7 @@ limit, and by doing so opens the next epoch. A rate limit of an older epoch can 
 that an earlier one asked for. It ends in `advance`, with the time passed in.
 
 *Ramp.* With a ramp the limit starts at 1 and rises linearly to the initial limit. Successes during the ramp count
-for nothing, and the first rate limit ends it for good: what was learned then stands.
+for nothing, and the first rate limit ends it for good: what was learned then stays.
 
 *Recovery.* `ceiling` is the limit before the last decrease. Rising above it is the soft recovery; reaching the
 effective maximum with the cooldown over is the full one. Both are returned by the transition that reaches them.

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final
 
@@ -27,9 +28,9 @@ from typing_extensions import Self
 from trio_sched import _validation as check
 from trio_sched._clock import run_clock
 from trio_sched._errors import InvalidValueError
+from trio_sched._events.correlation import runtime_correlation
 from trio_sched._events.sinks import RequestAdmissionEventSink, request_event_stream
 from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError, refuse_nested_admission
-from trio_sched._request.caller import correlation_of, current_holder, wait_in_thread
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.core import RequestAdmissionCore
 from trio_sched._request.leases import (
@@ -41,11 +42,10 @@ from trio_sched._request.leases import (
     RequestDenialReason,
 )
 from trio_sched._request.limit import LimitChoice
-from trio_sched._request.parking import Parking
 from trio_sched._request.pressure import RequestPressure
 from trio_sched._request.queue import RequestWaiter
 from trio_sched._request.resolver import RequestResourceResolver
-from trio_sched._request.supervisor import RequestSupervisor
+from trio_sched._request.supervisor import Parking, RequestSupervisor
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.identity import ProviderModelKey
 from trio_sched._resources.release import ReleaseResult
@@ -178,8 +178,8 @@ class AdaptiveRequestAdmissionController:
     def try_acquire(self, item: RequestAdmissionItem) -> RequestAdmissionDecision:
         """A lease if one is free and nobody waits for it, else a denial that says why."""
         now = run_clock()
-        correlation = correlation_of(item)
-        answer = self._core.try_lease(item, now, current_holder(), correlation)
+        correlation = _correlation_of(item)
+        answer = self._core.try_lease(item, now, _current_holder(), correlation)
         if isinstance(answer, RequestAdmissionLease):
             self._carry_out_or_abandon(answer)
             return answer
@@ -194,7 +194,7 @@ class AdaptiveRequestAdmissionController:
         refuse_nested_admission()
         now = trio.current_time()
         holder = trio.lowlevel.current_task().name
-        correlation = correlation_of(item)
+        correlation = _correlation_of(item)
         answer = self._core.try_lease(item, now, holder, correlation)
         if isinstance(answer, RequestAdmissionLease):
             self._carry_out_or_abandon(answer)
@@ -221,7 +221,7 @@ class AdaptiveRequestAdmissionController:
 
         The lease is released on the Trio thread: `trio.from_thread.run_sync(controller.release, lease, outcome)`.
         """
-        return wait_in_thread(self.acquire_async, item)
+        return _wait_in_thread(self.acquire_async, item)
 
     @trio.lowlevel.enable_ki_protection
     def release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> ReleaseResult:
@@ -238,7 +238,7 @@ class AdaptiveRequestAdmissionController:
 
     @property
     def pressure(self) -> RequestPressure:
-        """Read-only pictures of limits, leases and waiters."""
+        """Read-only snapshots of limits, leases and waiters."""
         return self._pressure
 
     def leak_report(self) -> tuple[LeakedRequestLease, ...]:
@@ -311,3 +311,37 @@ class AdaptiveRequestAdmissionController:
         except BaseException:
             self.release(lease, _ABANDONED)
             raise
+
+
+def _current_holder() -> str | None:
+    """The name of the current Trio task, if there is one."""
+    try:
+        return trio.lowlevel.current_task().name
+    except RuntimeError:
+        return None
+
+
+def _correlation_of(item: RequestAdmissionItem) -> RuntimeCorrelation | None:
+    """The execution an item belongs to: as captured in it, else the one at work here."""
+    context = item.event_context
+    if context is not None and context.captured_correlation is not None:
+        return context.captured_correlation
+    return runtime_correlation.current()
+
+
+def _wait_in_thread(
+    acquire: Callable[[RequestAdmissionItem], Awaitable[RequestAdmissionLease]], item: RequestAdmissionItem
+) -> RequestAdmissionLease:
+    """Have the Trio thread wait for a lease, on behalf of the worker thread this is called in."""
+    if trio.lowlevel.in_trio_run():
+        raise RequestAdmissionUsageError(
+            "acquire_sync would block the Trio thread; await acquire_async there, or call it from a worker thread"
+        )
+    try:
+        trio.from_thread.check_cancelled()
+    except RuntimeError:
+        raise RequestAdmissionUsageError(
+            "acquire_sync works in threads started by trio.to_thread.run_sync, and this is none of them; "
+            "call it there, or await acquire_async on the Trio thread"
+        ) from None
+    return trio.from_thread.run(acquire, item)

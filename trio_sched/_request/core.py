@@ -30,22 +30,47 @@ from trio_sched._events.sinks import RequestEventStream
 from trio_sched._request.config import RequestAdmissionConfig, check_limit
 from trio_sched._request.journal import RequestJournal
 from trio_sched._request.leases import RequestAdmissionDenied, RequestAdmissionLease, RequestDenialReason
-from trio_sched._request.ledger import RequestLedger
 from trio_sched._request.limit import LimitChoice, limit_name
 from trio_sched._request.limit_updates import LimitUpdate, LimitUpdater
-from trio_sched._request.policy import RequestAdmissionPolicy
 from trio_sched._request.pressure import domain_snapshot
 from trio_sched._request.queue import RequestFairQueue, RequestQueueView, RequestWaiter
-from trio_sched._request.state import DomainState, EndpointState
+from trio_sched._request.state import DomainState, EndpointState, RequestLedger
 from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap
 from trio_sched._resources.pressure import RequestPressureSnapshot
 from trio_sched._resources.release import ReleaseResult
 from trio_sched._resources.request import RequestAdmissionItem, RequestReleaseOutcome
 
-__all__ = ["RequestAdmissionCore"]
+__all__ = ["RequestAdmissionCore", "RequestAdmissionPolicy"]
 
 _RELEASED: Final = ReleaseResult(released=True, reason="released", diagnostics=MappingProxyType({}))
+
+
+class RequestAdmissionPolicy:
+    """A request is admitted when its domain is not stopped, and domain and endpoint both have room.
+
+    Pure: it reads the ledger alone, and may be asked any number of times.
+    """
+
+    __slots__ = ()
+
+    def admits(self, domain: DomainState) -> bool:
+        """Whether the next request of `domain` may go out."""
+        return domain.has_room
+
+    def refusal(self, domain: DomainState, *, waiters_ahead: bool, waits_for_hint: bool) -> RequestDenialReason:
+        """Why it may not.
+
+        waiters_ahead: whether others already queue for the same capacity. waits_for_hint: whether the provider asked
+        for a later moment.
+        """
+        if domain.endpoint.closed is not None:
+            return "hard_policy_denial"
+        if domain.limits.blocked_until is not None:
+            return "cooldown"
+        if waits_for_hint:
+            return "retry_hint"
+        return "queued_waiters_ahead" if waiters_ahead else "no_capacity"
 
 
 class RequestAdmissionCore:

@@ -1,8 +1,8 @@
-"""The limit of one request resource that is in force, and the rule that learns it.
+"""The limit of one request resource that is in force, the rule that learns it, and which rule that is.
 
 *Two values.* The rule learns as soon as a lease comes back, because what is in flight at that moment is evidence. What
-it decided is put into force a turn later, by the supervisor. So `learned` is the rule's latest limit, and
-`current_limit` is the one in force, which snapshots and the limiter show. A stop needs no such turn: `blocked_until`
+it decided is put into force a moment later, by the supervisor. So `learned` is the rule's latest limit, and
+`current_limit` is the one in force, which snapshots and the limiter show. A stop does not wait for that: `blocked_until`
 always is the rule's.
 
 *Anybody's rule.* A rule may come from outside, so nothing that it says is believed unseen. An exception, a limit that
@@ -19,17 +19,22 @@ from collections.abc import Iterable, Sequence
 from typing import Final, cast, get_args
 
 from trio_sched._errors import InvalidTypeError, InvalidValueError
+from trio_sched._request.aimd import AimdLimit
+from trio_sched._request.config import RequestAdmissionConfig
+from trio_sched._request.evidence import EvidenceLimit
+from trio_sched._request.fixed import FixedLimit
 from trio_sched._request.limit import (
     Grant,
+    LimitChoice,
     LimitFactory,
     LimitTransition,
     LimitTransitionKind,
     RequestLimit,
     RequestSample,
 )
-from trio_sched._resources.identity import RequestResourceKey
+from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 
-__all__ = ["AdaptiveRequestLimitState", "made_by"]
+__all__ = ["AdaptiveRequestLimitState", "RuleMaker", "made_by"]
 
 logger = logging.getLogger("trio_sched.request")
 
@@ -265,3 +270,42 @@ def _shown(value: object) -> str:
         return repr(value)[:_LONGEST_SHOWN]
     except Exception:
         return f"a {type(value).__name__} that cannot be shown"
+
+
+class RuleMaker:
+    """Makes rules under one configuration.
+
+    A factory is called when its endpoint is registered, so that one that cannot be used is refused before anything
+    goes out. What it made then becomes the rule of the first resource that needs it.
+    """
+
+    __slots__ = ("_config", "_made")
+
+    def __init__(self, config: RequestAdmissionConfig) -> None:
+        self._config = config
+        self._made: dict[ProviderModelKey, tuple[LimitFactory, int, RequestLimit]] = {}
+
+    def prepare(self, choice: LimitChoice, endpoint: ProviderModelKey, cap: int, now: float) -> None:
+        """See that `choice` can make a rule for `endpoint`. Raises `InvalidValueError` or `InvalidTypeError`."""
+        if isinstance(choice, str):
+            return
+        made = self._made.get(endpoint)
+        if made is None or made[:2] != (choice, cap):
+            self._made[endpoint] = (choice, cap, made_by(choice, str(endpoint), cap, now))
+
+    def make(self, choice: LimitChoice, resource: RequestResourceKey, effective_max: int, now: float) -> RequestLimit:
+        """The rule of `resource`. Never raises: where a factory fails now, its resource gets the default rule."""
+        initial_limit = self._config.initial_limits.get(resource)
+        if choice == "aimd":
+            return AimdLimit(effective_max, now, tuning=self._config.tuning(), initial_limit=initial_limit)
+        if choice == "fixed":
+            return FixedLimit(effective_max, now, level=initial_limit)
+        if not isinstance(choice, str):
+            factory, cap, rule = self._made.pop(resource.provider_model_key, (None, 0, None))
+            if rule is not None and factory is choice and cap == effective_max:
+                return rule
+            try:
+                return made_by(choice, str(resource), effective_max, now)
+            except ValueError:
+                logger.exception("%s is limited by the default rule, since its own cannot be made", resource)
+        return EvidenceLimit(effective_max, now, initial_limit=initial_limit)

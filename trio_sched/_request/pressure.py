@@ -1,6 +1,6 @@
-"""Pictures of the ledger for readers: consistent, immutable, and taken without changing anything.
+"""Snapshots of the ledger for readers: consistent, immutable, and taken without changing anything.
 
-A picture is of the state as it stands. Time that passed without anybody acting on it (a cooldown that ended a moment
+A snapshot shows the state as it is. Time that passed without anybody acting on it (a cooldown that ended a moment
 ago, with its timer not yet run) shows in `cooldown_remaining_seconds` and `blocked_until_monotonic`, not in the limit.
 """
 
@@ -68,7 +68,7 @@ def domain_snapshot(domain: DomainState, *, waiters: int, now: float) -> Request
     in_flight = domain.limiter.borrowed_tokens
     until = limits.blocked_until
     blocked = until is not None and until > now
-    # Fields in order: every event that is wanted carries a picture, and naming its fields doubles the cost of it.
+    # Fields in order: every event that is wanted carries a snapshot, and naming its fields doubles the cost of it.
     return make_pressure_snapshot(
         now,
         domain.sequence,

@@ -34,7 +34,7 @@ class RequestAdmissionController(Protocol):
 
     @property
     def pressure(self) -> RequestPressureSnapshotProvider:
-        """Read-only pictures of what is in flight."""
+        """Read-only snapshots of what is in flight."""
         ...
 
 

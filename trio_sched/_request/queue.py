@@ -156,7 +156,7 @@ class _Endpoint:
 
 
 class RequestQueueView:
-    """Facts about the queue as it stands, read when asked for. No eligibility."""
+    """Facts about the queue, read when asked for. No eligibility."""
 
     __slots__ = ("_endpoints", "_lines", "_waiters")
 
@@ -276,14 +276,14 @@ class RequestFairQueue:
         return waiter
 
     def remove(self, waiter_id: int) -> RequestWaiter | None:
-        """Take a waiter out, wherever it stands; None if it is not queued."""
+        """Take a waiter out, wherever it is; None if it is not queued."""
         waiter = self._waiters.get(waiter_id)
         if waiter is not None:
             self._take_out(self._lines[waiter.item.resource], waiter_id)
         return waiter
 
     def view(self) -> RequestQueueView:
-        """Facts about the queue, read from it as it stands."""
+        """Facts about the queue, read from it when asked for."""
         return self._view
 
     def queued_in(self, resource: RequestResourceKey) -> int:

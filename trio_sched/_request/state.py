@@ -1,20 +1,28 @@
-"""The live ledger of request admission: one record per endpoint, one per request domain within it.
+"""The live ledger of request admission: one record per endpoint, one per request domain within it, and every lease.
 
 Each record owns a `trio.CapacityLimiter`, and the limiter is the count: what is in flight is what is borrowed, one
 token per lease under the lease's own id. An endpoint's total is its static cap. A domain's total is the limit in force,
 or 0 while it is stopped; `publish_limit` is the one place that sets it. What closes a domain before the total does, a
 stop that has just begun or a refusal that is not applied yet, is read from the record itself.
+
+Every lease is counted before it is handed over, and uncounted once. Lease ids count up from 1 within a controller, so
+no memory of released ids is needed: an id that was issued and is not held any more was released.
 """
 
 from __future__ import annotations
 
 import trio
 
+from trio_sched._request.config import RequestAdmissionConfig
+from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.limit import LimitChoice
-from trio_sched._request.limit_state import AdaptiveRequestLimitState
+from trio_sched._request.limit_state import AdaptiveRequestLimitState, RuleMaker
+from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestDomain, RequestResourceKey
+from trio_sched._resources.release import ReleaseReason
+from trio_sched._resources.request import RequestAdmissionItem
 
-__all__ = ["DomainState", "EndpointState"]
+__all__ = ["DomainState", "EndpointState", "RequestLedger"]
 
 
 class EndpointState:
@@ -123,3 +131,68 @@ class DomainState:
         self.limiter.total_tokens = 0 if self.limits.blocked_until is not None else self.limits.current_limit
         self.peak_limit = max(self.peak_limit, self.limits.current_limit)
         self.sequence += 1
+
+
+class RequestLedger:
+    """The books of one controller."""
+
+    __slots__ = ("_last_lease_id", "config", "domains", "endpoints", "generation", "leases", "rules")
+
+    def __init__(self, config: RequestAdmissionConfig, generation: int) -> None:
+        self._last_lease_id = 0
+        self.config = config
+        self.rules = RuleMaker(config)
+        self.generation = generation
+        self.endpoints: dict[ProviderModelKey, EndpointState] = {}
+        self.domains: dict[RequestResourceKey, DomainState] = {}
+        self.leases: dict[int, RequestAdmissionLease] = {}
+
+    def open_domain(self, resource: RequestResourceKey, now: float) -> DomainState | None:
+        """The books of a resource that is asked for the first time; None where its endpoint is not registered."""
+        endpoint = self.endpoints.get(resource.provider_model_key)
+        if endpoint is None:
+            return None
+        effective_max = self.config.effective_max(resource, endpoint.static_cap.cap)
+        rule = self.rules.make(endpoint.limit, resource, effective_max, now)
+        limits = AdaptiveRequestLimitState(resource, rule, effective_max=effective_max, now=now)
+        domain = DomainState(resource, endpoint, limits)
+        self.domains[resource] = endpoint.domains[resource.domain] = domain
+        return domain
+
+    def issue(
+        self,
+        item: RequestAdmissionItem,
+        domain: DomainState,
+        now: float,
+        holder: str | None,
+        correlation: RuntimeCorrelation | None,
+    ) -> RequestAdmissionLease:
+        """Count one more lease, and make it."""
+        limits = domain.limits
+        lease_id = self._last_lease_id = self._last_lease_id + 1
+        grant = limits.granted(now, domain.borrow(lease_id))
+        lease = self.leases[lease_id] = RequestAdmissionLease(
+            lease_id,
+            item,
+            now,
+            limits.current_limit,
+            limits.effective_max,
+            self.generation,
+            grant,
+            holder,
+            correlation,
+        )
+        return lease
+
+    def take_back(self, lease: RequestAdmissionLease) -> ReleaseReason:
+        """Uncount a lease if it is held, else say why nothing was uncounted."""
+        if lease.controller_generation != self.generation:
+            return "wrong_controller_generation"
+        held = self.leases.get(lease.lease_id)
+        if held is None:
+            return "duplicate" if 0 < lease.lease_id <= self._last_lease_id else "unknown_lease"
+        if held is not lease and held != lease:
+            return "stale_lease"
+        del self.leases[lease.lease_id]
+        self.domains[held.item.resource].give_back(lease.lease_id)
+        return "released"
