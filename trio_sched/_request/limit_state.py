@@ -2,8 +2,8 @@
 
 *Two values.* The rule learns as soon as a lease comes back, because what is in flight at that moment is evidence. What
 it decided is put into force a moment later, by the supervisor. So `learned` is the rule's latest limit, and
-`current_limit` is the one in force, which snapshots and the limiter show. A stop does not wait for that: `blocked_until`
-always is the rule's.
+`current_limit` is the one in force, which snapshots and the limiter show. A stop is in force at once: `blocked_until`
+is always the rule's.
 
 *Anybody's rule.* A rule may come from outside, so nothing that it says is believed unseen. An exception, a limit that
 is no integer between 1 and the effective maximum, a time that is no finite number, or a deadline that stays in the past
