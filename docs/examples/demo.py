@@ -155,14 +155,7 @@ async def open_providers() -> AsyncGenerator[Providers, None]:
 async def main(output: Path, seed: int, buffer_size: int, row_groups: int) -> ts.RunResult:
     """Run the demo."""
     texts = passages()
-    config = ts.RunConfig(
-        buffer_size=buffer_size,
-        max_concurrent_row_groups=row_groups,
-        seed=seed,
-        request_admission=ts.RequestAdmissionTuningConfig(
-            multiplicative_decrease_factor=0.7, successes_until_increase=12, cooldown_seconds=0.25
-        ),
-    )
+    config = ts.RunConfig(buffer_size=buffer_size, max_concurrent_row_groups=row_groups, seed=seed)
     async with open_providers() as providers:
         columns = pipeline(texts, providers)
         return await ts.run(

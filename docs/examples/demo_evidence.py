@@ -8,6 +8,7 @@ request to B waited although its limit and its endpoint had room.
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -50,7 +51,7 @@ class Evidence:
         return (
             self.lowest_limit <= 10
             and self.last_limit >= 18
-            and self.refused_share < 0.08
+            and self.refused_share < 0.04
             and self.idle_tasks == 0
             and self.idle_requests == 0
         )
@@ -100,21 +101,31 @@ def _idle_tasks(output: Path, limit: int) -> int:
 
 
 def _idle_requests(output: Path, cap: int) -> int:
-    waiting: set[str | None] = set()
-    in_flight = idle = 0
+    waiting: defaultdict[str, set[str | None]] = defaultdict(set)
+    in_flight: Counter[str] = Counter()
+    limits: dict[str, int] = {}
+    idle = 0
     for event in _events(output / "events" / "request.jsonl", RequestAdmissionEvent):
-        if not str(event.request_resource_key).startswith(f"{B}/"):
+        resource = str(event.request_resource_key)
+        if not resource.startswith(f"{B}/"):
             # Another endpoint's event: whatever B's release had to grant has been granted.
-            idle += event.event_kind == "request_lease_acquired" and bool(waiting) and in_flight < cap
-        elif event.event_kind == "request_wait_started":
-            waiting.add(event.request_attempt_id)
+            has_room = in_flight.total() < cap
+            idle += event.event_kind == "request_lease_acquired" and any(
+                queued and has_room and in_flight[domain] < limits.get(domain, cap)
+                for domain, queued in waiting.items()
+            )
+            continue
+        if event.pressure_snapshot is not None:
+            limits[resource] = event.pressure_snapshot.current_limit
+        if event.event_kind == "request_wait_started":
+            waiting[resource].add(event.request_attempt_id)
         elif event.event_kind == "request_wait_completed":
-            waiting.discard(event.request_attempt_id)
+            waiting[resource].discard(event.request_attempt_id)
         elif event.event_kind == "request_lease_acquired":
-            in_flight += 1
+            in_flight[resource] += 1
         elif event.event_kind == "request_lease_released":
-            in_flight -= 1
-    return idle + len(waiting)
+            in_flight[resource] -= 1
+    return idle + sum(map(len, waiting.values()))
 
 
 def _events(path: Path, kind: type[E]) -> Iterator[E]:

@@ -40,10 +40,10 @@ def request(kind: Any, resource: RequestResourceKey, attempt: str, outcome: str 
     return RequestAdmissionEvent(kind, 0.0, 0, None, attempt, 1, resource, resource, outcome)
 
 
-def limit(value: int) -> RequestAdmissionEvent:
-    snapshot = RequestPressureSnapshot(0.0, 0, A, 32, value, 0, 0, 0, None, 0.0, None, 0, None, {})
+def limit(value: int, resource: RequestResourceKey = A) -> RequestAdmissionEvent:
+    snapshot = RequestPressureSnapshot(0.0, 0, resource, 32, value, 0, 0, 0, None, 0.0, None, 0, None, {})
     kind: Any = "request_limit_decreased"
-    return RequestAdmissionEvent(kind, 0.0, 0, None, None, None, A, A, None, snapshot)
+    return RequestAdmissionEvent(kind, 0.0, 0, None, None, None, resource, resource, None, snapshot)
 
 
 def call(resource: RequestResourceKey, attempt: str) -> list[RequestAdmissionEvent]:
@@ -86,6 +86,11 @@ def holds(
 
 def test_good_files_hold(demo_evidence: ModuleType, tmp_path: Path) -> None:
     assert holds(demo_evidence, tmp_path)
+
+
+def test_a_request_of_b_may_wait_while_its_own_limit_is_in_use(demo_evidence: ModuleType, tmp_path: Path) -> None:
+    wait = [request("request_wait_started", B, "9"), *GOOD_REQUESTS, *call(B, "9")]
+    assert holds(demo_evidence, tmp_path, requests=[limit(1, B), request("request_lease_acquired", B, "8"), *wait])
 
 
 @pytest.mark.parametrize(
