@@ -12,6 +12,7 @@ from request_samples import SUCCESS, config, item
 
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._request.leases import RequestAdmissionError, RequestAdmissionLease
+from trio_sched._request.supervisor import PATIENCE
 
 CALLERS = 5
 
@@ -28,7 +29,10 @@ class Batches(trio.abc.Instrument):
 
 @attrs.define(eq=False)
 class Crowd:
-    """CALLERS who wait while as many leases are held, and in which batch each of them went on."""
+    """Callers who wait while as many leases are held, and in which batch each of them went on.
+
+    slept: for how many seconds each of them was left asleep on its lease.
+    """
 
     controller: AdaptiveRequestAdmissionController
     batches: Batches
@@ -36,6 +40,7 @@ class Crowd:
     scopes: list[trio.CancelScope] = attrs.field(factory=list)
     served: list[tuple[int, int]] = attrs.field(factory=list)
     refused: list[int] = attrs.field(factory=list)
+    slept: list[float] = attrs.field(factory=list)
 
     async def call(self, number: int) -> None:
         with self.scopes[number]:
@@ -45,6 +50,7 @@ class Crowd:
                 self.refused.append(self.batches.number)
                 return
             self.served.append((self.batches.number, number))
+            self.slept.append(trio.current_time() - lease.acquired_at)
             self.controller.release(lease, SUCCESS)
             await trio.lowlevel.checkpoint()
 
@@ -56,16 +62,16 @@ class Crowd:
         self.release(len(self.held))
 
 
-async def with_crowd(change: Callable[[Crowd], None]) -> Crowd:
+async def with_crowd(change: Callable[[Crowd], None], callers: int = CALLERS) -> Crowd:
     """What becomes of the crowd when `change` happens to it within one step of another task."""
     batches = Batches()
     trio.lowlevel.add_instrument(batches)
     async with AdaptiveRequestAdmissionController(config()) as controller:
-        controller.register(provider_name="openai", model_id="gpt", alias="a", max_parallel_requests=CALLERS)
-        held = [await controller.acquire_async(item()) for _ in range(CALLERS)]
-        crowd = Crowd(controller, batches, held, [trio.CancelScope() for _ in range(CALLERS)])
+        controller.register(provider_name="openai", model_id="gpt", alias="a", max_parallel_requests=callers)
+        held = [await controller.acquire_async(item()) for _ in range(callers)]
+        crowd = Crowd(controller, batches, held, [trio.CancelScope() for _ in range(callers)])
         async with trio.open_nursery() as nursery:
-            for number in range(CALLERS):
+            for number in range(callers):
                 nursery.start_soon(crowd.call, number)
                 await trio.testing.wait_all_tasks_blocked()
             change(crowd)
@@ -121,3 +127,23 @@ async def test_those_who_wait_for_their_turn_when_the_others_are_refused_still_g
     crowd = await with_crowd(change)
     assert [number for _, number in crowd.served] == [0, 1]
     assert len(crowd.refused) == CALLERS - 2
+
+
+async def test_where_each_batch_takes_long_nobody_sleeps_on_a_lease_for_longer_than_the_patience(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    batch_seconds = PATIENCE / 4
+
+    def change(crowd: Crowd) -> None:
+        crowd.release_all()
+        trio.lowlevel.spawn_system_task(use_time, crowd)
+
+    async def use_time(crowd: Crowd) -> None:
+        while len(crowd.served) < 50:
+            await trio.lowlevel.checkpoint()
+            mock_clock.jump(batch_seconds)
+
+    crowd = await with_crowd(change, callers=50)
+    assert sorted(number for _, number in crowd.served) == list(range(50))
+    assert max(crowd.slept) < PATIENCE + 3 * batch_seconds
+    assert len({batch for batch, _ in crowd.served}) >= PATIENCE // batch_seconds

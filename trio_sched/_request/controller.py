@@ -245,11 +245,13 @@ class AdaptiveRequestAdmissionController:
         """The leases that are held now, and by whom. Empty when everything was given back."""
         return tuple(LeakedRequestLease.of(lease) for lease in self._core.ledger.leases.values())
 
+    @trio.lowlevel.enable_ki_protection
     def model_request_started(self, lease: RequestAdmissionLease) -> None:
         """Record that the call admitted by `lease` goes out."""
         self._core.record_model_request("model_request_started", lease, None, run_clock())
         self._carry_out()
 
+    @trio.lowlevel.enable_ki_protection
     def model_request_completed(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> None:
         """Record that the call admitted by `lease` is over."""
         self._core.record_model_request("model_request_completed", lease, outcome, run_clock())

@@ -17,12 +17,13 @@ decision already on it, so nothing can be lost between the two. If it is cancell
 moment, before any other task runs. If it was decided first, a cancellation comes too late, and it returns normally.
 
 *One after another.* Trio runs whatever is ready in one batch, and from its lease to its socket a client takes a dozen
-or more steps. If many waiters woke in one batch, these steps would take turns: no request leaves before nearly all of
-them do, so their answers come together too, and the leases that these free are granted in one batch again. In each
-round every permit would idle for as long as the client needs for all the calls. So a waiter with a lease is woken by
-the one before it, when that runs. The requests leave one by one, the answers come one by one, and the client is free
-when one does. With 24 calls of 0.3 s at once over the SDK, 0.97 of the limit is in flight at the provider, not 0.87
-(`benchmarks/race`). A refusal costs its waiter no work, so refused waiters wake at once.
+or more steps. If many waiters wake in one batch, their steps take turns: no request leaves before nearly all of them
+do, so their answers come together too, and the leases that these free are granted in one batch again. In each round
+every permit idles for as long as the client needs for all the calls. So a waiter with a lease is woken by the one
+before it, when that runs: the first request is at the provider while the last waiter still sleeps. With 24 calls of
+0.3 s at once over the SDK, 0.97 of the limit is in flight at the provider, not 0.87 (`benchmarks/race`). In a program
+whose batches take long, that would keep permits idle instead, so nobody sleeps on its lease for longer than `PATIENCE`
+and two batches. A refused waiter holds no permit, so it wakes at once, and who finds room need not wake up at all.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from typing import Final
 
 import trio
 
@@ -42,19 +44,24 @@ from trio_sched._request.limit_updates import LimitUpdate
 from trio_sched._request.queue import RequestWaiter
 from trio_sched._unwrap import single_error
 
-__all__ = ["Parking", "RequestSupervisor"]
+__all__ = ["PATIENCE", "Parking", "RequestSupervisor"]
+
+PATIENCE: Final = 0.02
+"""Seconds for which a waiter with a lease may be left asleep, so that those before it get ahead."""
 
 
 class Parking:
-    """Where the waiters of one controller sleep. abandon: takes a cancelled waiter out of the queue."""
+    """Where the waiters of one controller sleep. abandon: takes a cancelled waiter out of the queue.
 
-    __slots__ = ("_abandon", "_line", "_waking")
+    While anybody with a lease sleeps, in `_line` and in the order of the grants, somebody is awake who has not run yet.
+    """
+
+    __slots__ = ("_abandon", "_line", "_somebody_wakes")
 
     def __init__(self, abandon: Callable[[RequestWaiter], None]) -> None:
         self._abandon = abandon
-        # The tasks to wake, and whether one is awake that has not run yet: it wakes the next, so none is left behind.
-        self._line: deque[trio.lowlevel.Task] = deque()
-        self._waking = False
+        self._line: deque[tuple[float, trio.lowlevel.Task]] = deque()
+        self._somebody_wakes = False
 
     async def park(self, waiter: RequestWaiter) -> None:
         """Sleep until `wake`; if cancelled before there is a decision, abandon the waiter and raise."""
@@ -73,19 +80,25 @@ class Parking:
     def wake(self, waiters: Iterable[RequestWaiter]) -> None:
         """Wake decided waiters; one that is not asleep yet will see its decision before it falls asleep."""
         for waiter in waiters:
-            if waiter.task is None:
+            decision, task = waiter.decision, waiter.task
+            if task is None:
                 continue
-            if isinstance(waiter.decision, RequestAdmissionLease):
-                self._line.append(waiter.task)
+            if isinstance(decision, RequestAdmissionLease):
+                self._line.append((decision.acquired_at, task))
             else:
-                trio.lowlevel.reschedule(waiter.task)
-        if not self._waking:
+                trio.lowlevel.reschedule(task)
+        if not self._somebody_wakes:
             self._wake_next()
 
     def _wake_next(self) -> None:
-        self._waking = bool(self._line)
-        if self._line:
-            trio.lowlevel.reschedule(self._line.popleft())
+        line = self._line
+        self._somebody_wakes = bool(line)
+        if line:
+            trio.lowlevel.reschedule(line.popleft()[1])
+        if line:
+            too_long = trio.current_time() - PATIENCE
+            while line and line[0][0] <= too_long:
+                trio.lowlevel.reschedule(line.popleft()[1])
 
 
 class RequestSupervisor:
