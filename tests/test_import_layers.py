@@ -8,32 +8,20 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "trio_sched"
 
 LAYERS: list[set[str]] = [
-    {
-        "_version",
-        "_errors",
-        "_validation",
-        "_blocking",
-        "_unwrap",
-        "_extras",
-        "_lazy",
-        "_given",
-        "_fast_constructor",
-        "_clock",
-        "metadata",
-    },
-    {"_generator", "_resources"},
+    {"_version", "_errors", "_validation", "_util", "_lazy", "_fast_constructor", "metadata"},
+    {"_resources"},
     {"_events"},
-    {"_fair", "_backoff", "_classify", "_provider_codes", "_provider_times", "_retry_hints", "_row_group_set"},
+    {"_fair", "_classify", "_provider_times", "_retry_hints", "_row_group_set"},
     {"_task", "_request"},
-    {"_client", "_client_pools", "_client_transports", "_executor", "_capacity", "_observe"},
+    {"_clients", "_executor", "_capacity", "_observe"},
     {"_scheduler"},
     {"_pipeline"},
-    {"_cli", "_testing"},
+    {"_cli"},
 ]
 FACES = {"__init__", "lowlevel", "testing", "rehearsal"}
-ALONE = {"_rehearsal": {"_version", "_errors", "_extras", "_validation", "_unwrap", "_events", "_rehearsal"}}
-ABOVE_ALL = {"_cli": {"_rehearsal"}, "_testing": {"_rehearsal"}}
-FORBIDDEN = {"_task": {"_request"}, "_request": {"_task"}, "_observe": {"_client", "_executor", "_task", "_request"}}
+ALONE = {"_rehearsal": {"_version", "_errors", "_validation", "_util", "_events", "_rehearsal"}}
+ABOVE_ALL = {"_cli": {"_rehearsal"}}
+FORBIDDEN = {"_task": {"_request"}, "_request": {"_task"}, "_observe": {"_clients", "_executor", "_task", "_request"}}
 
 
 def module_name(path: Path) -> str:

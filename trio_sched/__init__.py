@@ -7,19 +7,18 @@ from trio_sched._version import __version__
 
 if TYPE_CHECKING:
     from trio_sched._capacity import AsyncCapacityPlan, CapacityValue
-    from trio_sched._client import HiddenRetriesError
+    from trio_sched._clients import HiddenRetriesError
     from trio_sched._errors import (
         CycleError,
         DuplicateColumnError,
         InvalidTypeError,
         InvalidValueError,
+        MissingExtraError,
         PipelineError,
         TrioSchedError,
         UnknownNameError,
     )
     from trio_sched._executor import QuotaExhaustedError
-    from trio_sched._extras import MissingExtraError
-    from trio_sched._generator import ColumnGenerator
     from trio_sched._observe.otel import OpenTelemetryEventSink
     from trio_sched._pipeline.admission import RequestAdmission, open_admission
     from trio_sched._pipeline.cells import MalformedOutputError
@@ -45,20 +44,18 @@ if TYPE_CHECKING:
     from trio_sched._pipeline.steps import PipelineStep
     from trio_sched._request.config import RequestAdmissionTuningConfig
     from trio_sched._request.leases import RequestAdmissionError
-    from trio_sched.metadata import SchedulingMetadata, SchedulingMetadataError
+    from trio_sched.metadata import ColumnGenerator, SchedulingMetadata, SchedulingMetadataError
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "trio_sched._capacity": "AsyncCapacityPlan CapacityValue",
-            "trio_sched._client": "HiddenRetriesError",
+            "trio_sched._clients": "HiddenRetriesError",
             "trio_sched._errors": (
-                "CycleError DuplicateColumnError InvalidTypeError InvalidValueError PipelineError TrioSchedError "
-                "UnknownNameError"
+                "CycleError DuplicateColumnError InvalidTypeError InvalidValueError MissingExtraError PipelineError "
+                "TrioSchedError UnknownNameError"
             ),
             "trio_sched._executor": "QuotaExhaustedError",
-            "trio_sched._extras": "MissingExtraError",
-            "trio_sched._generator": "ColumnGenerator",
             "trio_sched._observe.otel": "OpenTelemetryEventSink",
             "trio_sched._pipeline.admission": "RequestAdmission open_admission",
             "trio_sched._pipeline.cells": "MalformedOutputError",
@@ -79,7 +76,7 @@ else:
             "trio_sched._pipeline.steps": "PipelineStep",
             "trio_sched._request.config": "RequestAdmissionTuningConfig",
             "trio_sched._request.leases": "RequestAdmissionError",
-            "trio_sched.metadata": "SchedulingMetadata SchedulingMetadataError",
+            "trio_sched.metadata": "ColumnGenerator SchedulingMetadata SchedulingMetadataError",
         },
     )
 

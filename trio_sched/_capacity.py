@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar, cast
 
 import attrs
 
-from trio_sched._client import ClientRetries
+from trio_sched._clients import ClientRetries
 from trio_sched._errors import InvalidValueError
 from trio_sched._events.json_value import JsonValue
 from trio_sched._request.config import RequestAdmissionConfigSnapshot

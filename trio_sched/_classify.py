@@ -21,9 +21,11 @@ anything else                                          unexpected_exception  no
 =====================================================  ====================  =============================
 
 *Codes.* A provider may refuse by a code: in the body of an error of whatever status, or inside a stream that began as a
-success, where the SDKs raise an `APIError` without a status or with 200. `_provider_codes.py` has the codes; the
-numbers 429 and 529 are such codes, too. Any number from 400 to 599 that the error of such a stream says is its status.
-Codes count only in errors of providers: those with the status of a failure, and `APIError`.
+success, where the SDKs raise an `APIError` without a status or with 200. The numbers 429 and 529 are such codes, too.
+Any number from 400 to 599 that the error of such a stream says is its status. Codes count only in errors of providers:
+those with the status of a failure, and `APIError`. They are compared without case and without anything but letters and
+digits, and any with "overload" in it is one: `overloaded_error` (Anthropic), `server_is_overloaded` (OpenAI),
+`engine_overloaded_error` (Moonshot), `model_overloaded` and their like.
 
 *Overload.* HTTP 503 without a hint and without a code stays `provider_failure`, as it may be an outage as well. For who
 sets limits it is a refusal all the same: `RequestReleaseOutcome.refused`.
@@ -35,9 +37,9 @@ own error, which says more. No other `__cause__` is followed: an author who rais
 others; the outcome is then the first found of rate_limited, unexpected_exception, provider_failure, provider_timeout,
 local_timeout; it may be retried only if every one of them may.
 
-*Quota.* Some refusals do not pass: the account is out of credit or over a spending limit. They carry one of the codes
-in `_provider_codes.py`, or are HTTP 402, or name a daily quota. Their outcome is what the table says, they are never
-retryable, and `exhausted` names what was seen.
+*Quota.* Some refusals do not pass: the account is out of credit or over a spending limit. They carry a code
+of a quota, which is compared as it is, or are HTTP 402, or name a daily quota. Their outcome is what the table says,
+they are never retryable, and `exhausted` names what was seen.
 
 *Hints.* Where a provider says when to come back, the outcome carries it; see `_retry_hints.py`. A refusal and HTTP 503
 may say so anywhere, another failure only by its `retry-after` headers, and what is no provider's error not at all.
@@ -53,17 +55,23 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final, TypeGuard, cast
 
 import attrs
 import trio
 
-from trio_sched._provider_codes import refuses, used_up_quota
 from trio_sched._resources.request import RequestOutcomeKind, RequestReleaseOutcome
 from trio_sched._retry_hints import DEFAULT_HINT_CAP_SECONDS, body_objects, parse_json_body, retry_hint
-from trio_sched._unwrap import leaves_of
+from trio_sched._util import leaves_of
 
-__all__ = ["ErrorVerdict", "classify_exception", "judge_exception"]
+__all__ = [
+    "ErrorVerdict",
+    "classify_exception",
+    "judge_exception",
+    "refuses",
+    "used_up_quota",
+]
 
 _RATE_LIMIT_STATUSES: Final = frozenset({429, 529})
 _STATUS: Final = re.compile("[1-5][0-9][0-9]")
@@ -102,6 +110,56 @@ _WORST_FIRST: Final[tuple[RequestOutcomeKind, ...]] = (
 )
 
 _Judgement = tuple[RequestOutcomeKind, bool]
+
+_LONGEST_CODE = 128
+_OVERLOAD: Final = "overload"
+_NO_LETTER = re.compile(r"[^a-z0-9]")
+
+
+def _plain(code: str) -> str:
+    return _NO_LETTER.sub("", code.lower())
+
+
+_REFUSALS: Final = frozenset(
+    map(
+        _plain,
+        (
+            "rate_limit_exceeded",  # OpenAI, Groq, and Google as a reason
+            "slow_down",  # OpenAI
+            "rate_limit_error",  # Anthropic, Cerebras
+            "rate_limited",  # Mistral
+            "service_tier_capacity_exceeded",  # Mistral
+            "rate_limit_reached_error",  # Moonshot
+            "RateLimitReached",  # Azure
+            "too_many_requests",  # Azure, gateways
+            "RESOURCE_EXHAUSTED",  # Gemini, and whatever speaks gRPC
+            "userRateLimitExceeded",  # Google
+            "ThrottlingException",  # Bedrock
+            "TooManyRequestsException",  # Bedrock
+            "ModelNotReadyException",  # Bedrock
+        ),
+    )
+)
+
+# OpenAI: all under the type insufficient_quota, the particular one in the code. Anthropic: billing_error by type, the
+# spending limits by error.details.error_code, sent with status 429 and no hint.
+_USED_UP: Final = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "billing_error",
+        "enforced_spend_limit_reached",
+        "contract_spend_limit_reached",
+        "linked_organization_spend_limit_reached",
+        "linked_organization_billing_unavailable",
+    }
+)
+_GENERAL: Final = frozenset({"insufficient_quota", "billing_error"})
 
 
 @attrs.frozen
@@ -328,3 +386,19 @@ def _entry(owner: object, name: str) -> object:
     except Exception:
         # As in `_read`.
         return None
+
+
+def refuses(code: str) -> bool:
+    """Whether a code says that there is no room now: a rate limit or an overload.
+
+    Of a code with a namespace, `name.space#Code`, the part after it counts.
+    """
+    if len(code) > _LONGEST_CODE:
+        return False
+    plain = _plain(code.rpartition("#")[2])
+    return plain in _REFUSALS or _OVERLOAD in plain
+
+
+def used_up_quota(codes: AbstractSet[str]) -> str | None:
+    """The code that says that a quota is used up, the most particular one, or None."""
+    return min(codes & _USED_UP, key=lambda code: (code in _GENERAL, code), default=None)

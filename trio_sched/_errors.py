@@ -8,6 +8,7 @@ of its message as attributes, so a program can act on them without parsing text.
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "DuplicateColumnError",
     "InvalidTypeError",
     "InvalidValueError",
+    "MissingExtraError",
     "PipelineError",
     "TrioSchedError",
     "UnknownNameError",
+    "require",
 ]
 
 
@@ -89,3 +92,27 @@ class CycleError(PipelineError):
 
     def __str__(self) -> str:
         return f"columns need each other in a circle: {' <- '.join(self.path)}; remove one of these needs"
+
+
+class MissingExtraError(TrioSchedError, ImportError):
+    """A part of the package was used whose optional dependencies are not installed.
+
+    Attributes: `extra` (the name to install), `missing` (the module that could not be imported).
+    """
+
+    def __init__(self, extra: str, missing: str) -> None:
+        super().__init__(extra, missing)
+        self.extra = extra
+        self.missing = missing
+
+    def __str__(self) -> str:
+        return f"{self.missing} is not installed; run: pip install 'trio_sched[{self.extra}]'"
+
+
+def require(extra: str, *modules: str) -> None:
+    """Raise `MissingExtraError` unless all `modules`, which `extra` installs, can be imported."""
+    try:
+        for module in modules:
+            importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(extra, error.name or extra) from error

@@ -33,8 +33,6 @@ import attrs
 import trio
 
 from trio_sched import _validation as check
-from trio_sched._backoff import doubled
-from trio_sched._blocking import Blocking, in_threads
 from trio_sched._classify import ErrorVerdict, judge_exception
 from trio_sched._errors import InvalidTypeError, TrioSchedError
 from trio_sched._events.correlation import runtime_correlation
@@ -48,6 +46,7 @@ from trio_sched._resources.request import (
     RequestReleaseOutcome,
 )
 from trio_sched._retry_hints import DEFAULT_HINT_CAP_SECONDS
+from trio_sched._util import Blocking, doubled, in_threads
 
 __all__ = ["ModelRequest", "ModelRequestExecutor", "QuotaExhaustedError", "RequestRetryConfig"]
 

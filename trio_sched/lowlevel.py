@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from trio_sched._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from trio_sched._blocking import Blocking, in_threads, inline
     from trio_sched._capacity import (
         AsyncCapacityConfigured,
         AsyncCapacityObservedMaxima,
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
         WorkerThreadsPlan,
     )
     from trio_sched._classify import ErrorVerdict, classify_exception, judge_exception
-    from trio_sched._client import ClientRetries, HiddenRetriesError, RetryFreeClients
+    from trio_sched._clients import ClientRetries, HiddenRetriesError, RetryFreeClients
     from trio_sched._events.correlation import CorrelationToken, RuntimeCorrelationProvider, runtime_correlation
     from trio_sched._events.jsonl import JsonlEventSink, open_jsonl_sink
     from trio_sched._events.request import RequestAdmissionEvent, RequestEventSubject
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     )
     from trio_sched._executor import ModelRequest, ModelRequestExecutor, RequestRetryConfig
     from trio_sched._fair import FairOrder
-    from trio_sched._generator import ColumnGenerator
     from trio_sched._observe.executions import ColumnWaits
     from trio_sched._observe.failing_calls import FailingCalls
     from trio_sched._observe.limiting import Limit
@@ -68,19 +66,20 @@ if TYPE_CHECKING:
     from trio_sched._request.protocol import RequestAdmissionController
     from trio_sched._request.queue import RequestFairQueue, RequestQueueSelection, RequestQueueView, RequestWaiter
     from trio_sched._request.resolver import ModelAliasError, RequestResourceResolver, ResolvedRequestResource
-    from trio_sched._resources.correlation import RuntimeCorrelation
     from trio_sched._resources.identity import (
         ProviderModelKey,
         ProviderModelStaticCap,
         RequestDomain,
         RequestResourceKey,
+        RuntimeCorrelation,
     )
-    from trio_sched._resources.pressure import ProviderModelPressureSnapshot, RequestPressureSnapshot
     from trio_sched._resources.release import ReleaseResult
     from trio_sched._resources.request import (
+        ProviderModelPressureSnapshot,
         RequestAdmissionItem,
         RequestEventContext,
         RequestGroupSpec,
+        RequestPressureSnapshot,
         RequestReleaseOutcome,
     )
     from trio_sched._resources.task import (
@@ -125,18 +124,18 @@ if TYPE_CHECKING:
     from trio_sched._task.queue_view import QueueSelection, QueueView
     from trio_sched._task.resolver import ResolvedTaskScheduling, TaskSchedulingResolver
     from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
-    from trio_sched.metadata import SchedulingMetadata, SchedulingMetadataError
+    from trio_sched._util import Blocking, in_threads, inline
+    from trio_sched.metadata import ColumnGenerator, SchedulingMetadata, SchedulingMetadataError
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "trio_sched._blocking": "Blocking in_threads inline",
             "trio_sched._capacity": (
-                "AsyncCapacityConfigured AsyncCapacityObservedMaxima AsyncCapacityPlan "
-                "AsyncCapacityRuntimeSnapshot CapacityValue RowGroupAdmissionPlan WorkerThreadsPlan"
+                "AsyncCapacityConfigured AsyncCapacityObservedMaxima AsyncCapacityPlan AsyncCapacityRuntimeSnapshot "
+                "CapacityValue RowGroupAdmissionPlan WorkerThreadsPlan"
             ),
             "trio_sched._classify": "ErrorVerdict classify_exception judge_exception",
-            "trio_sched._client": "ClientRetries HiddenRetriesError RetryFreeClients",
+            "trio_sched._clients": "ClientRetries HiddenRetriesError RetryFreeClients",
             "trio_sched._events.correlation": "CorrelationToken RuntimeCorrelationProvider runtime_correlation",
             "trio_sched._events.jsonl": "JsonlEventSink open_jsonl_sink",
             "trio_sched._events.request": "RequestAdmissionEvent RequestEventSubject",
@@ -148,7 +147,6 @@ else:
             ),
             "trio_sched._executor": "ModelRequest ModelRequestExecutor RequestRetryConfig",
             "trio_sched._fair": "FairOrder",
-            "trio_sched._generator": "ColumnGenerator",
             "trio_sched._observe.executions": "ColumnWaits",
             "trio_sched._observe.failing_calls": "FailingCalls",
             "trio_sched._observe.limiting": "Limit",
@@ -165,27 +163,26 @@ else:
                 "RequestAdmissionConfig RequestAdmissionConfigSnapshot RequestAdmissionTuningConfig"
             ),
             "trio_sched._request.controller": "AdaptiveRequestAdmissionController",
+            "trio_sched._request.core": "RequestAdmissionPolicy",
             "trio_sched._request.evidence": "EvidenceLimit",
             "trio_sched._request.fixed": "FixedLimit",
             "trio_sched._request.leases": (
                 "LeakedRequestLease RequestAdmissionDecision RequestAdmissionDenied RequestAdmissionError "
                 "RequestAdmissionLease"
             ),
-            "trio_sched._request.limit_state": "AdaptiveRequestLimitState",
             "trio_sched._request.limit": "Grant LimitTransition RequestLimit RequestSample",
-            "trio_sched._request.core": "RequestAdmissionPolicy",
+            "trio_sched._request.limit_state": "AdaptiveRequestLimitState",
             "trio_sched._request.pressure": "RequestPressureSnapshotProvider",
             "trio_sched._request.protocol": "RequestAdmissionController",
             "trio_sched._request.queue": "RequestFairQueue RequestQueueSelection RequestQueueView RequestWaiter",
             "trio_sched._request.resolver": "ModelAliasError RequestResourceResolver ResolvedRequestResource",
-            "trio_sched._resources.correlation": "RuntimeCorrelation",
             "trio_sched._resources.identity": (
-                "ProviderModelKey ProviderModelStaticCap RequestDomain RequestResourceKey"
+                "ProviderModelKey ProviderModelStaticCap RequestDomain RequestResourceKey RuntimeCorrelation"
             ),
-            "trio_sched._resources.pressure": "ProviderModelPressureSnapshot RequestPressureSnapshot",
             "trio_sched._resources.release": "ReleaseResult",
             "trio_sched._resources.request": (
-                "RequestAdmissionItem RequestEventContext RequestGroupSpec RequestReleaseOutcome"
+                "ProviderModelPressureSnapshot RequestAdmissionItem RequestEventContext RequestGroupSpec "
+                "RequestPressureSnapshot RequestReleaseOutcome"
             ),
             "trio_sched._resources.task": (
                 "FrontierDelta SchedulableTask SchedulerResourceKey SchedulerResourceRequest SliceRef Task "
@@ -217,7 +214,8 @@ else:
             "trio_sched._task.queue_view": "QueueSelection QueueView",
             "trio_sched._task.resolver": "ResolvedTaskScheduling TaskSchedulingResolver",
             "trio_sched._task.strict": "StrictFairTaskAdmissionPolicy",
-            "trio_sched.metadata": "SchedulingMetadata SchedulingMetadataError",
+            "trio_sched._util": "Blocking in_threads inline",
+            "trio_sched.metadata": "ColumnGenerator SchedulingMetadata SchedulingMetadataError",
         },
     )
 

@@ -2,7 +2,8 @@
 
 `SchedulingMetadata` answers one question: *what kind of work is this generator, always?* It is known before a run, the
 same at every call, and carries no queue depth, limit, request domain or pressure. The scheduler turns it into a group
-and a resource request (`TaskSchedulingResolver`); nothing else reads it.
+and a resource request (`TaskSchedulingResolver`); nothing else reads it. `ColumnGenerator` is the
+base of whatever makes columns and says so.
 
 | kind | identity | weight |
 | --- | --- | --- |
@@ -20,7 +21,12 @@ import attrs
 
 from trio_sched._errors import TrioSchedError
 
-__all__ = ["SchedulingKind", "SchedulingMetadata", "SchedulingMetadataError"]
+__all__ = [
+    "ColumnGenerator",
+    "SchedulingKind",
+    "SchedulingMetadata",
+    "SchedulingMetadataError",
+]
 
 SchedulingKind = Literal["local", "model", "custom_model"]
 
@@ -110,3 +116,11 @@ def _refuse(code: str, field: str, value: object, expected: str) -> SchedulingMe
         f"SchedulingMetadata.{field} must be {expected}, got {value!r}",
         diagnostics={"field": field, "value": repr(value), "expected": expected},
     )
+
+
+class ColumnGenerator:
+    """Makes one or more columns. Subclasses add how; the scheduler only needs to know what kind of work it is."""
+
+    def get_scheduling_metadata(self) -> SchedulingMetadata:
+        """Static metadata: the same at every call, known before the run. The default is plain local work."""
+        return SchedulingMetadata.local()

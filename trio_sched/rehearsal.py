@@ -8,24 +8,25 @@ from typing import TYPE_CHECKING
 from trio_sched._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from trio_sched._rehearsal.control import RehearsalRefusedError
     from trio_sched._rehearsal.counters import CountersView, TallyView
-    from trio_sched._rehearsal.errors import NotLoopbackError, RehearsalStartError
-    from trio_sched._rehearsal.moving import Drift, Neighbour
-    from trio_sched._rehearsal.process import RehearsalProcess, rehearsal_process
-    from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
-    from trio_sched._rehearsal.server import RehearsalServer, open_rehearsal
+    from trio_sched._rehearsal.process import (
+        RehearsalProcess,
+        RehearsalRefusedError,
+        RehearsalStartError,
+        rehearsal_process,
+    )
+    from trio_sched._rehearsal.script import Drift, Latency, Neighbour, Phase, RehearsalScript
+    from trio_sched._rehearsal.server import NotLoopbackError, RehearsalServer, open_rehearsal
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "trio_sched._rehearsal.control": "RehearsalRefusedError",
             "trio_sched._rehearsal.counters": "CountersView TallyView",
-            "trio_sched._rehearsal.errors": "NotLoopbackError RehearsalStartError",
-            "trio_sched._rehearsal.moving": "Drift Neighbour",
-            "trio_sched._rehearsal.process": "RehearsalProcess rehearsal_process",
-            "trio_sched._rehearsal.script": "Latency Phase RehearsalScript",
-            "trio_sched._rehearsal.server": "RehearsalServer open_rehearsal",
+            "trio_sched._rehearsal.process": (
+                "RehearsalProcess RehearsalRefusedError RehearsalStartError rehearsal_process"
+            ),
+            "trio_sched._rehearsal.script": "Drift Latency Neighbour Phase RehearsalScript",
+            "trio_sched._rehearsal.server": "NotLoopbackError RehearsalServer open_rehearsal",
         },
     )
 

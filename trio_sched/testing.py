@@ -10,33 +10,48 @@ def test_rate_limits_cost_no_row(tmp_path):
     result = simulate([question], rows=[{"topic": "trio"}] * 100, output=tmp_path)
     assert result.records == 100
     assert provider.counters.refused["concurrency"] > 0
+
+`ScriptedProvider` gives the verdicts and the answers of the rehearsal provider (`trio_sched.rehearsal`), called
+directly: no HTTP, no process, no extra. It waits by `trio.sleep`, so on a mock clock a day of limits takes no time.
+
+`simulate` does a whole run on such a clock: hours of latency and cooldown in the time that the computing takes. The
+clock jumps whenever every task sleeps. So nothing may run in a thread meanwhile, where the clock cannot see it: files
+are written and sync columns are called in Trio's own thread. Trio runs tasks that are ready at the same moment in
+random order. In a simulation many are, and a limit that learns from who is refused first learns something else in
+another order. So the order is drawn from a seed there.
 """
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
-from trio_sched._lazy import lazy_names
+import json
+import math
+import random
+import struct
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from os import PathLike
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from trio_sched._blocking import inline
-    from trio_sched._events.sinks import InMemoryAdmissionEventSink
-    from trio_sched._rehearsal.counters import CountersView, TallyView
-    from trio_sched._rehearsal.moving import Drift, Neighbour
-    from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
-    from trio_sched._testing.provider import ScriptedProvider, ScriptedProviderError
-    from trio_sched._testing.simulation import simulate
-else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "trio_sched._blocking": "inline",
-            "trio_sched._events.sinks": "InMemoryAdmissionEventSink",
-            "trio_sched._rehearsal.counters": "CountersView TallyView",
-            "trio_sched._rehearsal.moving": "Drift Neighbour",
-            "trio_sched._rehearsal.script": "Latency Phase RehearsalScript",
-            "trio_sched._testing.provider": "ScriptedProvider ScriptedProviderError",
-            "trio_sched._testing.simulation": "simulate",
-        },
-    )
+import trio
+import trio.testing
+
+from trio_sched._events.sinks import AnyAdmissionEventSink, InMemoryAdmissionEventSink
+from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.models import Model
+from trio_sched._pipeline.result import RunResult
+from trio_sched._pipeline.resume import ResumeMode
+from trio_sched._pipeline.run import run
+from trio_sched._pipeline.sources import Row
+from trio_sched._pipeline.steps import PipelineStep
+from trio_sched._rehearsal.answers import chat_answer, embedding
+from trio_sched._rehearsal.counters import CountersView, Ending, TallyView
+from trio_sched._rehearsal.provider import Accepted, Refused, open_providers
+from trio_sched._rehearsal.script import Drift, Latency, Neighbour, Phase, RehearsalScript
+from trio_sched._rehearsal.wire import refusal_reply
+from trio_sched._util import inline
 
 __all__ = [
     "CountersView",
@@ -52,3 +67,150 @@ __all__ = [
     "inline",
     "simulate",
 ]
+
+T = TypeVar("T")
+
+_BYTES_OF_A_FLOAT = 4
+
+
+def __dir__() -> list[str]:
+    """The names that this face hands out, without those it only uses."""
+    return [*__all__]
+
+
+class ScriptedProviderError(Exception):
+    """A refusal or a failure that the script asked for; carries what the errors of SDKs carry.
+
+    Attributes: `status_code`, which is 200 for a refusal in the body of a success, `headers`, and `body`, the decoded
+    JSON of a refusal or None. The retry hint of a refusal is where the script puts it.
+    """
+
+    def __init__(self, status_code: int, message: str, headers: Mapping[str, str], body: object = None) -> None:
+        self.status_code = status_code
+        self.message = message
+        self.headers: dict[str, str] = dict(headers)
+        self.body = body
+        super().__init__(status_code, message, self.headers, body)
+
+    def __str__(self) -> str:
+        return f"{self.status_code}: {self.message}"
+
+
+class ScriptedProvider:
+    """A provider to be called by columns: `await model.call(provider.chat, [("user", "...")])`.
+
+    script: latencies, limits, refusals and failures, phase by phase; by default every call is answered after 20 ms.
+    """
+
+    def __init__(self, script: RehearsalScript | None = None, *, name: str = "scripted") -> None:
+        script = script if script is not None else RehearsalScript()
+        self._provider = open_providers({name: script})[name]
+
+    def __repr__(self) -> str:
+        return f"<ScriptedProvider {self._provider.name!r} in phase {self._provider.phase.name!r}>"
+
+    @property
+    def counters(self) -> CountersView:
+        """What was asked, answered and refused so far, in all and by phase and domain."""
+        return self._provider.counters()
+
+    def replace_script(self, script: RehearsalScript) -> None:
+        """Start another script from its first phase."""
+        self._provider.replace_script(script)
+
+    async def chat(self, messages: Sequence[tuple[str, str]], *, model: str = "scripted") -> str:
+        """A reply to `messages`, pairs of role and text; always the same to the same messages.
+
+        Raises `ScriptedProviderError`.
+        """
+        return await self.serve(lambda: chat_answer(model, messages, seed=self._provider.script.seed))
+
+    async def embed(self, text: str, *, model: str = "scripted") -> list[float]:
+        """The unit vector of `text`. Raises `ScriptedProviderError`."""
+        script = self._provider.script
+        packed = await self.serve(
+            lambda: embedding(model, text, script.dimensions, seed=script.seed), domain="embedding"
+        )
+        return list(struct.unpack(f"<{len(packed) // _BYTES_OF_A_FLOAT}f", packed))
+
+    async def serve(self, answer: Callable[[], T], *, domain: str = "chat") -> T:
+        """Whatever `answer` returns, as a call of this provider: it may take time, be refused, fail or hang.
+
+        Raises `ScriptedProviderError`, or what `answer` raises.
+        """
+        verdict = self._provider.arrive(domain, trio.current_time())
+        if isinstance(verdict, Refused):
+            await trio.sleep(verdict.seconds)
+            # A whole second, so that a point in time is as far from the response's own date in every simulated run.
+            refusal = refusal_reply(self._provider.name, verdict, math.floor(time.time()))
+            raise ScriptedProviderError(refusal.status, refusal.message, refusal.headers, json.loads(refusal.body))
+        hangs = verdict.fate == "hang"
+        ending: Ending = "hang" if hangs else "abandoned"
+        try:
+            await trio.sleep(math.inf if hangs else verdict.seconds)
+            ending = verdict.fate
+            return _reply(verdict, answer)
+        finally:
+            self._provider.depart(verdict, ending)
+
+
+def _reply(verdict: Accepted, answer: Callable[[], T]) -> T:
+    if verdict.fate == "bad_request":
+        raise ScriptedProviderError(400, "a bad request that the script asked for", {})
+    if verdict.fate == "error":
+        raise ScriptedProviderError(500, "a failure that the script asked for", {})
+    if verdict.fate == "malformed":
+        raise ScriptedProviderError(502, "a broken answer that the script asked for", {})
+    return answer()
+
+
+def simulate(
+    steps: Sequence[PipelineStep],
+    *,
+    output: str | PathLike[str],
+    rows: Iterable[Row] | str | PathLike[str] | None = None,
+    records: int | None = None,
+    models: Mapping[str, Model] | None = None,
+    config: RunConfig | None = None,
+    resume: ResumeMode = "never",
+    event_sink: AnyAdmissionEventSink | None = None,
+) -> RunResult:
+    """`trio_sched.run` from its beginning to its end, in simulated time. For tests: call it outside of Trio.
+
+    Takes what `trio_sched.run` takes and raises what it raises; times in the result are in simulated seconds. A column
+    that waits for anything but Trio's clock, such as a socket or a thread, does not belong here. The same run takes
+    the same time again; `config.seed` chooses the order of tasks that are ready at the same moment.
+    """
+    with _seeded_order(0 if config is None else config.seed):
+        return trio.run(
+            partial(
+                run,
+                steps,
+                output=output,
+                rows=rows,
+                records=records,
+                models=models,
+                config=config,
+                resume=resume,
+                event_sink=event_sink,
+                blocking=inline,
+            ),
+            clock=trio.testing.MockClock(autojump_threshold=0),
+        )
+
+
+@contextmanager
+def _seeded_order(seed: int) -> Generator[None, None, None]:
+    """Trio chooses the order of tasks by a seed."""
+    # Trio has no public way to fix it. Hypothesis' own support for Trio uses these two names; without them the order
+    # stays random, and only a simulation's times change from run to run.
+    scheduler = import_module("trio._core._run")
+    fixed: dict[str, object] = {"_ALLOW_DETERMINISTIC_SCHEDULING": True, "_r": random.Random(seed)}
+    before = {name: getattr(scheduler, name) for name in fixed if hasattr(scheduler, name)}
+    for name in before:
+        setattr(scheduler, name, fixed[name])
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(scheduler, name, value)

@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_sched._client import RetryFreeClients
+from trio_sched._clients import RetryFreeClients
 from trio_sched._events.sinks import InMemoryAdmissionEventSink
 from trio_sched._executor import ModelRequest, ModelRequestExecutor, QuotaExhaustedError, RequestRetryConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController

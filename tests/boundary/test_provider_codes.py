@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sched._classify import judge_exception
-from trio_sched._provider_codes import refuses, used_up_quota
+from trio_sched._classify import judge_exception, refuses, used_up_quota
 
 BEDROCK = "ThrottlingException"
 

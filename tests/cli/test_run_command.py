@@ -129,7 +129,7 @@ def test_an_internal_error_shows_itself(
     async def bug(*_: object, **__: object) -> None:
         raise RuntimeError("a bug") from ZeroDivisionError("its cause")
 
-    monkeypatch.setattr("trio_sched._cli.running.run", bug)
+    monkeypatch.setattr("trio_sched._cli.commands.run", bug)
     done = invoke("run", f"{write_module(NUMBERS)}:pipeline", "--records", "5")
     assert repr(done.exception) == "RuntimeError('a bug')"
     assert done.exception is not None

@@ -16,12 +16,12 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sched._blocking import inline
 from trio_sched._errors import InvalidValueError
 from trio_sched._events.jsonl import EVENT_FILES, JsonlEventSink, open_jsonl_sink
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._events.serde import read_event
+from trio_sched._util import inline
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -12,9 +12,8 @@ from trio_sched._events.json_value import JsonValue
 from trio_sched._events.request import RequestAdmissionEvent, RequestAdmissionEventKind
 from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerAdmissionEventKind
 from trio_sched._events.serde import event_line, read_event
-from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.identity import RequestDomain, RequestResourceKey
-from trio_sched._resources.pressure import RequestPressureSnapshot
+from trio_sched._resources.identity import RequestDomain, RequestResourceKey, RuntimeCorrelation
+from trio_sched._resources.request import RequestPressureSnapshot
 
 names = st.text(min_size=1, max_size=8)
 numbers = st.floats(allow_nan=False, allow_infinity=False)

@@ -22,8 +22,8 @@ from nginx_front import integration
 
 from trio_sched._executor import RequestRetryConfig
 from trio_sched._rehearsal.counters import CountersView, Ending
-from trio_sched._rehearsal.loopback import listen_on_loopback
 from trio_sched._rehearsal.provider import Accepted, Provider
+from trio_sched._rehearsal.server import listen_on_loopback
 from trio_sched._request.limit import LimitName
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,

@@ -10,7 +10,7 @@ from trio_sched._observe.limiting import Limit, limit_now
 from trio_sched._observe.request_replay import RequestReplay
 from trio_sched._observe.scheduler_replay import SchedulerReplay
 from trio_sched._observe.wait_chain import wait_chain
-from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.identity import RuntimeCorrelation
 from trio_sched.lowlevel import SchedulerAdmissionEvent
 
 ANSWER = RuntimeCorrelation("run", 0, "answer", "cell", "model", "hash", "a@1")

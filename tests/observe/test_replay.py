@@ -19,7 +19,7 @@ import trio_sched as ts
 from trio_sched._observe.request_replay import RequestReplay
 from trio_sched._observe.scheduler_replay import SchedulerReplay
 from trio_sched._request.limit import Grant, LimitTransition, LimitTransitionKind, RequestSample
-from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.identity import RuntimeCorrelation
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
     InMemoryAdmissionEventSink,

@@ -8,8 +8,7 @@ import socket
 import pytest
 
 from trio_sched import InvalidValueError, TrioSchedError
-from trio_sched._rehearsal.errors import NotLoopbackError
-from trio_sched._rehearsal.loopback import check_loopback, listen_on_loopback
+from trio_sched._rehearsal.server import NotLoopbackError, ProviderAddress, check_loopback, listen_on_loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.8.7", "::1", "localhost"])
@@ -60,3 +59,10 @@ async def test_port_zero_is_settled_by_binding() -> None:
 async def test_a_port_that_cannot_be_is_refused(port: int) -> None:
     with pytest.raises(InvalidValueError, match=f"^port must be .*, got {port!r}$"):
         await listen_on_loopback("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(("host", "netloc"), [("127.0.0.1", "127.0.0.1:80"), ("::1", "[::1]:80")])
+def test_the_host_stands_in_a_url_as_it_has_to(host: str, netloc: str) -> None:
+    address = ProviderAddress(host, 80)
+    assert (address.host, address.port, address.netloc) == (host, 80, netloc)
+    assert address.base_url("a") == f"http://{netloc}/a/v1"

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_sched import InvalidValueError
-from trio_sched._rehearsal.moving import Drift, Neighbour, heads
-from trio_sched._rehearsal.script import Phase
+from trio_sched._rehearsal.script import Drift, Neighbour, Phase, heads
 
 KEY = "0:steady:drift"
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from trio_sched import InvalidValueError
-from trio_sched._rehearsal.__main__ import main
+from trio_sched._rehearsal.process import main
 from trio_sched.rehearsal import (
     NotLoopbackError,
     Phase,
@@ -27,7 +27,7 @@ pytest.importorskip("hypercorn", reason="needs trio_sched[rehearsal]")
 pytest.importorskip("starlette", reason="needs trio_sched[rehearsal]")
 
 SCRIPTS = {"a": RehearsalScript(seed=3), "b": RehearsalScript(phases=(Phase(name="only", max_in_flight=2),))}
-COMMAND = [sys.executable, "-m", "trio_sched._rehearsal"]
+COMMAND = [sys.executable, "-m", "trio_sched._rehearsal.process"]
 
 
 def assert_gone(pid: int) -> None:
@@ -148,5 +148,5 @@ def test_a_bad_argument_is_exit_code_2(arguments: list[str], message: str, capsy
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("python -m trio_sched._rehearsal: ")
+    assert printed.err.startswith("python -m trio_sched._rehearsal.process: ")
     assert message in printed.err

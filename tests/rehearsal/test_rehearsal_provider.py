@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_sched import InvalidValueError
-from trio_sched._rehearsal.moving import Drift, Neighbour, heads
 from trio_sched._rehearsal.provider import Accepted, Provider, Refused, Verdict, open_providers
-from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
+from trio_sched._rehearsal.script import Drift, Latency, Neighbour, Phase, RehearsalScript, heads
 
 
 def provider_of(*phases: Phase, seed: int = 0) -> Provider:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from trio_sched._rehearsal.provider import Provider, Refused
-from trio_sched._rehearsal.refusal import RefusalReply, refusal_reply
 from trio_sched._rehearsal.script import Phase, RehearsalScript
+from trio_sched._rehearsal.wire import RefusalReply, refusal_reply
 from trio_sched._retry_hints import retry_hint
 
 NOON = 1_700_049_600.25

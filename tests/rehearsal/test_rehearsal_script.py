@@ -10,8 +10,7 @@ from statistics import fmean
 import pytest
 
 from trio_sched import InvalidTypeError, InvalidValueError
-from trio_sched._rehearsal.moving import Drift, Neighbour
-from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript, draw
+from trio_sched._rehearsal.script import Drift, Latency, Neighbour, Phase, RehearsalScript, draw
 
 EVENLY = [(index + 0.5) / 4000 for index in range(4000)]
 

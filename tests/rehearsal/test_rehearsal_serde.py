@@ -9,9 +9,8 @@ import pytest
 
 from trio_sched import InvalidTypeError, InvalidValueError
 from trio_sched._rehearsal import serde
-from trio_sched._rehearsal.moving import Drift, Neighbour
 from trio_sched._rehearsal.provider import Provider
-from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript
+from trio_sched._rehearsal.script import Drift, Latency, Neighbour, Phase, RehearsalScript
 
 SCRIPT = RehearsalScript(
     phases=(

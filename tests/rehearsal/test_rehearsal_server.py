@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from trio_sched import MissingExtraError, TrioSchedError
-from trio_sched._rehearsal.control import RehearsalClient
+from trio_sched._rehearsal.process import RehearsalClient
 from trio_sched._retry_hints import retry_hint
 from trio_sched.rehearsal import (
     Latency,

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from trio_sched._rehearsal.waiting import WaitingRoom
+from trio_sched._rehearsal.app import WaitingRoom
 
 Messages = trio.MemorySendChannel[dict[str, Any]]
 

@@ -12,11 +12,11 @@ from trio_sched._request.leases import RequestAdmissionDenied, RequestAdmissionL
 from trio_sched._request.queue import RequestWaiter
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
-from trio_sched._resources.pressure import RequestPressureSnapshot
 from trio_sched._resources.request import (
     RequestAdmissionItem,
     RequestEventContext,
     RequestGroupSpec,
+    RequestPressureSnapshot,
     RequestReleaseOutcome,
 )
 

@@ -16,7 +16,7 @@ from trio_sched._request.fixed import FixedLimit
 from trio_sched._request.leases import RequestAdmissionDenied, RequestAdmissionLease
 from trio_sched._request.limit import Grant, LimitTransition, RequestLimit, RequestSample
 from trio_sched._request.limit_state import AdaptiveRequestLimitState, made_by
-from trio_sched._resources.pressure import RequestPressureSnapshot
+from trio_sched._resources.request import RequestPressureSnapshot
 
 
 class Scripted:

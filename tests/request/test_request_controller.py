@@ -35,9 +35,8 @@ from trio_sched._request.leases import RequestAdmissionDenied, RequestAdmissionE
 from trio_sched._request.limit import LimitName
 from trio_sched._request.protocol import RequestAdmissionController
 from trio_sched._request.resolver import RequestResourceResolver
-from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.pressure import RequestPressureSnapshot
-from trio_sched._resources.request import RequestEventContext
+from trio_sched._resources.identity import RuntimeCorrelation
+from trio_sched._resources.request import RequestEventContext, RequestPressureSnapshot
 
 CORRELATION = RuntimeCorrelation("run", 0, "answer", "cell", "model", "hash", "execution-1")
 

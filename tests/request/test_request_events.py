@@ -19,7 +19,7 @@ from request_samples import (
 
 from trio_sched._events.sinks import request_event_stream
 from trio_sched._request.core import RequestAdmissionCore
-from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.identity import RuntimeCorrelation
 from trio_sched._resources.request import RequestEventContext, RequestReleaseOutcome
 
 CORRELATION = RuntimeCorrelation("run", 0, "answer", "cell", "model", "hash", "execution-1")

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from request_samples import CHAT, config, item
 
-from trio_sched._unwrap import single_error
+from trio_sched._util import single_error
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
     RequestAdmissionError,

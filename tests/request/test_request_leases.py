@@ -9,8 +9,7 @@ from trio_sched._request.leases import (
     RequestAdmissionError,
     RequestAdmissionLease,
 )
-from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.identity import RequestDomain, RequestResourceKey
+from trio_sched._resources.identity import RequestDomain, RequestResourceKey, RuntimeCorrelation
 from trio_sched._resources.request import RequestAdmissionItem, RequestEventContext, RequestGroupSpec
 
 CHAT = RequestResourceKey("openai", "gpt", RequestDomain.CHAT)

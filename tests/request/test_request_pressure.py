@@ -9,7 +9,7 @@ from request_samples import CHAT, CLAUDE, EMBEDDING, GPT, OTHER, RATE_LIMITED, S
 
 from trio_sched._request.pressure import RequestAdmissionMaxima, RequestPressure, RequestPressureSnapshotProvider
 from trio_sched._resources.identity import RequestDomain, RequestResourceKey
-from trio_sched._resources.pressure import ProviderModelPressureSnapshot, RequestPressureSnapshot
+from trio_sched._resources.request import ProviderModelPressureSnapshot, RequestPressureSnapshot
 
 
 class Clock:

@@ -27,7 +27,7 @@ from request_samples import item
 import trio_sched as ts
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.limit import LimitName
-from trio_sched._unwrap import leaves_of
+from trio_sched._util import leaves_of
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
     RequestAdmissionError,

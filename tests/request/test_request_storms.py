@@ -24,7 +24,7 @@ from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._request.leases import RequestAdmissionError, RequestAdmissionLease
 from trio_sched._resources.identity import RequestResourceKey
-from trio_sched._resources.pressure import RequestPressureSnapshot
+from trio_sched._resources.request import RequestPressureSnapshot
 
 FULL = os.environ.get("TRIO_SCHED_FUZZ") == "full"
 SEEDS = range(400) if FULL else range(6)

@@ -43,11 +43,11 @@ from trio_sched._request.limit import Grant, LimitFactory, LimitTransition, Requ
 from trio_sched._request.queue import RequestWaiter
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
-from trio_sched._resources.pressure import RequestPressureSnapshot
 from trio_sched._resources.request import (
     RequestAdmissionItem,
     RequestGroupSpec,
     RequestOutcomeKind,
+    RequestPressureSnapshot,
     RequestReleaseOutcome,
 )
 

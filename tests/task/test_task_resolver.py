@@ -7,7 +7,6 @@ from typing import cast
 import pytest
 
 from trio_sched._errors import InvalidValueError, UnknownNameError
-from trio_sched._generator import ColumnGenerator
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._resources.task import (
     SchedulerResourceRequest,
@@ -18,7 +17,7 @@ from trio_sched._resources.task import (
     stable_task_id,
 )
 from trio_sched._task.resolver import ResolvedTaskScheduling, TaskSchedulingResolver
-from trio_sched.metadata import SchedulingMetadata, SchedulingMetadataError
+from trio_sched.metadata import ColumnGenerator, SchedulingMetadata, SchedulingMetadataError
 
 ENDPOINT = endpoint_stage_resource(ProviderModelKey("p", "m"))
 

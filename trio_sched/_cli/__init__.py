@@ -1,15 +1,14 @@
 """The command line, `trio-sched`: what a session with the package looks like from a shell.
 
-`commands` is the list of commands; each of `running`, `planning`, `reading` and `rehearsing` holds those of its kind.
-`pipelines` finds what `MODULE:NAME` names, `config_file` reads settings, `outcome` turns errors into texts and exit
-codes.
+`commands` has the commands, `options` what several of them take. `pipelines` finds what `MODULE:NAME` names,
+`config_file` reads settings, `outcome` turns errors into texts and exit codes.
 """
 
 from __future__ import annotations
 
 import sys
 
-from trio_sched._extras import MissingExtraError, require
+from trio_sched._errors import MissingExtraError, require
 
 __all__ = ["main"]
 

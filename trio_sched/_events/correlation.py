@@ -20,7 +20,7 @@ from typing import ParamSpec, TypeVar
 
 import attrs
 
-from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.identity import RuntimeCorrelation
 
 __all__ = ["CorrelationToken", "RuntimeCorrelationProvider", "runtime_correlation"]
 

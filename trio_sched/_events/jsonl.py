@@ -30,10 +30,10 @@ import attrs
 import trio
 
 from trio_sched import _validation as check
-from trio_sched._blocking import Blocking
 from trio_sched._events.request import RequestAdmissionEvent, RequestEventParts, parts_of_request_event
 from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerEventParts, parts_of_scheduler_event
 from trio_sched._events.serde import request_event_line, scheduler_event_line
+from trio_sched._util import Blocking
 
 logger = logging.getLogger("trio_sched.events")
 

@@ -8,9 +8,8 @@ import attrs
 
 from trio_sched._events.json_value import JsonValue
 from trio_sched._fast_constructor import fast_constructor
-from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.identity import RequestResourceKey
-from trio_sched._resources.pressure import RequestPressureSnapshot
+from trio_sched._resources.identity import RequestResourceKey, RuntimeCorrelation
+from trio_sched._resources.request import RequestPressureSnapshot
 
 __all__ = [
     "REQUEST_EVENT_KINDS",

@@ -8,7 +8,7 @@ import attrs
 
 from trio_sched._events.json_value import JsonValue
 from trio_sched._fast_constructor import fast_constructor
-from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.identity import RuntimeCorrelation
 
 __all__ = [
     "SCHEDULER_EVENT_KINDS",

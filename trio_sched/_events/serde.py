@@ -31,9 +31,8 @@ from trio_sched._events.scheduler import (
     make_scheduler_event,
     parts_of_scheduler_event,
 )
-from trio_sched._resources.correlation import RuntimeCorrelation, make_correlation
-from trio_sched._resources.identity import RequestDomain, RequestResourceKey
-from trio_sched._resources.pressure import RequestPressureSnapshot, make_pressure_snapshot
+from trio_sched._resources.identity import RequestDomain, RequestResourceKey, RuntimeCorrelation, make_correlation
+from trio_sched._resources.request import RequestPressureSnapshot, make_pressure_snapshot
 
 if TYPE_CHECKING:
     from cattrs import Converter

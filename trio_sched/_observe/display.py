@@ -18,12 +18,11 @@ from typing import Literal, Protocol, TextIO, get_args
 import attrs
 import trio
 
-from trio_sched._blocking import Blocking
-from trio_sched._errors import InvalidValueError
-from trio_sched._extras import MissingExtraError
+from trio_sched._errors import InvalidValueError, MissingExtraError
 from trio_sched._observe.lines import ProgressLines
 from trio_sched._observe.live import LivePanel
 from trio_sched._observe.run_progress import RunProgress, RunProgressSink
+from trio_sched._util import Blocking
 
 __all__ = ["LiveMode", "ProgressDisplay", "RunWatch", "choose_display", "shown"]
 

@@ -10,8 +10,7 @@ import attrs
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._observe.marks import ExecutionView, RequestMarks, TaskMarks
 from trio_sched._observe.waits import LAYERS, Layer, WaitBreakdown, seconds
-from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.identity import RequestResourceKey
+from trio_sched._resources.identity import RequestResourceKey, RuntimeCorrelation
 
 __all__ = ["Execution", "LayerTimes", "ReadyTask"]
 

@@ -26,8 +26,7 @@ from trio_sched._observe.execution_state import Execution, LayerTimes, ReadyTask
 from trio_sched._observe.limiting import layer_of_deferral
 from trio_sched._observe.marks import ExecutionView
 from trio_sched._observe.waits import LAYERS, Layer, WaitBreakdown, nanoseconds
-from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.identity import RequestResourceKey
+from trio_sched._resources.identity import RequestResourceKey, RuntimeCorrelation
 
 __all__ = ["ColumnWaits", "ExecutionBook", "WaitClocks"]
 

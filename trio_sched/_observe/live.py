@@ -14,7 +14,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Final, TextIO
 
-from trio_sched._extras import require
+from trio_sched._errors import require
 from trio_sched._observe.lines import duration, limit_sentence, printable, records_text
 from trio_sched._observe.run_progress import RunProgress
 

@@ -21,7 +21,7 @@ import attrs
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
-from trio_sched._resources.pressure import RequestPressureSnapshot
+from trio_sched._resources.request import RequestPressureSnapshot
 
 __all__ = ["LimitChange", "ReplayedResource", "RequestReplay"]
 

@@ -30,7 +30,7 @@ from trio_sched._events.json_value import JsonValue
 from trio_sched._events.request import RequestAdmissionEvent
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._resources.identity import RequestResourceKey
-from trio_sched._resources.pressure import RequestPressureSnapshot
+from trio_sched._resources.request import RequestPressureSnapshot
 from trio_sched._version import __version__
 
 __all__ = ["write_trace"]

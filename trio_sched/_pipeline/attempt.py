@@ -14,9 +14,8 @@ from contextlib import AsyncExitStack, contextmanager
 import attrs
 import trio
 
-from trio_sched._blocking import Blocking
 from trio_sched._capacity import AsyncCapacityPlan, plain
-from trio_sched._client import RetryFreeClients
+from trio_sched._clients import RetryFreeClients
 from trio_sched._events.jsonl import open_jsonl_sink
 from trio_sched._events.sinks import AnyAdmissionEventSink, FanOutEventSink, scheduler_event_stream
 from trio_sched._executor import ModelRequestExecutor, RequestRetryConfig
@@ -44,7 +43,7 @@ from trio_sched._scheduler.row_groups import RowGroupPlan
 from trio_sched._scheduler.scheduler import AsyncTaskScheduler
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.resolver import TaskSchedulingResolver
-from trio_sched._unwrap import single_error
+from trio_sched._util import Blocking, single_error
 
 logger = logging.getLogger("trio_sched.run")
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from trio_sched._errors import UnknownNameError
-from trio_sched._generator import ColumnGenerator
 from trio_sched._pipeline.columns import Column
 from trio_sched._pipeline.models import Model, alias_models, model_resolver
 from trio_sched._pipeline.nodes import NodeOrigin, place_steps
@@ -20,7 +19,7 @@ from trio_sched._pipeline.sources import RowReader
 from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._task.graph import ExecutionGraph, GraphNode
-from trio_sched.metadata import SchedulingMetadata
+from trio_sched.metadata import ColumnGenerator, SchedulingMetadata
 
 __all__ = ["BoundNode", "BoundPipeline", "bind_pipeline"]
 

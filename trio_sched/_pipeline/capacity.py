@@ -21,8 +21,7 @@ from trio_sched._capacity import (
     RowGroupAdmissionPlan,
     WorkerThreadsPlan,
 )
-from trio_sched._client import ClientRetries
-from trio_sched._client_pools import connection_limit
+from trio_sched._clients import ClientRetries, connection_limit
 from trio_sched._errors import InvalidValueError
 from trio_sched._pipeline.binding import BoundPipeline
 from trio_sched._pipeline.bounds import RunBounds

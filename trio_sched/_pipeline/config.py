@@ -8,9 +8,9 @@ import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidTypeError, InvalidValueError
-from trio_sched._given import records_given
 from trio_sched._pipeline.parts import PartFormatName
 from trio_sched._request.config import RequestAdmissionTuningConfig
+from trio_sched._util import records_given
 
 __all__ = ["RunConfig"]
 

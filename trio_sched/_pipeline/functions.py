@@ -19,10 +19,9 @@ from typing import NoReturn, TypeAlias
 import trio
 
 from trio_sched import _validation as check
-from trio_sched._blocking import Blocking
 from trio_sched._errors import PipelineError
 from trio_sched._events.correlation import runtime_correlation
-from trio_sched._unwrap import single_error
+from trio_sched._util import Blocking, single_error
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

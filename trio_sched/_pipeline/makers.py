@@ -12,7 +12,6 @@ from typing import Protocol
 
 import attrs
 
-from trio_sched._blocking import Blocking
 from trio_sched._pipeline.binding import BoundNode
 from trio_sched._pipeline.buffers import RowGroupBuffer
 from trio_sched._pipeline.cells import MalformedOutputError, keep_cell
@@ -27,6 +26,7 @@ from trio_sched._pipeline.sources import InputRowError, RowReader
 from trio_sched._pipeline.store import PartStore
 from trio_sched._resources.task import Task, TaskType
 from trio_sched._scheduler.reports import RowDrop, RowFailure, RowFiltered
+from trio_sched._util import Blocking
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import ParamSpec, TypeVar
 
-from trio_sched._client import RetryFreeClients
+from trio_sched._clients import RetryFreeClients
 from trio_sched._executor import ModelRequest, ModelRequestExecutor
 from trio_sched._pipeline.models import Model
 

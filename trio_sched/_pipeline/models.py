@@ -16,11 +16,11 @@ import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidTypeError, InvalidValueError
-from trio_sched._given import records_given
 from trio_sched._request.config import RequestAdmissionConfig, RequestAdmissionTuningConfig, check_limit
 from trio_sched._request.limit import LimitChoice, limit_name
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from trio_sched._util import records_given
 
 __all__ = ["Model", "alias_models", "model_resolver", "request_config"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 
-from trio_sched._blocking import inline
 from trio_sched._capacity import AsyncCapacityObservedMaxima, AsyncCapacityPlan
 from trio_sched._pipeline.binding import bind_pipeline
 from trio_sched._pipeline.bounds import ENGINE_THREADS, run_bounds
@@ -17,6 +16,7 @@ from trio_sched._pipeline.sources import Row, open_input
 from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._task.resolver import TaskSchedulingResolver
+from trio_sched._util import inline
 
 __all__ = ["plan_run"]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from trio_sched._blocking import Blocking
 from trio_sched._errors import TrioSchedError
 from trio_sched._pipeline.cells import MalformedOutputError, keep_cell, read_cell
 from trio_sched._pipeline.durable_parts import DurableParts, read_missing_rows
@@ -18,6 +17,7 @@ from trio_sched._pipeline.folder import RunFolder
 from trio_sched._pipeline.parts import PartFormat
 from trio_sched._pipeline.sources import Row, RowReader
 from trio_sched._scheduler.row_groups import RowGroup, RowGroupPlan, SkippingRowGroupPlan
+from trio_sched._util import Blocking
 
 __all__ = ["InputChangedError", "ResumePlan", "resume_plan"]
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
-from trio_sched._blocking import Blocking, in_threads
 from trio_sched._events.sinks import AnyAdmissionEventSink
 from trio_sched._observe.display import LiveMode, RunWatch, choose_display
 from trio_sched._observe.run_progress import RunProgressSink
@@ -37,6 +36,7 @@ from trio_sched._pipeline.sources import Row, open_input
 from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._pipeline.store import PartStore
 from trio_sched._task.resolver import TaskSchedulingResolver
+from trio_sched._util import Blocking, in_threads
 
 __all__ = ["run"]
 

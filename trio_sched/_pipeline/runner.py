@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 
-from trio_sched._blocking import Blocking
 from trio_sched._pipeline.binding import BoundPipeline
 from trio_sched._pipeline.makers import LivingRows, Surroundings, make_maker
 from trio_sched._pipeline.model_calls import ModelHandle
 from trio_sched._pipeline.store import PartStore
 from trio_sched._resources.task import Task
 from trio_sched._scheduler.reports import RowDrop
+from trio_sched._util import Blocking
 
 __all__ = ["PipelineRunner"]
 

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trio_sched._blocking import Blocking
 from trio_sched._events.json_value import JsonValue
 from trio_sched._pipeline.buffers import RowGroupBuffer
 from trio_sched._pipeline.durable import make_folder, write_durably
@@ -19,6 +18,7 @@ from trio_sched._pipeline.folder import RunFolder
 from trio_sched._pipeline.output_errors import OutputNotWritableError
 from trio_sched._pipeline.parts import PartFormat
 from trio_sched._scheduler.row_groups import RowGroup
+from trio_sched._util import Blocking
 
 __all__ = ["PartStore"]
 

@@ -16,10 +16,9 @@ from typing import Final
 
 import trio
 
-from trio_sched._blocking import Blocking
 from trio_sched._observe.run_views import REPORT_FILE, TRACE_FILE, write_run_views
 from trio_sched._pipeline.folder import RunFolder
-from trio_sched._unwrap import single_error
+from trio_sched._util import Blocking, single_error
 
 __all__ = ["PATIENCE_AT_THE_END", "PATIENCE_ON_THE_WAY_OUT", "write_views"]
 

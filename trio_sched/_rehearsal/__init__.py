@@ -1,4 +1,4 @@
-"""The rehearsal provider: a local, OpenAI-compatible provider that behaves as a script tells it.
+"""The rehearsal provider: a local, OpenAI-compatible provider that behaves as a script says.
 
 It stands in for a real endpoint where one wants to see a pipeline at work without a key, a bill or a surprise: real
 HTTP, a real client library, and latencies, limits, refusals and failures that strike when the script says so.
@@ -9,7 +9,6 @@ HTTP, a real client library, and latencies, limits, refusals and failures that s
 
 `rehearsal_process` takes the same and serves it from a process of its own.
 
-Who does what: `script`, `moving` and `counters` are values, and `serde` is their JSON; `provider` decides, with the
-help of `rates`; `answers`, `refusal` and `wire` know what is said; `waiting`, `app`, `loopback` and `server` serve it
-at an `address`; `control` and `process` reach it from elsewhere.
+Who does what: `script` and `counters` are values, and `serde` is their JSON; `provider` decides; `answers` and `wire`
+say what goes over the wire; `app` and `server` serve it; `process` serves it from a child process and reaches it there.
 """

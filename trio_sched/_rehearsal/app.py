@@ -9,13 +9,18 @@ The paths without a provider's name are those of the first provider. A request i
 take is a 400 that counts as nothing. Then the provider decides, the request waits for as long as the script says, and
 the slot is given back *before* the reply is sent: a client that sends its next request the moment it has the reply must
 find the slot free.
+
+A rehearsed latency, a hang and a delayed refusal are the same thing: time passes unless the client leaves first. ASGI
+reports a client that left as the message after the body, so waiting *is* listening for that message, with a deadline:
+no task and no nursery is needed per request, and a slot is free as soon as its client is gone.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Literal
 
 import trio
 from starlette.applications import Starlette
@@ -27,9 +32,7 @@ from starlette.routing import Route
 from trio_sched._errors import TrioSchedError
 from trio_sched._rehearsal.counters import Ending
 from trio_sched._rehearsal.provider import Accepted, Provider, Refused
-from trio_sched._rehearsal.refusal import refusal_reply
 from trio_sched._rehearsal.serde import counters_to_json, script_from_json, script_to_json
-from trio_sched._rehearsal.waiting import WaitingRoom
 from trio_sched._rehearsal.wire import (
     ChatRequest,
     EmbeddingRequest,
@@ -37,13 +40,58 @@ from trio_sched._rehearsal.wire import (
     WireError,
     error_body,
     model_list,
+    refusal_reply,
 )
 
-__all__ = ["build_app"]
+__all__ = [
+    "WaitEnd",
+    "WaitingRoom",
+    "build_app",
+]
+
+WaitEnd = Literal["elapsed", "client_left", "closed"]
 
 _MEDIA_TYPE = "application/json"
 _CLIENT_LEFT = 499
 """Nobody reads the reply to a client that left; nginx gave the status its number."""
+
+
+class WaitingRoom:
+    """Where the requests of one server wait.
+
+    Closing it ends every wait at once; otherwise a hang would keep the server from shutting down in good order.
+    """
+
+    __slots__ = ("_closing", "_waiting")
+
+    def __init__(self) -> None:
+        self._closing = trio.Event()
+        self._waiting: set[trio.CancelScope] = set()
+
+    def __repr__(self) -> str:
+        return f"<WaitingRoom, {'closed' if self._closing.is_set() else 'open'}, {len(self._waiting)} waiting>"
+
+    async def wait(self, receive: Callable[[], Awaitable[MutableMapping[str, Any]]], seconds: float) -> WaitEnd:
+        """Wait for `seconds`, which may be infinite, while `receive` delivers nothing but the client's leaving."""
+        if self._closing.is_set():
+            await trio.lowlevel.checkpoint()
+            return "closed"
+        with trio.move_on_after(seconds) as scope:
+            self._waiting.add(scope)
+            try:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+            finally:
+                self._waiting.remove(scope)
+        if not scope.cancelled_caught:
+            return "client_left"
+        return "closed" if self._closing.is_set() else "elapsed"
+
+    def close(self) -> None:
+        """End every wait, also those to come."""
+        self._closing.set()
+        for scope in self._waiting:
+            scope.cancel()
 
 
 class _Rehearsal:

@@ -1,32 +1,139 @@
 """Rehearsal providers in a process of their own, so that serving takes no CPU time from the program under test.
 
-The child prints one line of JSON when it is ready, and ends when its standard input does. A pipe closes however its
-other end goes, so the child never outlives this process, not even one that is killed. It runs in a session of its own:
-Ctrl-C at the terminal reaches only this process, which may still have calls to finish.
+The child, `python -m trio_sched._rehearsal.process`, prints one line of JSON with its address when it is ready, and
+ends when its standard input does. A pipe closes however its other end goes, so the child never outlives this process,
+not even one that is killed. It runs in a session of its own: Ctrl-C at the terminal reaches only this process, which
+may still have calls to finish.
+
+Its providers are read and steered over the HTTP that it serves anyway: one request per connection, spoken with h11,
+which Hypercorn brings along. It waits under Trio's rules, so it can be cancelled, and it looks at no proxy settings,
+which have no say about loopback.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
 import trio
 
-from trio_sched._extras import require
-from trio_sched._rehearsal.control import RehearsalClient
-from trio_sched._rehearsal.errors import RehearsalStartError
-from trio_sched._rehearsal.loopback import check_loopback
+from trio_sched._errors import TrioSchedError, require
+from trio_sched._rehearsal.counters import CountersView
 from trio_sched._rehearsal.provider import open_providers
 from trio_sched._rehearsal.script import RehearsalScript
-from trio_sched._rehearsal.serde import address_from_json, scripts_to_json
+from trio_sched._rehearsal.serde import (
+    address_from_json,
+    address_to_json,
+    counters_from_json,
+    script_from_json,
+    script_to_json,
+    scripts_from_json,
+    scripts_to_json,
+)
+from trio_sched._rehearsal.server import ProviderAddress, check_loopback, open_rehearsal
 
-__all__ = ["RehearsalProcess", "rehearsal_process"]
+__all__ = [
+    "RehearsalClient",
+    "RehearsalProcess",
+    "RehearsalRefusedError",
+    "RehearsalStartError",
+    "main",
+    "rehearsal_process",
+]
 
-_CHUNK = 4096
+
+_CHUNK = 2**16
 _GRACE_SECONDS = 3.0
+
+
+class RehearsalStartError(TrioSchedError):
+    """The process of a rehearsal provider did not get ready; its messages are on the standard error stream.
+
+    Attributes: `returncode` (None: it was still starting at the timeout).
+    """
+
+    def __init__(self, returncode: int | None) -> None:
+        super().__init__(returncode)
+        self.returncode = returncode
+
+    def __str__(self) -> str:
+        if self.returncode is None:
+            return "the rehearsal provider's process did not get ready in time"
+        return f"the rehearsal provider's process ended with exit code {self.returncode} before it was ready"
+
+
+class RehearsalRefusedError(TrioSchedError):
+    """The rehearsal provider answered with an error.
+
+    Attributes: `target` (the path asked for), `status` (of the response), `body` (its text).
+    """
+
+    def __init__(self, target: str, status: int, body: str) -> None:
+        super().__init__(target, status, body)
+        self.target = target
+        self.status = status
+        self.body = body
+
+    def __str__(self) -> str:
+        return f"the rehearsal provider answered {self.status} to {self.target}: {self.body}"
+
+
+class RehearsalClient(ProviderAddress):
+    """The providers served at an address, read and steered from elsewhere."""
+
+    __slots__ = ()
+
+    def __init__(self, host: str, port: int) -> None:
+        require("rehearsal", "h11")
+        super().__init__(host, port)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} for {self.host}:{self.port}>"
+
+    async def counters(self, provider: str) -> CountersView:
+        """What the provider has counted so far."""
+        return counters_from_json(await self._exchange("GET", f"/{provider}/counters"))
+
+    async def script(self, provider: str) -> RehearsalScript:
+        """The script in force."""
+        return script_from_json(await self._exchange("GET", f"/{provider}/script"))
+
+    async def replace_script(self, provider: str, script: RehearsalScript) -> None:
+        """Start another script from its first phase."""
+        await self._exchange("PUT", f"/{provider}/script", script_to_json(script))
+
+    async def _exchange(self, method: str, target: str, body: bytes = b"") -> bytes:
+        import h11
+
+        connection = h11.Connection(h11.CLIENT)
+        headers = [
+            ("host", self.netloc),
+            ("connection", "close"),
+            ("content-length", str(len(body))),
+        ]
+        request = h11.Request(method=method, target=target, headers=headers)
+        events = (request, h11.Data(body), h11.EndOfMessage())
+        async with await trio.open_tcp_stream(self.host, self.port) as stream:
+            await stream.send_all(b"".join(connection.send(event) or b"" for event in events))
+            status, parts = 0, list[bytes]()
+            while True:
+                event = connection.next_event()
+                if event is h11.NEED_DATA:
+                    connection.receive_data(await stream.receive_some(_CHUNK))
+                elif isinstance(event, h11.Response):
+                    status = event.status_code
+                elif isinstance(event, h11.Data):
+                    parts.append(bytes(event.data))
+                else:
+                    break
+        reply = b"".join(parts)
+        if status != 200:
+            raise RehearsalRefusedError(target, status, reply.decode(errors="replace"))
+        return reply
 
 
 class RehearsalProcess(RehearsalClient):
@@ -59,7 +166,7 @@ async def rehearsal_process(
     open_providers(providers)
     check_loopback(host)
     require("rehearsal", "starlette", "hypercorn")
-    command = [sys.executable, "-m", "trio_sched._rehearsal", "--until-stdin-closes"]
+    command = [sys.executable, "-m", "trio_sched._rehearsal.process", "--until-stdin-closes"]
     command += ["--host", host, "--port", str(port), "--scripts", scripts_to_json(providers)]
     child = await trio.lowlevel.open_process(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
@@ -96,3 +203,39 @@ async def _end(child: trio.Process) -> None:
         if child.returncode is None:
             child.kill()
             await child.wait()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve rehearsal providers until interrupted; what the child does.
+
+    Returns the exit code: 0 when its standard input closed, 2 for a bad argument, 130 when it was interrupted.
+    """
+    parser = argparse.ArgumentParser(prog="python -m trio_sched._rehearsal.process", description=main.__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="0 takes any free port (default: %(default)s)")
+    parser.add_argument("--scripts", default='{"a": {}}', help="JSON: scripts by provider (default: %(default)s)")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input does")
+    options = parser.parse_args(arguments)
+    try:
+        scripts = scripts_from_json(options.scripts)
+        trio.run(_serve, scripts, options.host, options.port, options.until_stdin_closes)
+    except TrioSchedError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _serve(scripts: Mapping[str, RehearsalScript], host: str, port: int, until_stdin_closes: bool) -> None:
+    async with open_rehearsal(scripts, host=host, port=port) as server:
+        sys.stdout.write(address_to_json(server.host, server.port) + "\n")
+        sys.stdout.flush()
+        if not until_stdin_closes:
+            await trio.sleep_forever()
+        # A thread, because not every platform can wait for a pipe otherwise; it dies with the process.
+        await trio.to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,10 @@
 """Serving rehearsal providers inside a running Trio program: Hypercorn's Trio worker in a nursery of its own.
 
+It listens on loopback and nowhere else: a script that anyone may replace and a model that answers anyone must not be
+reachable from another machine. Names other than `localhost` are refused without being looked up, because what they mean
+can change. The socket is bound here and handed over listening. So port 0 is resolved once, and no other process can
+take the port between asking for it and serving on it.
+
 Shutting down takes three steps, and none of them waits for a client. The waiting room closes, so every request that
 waits gets its reply now. Hypercorn stops listening and closes the connections that idle. What is left a second later
 is cut off. The worker is shielded so that these steps also happen, in this order, when the surrounding scope is
@@ -8,7 +13,9 @@ cancelled; the second bounds the shield.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import os
 import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -16,23 +23,106 @@ from typing import TYPE_CHECKING, cast
 
 import trio
 
-from trio_sched._extras import require
-from trio_sched._rehearsal.address import ProviderAddress
+from trio_sched import _validation as check
+from trio_sched._errors import InvalidValueError, require
+from trio_sched._rehearsal.app import WaitingRoom
 from trio_sched._rehearsal.counters import CountersView
-from trio_sched._rehearsal.loopback import listen_on_loopback
 from trio_sched._rehearsal.provider import Provider, open_providers
 from trio_sched._rehearsal.script import RehearsalScript
-from trio_sched._rehearsal.waiting import WaitingRoom
-from trio_sched._unwrap import single_error
+from trio_sched._util import single_error
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
     from starlette.applications import Starlette
 
-__all__ = ["RehearsalServer", "open_rehearsal"]
+__all__ = [
+    "NotLoopbackError",
+    "ProviderAddress",
+    "RehearsalServer",
+    "check_loopback",
+    "listen_on_loopback",
+    "open_rehearsal",
+]
 
+
+_BACKLOG = 2048
 _GRACE_SECONDS = 1.0
 _KEEP_ALIVE_SECONDS = 600.0
+
+
+class NotLoopbackError(InvalidValueError):
+    """A rehearsal provider was to listen where other machines could reach it."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__("host", host, "a loopback address")
+
+    def __str__(self) -> str:
+        return (
+            f"the rehearsal provider listens on loopback only, because it answers whoever reaches it: "
+            f"host must be localhost, ::1 or an address in 127.0.0.0/8, got {self.value!r}"
+        )
+
+
+def check_loopback(host: str) -> None:
+    """Raise `NotLoopbackError` unless `host` is `localhost` or a loopback address."""
+    if check.check_text("host", host) == "localhost":
+        return
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError as error:
+        raise NotLoopbackError(host) from error
+    if not address.is_loopback:
+        raise NotLoopbackError(host)
+
+
+async def listen_on_loopback(host: str, port: int) -> socket.socket:
+    """A listening socket; the caller closes it. Port 0 takes any free port."""
+    check_loopback(host)
+    if check.check_int("port", port, minimum=0) > 65535:
+        raise InvalidValueError("port", port, "an int from 0 to 65535")
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    check_loopback(str(address[0]))
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Elsewhere the option would let two servers share the port; here it only forgives connections of the last one.
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise InvalidValueError("port", port, f"a port that can be bound on {host} ({error.strerror})") from error
+    return listener
+
+
+class ProviderAddress:
+    """The address that providers are served at, by their names."""
+
+    __slots__ = ("_host", "_port")
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+
+    @property
+    def host(self) -> str:
+        """The address listened on."""
+        return self._host
+
+    @property
+    def port(self) -> int:
+        """The port listened on, also when port 0 was asked for."""
+        return self._port
+
+    @property
+    def netloc(self) -> str:
+        """Host and port as they stand in a URL."""
+        return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
+
+    def base_url(self, provider: str) -> str:
+        """What an OpenAI client takes as its `base_url`."""
+        return f"http://{self.netloc}/{provider}/v1"
 
 
 class RehearsalServer(ProviderAddress):

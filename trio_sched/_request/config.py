@@ -15,9 +15,9 @@ import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidTypeError, InvalidValueError
-from trio_sched._given import records_given
 from trio_sched._request.limit import LIMIT_NAMES, LimitChoice, limit_name
 from trio_sched._resources.identity import RequestResourceKey
+from trio_sched._util import records_given
 
 __all__ = [
     "DEFAULT_LIMIT",

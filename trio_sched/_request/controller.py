@@ -26,7 +26,6 @@ import trio
 from typing_extensions import Self
 
 from trio_sched import _validation as check
-from trio_sched._clock import run_clock
 from trio_sched._errors import InvalidValueError
 from trio_sched._events.correlation import runtime_correlation
 from trio_sched._events.sinks import RequestAdmissionEventSink, request_event_stream
@@ -46,10 +45,10 @@ from trio_sched._request.pressure import RequestPressure
 from trio_sched._request.queue import RequestWaiter
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._request.supervisor import Parking, RequestSupervisor
-from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.identity import ProviderModelKey
+from trio_sched._resources.identity import ProviderModelKey, RuntimeCorrelation
 from trio_sched._resources.release import ReleaseResult
 from trio_sched._resources.request import RequestAdmissionItem, RequestReleaseOutcome
+from trio_sched._util import run_clock
 
 __all__ = ["AdaptiveRequestAdmissionController"]
 

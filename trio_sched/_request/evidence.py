@@ -60,8 +60,8 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from trio_sched import _validation as check
-from trio_sched._backoff import doubled
 from trio_sched._request.limit import Grant, LimitTransition, LimitTransitionKind, RequestSample
+from trio_sched._util import doubled
 
 __all__ = ["DEFAULT_INITIAL_LIMIT", "EvidenceLimit"]
 

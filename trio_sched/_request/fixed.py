@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from trio_sched import _validation as check
-from trio_sched._backoff import doubled
 from trio_sched._request.limit import Grant, LimitTransition, RequestSample
+from trio_sched._util import doubled
 
 __all__ = ["FixedLimit"]
 

@@ -15,10 +15,8 @@ from trio_sched._events.request import RequestAdmissionEventKind, RequestEventPa
 from trio_sched._events.sinks import RequestEventStream
 from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.state import DomainState
-from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.identity import ProviderModelKey
-from trio_sched._resources.pressure import RequestPressureSnapshot
-from trio_sched._resources.request import RequestAdmissionItem
+from trio_sched._resources.identity import ProviderModelKey, RuntimeCorrelation
+from trio_sched._resources.request import RequestAdmissionItem, RequestPressureSnapshot
 
 __all__ = ["RequestJournal"]
 

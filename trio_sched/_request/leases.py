@@ -9,10 +9,8 @@ import attrs
 
 from trio_sched._errors import TrioSchedError
 from trio_sched._request.limit import Grant
-from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.identity import RequestResourceKey
-from trio_sched._resources.pressure import RequestPressureSnapshot
-from trio_sched._resources.request import RequestAdmissionItem
+from trio_sched._resources.identity import RequestResourceKey, RuntimeCorrelation
+from trio_sched._resources.request import RequestAdmissionItem, RequestPressureSnapshot
 
 __all__ = [
     "LeakedRequestLease",

@@ -14,11 +14,7 @@ import attrs
 
 from trio_sched._request.state import DomainState, EndpointState
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
-from trio_sched._resources.pressure import (
-    ProviderModelPressureSnapshot,
-    RequestPressureSnapshot,
-    make_pressure_snapshot,
-)
+from trio_sched._resources.request import ProviderModelPressureSnapshot, RequestPressureSnapshot, make_pressure_snapshot
 
 __all__ = [
     "RequestAdmissionMaxima",

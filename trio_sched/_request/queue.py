@@ -26,8 +26,7 @@ import trio
 
 from trio_sched._fair import FairOrder
 from trio_sched._request.leases import RequestAdmissionDecision
-from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
+from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey, RuntimeCorrelation
 from trio_sched._resources.request import RequestAdmissionItem
 
 __all__ = [

@@ -17,8 +17,13 @@ from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.limit import LimitChoice
 from trio_sched._request.limit_state import AdaptiveRequestLimitState, RuleMaker
-from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestDomain, RequestResourceKey
+from trio_sched._resources.identity import (
+    ProviderModelKey,
+    ProviderModelStaticCap,
+    RequestDomain,
+    RequestResourceKey,
+    RuntimeCorrelation,
+)
 from trio_sched._resources.release import ReleaseReason
 from trio_sched._resources.request import RequestAdmissionItem
 

@@ -36,13 +36,12 @@ from typing import Final
 
 import trio
 
-from trio_sched._clock import run_clock
 from trio_sched._events.sinks import RequestEventStream
 from trio_sched._request.core import RequestAdmissionCore
 from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.limit_updates import LimitUpdate
 from trio_sched._request.queue import RequestWaiter
-from trio_sched._unwrap import single_error
+from trio_sched._util import run_clock, single_error
 
 __all__ = ["PATIENCE", "Parking", "RequestSupervisor"]
 

@@ -1,8 +1,8 @@
-"""Who is called: canonical identities of endpoints and of the request domains within them.
+"""Who is called, and who calls: canonical identities of endpoints and their request domains, and of the task at work.
 
 An *endpoint* is a provider and a model (`ProviderModelKey`); its static cap binds all its domains together. A *request
 resource* is one domain of an endpoint (`RequestResourceKey`); its adaptive limit is learned. Both are canonical: an
-alias never appears in them.
+alias never appears in them. `RuntimeCorrelation` identifies one execution of a task and joins the two event streams.
 """
 
 from __future__ import annotations
@@ -14,8 +14,16 @@ from typing import Literal
 import attrs
 
 from trio_sched import _validation as check
+from trio_sched._fast_constructor import fast_constructor
 
-__all__ = ["ProviderModelKey", "ProviderModelStaticCap", "RequestDomain", "RequestResourceKey"]
+__all__ = [
+    "ProviderModelKey",
+    "ProviderModelStaticCap",
+    "RequestDomain",
+    "RequestResourceKey",
+    "RuntimeCorrelation",
+    "make_correlation",
+]
 
 
 class RequestDomain(str, Enum):
@@ -78,3 +86,20 @@ class ProviderModelStaticCap:
     aliases: tuple[str, ...] = attrs.field(converter=_names)
     raw_caps: Mapping[str, int] = attrs.field(converter=_caps)
     merge_rule: Literal["min_same_endpoint"] = "min_same_endpoint"
+
+
+@attrs.frozen(weakref_slot=False)
+class RuntimeCorrelation:
+    """Identity of one task execution, carried by context to everything that it causes."""
+
+    run_id: str
+    row_group: int | None
+    task_column: str | None
+    task_type: str | None
+    scheduling_group_kind: str | None
+    scheduling_group_identity_hash: str | None
+    task_execution_id: str | None
+
+
+make_correlation = fast_constructor(RuntimeCorrelation)
+"""Makes one where it is made for every task."""

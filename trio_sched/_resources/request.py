@@ -1,4 +1,8 @@
-"""What request admission is asked: one item per concrete outbound attempt, one outcome when it is over."""
+"""What request admission is asked, how an attempt ended, and what its pressure was at one instant.
+
+There is one item per concrete outbound attempt and one outcome when it is over. Pressure snapshots are read-only;
+taking one changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,19 @@ from typing import Final, Literal, cast, get_args
 import attrs
 
 from trio_sched import _validation as check
-from trio_sched._resources.correlation import RuntimeCorrelation
-from trio_sched._resources.identity import RequestResourceKey
+from trio_sched._fast_constructor import fast_constructor
+from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey, RuntimeCorrelation
 
 __all__ = [
     "OUTCOME_KINDS",
+    "ProviderModelPressureSnapshot",
     "RequestAdmissionItem",
     "RequestEventContext",
     "RequestGroupSpec",
     "RequestOutcomeKind",
+    "RequestPressureSnapshot",
     "RequestReleaseOutcome",
+    "make_pressure_snapshot",
 ]
 
 RequestOutcomeKind = Literal[
@@ -111,3 +118,42 @@ def _shown(value: object) -> str:
     except Exception:
         # Whatever it is, an outcome can be built; Python refuses to write ints of too many digits, for one.
         return f"a {type(value).__name__} that cannot be shown"
+
+
+@attrs.frozen(weakref_slot=False)
+class RequestPressureSnapshot:
+    """One request resource at `captured_at` (the run's clock, seconds). `sequence` counts its state changes."""
+
+    captured_at: float
+    sequence: int
+    resource: RequestResourceKey
+    effective_max: int
+    current_limit: int
+    in_flight_count: int
+    active_lease_count: int
+    waiters: int
+    blocked_until_monotonic: float | None
+    cooldown_remaining_seconds: float
+    rate_limit_ceiling: int | None
+    consecutive_rate_limits: int
+    last_outcome: str | None
+    leak_diagnostics: Mapping[str, int]
+
+
+make_pressure_snapshot = fast_constructor(RequestPressureSnapshot)
+"""Makes one where it is made for every event."""
+
+
+@attrs.frozen
+class ProviderModelPressureSnapshot:
+    """One endpoint at `captured_at`. `domains` maps each domain to its requests in flight."""
+
+    captured_at: float
+    sequence: int
+    provider_model: ProviderModelKey
+    static_cap: int
+    aggregate_in_flight: int
+    aggregate_active_lease_count: int
+    aliases: tuple[str, ...]
+    raw_caps: Mapping[str, int]
+    domains: Mapping[RequestDomain, int]

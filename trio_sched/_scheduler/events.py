@@ -15,7 +15,7 @@ import trio
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.scheduler import SchedulerAdmissionEventKind, SchedulerEventSubject
 from trio_sched._events.sinks import SchedulerEventStream
-from trio_sched._resources.correlation import RuntimeCorrelation, make_correlation
+from trio_sched._resources.identity import RuntimeCorrelation, make_correlation
 from trio_sched._resources.task import SUBMISSION, SchedulableTask, Task
 from trio_sched._task.graph import ExecutionGraph
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease

@@ -19,9 +19,9 @@ from typing import Literal, TypeAlias
 import attrs
 
 from trio_sched import _validation as check
-from trio_sched._backoff import doubled
 from trio_sched._resources.task import Task, stable_task_id
 from trio_sched._scheduler.retry_budget import RetryBudget, RetryBudgetConfig
+from trio_sched._util import doubled
 
 __all__ = ["Deferral", "Failure", "FailureClassifier", "FailureKind", "RetryBook", "RetryConfig"]
 

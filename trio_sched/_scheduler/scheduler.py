@@ -58,7 +58,7 @@ from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.graph import ExecutionGraph
 from trio_sched._task.leases import TaskAdmissionLease
 from trio_sched._task.resolver import TaskSchedulingResolver
-from trio_sched._unwrap import single_error
+from trio_sched._util import single_error
 
 __all__ = ["AsyncTaskScheduler", "default_task_admission"]
 

@@ -25,7 +25,6 @@ from typing import Final
 import trio
 
 from trio_sched import _validation as check
-from trio_sched._clock import run_clock
 from trio_sched._errors import InvalidValueError, UnknownNameError
 from trio_sched._resources.release import ReleaseReason, ReleaseResult
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest
@@ -50,6 +49,7 @@ from trio_sched._task.policies import (
 from trio_sched._task.queue_view import QueueView
 from trio_sched._task.state import TaskAdmissionState
 from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
+from trio_sched._util import run_clock
 
 __all__ = ["TaskAdmissionController"]
 

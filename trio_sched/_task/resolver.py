@@ -21,7 +21,6 @@ import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import UnknownNameError
-from trio_sched._generator import ColumnGenerator
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 from trio_sched._resources.task import (
     LOCAL,
@@ -36,7 +35,7 @@ from trio_sched._resources.task import (
     make_schedulable,
     stable_task_id,
 )
-from trio_sched.metadata import SchedulingMetadata, SchedulingMetadataError
+from trio_sched.metadata import ColumnGenerator, SchedulingMetadata, SchedulingMetadataError
 
 __all__ = ["ResolvedTaskScheduling", "SchedulingMetadataDiagnostic", "TaskSchedulingResolver"]
 

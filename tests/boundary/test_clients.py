@@ -1,3 +1,5 @@
+"""Clients are used without the retries that they make on their own, and say how many connections they may open."""
+
 from __future__ import annotations
 
 import functools
@@ -11,7 +13,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from trio_sched._client import ClientRetries, HiddenRetriesError, RetryFreeClients
+from trio_sched._clients import ClientRetries, ConnectionLimit, HiddenRetriesError, RetryFreeClients, connection_limit
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 OPENAI_ANSWER: dict[str, object] = {
@@ -216,10 +218,10 @@ def test_a_client_that_cannot_be_copied_is_refused(kind: type[Stubborn]) -> None
         with pytest.raises(HiddenRetriesError) as caught:
             use()
         assert str(caught.value) == (
-            f"test_client.{kind.__name__} retries on its own (max_retries=3), which would send requests "
+            f"test_clients.{kind.__name__} retries on its own (max_retries=3), which would send requests "
             "that were never admitted; make the client with max_retries=0"
         )
-        assert (caught.value.client, caught.value.found) == (f"test_client.{kind.__name__}", "max_retries=3")
+        assert (caught.value.client, caught.value.found) == (f"test_clients.{kind.__name__}", "max_retries=3")
         assert caught.value.remedy == "make the client with max_retries=0"
     assert clients.records == ()
 
@@ -267,7 +269,7 @@ class Detached:
 def test_a_part_that_cannot_be_made_again_is_refused() -> None:
     for part in (PartOfTwo(Sdk(), "eu"), Detached(Sdk())):
         with pytest.raises(
-            HiddenRetriesError, match=rf"^test_client\.{type(part).__name__} retries on its own \(through"
+            HiddenRetriesError, match=rf"^test_clients\.{type(part).__name__} retries on its own \(through"
         ):
             RetryFreeClients().redirect(part.ask)
 
@@ -352,3 +354,52 @@ def test_a_client_that_cannot_be_watched_is_copied_each_time() -> None:
     clients = RetryFreeClients()
     assert [clients.use(client).max_retries, clients.use(client).max_retries] == [0, 0]
     assert clients.use(client) is not clients.use(client)
+
+
+def http(connections: int | None) -> httpx.AsyncClient:
+    return httpx.AsyncClient(limits=httpx.Limits(max_connections=connections))
+
+
+@pytest.mark.parametrize("sdk", ["openai", "anthropic"])
+def test_an_sdk_client_has_the_limit_of_its_http_client(sdk: str) -> None:
+    package: Any = pytest.importorskip(sdk)
+    kind: Any = getattr(package, {"openai": "AsyncOpenAI", "anthropic": "AsyncAnthropic"}[sdk])
+    client = kind(api_key="none")
+    default = package.DEFAULT_CONNECTION_LIMITS.max_connections
+    assert connection_limit([client]) == ConnectionLimit(default)
+    # The copy without retries shares the pool of its original.
+    assert connection_limit([client, client.with_options(max_retries=0)]) == ConnectionLimit(default)
+
+
+def test_httpx_alone_tells_its_limit_and_two_of_them_add_up() -> None:
+    first, second = http(7), http(5)
+    assert connection_limit([first]) == ConnectionLimit(7)
+    assert connection_limit([first, second]) == ConnectionLimit(12)
+    assert connection_limit([first, first]) == ConnectionLimit(7)
+
+
+def test_of_several_transports_the_smallest_counts() -> None:
+    small = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=3))
+    client = httpx.AsyncClient(
+        limits=httpx.Limits(max_connections=9), mounts={"https://small.test": small, "https://any.test": None}
+    )
+    assert connection_limit([client]) == ConnectionLimit(3)
+
+
+@pytest.mark.parametrize(
+    ("clients", "reason"),
+    [
+        ([None], "the model was declared without its client"),
+        ([http(3), None], "the model was declared without its client"),
+        ([object()], "a client of type object does not tell its connections"),
+        ([http(None)], "a client of type AsyncClient sets no limit"),
+        ([http(3), http(None)], "a client of type AsyncClient sets no limit"),
+        (
+            [httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200)))],
+            "a client of type AsyncClient does not tell its connections",
+        ),
+    ],
+    ids=["none given", "one of two given", "unknown", "unlimited", "one unlimited", "a transport of one's own"],
+)
+def test_what_cannot_be_known_says_why(clients: list[object], reason: str) -> None:
+    assert connection_limit(clients) == ConnectionLimit(None, reason)

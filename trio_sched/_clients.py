@@ -1,4 +1,4 @@
-"""Switches off the retries that SDK clients make on their own.
+"""What is read off the SDK clients of a pipeline: their own retries, which are switched off, and their connections.
 
 A hidden retry is an outbound attempt that nobody admitted: it sits in one lease, is invisible to the adaptive limit,
 and sleeps through a cooldown that others obey. So a client is used through a copy that makes none. The user goes on
@@ -12,28 +12,42 @@ is. What a function of one's own calls inside cannot be seen from here: it shoul
 
 A client says that it retries by a `max_retries` above 0, a transport of httpx by its `retries`, a session of requests
 by the `max_retries` of its adapters. Without a `with_options(max_retries=0)` to take a copy from, it is refused.
+
+A connection pool sizes transport and is no limit of requests: a request that holds a lease may still wait for a
+connection, and one connection of HTTP/2 carries many requests. What is recognised is httpx, alone or within an SDK's
+client. An HTTP client may have a transport for some addresses and another for the rest; since the address is not known
+here, the smallest pool counts.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType, MethodType
 from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 import attrs
 
-from trio_sched._client_transports import http_clients
 from trio_sched._errors import TrioSchedError
 
-__all__ = ["ClientRetries", "HiddenRetriesError", "RetryFreeClients"]
+__all__ = [
+    "ClientRetries",
+    "ConnectionLimit",
+    "HiddenRetriesError",
+    "RetryFreeClients",
+    "connection_limit",
+]
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _TAKE_COPY: Final = "pass a method of client.with_options(max_retries=0)"
 _FORMS: Final = ("with_raw_response", "with_streaming_response")
+_NO_LIMIT: Final = sys.maxsize
+"""What the pool of httpx holds where no limit was set."""
 
 
 @attrs.frozen
@@ -165,9 +179,21 @@ def _max_retries(client: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _http_clients(client: object) -> Iterator[tuple[object, list[object]]]:
+    """The client, and what an SDK's client keeps within it, each with its transports, as far as it has any.
+
+    The first transport is for all addresses for which no other is mounted; None where there is none.
+    """
+    for holder in (client, getattr(client, "_client", None)):
+        mounts: object = getattr(holder, "_mounts", None)
+        mounted = cast("Mapping[object, object]", mounts).values() if isinstance(mounts, Mapping) else ()
+        # None stands for an address that takes the first transport.
+        yield holder, [getattr(holder, "_transport", None), *(each for each in mounted if each is not None)]
+
+
 def _transports(client: object) -> Iterator[tuple[str, int]]:
     """Type and retries of the HTTP transports of a client, or of the HTTP client within it."""
-    for holder, transports in http_clients(client):
+    for holder, transports in _http_clients(client):
         for transport in transports:
             retries: object = getattr(getattr(transport, "_pool", None), "_retries", None)
             if isinstance(retries, int):
@@ -219,3 +245,36 @@ def _package(cls: type) -> str:
 
 def _name(cls: type) -> str:
     return f"{_package(cls)}.{cls.__qualname__}"
+
+
+@attrs.frozen
+class ConnectionLimit:
+    """connections: the most at once, or None, and then `unknown_because` says why."""
+
+    connections: int | None
+    unknown_because: str | None = None
+
+
+def connection_limit(clients: Iterable[object | None]) -> ConnectionLimit:
+    """What all `clients` of an endpoint may open together; None is a client that was not handed over."""
+    limits: dict[int, int] = {}
+    for client in clients:
+        if client is None:
+            return ConnectionLimit(None, "the model was declared without its client")
+        http_client, limit = _http_client(client)
+        if limit is None:
+            return ConnectionLimit(None, f"a client of type {type(client).__qualname__} does not tell its connections")
+        if limit == _NO_LIMIT:
+            return ConnectionLimit(None, f"a client of type {type(client).__qualname__} sets no limit")
+        # Clients that share an HTTP client share its pool.
+        limits[id(http_client)] = limit
+    return ConnectionLimit(sum(limits.values()))
+
+
+def _http_client(client: object) -> tuple[object, int | None]:
+    for holder, transports in _http_clients(client):
+        limits = [getattr(getattr(transport, "_pool", None), "_max_connections", None) for transport in transports]
+        known = [limit for limit in limits if isinstance(limit, int)]
+        if known and len(known) == len(limits):
+            return holder, min(known)
+    return None, None
