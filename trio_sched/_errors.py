@@ -21,7 +21,11 @@ __all__ = [
     "TrioSchedError",
     "UnknownNameError",
     "require",
+    "shown",
 ]
+
+_LONGEST_VALUE = 2_000
+"""Letters of a value in a message; it may be a whole file."""
 
 
 class TrioSchedError(Exception):
@@ -41,7 +45,7 @@ class InvalidValueError(TrioSchedError, ValueError):
         self.expected = expected
 
     def __str__(self) -> str:
-        return f"{self.field} must be {self.expected}, got {self.value!r}"
+        return f"{self.field} must be {self.expected}, got {shown(self.value)}"
 
 
 class InvalidTypeError(InvalidValueError, TypeError):
@@ -107,6 +111,16 @@ class MissingExtraError(TrioSchedError, ImportError):
 
     def __str__(self) -> str:
         return f"{self.missing} is not installed; run: pip install 'trio_sched[{self.extra}]'"
+
+
+def shown(value: object) -> str:
+    """The `repr` of a value in a message, cut where it is too long."""
+    try:
+        text = repr(value)
+    except Exception:
+        # Python writes no ints of too many digits, and nothing nested too deeply; objects may do as they like.
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def require(extra: str, *modules: str) -> None:

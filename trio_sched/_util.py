@@ -1,14 +1,16 @@
 """Small functions that several rooms need and that belong to none of them.
 
 Blocking work: `in_threads` and `inline`. One error instead of a group: `single_error` and `leaves_of`. Waits after
-failures: `doubled`. The clock of a run: `run_clock`. Which fields of a value somebody chose: `records_given`.
+failures: `doubled`. The clock of a run: `run_clock`. Which fields of a value somebody chose: `records_given`. Text for
+terminals: `printable` and `page`. JSON from outside: `parse_json`.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import sys
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Final, ParamSpec, Protocol, TypeVar, cast
@@ -27,6 +29,9 @@ __all__ = [
     "in_threads",
     "inline",
     "leaves_of",
+    "page",
+    "parse_json",
+    "printable",
     "records_given",
     "run_clock",
     "single_error",
@@ -37,6 +42,9 @@ T = TypeVar("T")
 
 _MOST_DOUBLINGS: Final = 64
 """Any wait has reached its maximum by then, and far more of them would be too much for a float."""
+
+_LONGEST_LINE: Final = 2_000
+"""Letters of a line for people: more than any line of ours, and far less than an error body may have."""
 
 
 class Blocking(Protocol):
@@ -140,3 +148,26 @@ def records_given(cls: type[T]) -> type[T]:
 
     type.__setattr__(cls, "__init__", init)
     return cls
+
+
+def printable(text: str, *, longest: int = _LONGEST_LINE) -> str:
+    """One line for a terminal: without anything that it could take for a command, and of `longest` letters at most.
+
+    Control characters, line breaks, marks that change the direction of writing and halves of surrogates become "?".
+    Text that comes from outside may have any of them: an error body, the name of a column, a file.
+    """
+    cut = text if len(text) <= longest else f"{text[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return cut if cut.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in cut)
+
+
+def page(lines: Iterable[str]) -> str:
+    """A text of several lines for a terminal. No line can pass for two, whatever it is made of."""
+    return "\n".join(map(printable, lines))
+
+
+def parse_json(text: str | bytes) -> object:
+    """What JSON from outside decodes to. Raises `ValueError`, also where it is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 from trio_sched._errors import MissingExtraError, require
 
@@ -26,3 +27,9 @@ def main() -> None:
     except KeyboardInterrupt:
         # Before a command was at work: loading takes a moment.
         sys.exit(130)
+    except Exception:
+        # A bug's traceback, as Python would print it; but an error may say what a provider said.
+        from trio_sched._util import page
+
+        sys.stderr.write(page(traceback.format_exc().split("\n")[:-1]) + "\n")
+        sys.exit(1)

@@ -6,7 +6,6 @@ of one, and `rehearse` serves the rehearsal provider.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -25,9 +24,9 @@ from trio_sched._cli.options import (
     run_folder_argument,
     settings_options,
 )
-from trio_sched._cli.outcome import INCOMPLETE, Commands, place_of, show_error, spoken_here
+from trio_sched._cli.outcome import INCOMPLETE, Commands, place_of, say, say_json, say_path, show_error, spoken_here
 from trio_sched._cli.pipelines import NamedPipeline, find_pipeline
-from trio_sched._errors import InvalidValueError, TrioSchedError
+from trio_sched._errors import InvalidValueError, TrioSchedError, shown
 from trio_sched._events.json_value import JsonValue
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._observe.plan_lines import plan_lines
@@ -43,6 +42,7 @@ from trio_sched._pipeline.run import run
 from trio_sched._rehearsal.script import RehearsalScript
 from trio_sched._rehearsal.serde import scripts_from_json
 from trio_sched._rehearsal.server import open_rehearsal
+from trio_sched._util import printable
 from trio_sched._version import __version__
 
 __all__ = ["trio_sched"]
@@ -215,9 +215,9 @@ def _run(
             raise
         show_error(error)
         if error.__cause__ is not None and (place := place_of(error.__cause__)) is not None:
-            click.echo(f"  {type(error.__cause__).__name__} comes from {place}", err=True)
+            say(f"  {type(error.__cause__).__name__} comes from {place}", err=True)
         context.exit(INCOMPLETE)
-    click.echo(spoken_here(result.summary()))
+    say(spoken_here(result.summary()))
     if _is_incomplete(result, max_drop_rate):
         context.exit(INCOMPLETE)
 
@@ -254,7 +254,7 @@ def plan_command(
     plan = plan_run(found.steps, rows=rows, records=records, models=found.models, config=settings)
     document = cast("dict[str, JsonValue]", plain(plan))
     if as_json:
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        say_json(document)
         return
     from rich.console import Console
     from rich.table import Table
@@ -266,7 +266,7 @@ def plan_command(
     table.add_column("from")
     for line in plan_lines({"configured": document["configured"]}):
         if line.source:  # the others are for what is seen while it runs
-            table.add_row(Text(line.name), Text(line.value), Text(line.source))
+            table.add_row(*(Text(printable(text)) for text in (line.name, line.value, line.source)))
     Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE).print(table)
 
 
@@ -281,7 +281,7 @@ def report_command(run_folder: Path) -> None:
       trio-sched report out
     """
     write_run_views(run_folder)
-    click.echo(run_folder / REPORT_FILE)
+    say_path(run_folder / REPORT_FILE)
 
 
 @trio_sched.command("trace", short_help="Write trace.json of a run, for Perfetto.")
@@ -293,7 +293,7 @@ def trace_command(run_folder: Path) -> None:
       trio-sched trace out
     """
     write_run_views(run_folder)
-    click.echo(run_folder / TRACE_FILE)
+    say_path(run_folder / TRACE_FILE)
 
 
 @trio_sched.command("why", short_help="Say what a run waits for, and what limited it.")
@@ -307,7 +307,10 @@ def why_command(run_folder: Path, as_json: bool) -> None:
       trio-sched why out --json
     """
     explanation = why(run_folder)
-    click.echo(json.dumps(explanation.to_json(), indent=2) if as_json else str(explanation))
+    if as_json:
+        say_json(explanation.to_json())
+    else:
+        say(str(explanation))
 
 
 @trio_sched.command("rehearse", short_help="Serve a local provider to try a pipeline against.")
@@ -336,7 +339,7 @@ def rehearse_command(host: str, port: int, scripts: Path | None) -> None:
         trio.run(_serve_until_interrupted, read, host, port)
     except KeyboardInterrupt:
         # The way it is meant to end.
-        click.echo("stopped", err=True)
+        say("stopped", err=True)
 
 
 def _read_scripts(path: Path) -> Mapping[str, RehearsalScript]:
@@ -344,7 +347,7 @@ def _read_scripts(path: Path) -> Mapping[str, RehearsalScript]:
         return scripts_from_json(path.read_bytes())
     except InvalidValueError as error:
         # What JSON it is not would be the whole file.
-        given = f", got {error.value!r}" if not isinstance(error.value, bytes) else ""
+        given = f", got {shown(error.value)}" if not isinstance(error.value, bytes) else ""
         problem = f"{path}: {error.field} must be {error.expected}{given}"
         raise click.BadParameter(problem, param_hint="--scripts") from error
 
@@ -352,7 +355,7 @@ def _read_scripts(path: Path) -> Mapping[str, RehearsalScript]:
 async def _serve_until_interrupted(scripts: Mapping[str, RehearsalScript], host: str, port: int) -> None:
     async with open_rehearsal(scripts, host=host, port=port) as server:
         for name in scripts:
-            click.echo(server.base_url(name))
+            say(server.base_url(name))
         first = server.base_url(next(iter(scripts)))
-        click.echo(f"Try: OPENAI_BASE_URL={first} OPENAI_API_KEY=rehearsal; end with Ctrl-C.", err=True)
+        say(f"Try: OPENAI_BASE_URL={first} OPENAI_API_KEY=rehearsal; end with Ctrl-C.", err=True)
         await trio.sleep_forever()

@@ -21,7 +21,7 @@ from typing import Final, cast, get_args, get_type_hints
 
 import attrs
 
-from trio_sched._errors import InvalidTypeError, InvalidValueError, TrioSchedError
+from trio_sched._errors import InvalidTypeError, InvalidValueError, TrioSchedError, shown
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.models import Model
 from trio_sched._request.config import RequestAdmissionTuningConfig
@@ -73,6 +73,8 @@ def read_settings(path: Path) -> Mapping[str, object]:
         raise ConfigFileError(path, f"cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigFileError(path, f"is not TOML: {error}") from error
+    except RecursionError:
+        raise ConfigFileError(path, "is nested too deeply") from None
     switched = {name: None if value is False and name in _MAY_BE_OFF else value for name, value in settings.items()}
     build_config(path, switched)
     return switched
@@ -146,4 +148,4 @@ def _wrong(error: InvalidValueError) -> str:
     table = next((table for table, known in _TABLES.items() if known.__name__ == kind), "the top level")
     expected = error.expected.replace("True or False", "true or false").replace("None", "false")
     given = f"the {_TOML_TYPES[type(error.value)]} " if type(error.value) in _TOML_TYPES else ""
-    return f"{field} in {table} must be {expected}, got {given}{error.value!r}"
+    return f"{field} in {table} must be {expected}, got {given}{shown(error.value)}"

@@ -2,10 +2,14 @@
 
 A `TrioSchedError` is something the user can mend, so its text is shown and nothing else. Anything else is a bug, here
 or in a function that has no business raising, and comes with its traceback.
+
+All that goes to the terminal goes through `say` and its like. Texts of errors come from columns, providers and files as
+well, so they are bounded, and none of their lines begins where a line of ours would.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from pathlib import Path
@@ -14,8 +18,20 @@ from typing import Final
 import click
 
 from trio_sched._errors import TrioSchedError
+from trio_sched._util import page, printable
 
-__all__ = ["BAD_INPUT", "INCOMPLETE", "INTERRUPTED", "Commands", "place_of", "show_error", "spoken_here"]
+__all__ = [
+    "BAD_INPUT",
+    "INCOMPLETE",
+    "INTERRUPTED",
+    "Commands",
+    "place_of",
+    "say",
+    "say_json",
+    "say_path",
+    "show_error",
+    "spoken_here",
+]
 
 INCOMPLETE: Final = 1
 """The run ended without all its records: too many drops, stopped early, or failed under way."""
@@ -24,13 +40,42 @@ BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
 """Ctrl-C: 128 and the number of the signal, as shells have it."""
 
+_LONGEST_TEXT: Final = 8_000
+"""Letters of an error, a warning or a path."""
+
 _SPOKEN_HERE: Final = {'resume="if-possible"': "--resume if-possible"}
 """What the texts of the package call by its name in Python, and what it is called on the command line."""
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines for people, on standard output or standard error, without anything that a terminal would obey."""
+    click.echo(page(text.split("\n")), err=err)
+
+
+def say_path(path: Path) -> None:
+    """Print where a file is, on a line of its own."""
+    click.echo(printable(str(path), longest=_LONGEST_TEXT))
+
+
+def say_json(document: object) -> None:
+    """Print JSON for programs, in which what a terminal would obey is escaped."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    click.echo("\n".join(map(_escaped, text.split("\n"))))
+
+
 def show_error(error: TrioSchedError) -> None:
     """Say what was wrong, on standard error."""
-    click.echo(f"error: {spoken_here(str(error))}", err=True)
+    _say_of("error", str(error))
+
+
+def _say_of(kind: str, text: str) -> None:
+    cut = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}\n(cut)"
+    say(f"{kind}: {spoken_here(cut)}".replace("\n", "\n  "), err=True)
+
+
+def _escaped(line: str) -> str:
+    # Anything but plain letters is within a string of the JSON.
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
 
 
 def place_of(error: BaseException) -> str | None:
@@ -43,7 +88,7 @@ def place_of(error: BaseException) -> str | None:
 
 
 class Commands(click.Group):
-    """A group whose commands end as this module says."""
+    """A group whose commands end with a text and an exit code."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; show what went wrong."""
@@ -56,7 +101,7 @@ class Commands(click.Group):
             show_error(error)
             ctx.exit(BAD_INPUT)
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+            say("interrupted", err=True)
             ctx.exit(INTERRUPTED)
         finally:
             logger.removeHandler(warnings)
@@ -66,7 +111,7 @@ class _Warnings(logging.Handler):
     """Shows what the package logs on standard error, whichever that is by then: the live panel replaces it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"{record.levelname.lower()}: {spoken_here(self.format(record))}", err=True)
+        _say_of(record.levelname.lower(), self.format(record))
 
 
 def spoken_here(text: str) -> str:

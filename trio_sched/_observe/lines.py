@@ -7,8 +7,9 @@ from typing import Final, TextIO
 from trio_sched._observe.limiting import Limit
 from trio_sched._observe.run_progress import EndpointProgress, RunProgress
 from trio_sched._observe.waits import Layer
+from trio_sched._util import printable
 
-__all__ = ["ProgressLines", "duration", "limit_sentence", "printable", "progress_line", "records_text"]
+__all__ = ["ProgressLines", "duration", "limit_sentence", "progress_line", "records_text"]
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -24,11 +25,6 @@ _WORDS: Final[dict[Layer, str]] = {
     "provider": "the provider's answers",
     "completion": "work outside model calls",
 }
-
-
-def printable(text: str) -> str:
-    """The text without anything that a terminal could take for a command."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def duration(seconds: float) -> str:

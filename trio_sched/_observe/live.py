@@ -15,8 +15,9 @@ import textwrap
 from typing import TYPE_CHECKING, Final, TextIO
 
 from trio_sched._errors import require
-from trio_sched._observe.lines import duration, limit_sentence, printable, records_text
+from trio_sched._observe.lines import duration, limit_sentence, records_text
 from trio_sched._observe.run_progress import RunProgress
+from trio_sched._util import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

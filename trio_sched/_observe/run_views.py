@@ -7,7 +7,6 @@ says so; documents that are missing or damaged leave their part of the report em
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, cast
@@ -19,6 +18,7 @@ from trio_sched._observe.record import RunEventFiles
 from trio_sched._observe.report.figures import ReportCollector
 from trio_sched._observe.report.page import report_page
 from trio_sched._observe.trace import write_trace
+from trio_sched._util import parse_json
 
 __all__ = ["REPORT_FILE", "TRACE_FILE", "write_run_views"]
 
@@ -76,7 +76,7 @@ def _collected(
 def _document(path: Path) -> dict[str, JsonValue]:
     """One of the run's JSON documents, or nothing."""
     try:
-        read: object = json.loads(path.read_text(encoding="utf-8"))
+        read = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return cast("dict[str, JsonValue]", read) if isinstance(read, dict) else {}

@@ -11,7 +11,6 @@ for people, and JSON for programs through `to_json`.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -28,12 +27,14 @@ from trio_sched._observe.record import build_view
 from trio_sched._observe.view import RuntimeViewBuilder
 from trio_sched._observe.wait_links import WaitLink
 from trio_sched._observe.waits import WaitBreakdown, seconds
+from trio_sched._util import page, parse_json
 
 __all__ = ["Explanation", "RunState", "explain", "why"]
 
 RunState = Literal["running", "killed", "completed", "stopped_early", "cancelled", "interrupted", "failed"]
 
 _PLACES_SHOWN: Final = 5
+_PROBLEMS_SHOWN: Final = 5
 
 
 @attrs.frozen
@@ -81,8 +82,10 @@ class Explanation:
             where = f" on {each.where}" if each.where is not None else ""
             share = each.nanoseconds / self.limited_by.total
             lines.append(f"  {share:>6.1%}  {seconds(each.nanoseconds):>8.1f} s  {each.layer.replace('_', ' ')}{where}")
-        lines += self.problems
-        return "\n".join(lines)
+        lines += self.problems[:_PROBLEMS_SHOWN]
+        if len(self.problems) > _PROBLEMS_SHOWN:
+            lines.append(f"and {len(self.problems) - _PROBLEMS_SHOWN:,} more of the kind")
+        return page(lines)
 
 
 _RESULTS: Final[dict[str, RunState]] = {
@@ -134,7 +137,7 @@ def _is_gone(run_folder: Path) -> bool:
     The run's lock would tell it too, but only to who takes it, and who takes it could keep a resumed run from starting.
     """
     try:
-        document: object = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+        document = parse_json((run_folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     match document:

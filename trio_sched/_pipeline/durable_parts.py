@@ -7,7 +7,6 @@ ask, never to overwrite.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -18,6 +17,7 @@ from trio_sched._pipeline.folder import RunFolder
 from trio_sched._pipeline.output_errors import OutputDamagedError
 from trio_sched._pipeline.parts import PartFormat, count_rows
 from trio_sched._row_group_set import RowGroupSet
+from trio_sched._util import parse_json
 
 __all__ = ["DurableParts", "EarlierRows", "MissingRows", "read_durable_parts", "read_missing_rows"]
 
@@ -103,7 +103,7 @@ def read_missing_rows(folder: RunFolder, row_group: int) -> MissingRows:
     """The rows that a durable row group lacks. Raises `OutputDamagedError` or `OSError`."""
     path = folder.dropped_file(row_group)
     try:
-        document: object = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
     except FileNotFoundError:
         return MissingRows()
     except ValueError as error:

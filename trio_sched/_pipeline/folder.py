@@ -24,6 +24,7 @@ from trio_sched._pipeline.durable import TEMPORARY_SUFFIX, flush_folder, make_fo
 from trio_sched._pipeline.output_errors import OutputExistsError, OutputNotWritableError
 from trio_sched._pipeline.parquet import ParquetParts
 from trio_sched._pipeline.parts import JsonlParts, PartFormat, PartFormatName
+from trio_sched._util import parse_json
 
 __all__ = ["RunFolder", "open_part_format"]
 
@@ -117,7 +118,7 @@ class RunFolder:
     def read_run_document(self) -> Mapping[str, JsonValue] | None:
         """What `run.json` says; None where there is none. Raises `OutputExistsError` for one that is no run's."""
         try:
-            document: object = json.loads(self.run_file.read_bytes())
+            document = parse_json(self.run_file.read_bytes())
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, cast
 
 from trio_sched._events.json_value import JsonValue
 from trio_sched._pipeline.buffers import RowGroupBuffer
+from trio_sched._util import parse_json
 
 __all__ = ["JsonlParts", "PartFormat", "PartFormatName", "canonical_line", "count_rows"]
 
@@ -56,7 +57,7 @@ class JsonlParts:
                 if not line.endswith(b"\n"):
                     raise ValueError(f"line {number} is torn off")
                 try:
-                    row: object = json.loads(line)
+                    row = parse_json(line)
                 except ValueError as error:
                     raise ValueError(f"line {number} is not JSON in UTF-8") from error
                 if not isinstance(row, dict):

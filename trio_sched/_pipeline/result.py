@@ -16,11 +16,15 @@ from trio_sched._pipeline.durable_parts import EarlierRows
 from trio_sched._pipeline.folder import RunFolder
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._scheduler.result import SchedulerResult
+from trio_sched._util import page, printable
 
 __all__ = ["RunResult", "uncalled_model"]
 
 _CAUSES_SHOWN: Final = 3
 """The innermost ones, which say what happened; those around them say what was attempted."""
+
+_LONGEST_ERROR_TEXT: Final = 300
+"""Letters of an error's text: it may hold a whole response, or a prompt."""
 
 
 @attrs.frozen(eq=False)
@@ -136,7 +140,7 @@ class RunResult:
             lines.append(
                 f"dropped {cause.rows:,} rows: column {cause.column!r}, {cause.error_type}: {_told(cause.first_error)}"
             )
-        return "\n".join(lines)
+        return page(lines)
 
 
 def _learned(resource: RequestResourceKey, statistics: RequestStatistics) -> str:
@@ -184,7 +188,7 @@ def uncalled_model(column: str) -> str:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        return printable(str(error), longest=_LONGEST_ERROR_TEXT)
     except Exception as broken:
         return f"its text cannot be read ({type(broken).__name__})"
 

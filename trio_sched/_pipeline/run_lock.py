@@ -19,6 +19,7 @@ from typing import cast
 from filelock import FileLock, Timeout
 
 from trio_sched._pipeline.output_errors import OutputInUseError, OutputNotWritableError
+from trio_sched._util import parse_json
 
 __all__ = ["hold_run_lock"]
 
@@ -49,7 +50,7 @@ def hold_run_lock(folder: Path) -> Generator[None, None, None]:
 
 def _read_holder(holder: Path) -> tuple[int | None, str | None]:
     try:
-        held: object = json.loads(holder.read_text(encoding="utf-8"))
+        held = parse_json(holder.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None, None
     if not isinstance(held, dict):

@@ -183,7 +183,7 @@ def _json_records(path: Path) -> tuple[Iterator[object], Callable[[object, int],
     def parse(line: object, number: int) -> object:
         try:
             row: object = json.loads(cast("bytes", line).decode("utf-8-sig"), parse_constant=_refuse_constant)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputRowError(str(path), number, f"not JSON in UTF-8 ({error})") from error
         if not isinstance(row, dict):
             raise InputRowError(str(path), number, f"a row must be a JSON object, got {type(row).__name__}")

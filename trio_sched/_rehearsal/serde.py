@@ -18,6 +18,7 @@ from trio_sched._errors import InvalidTypeError, InvalidValueError
 from trio_sched._events.json_value import JsonValue
 from trio_sched._rehearsal.counters import CountersView, TallyView
 from trio_sched._rehearsal.script import Drift, Latency, Neighbour, Phase, RehearsalScript
+from trio_sched._util import parse_json
 
 __all__ = [
     "address_from_json",
@@ -80,7 +81,7 @@ def address_from_json(text: bytes | str) -> tuple[str, int]:
 
 def _parse(where: str, text: bytes | str) -> JsonValue:
     try:
-        return cast("JsonValue", json.loads(text))
+        return cast("JsonValue", parse_json(text))
     except ValueError as error:
         raise InvalidValueError(where, text, f"JSON ({error})") from error
 

@@ -21,10 +21,12 @@ from typing import TypeAlias, cast
 
 import attrs
 
+from trio_sched._errors import shown
 from trio_sched._events.json_value import JsonValue
 from trio_sched._rehearsal.answers import chat_answer, embedding
 from trio_sched._rehearsal.provider import Refused
 from trio_sched._rehearsal.script import HintPlace, RehearsalScript
+from trio_sched._util import parse_json
 
 __all__ = [
     "ChatRequest",
@@ -124,7 +126,7 @@ class EmbeddingRequest:
         fields = _fields(body)
         encoding = fields.get("encoding_format") or "float"
         if encoding not in ("float", "base64"):
-            raise WireError("encoding_format", f"'float' or 'base64', got {encoding!r}")
+            raise WireError("encoding_format", f"'float' or 'base64', got {shown(encoding)}")
         dimensions = None if fields.get("dimensions") is None else _count(fields, "dimensions", 1, _MOST_DIMENSIONS)
         return cls(_text(fields, "model"), _inputs(fields.get("input")), dimensions, encoding == "base64")
 
@@ -182,7 +184,7 @@ def _dump(value: JsonValue) -> bytes:
 
 def _fields(body: bytes) -> Mapping[str, JsonValue]:
     try:
-        value = cast("JsonValue", json.loads(body))
+        value = cast("JsonValue", parse_json(body))
     except ValueError as error:
         raise WireError("the body", f"JSON: {error}") from error
     if not isinstance(value, dict):
@@ -204,7 +206,7 @@ def _count(fields: Mapping[str, JsonValue], name: str, default: int, most: int) 
     if value is None:
         return default
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise WireError(name, f"an integer from 1 to {most}, got {value!r}")
+        raise WireError(name, f"an integer from 1 to {most}, got {shown(value)}")
     return value
 
 

@@ -12,6 +12,7 @@ from typing import Final, Literal, cast, get_args
 import attrs
 
 from trio_sched import _validation as check
+from trio_sched._errors import shown
 from trio_sched._fast_constructor import fast_constructor
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey, RuntimeCorrelation
 
@@ -97,10 +98,10 @@ class RequestReleaseOutcome:
         notes: dict[str, object] = {}
         kind = cast("object", self.kind)
         if not isinstance(kind, str) or kind not in OUTCOME_KINDS:
-            notes["invalid_kind"] = _shown(kind)
+            notes["invalid_kind"] = shown(kind)
             object.__setattr__(self, "kind", "unexpected_exception")
         if self.retry_after_seconds is not None and not _usable_hint(self.retry_after_seconds):
-            notes["invalid_retry_after_seconds"] = _shown(self.retry_after_seconds)
+            notes["invalid_retry_after_seconds"] = shown(self.retry_after_seconds)
             object.__setattr__(self, "retry_after_seconds", None)
         if notes:
             object.__setattr__(self, "diagnostics", {**self.diagnostics, **notes})
@@ -110,14 +111,6 @@ def _usable_hint(hint: object) -> bool:
     if not isinstance(hint, int | float) or isinstance(hint, bool):
         return False
     return check.is_finite(hint) and hint >= 0
-
-
-def _shown(value: object) -> str:
-    try:
-        return repr(value)
-    except Exception:
-        # Whatever it is, an outcome can be built; Python refuses to write ints of too many digits, for one.
-        return f"a {type(value).__name__} that cannot be shown"
 
 
 @attrs.frozen(weakref_slot=False)
