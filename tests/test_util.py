@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trio_sched as ts
-from trio_sched._util import doubled, records_given, single_error
+from trio_sched._util import doubled, parse_json, records_given, single_error
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -115,3 +115,15 @@ def test_several_exits_are_one() -> None:
 def test_what_is_no_group_passes() -> None:
     with pytest.raises(ValueError, match="plain"), single_error():
         raise ValueError("plain")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, b'{"a":' * 100_000, "[" * 100_000 + "]" * 100_000])
+def test_json_that_is_nested_too_deeply_is_a_value_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json(text)
+
+
+def test_other_json_is_what_it_is() -> None:
+    assert parse_json('{"a": [1, null]}') == {"a": [1, None]}
+    with pytest.raises(ValueError, match="Expecting value"):
+        parse_json("x")

@@ -176,3 +176,13 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_settings_of_an_earlier_run_are_checked_too(tmp_path: Path) -> None:
     with pytest.raises(ConfigFileError, match=r"run\.json: 'sed' is no setting of the top level; did you mean 'seed'"):
         build_config(tmp_path / "run.json", {"sed": 1})
+
+
+@pytest.mark.parametrize("depth", [50, 300, 600, 900, 950, 1000, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{a = ", "}")])
+def test_what_is_nested_deeply_is_refused_at_any_depth(tmp_path: Path, depth: int, opening: str, closing: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(f"seed = {opening * depth}1{closing * depth}", encoding="utf-8")
+    with pytest.raises(ConfigFileError) as caught:
+        read_settings(file)
+    assert "nested too deeply" in str(caught.value) or "seed in the top level must be" in str(caught.value)

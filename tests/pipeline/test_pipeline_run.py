@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import trio
@@ -303,6 +303,19 @@ async def test_an_output_that_holds_another_run_is_refused(tmp_path: Path) -> No
         await ts.run([number], records=3, output=tmp_path / "out")
     assert caught.value.run_id == first.run_id
     assert len(list(first.rows())) == 3
+
+
+@pytest.mark.parametrize("output", ["a\0b", "a/\ud800/b", Path("\0"), 5, None, b"out"])
+async def test_an_output_that_no_folder_can_have_is_refused(output: Any) -> None:
+    kind = ts.InvalidValueError if isinstance(output, str | Path) else ts.InvalidTypeError
+    with pytest.raises(kind, match=r"^output must be a path") as caught:
+        await ts.run([number], records=1, output=output)
+    assert caught.value.field == "output"
+
+
+async def test_an_output_with_too_long_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ts.OutputNotWritableError, match=r"File name too long; choose a shorter name$"):
+        await ts.run([number], records=1, output=tmp_path / ("a" * 300))
 
 
 async def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

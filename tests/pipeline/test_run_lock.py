@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -91,7 +92,32 @@ async def test_a_run_in_progress_is_not_resumed_beside_itself(tmp_path: Path) ->
     assert again.earlier.rows == 1
 
 
-async def test_a_lock_that_cannot_be_made_is_told_with_its_path(tmp_path: Path) -> None:
+async def test_a_lock_that_cannot_be_made_is_refused_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "run.lock").mkdir()
     with pytest.raises(ts.OutputNotWritableError, match=r"run\.lock' cannot be written: Is a directory"):
         await ts.run([number], records=1, output=tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks are msvcrt's there")
+@pytest.mark.parametrize(
+    ("number_of_error", "remedy"),
+    [
+        (errno.ENOSYS, "its file system has no locks, and a run locks its folder; choose a folder on a local disk"),
+        (errno.ENOLCK, "its file system has no locks, and a run locks its folder; choose a folder on a local disk"),
+        (errno.EOPNOTSUPP, "its file system has no locks, and a run locks its folder; choose a folder on a local disk"),
+        (errno.EIO, "look at the disk, or what else is behind it, or choose a folder on another one"),
+        (errno.EROFS, "choose a folder you may write to"),
+    ],
+)
+async def test_a_lock_that_the_system_refuses_says_what_helps(
+    number_of_error: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def refuse(*_: object) -> None:
+        raise OSError(number_of_error, os.strerror(number_of_error))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(ts.OutputNotWritableError) as caught:
+        await ts.run([number], records=1, output=tmp_path / "out")
+    assert str(caught.value).endswith(f"cannot be written: {os.strerror(number_of_error)}; {remedy}")

@@ -122,3 +122,12 @@ def test_a_script_of_wrong_types_is_refused_with_its_place(text: str, message: s
 def test_what_is_no_json_is_refused() -> None:
     with pytest.raises(InvalidValueError, match=r"^script must be JSON \(.*\), got '\{'$"):
         serde.script_from_json("{")
+
+
+@pytest.mark.parametrize("depth", [50, 300, 600, 900, 950, 980, 1000, 100_000])
+@pytest.mark.parametrize("around", ["%s", '{"seed": %s}', '{"phases": [%s]}', '{"phases": [{"latency": %s}]}'])
+def test_a_script_that_is_nested_deeply_is_refused_at_any_depth(depth: int, around: str) -> None:
+    for nested in ("[" * depth + "]" * depth, '{"a": ' * depth + "1" + "}" * depth):
+        with pytest.raises(InvalidValueError) as caught:
+            serde.script_from_json(around % nested)
+        assert len(str(caught.value)) < 3_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import struct
@@ -147,3 +148,16 @@ def test_models_and_errors_have_their_shapes() -> None:
     assert json.loads(error_body("text", "kind", code=429, details=({"a": 1},))) == {
         "error": {"message": "text", "type": "kind", "param": None, "code": 429, "details": [{"a": 1}]}
     }
+
+
+@pytest.mark.parametrize("depth", [50, 300, 600, 900, 950, 980, 1000, 100_000])
+@pytest.mark.parametrize(
+    "field", ["messages", "model", "n", "response_format", "input", "dimensions", "encoding_format"]
+)
+def test_a_body_that_is_nested_deeply_is_read_or_refused_at_any_depth(depth: int, field: str) -> None:
+    good = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "input": "x"}
+    for nested in ("[" * depth + "]" * depth, '{"a": ' * depth + "1" + "}" * depth):
+        body = json.dumps({**good, field: "here"}).replace('"here"', nested).encode()
+        for parse in (ChatRequest.parse, EmbeddingRequest.parse):
+            with contextlib.suppress(WireError):
+                parse(body)

@@ -34,7 +34,7 @@ __all__ = ["Explanation", "RunState", "explain", "why"]
 RunState = Literal["running", "killed", "completed", "stopped_early", "cancelled", "interrupted", "failed"]
 
 _PLACES_SHOWN: Final = 5
-_PROBLEMS_SHOWN: Final = 5
+_PROBLEMS_SHOWN: Final = 20
 
 
 @attrs.frozen

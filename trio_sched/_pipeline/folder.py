@@ -14,11 +14,14 @@ Only `data/` and `dropped/` say how far a run has come.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import cast
 
+from trio_sched._errors import InvalidTypeError, InvalidValueError
 from trio_sched._events.json_value import JsonValue
 from trio_sched._pipeline.durable import TEMPORARY_SUFFIX, flush_folder, make_folder, write_durably
 from trio_sched._pipeline.output_errors import OutputExistsError, OutputNotWritableError
@@ -26,7 +29,7 @@ from trio_sched._pipeline.parquet import ParquetParts
 from trio_sched._pipeline.parts import JsonlParts, PartFormat, PartFormatName
 from trio_sched._util import parse_json
 
-__all__ = ["RunFolder", "open_part_format"]
+__all__ = ["RunFolder", "open_part_format", "open_run_folder"]
 
 _FORMATS: Mapping[PartFormatName, Callable[[], PartFormat]] = {"jsonl": JsonlParts, "parquet": ParquetParts}
 
@@ -40,6 +43,24 @@ _OF_AN_ATTEMPT = ("events", "capacity_plan.json", "report.html", "trace.json")
 def open_part_format(name: PartFormatName) -> PartFormat:
     """A reader and writer of parts of this format. Raises `MissingExtraError` where its extra is not installed."""
     return _FORMATS[name]()
+
+
+def open_run_folder(output: str | PathLike[str]) -> RunFolder:
+    """The folder that `output` names, whether it is there or not.
+
+    Raises `InvalidTypeError` for what is no path, and `InvalidValueError` for one that no file can have.
+    """
+    given: object = output
+    path: object = os.fspath(given) if isinstance(given, str | PathLike) else None
+    if not isinstance(path, str):
+        raise InvalidTypeError("output", given, "a path")
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise InvalidValueError("output", path, "a path that a folder can have, without null characters")
+    return RunFolder(Path(path))
 
 
 class RunFolder:

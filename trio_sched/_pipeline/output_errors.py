@@ -19,6 +19,9 @@ __all__ = [
 ]
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""What a network or FUSE file system answers that has no locks, when it is asked for one."""
+_LOCK_NAME = "run.lock"
 
 
 class OutputError(TrioSchedError):
@@ -121,6 +124,12 @@ class OutputNotWritableError(OutputError, OSError):
     def __str__(self) -> str:
         if self.problem.errno in _NO_SPACE:
             remedy = 'make room and go on with resume="if-possible": what is finished is kept'
+        elif self.problem.errno in _NO_LOCKS and self.path.name == _LOCK_NAME:
+            remedy = "its file system has no locks, and a run locks its folder; choose a folder on a local disk"
+        elif self.problem.errno == errno.ENAMETOOLONG:
+            remedy = "choose a shorter name"
+        elif self.problem.errno == errno.EIO:
+            remedy = "look at the disk, or what else is behind it, or choose a folder on another one"
         else:
             remedy = "choose a folder you may write to"
         return f"output {str(self.path)!r} cannot be written: {self.problem.strerror or self.problem}; {remedy}"

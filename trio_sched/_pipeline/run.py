@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 
 from trio_sched._events.sinks import AnyAdmissionEventSink
 from trio_sched._observe.display import LiveMode, RunWatch, choose_display
@@ -19,7 +18,7 @@ from trio_sched._pipeline.bounds import ENGINE_THREADS, run_bounds
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.durable_parts import DurableParts, EarlierRows
 from trio_sched._pipeline.fingerprint import dataset_identity
-from trio_sched._pipeline.folder import RunFolder, open_part_format
+from trio_sched._pipeline.folder import open_part_format, open_run_folder
 from trio_sched._pipeline.model_calls import retry_free_clients
 from trio_sched._pipeline.models import Model
 from trio_sched._pipeline.result import RunResult
@@ -79,6 +78,7 @@ async def run(
     column_blocking = blocking if blocking is not None else in_threads(ENGINE_THREADS.sync_columns)
     blocking = blocking if blocking is not None else in_threads(ENGINE_THREADS.files)
     mode = check_resume_mode(resume)
+    folder = open_run_folder(output)
     display = choose_display(live) if live is not None else None
     reader, plan = open_input(rows, records, buffer_size=config.buffer_size, blocking=blocking)
     pipeline = bind_pipeline(steps, reader, models or {})
@@ -89,7 +89,6 @@ async def run(
     source = await blocking(reader.identity) if reader is not None else None
     identity = dataset_identity(pipeline, config, source, records)
     order = pipeline.graph.columns
-    folder = RunFolder(Path(output))
     with hold_output(folder, mode) as held:
         durable = DurableParts(config.buffer_size)
         if held is None:
