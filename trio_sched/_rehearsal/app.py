@@ -54,6 +54,11 @@ WaitEnd = Literal["elapsed", "client_left", "closed"]
 _MEDIA_TYPE = "application/json"
 _CLIENT_LEFT = 499
 """Nobody reads the reply to a client that left; nginx gave the status its number."""
+_LARGEST_BODY = 2**24
+_MOST_DISCARDED = 4 * _LARGEST_BODY
+"""Bytes of a body that is too large: a client that sends to the end reads the reply."""
+_BODY_SECONDS = 60.0
+_CLOSE = {"connection": "close"}
 
 
 class WaitingRoom:
@@ -120,7 +125,9 @@ class _Rehearsal:
         provider = self._provider(request)
         if request.method == "PUT":
             try:
-                provider.replace_script(script_from_json(await request.body()))
+                provider.replace_script(script_from_json(await _body(request)))
+            except ClientDisconnect:
+                return Response(status_code=_CLIENT_LEFT)
             except TrioSchedError as error:
                 return _bad_request(str(error))
         return _json(script_to_json(provider.script))
@@ -128,7 +135,7 @@ class _Rehearsal:
     async def _serve(self, request: Request, domain: str, parse: Callable[[bytes], ModelRequest]) -> Response:
         provider = self._provider(request)
         try:
-            asked = parse(await request.body())
+            asked = parse(await _body(request))
         except ClientDisconnect:
             return Response(status_code=_CLIENT_LEFT)
         except WireError as error:
@@ -186,6 +193,23 @@ def build_app(providers: Mapping[str, Provider], room: WaitingRoom) -> Starlette
         Route("/{provider}/script", rehearsal.script, methods=["GET", "PUT"]),
     )
     return Starlette(routes=routes, exception_handlers={HTTPException: _explain})
+
+
+async def _body(request: Request) -> bytes:
+    """The body, read to its end. Raises `HTTPException` for one that is too large or does not come to its end."""
+    size, parts = 0, list[bytes]()
+    with trio.move_on_after(_BODY_SECONDS) as scope:
+        async for part in request.stream():
+            size += len(part)
+            if size <= _LARGEST_BODY:
+                parts.append(part)
+            elif size > _MOST_DISCARDED:
+                break
+    if scope.cancelled_caught:
+        raise HTTPException(408, f"The body did not arrive within {_BODY_SECONDS:g} seconds.", _CLOSE)
+    if size > _LARGEST_BODY:
+        raise HTTPException(413, f"The body is larger than {_LARGEST_BODY:,} bytes.", _CLOSE)
+    return b"".join(parts)
 
 
 async def _explain(request: Request, error: Exception) -> Response:

@@ -2,7 +2,10 @@
 
 It listens on loopback and nowhere else: a script that anyone may replace and a model that answers anyone must not be
 reachable from another machine. Names other than `localhost` are refused without being looked up, because what they mean
-can change. The socket is bound here and handed over listening. So port 0 is resolved once, and no other process can
+can change. A page in a browser reaches loopback as well, under a name that it has had resolved there or from an origin
+of its own: a request is answered only if its `Host`, and its `Origin` if it has one, are loopback's.
+
+The socket is bound here and handed over listening. So port 0 is resolved once, and no other process can
 take the port between asking for it and serving on it.
 
 Shutting down takes three steps, and none of them waits for a client. The waiting room closes, so every request that
@@ -17,9 +20,10 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
 
 import trio
 
@@ -29,17 +33,20 @@ from trio_sched._rehearsal.app import WaitingRoom
 from trio_sched._rehearsal.counters import CountersView
 from trio_sched._rehearsal.provider import Provider, open_providers
 from trio_sched._rehearsal.script import RehearsalScript
+from trio_sched._rehearsal.wire import error_body
 from trio_sched._util import single_error
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
     from starlette.applications import Starlette
+    from starlette.types import Receive, Scope, Send
 
 __all__ = [
     "NotLoopbackError",
     "ProviderAddress",
     "RehearsalServer",
     "check_loopback",
+    "is_of_loopback",
     "listen_on_loopback",
     "open_rehearsal",
 ]
@@ -48,6 +55,7 @@ __all__ = [
 _BACKLOG = 2048
 _GRACE_SECONDS = 1.0
 _KEEP_ALIVE_SECONDS = 600.0
+"""Also the time that a connection has for the headers of its next request."""
 
 
 class NotLoopbackError(InvalidValueError):
@@ -73,6 +81,19 @@ def check_loopback(host: str) -> None:
         raise NotLoopbackError(host) from error
     if not address.is_loopback:
         raise NotLoopbackError(host)
+
+
+def is_of_loopback(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request with these headers was sent to a name of loopback, and from no page of another host."""
+    for name, value in headers:
+        if name.lower() in (b"host", b"origin"):
+            url = value.decode("latin-1")
+            try:
+                host = urlsplit(url if name.lower() == b"origin" else f"//{url}").hostname or ""
+                check_loopback(host)
+            except ValueError:  # which `NotLoopbackError` is, too
+                return False
+    return True
 
 
 async def listen_on_loopback(host: str, port: int) -> socket.socket:
@@ -204,11 +225,31 @@ async def _serve(
     config.include_server_header = False
     config.include_date_header = False
     with trio.CancelScope(shield=True):
-        framework = cast("ASGIFramework", app)  # ASGI both, each in types of its own
+        framework = cast("ASGIFramework", _loopback_only(app))  # ASGI both, each in types of its own
         await serve(framework, config, shutdown_trigger=closing.wait, task_status=task_status, mode="asgi")
     if not closing.is_set():
         # Hypercorn swallows a KeyboardInterrupt that strikes its own code, and just ends.
         interrupted.cancel()
+
+
+def _loopback_only(app: Starlette) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """The application, for requests from this machine."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not is_of_loopback(scope["headers"]):
+            text = "The rehearsal provider answers programs on this machine: Host and Origin must be loopback's."
+            body = error_body(text, "invalid_request_error")
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+            ]
+            await send({"type": "http.response.start", "status": 403, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+            return
+        await app(scope, receive, send)
+
+    return guarded
 
 
 def _quiet_log() -> logging.Logger:
