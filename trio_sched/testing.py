@@ -50,7 +50,7 @@ from trio_sched._rehearsal.answers import chat_answer, embedding
 from trio_sched._rehearsal.counters import CountersView, Ending, TallyView
 from trio_sched._rehearsal.provider import Accepted, Refused, open_providers
 from trio_sched._rehearsal.script import Drift, Latency, Neighbour, Phase, RehearsalScript
-from trio_sched._rehearsal.wire import refusal_reply
+from trio_sched._rehearsal.wire import SCRIPTED_FAILURE, error_reply, refusal_reply
 from trio_sched._util import inline
 
 __all__ = [
@@ -81,8 +81,8 @@ def __dir__() -> list[str]:
 class ScriptedProviderError(Exception):
     """A refusal or a failure that the script asked for; carries what the errors of SDKs carry.
 
-    Attributes: `status_code`, which is 200 for a refusal in the body of a success, `headers`, and `body`, the decoded
-    JSON of a refusal or None. The retry hint of a refusal is where the script puts it.
+    Attributes: `status_code`, which is 200 for one in the body of a success, `headers`, and `body`, the decoded JSON of
+    a refusal or an error, or None. The retry hint of a refusal is where the script puts it.
     """
 
     def __init__(self, status_code: int, message: str, headers: Mapping[str, str], body: object = None) -> None:
@@ -136,11 +136,14 @@ class ScriptedProvider:
     async def serve(self, answer: Callable[[], T], *, domain: str = "chat") -> T:
         """Whatever `answer` returns, as a call of this provider: it may take time, be refused, fail or hang.
 
-        Raises `ScriptedProviderError`, or what `answer` raises.
+        Raises `ScriptedProviderError`, `ConnectionRefusedError` where the provider is unreachable, or what `answer`
+        raises.
         """
         verdict = self._provider.arrive(domain, trio.current_time())
         if isinstance(verdict, Refused):
             await trio.sleep(verdict.seconds)
+            if verdict.reason == "unreachable":
+                raise ConnectionRefusedError(f"provider {self._provider.name} is unreachable, as its script says")
             # A whole second, so that a point in time is as far from the response's own date in every simulated run.
             refusal = refusal_reply(self._provider.name, verdict, math.floor(time.time()))
             raise ScriptedProviderError(refusal.status, refusal.message, refusal.headers, json.loads(refusal.body))
@@ -158,7 +161,8 @@ def _reply(verdict: Accepted, answer: Callable[[], T]) -> T:
     if verdict.fate == "bad_request":
         raise ScriptedProviderError(400, "a bad request that the script asked for", {})
     if verdict.fate == "error":
-        raise ScriptedProviderError(500, "a failure that the script asked for", {})
+        status, body = error_reply(verdict.phase)
+        raise ScriptedProviderError(status, SCRIPTED_FAILURE, {}, json.loads(body))
     if verdict.fate == "malformed":
         raise ScriptedProviderError(502, "a broken answer that the script asked for", {})
     return answer()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -362,3 +362,47 @@ def test_a_provider_needs_a_name_that_can_stand_in_a_path(name: str) -> None:
 def test_at_least_one_provider_is_needed() -> None:
     with pytest.raises(InvalidValueError, match=r"^providers must be at least one script by name, got \{\}$"):
         open_providers({})
+
+
+def test_a_quota_counts_what_its_phase_accepts_and_nothing_else() -> None:
+    phases = (
+        Phase(),
+        Phase(name="paid", after_requests=2, quota=2, max_in_flight=1),
+        Phase(name="more", after_requests=9),
+    )
+    provider = Provider("a", RehearsalScript(phases=phases))
+
+    def arrive() -> Accepted:
+        return accepted(provider.arrive("chat", 0.0))
+
+    for _ in range(2):
+        provider.depart(arrive(), "answer")
+    held = arrive()
+    provider.arrive("chat", 0.0)
+    provider.depart(held, "answer")
+    provider.depart(arrive(), "answer")
+    for _ in range(4):
+        provider.arrive("chat", 0.0)
+    arrive()
+    assert provider.counters().refused == {"concurrency": 1, "quota": 4}
+
+
+def test_a_provider_that_is_unreachable_comes_back_in_a_later_phase() -> None:
+    down = Phase(name="down", after_requests=1, unreachable=True, refuse_all=True, refusal_seconds=2.0)
+    provider = Provider("a", RehearsalScript(phases=(Phase(), down, Phase(name="again", after_seconds=25.0))))
+    assert isinstance(provider.arrive("chat", 0.0), Accepted)
+    for now in (0.0, 24.9):
+        verdict = provider.arrive("chat", now)
+        assert isinstance(verdict, Refused)
+        assert (verdict.reason, verdict.seconds) == ("unreachable", 2.0)
+    assert isinstance(provider.arrive("chat", 25.0), Accepted)
+    assert provider.counters().refused == {"unreachable": 2}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(401, "key"), (403, "key"), (429, "flood"), (503, "outage"), (529, "outage")]
+)
+def test_refusing_all_is_counted_by_what_it_stands_for(status: Any, reason: str) -> None:
+    provider = Provider("a", RehearsalScript(phases=(Phase(refuse_all=True, refusal_status=status),)))
+    provider.arrive("chat", 0.0)
+    assert provider.counters().refused == {reason: 1}

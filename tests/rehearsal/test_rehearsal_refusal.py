@@ -133,3 +133,23 @@ def test_a_refusal_names_the_limit(phase: Phase, limit: str) -> None:
     verdict = provider.arrive("chat", 0.0)
     assert isinstance(verdict, Refused)
     assert refusal_reply("a", verdict, NOON).message == f"Rate limit reached for provider a: {limit} in phase steady."
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("form", ["status", "body-in-200"])
+def test_a_key_is_refused_for_good(status: int, form: str) -> None:
+    reply = refusal(refusal_status=status, refusal_form=form, retry_after_seconds=3.0)
+    assert (reply.status, reply.headers) == (status if form == "status" else 200, {})
+    assert error(reply)["code"] == "invalid_api_key"
+    assert error(reply)["message"] == "Incorrect API key provided to provider a: every key is refused in phase steady."
+
+
+@pytest.mark.parametrize("refusal_status", [429, 503])
+def test_a_quota_that_is_used_up_is_a_429_without_a_hint_whatever_else_is_refused_how(refusal_status: Any) -> None:
+    phase = Phase(quota=0, refusal_status=refusal_status, retry_after_seconds=3.0)
+    verdict = Provider("a", RehearsalScript(phases=(phase,))).arrive("chat", 0.0)
+    assert isinstance(verdict, Refused)
+    reply = refusal_reply("a", verdict, NOON)
+    assert (reply.status, reply.headers) == (429, {})
+    assert (error(reply)["code"], error(reply)["type"]) == ("insufficient_quota", "insufficient_quota")
+    assert reply.message == "You exceeded your current quota: provider a accepts 0 requests in all in phase steady."

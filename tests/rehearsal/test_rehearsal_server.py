@@ -7,11 +7,13 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
 
 from trio_sched import MissingExtraError, TrioSchedError
+from trio_sched._classify import classify_exception
 from trio_sched._rehearsal.process import RehearsalClient
 from trio_sched._retry_hints import retry_hint
 from trio_sched.rehearsal import (
@@ -201,6 +203,86 @@ async def test_a_malformed_reply_cannot_be_read() -> None:
             with pytest.raises(json.JSONDecodeError):
                 await ask(client)
         assert server.counters("a").failed == {"malformed": 1}
+
+
+@pytest.mark.parametrize("embeds", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "error", "kind", "counted"),
+    [
+        ({"unreachable": True}, openai.APIConnectionError, "provider_failure", ("refused", "unreachable")),
+        ({"malformed_share": 1.0, "malformed_form": "cut"}, Exception, "provider_failure", ("failed", "malformed")),
+        (
+            {"refuse_all": True, "refusal_status": 401},
+            openai.AuthenticationError,
+            "provider_failure",
+            ("refused", "key"),
+        ),
+        (
+            {"refuse_all": True, "refusal_status": 403},
+            openai.PermissionDeniedError,
+            "provider_failure",
+            ("refused", "key"),
+        ),
+        ({"quota": 0}, openai.RateLimitError, "rate_limited", ("refused", "quota")),
+        (
+            {"error_share": 1.0, "error_status": 502},
+            openai.InternalServerError,
+            "provider_failure",
+            ("failed", "error"),
+        ),
+    ],
+)
+async def test_what_a_script_line_does_is_what_the_client_sees(
+    fields: dict[str, Any], error: type[Exception], kind: str, counted: tuple[str, str], embeds: bool
+) -> None:
+    phase = Phase(latency=AT_ONCE, **fields)
+    async with open_rehearsal({"a": script(phase)}) as server, client_of(server) as client:
+        for _ in range(2):
+            with trio.fail_after(10), pytest.raises(error) as caught:
+                await (client.embeddings.create(model="m", input="x") if embeds else ask(client))
+            assert classify_exception(caught.value).kind == kind
+        view = server.counters("a")
+        assert getattr(view, counted[0]) == {counted[1]: 2}
+        assert view.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("phase", "status", "content_type"),
+    [
+        (Phase(malformed_share=1.0, malformed_form="html", latency=AT_ONCE), 200, "text/html; charset=utf-8"),
+        (Phase(malformed_share=1.0, malformed_form="empty", latency=AT_ONCE), 200, "application/json"),
+        (Phase(error_share=1.0, error_form="body-in-200", latency=AT_ONCE), 200, "application/json"),
+    ],
+    ids=["html", "empty", "error in 200"],
+)
+async def test_what_is_no_answer_under_status_200(phase: Phase, status: int, content_type: str) -> None:
+    async with open_rehearsal({"a": script(phase)}) as server, client_of(server) as client:
+        for path, body, list_name in (
+            ("/chat/completions", {"messages": [{"role": "user", "content": "x"}]}, "choices"),
+            ("/embeddings", {"input": "x"}, "data"),
+        ):
+            reply = await client.post(path, cast_to=httpx.Response, body={"model": "m", **body})
+            assert (reply.status_code, reply.headers["content-type"]) == (status, content_type)
+            if phase.error_share:
+                assert reply.json()["error"]["code"] == 500
+            elif phase.malformed_form == "empty":
+                assert reply.json()[list_name] == []
+            else:
+                assert reply.text.startswith("<html>")
+
+
+async def test_a_restart_in_between_is_two_phases() -> None:
+    down = Phase(name="down", after_requests=1, unreachable=True)
+    again = Phase(name="again", after_requests=3, latency=AT_ONCE)
+    async with (
+        open_rehearsal({"a": script(Phase(latency=AT_ONCE), down, again)}) as server,
+        client_of(server) as client,
+    ):
+        await ask(client)
+        for _ in range(2):
+            with pytest.raises(openai.APIConnectionError):
+                await ask(client)
+        await ask(client)
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import trio
 import trio.testing
 
 import trio_sched as ts
-from trio_sched.lowlevel import classify_exception
+from trio_sched.lowlevel import classify_exception, judge_exception
 from trio_sched.testing import (
     InMemoryAdmissionEventSink,
     Latency,
@@ -130,6 +130,38 @@ async def test_failures_read_like_a_providers(
     assert caught.value.status_code == status
     assert classify_exception(caught.value).kind == "provider_failure"
     assert sum(provider.counters.failed.values()) == 1
+
+
+async def test_a_provider_that_is_unreachable_is_a_broken_connection(autojump_clock: trio.testing.MockClock) -> None:
+    provider = ScriptedProvider(RehearsalScript(phases=(Phase(unreachable=True, refusal_seconds=3.0),)))
+    started = trio.current_time()
+    with pytest.raises(
+        ConnectionRefusedError, match=r"^provider scripted is unreachable, as its script says$"
+    ) as caught:
+        await provider.chat([("user", "hello")])
+    assert trio.current_time() - started == 3.0
+    assert classify_exception(caught.value).kind == "provider_failure"
+
+
+async def test_keys_and_quotas_are_refused_for_good(autojump_clock: trio.testing.MockClock) -> None:
+    for phase, exhausted in (
+        (Phase(refuse_all=True, refusal_status=401), None),
+        (Phase(quota=0), "insufficient_quota"),
+    ):
+        with pytest.raises(ScriptedProviderError) as caught:
+            await ScriptedProvider(RehearsalScript(phases=(phase,))).chat([("user", "hello")])
+        verdict = judge_exception(caught.value)
+        assert (verdict.retryable, verdict.exhausted) == (False, exhausted)
+
+
+@pytest.mark.parametrize("form", ["status", "body-in-200"])
+async def test_an_error_has_the_status_that_the_script_says(autojump_clock: trio.testing.MockClock, form: Any) -> None:
+    phase = Phase(error_share=1.0, error_status=504, error_form=form)
+    with pytest.raises(ScriptedProviderError) as caught:
+        await ScriptedProvider(RehearsalScript(phases=(phase,))).chat([("user", "hello")])
+    assert caught.value.status_code == (504 if form == "status" else 200)
+    body = cast("dict[str, dict[str, object]]", caught.value.body)
+    assert body["error"]["code"] == (None if form == "status" else 504)
 
 
 async def test_a_call_that_hangs_ends_when_its_caller_gives_up(autojump_clock: trio.testing.MockClock) -> None:

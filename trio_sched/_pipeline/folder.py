@@ -50,10 +50,12 @@ def open_run_folder(output: str | PathLike[str]) -> RunFolder:
 
     Raises `InvalidTypeError` for what is no path, and `InvalidValueError` for one that no file can have.
     """
-    given: object = output
-    path: object = os.fspath(given) if isinstance(given, str | PathLike) else None
+    try:
+        path: object = os.fspath(output)
+    except TypeError:
+        path = None
     if not isinstance(path, str):
-        raise InvalidTypeError("output", given, "a path")
+        raise InvalidTypeError("output", output, "a path")
     try:
         possible = b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:

@@ -28,17 +28,21 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from trio_sched._errors import TrioSchedError
 from trio_sched._rehearsal.counters import Ending
 from trio_sched._rehearsal.provider import Accepted, Provider, Refused
+from trio_sched._rehearsal.script import MalformedForm, RehearsalScript
 from trio_sched._rehearsal.serde import counters_to_json, script_from_json, script_to_json
 from trio_sched._rehearsal.wire import (
+    GATEWAY_PAGE,
     ChatRequest,
     EmbeddingRequest,
     ModelRequest,
     WireError,
     error_body,
+    error_reply,
     model_list,
     refusal_reply,
 )
@@ -143,6 +147,8 @@ class _Rehearsal:
         verdict = provider.arrive(domain, trio.current_time())
         if isinstance(verdict, Refused):
             await self._room.wait(request.receive, verdict.seconds)
+            if verdict.reason == "unreachable":
+                return _Cut(b"", 1)
             refusal = refusal_reply(provider.name, verdict, time.time())
             return Response(refusal.body, refusal.status, headers=refusal.headers, media_type=_MEDIA_TYPE)
         ending: Ending = "abandoned"
@@ -164,11 +170,11 @@ class _Rehearsal:
         if accepted.fate == "bad_request":
             return _bad_request("A bad request, because the script asked for one."), "bad_request"
         if accepted.fate == "error":
-            return _error(500, "A failure that the script asked for."), "error"
-        body = asked.answer(provider.script)
+            status, body = error_reply(accepted.phase)
+            return Response(body, status, media_type=_MEDIA_TYPE), "error"
         if accepted.fate == "malformed":
-            return _json(body[: len(body) // 2]), "malformed"
-        return _json(body), "answer"
+            return _malformed(accepted.phase.malformed_form, provider.script, asked), "malformed"
+        return _json(asked.answer(provider.script)), "answer"
 
     def _provider(self, request: Request) -> Provider:
         name = request.path_params.get("provider", self._default)
@@ -193,6 +199,27 @@ def build_app(providers: Mapping[str, Provider], room: WaitingRoom) -> Starlette
         Route("/{provider}/script", rehearsal.script, methods=["GET", "PUT"]),
     )
     return Starlette(routes=routes, exception_handlers={HTTPException: _explain})
+
+
+class _Cut(Response):
+    """A reply that ends after `part`, before its `length`: Hypercorn closes a connection that it cannot use again."""
+
+    def __init__(self, part: bytes, length: int) -> None:
+        super().__init__(part, media_type=_MEDIA_TYPE, headers={"content-length": str(length)})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+
+
+def _malformed(form: MalformedForm, script: RehearsalScript, asked: ModelRequest) -> Response:
+    if form == "html":
+        return Response(GATEWAY_PAGE, media_type="text/html")
+    body = asked.answer(script, empty=form == "empty")
+    if form == "empty":
+        return _json(body)
+    half = body[: len(body) // 2]
+    return _Cut(half, len(body)) if form == "cut" else _json(half)
 
 
 async def _body(request: Request) -> bytes:

@@ -19,8 +19,9 @@ import attrs
 
 __all__ = ["CountersView", "Ending", "RefusalReason", "Tally", "TallyView"]
 
-RefusalReason = Literal["concurrency", "rate", "window", "flood", "outage"]
-"""The limit that a request was above, or that every request is refused: a flood with 429, an outage with 503 or 529."""
+RefusalReason = Literal["concurrency", "rate", "window", "quota", "flood", "outage", "key", "unreachable"]
+"""The limit that a request was above, or that every request is refused: a flood with 429, an outage with 503 or 529, a
+key with 401 or 403, a provider that cannot be reached without a reply."""
 
 Ending = Literal["answer", "error", "malformed", "hang", "bad_request", "abandoned"]
 """How an accepted request was over: what became of it, or that its client left before."""
@@ -32,7 +33,8 @@ _FAILURES: tuple[Ending, ...] = ("error", "malformed", "hang", "bad_request")
 class TallyView:
     """The counts of one provider, domain or phase.
 
-    refused: by reason (`concurrency`, `rate`, `window`, `flood`, `outage`); zero entries are absent.
+    refused: by reason (`concurrency`, `rate`, `window`, `quota`, `flood`, `outage`, `key`, `unreachable`); zero
+    entries are absent.
     failed: by kind (`error`, `malformed`, `hang`, `bad_request`); zero entries are absent. A hang counts as failed once
     its client has given up.
     abandoned: requests whose client left while they were served.

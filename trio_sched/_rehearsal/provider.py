@@ -6,10 +6,10 @@ A request takes two calls:
     verdict = provider.arrive("chat", now)      # Accepted holds a slot; Refused holds nothing
     provider.depart(verdict, "answer")          # gives the slot back, exactly once
 
-`arrive` first lets the phases that are due start, then asks the limits in this order: a slot, room in the window, a
-token. A request that is refused costs neither a token nor room. A lower concurrency limit takes nothing back; it only
-grants nothing until the number in flight has fallen below it. The limits are the provider's: its models and domains
-share them.
+`arrive` first lets the phases that are due start, then asks the limits in this order: the quota, a slot, room in the
+window, a token. A request that is refused costs neither a token nor room. A lower concurrency limit takes nothing back;
+it only grants nothing until the number in flight has fallen below it. The limits are the provider's: its models and
+domains share them.
 
 A phase starts with the request that finds it due, but one that is due by time has started at that time, so how a limit
 moves in it does not depend on when somebody asks.
@@ -27,7 +27,7 @@ import attrs
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError
 from trio_sched._rehearsal.counters import CountersView, Ending, RefusalReason, Tally
-from trio_sched._rehearsal.script import Fate, Phase, RehearsalScript, draw
+from trio_sched._rehearsal.script import KEY_STATUSES, Fate, Phase, RehearsalScript, draw
 
 __all__ = [
     "Accepted",
@@ -85,6 +85,7 @@ class FixedWindow:
         self.taken += 1
 
 
+_REASONS: dict[int, RefusalReason] = {429: "flood", **dict.fromkeys(KEY_STATUSES, "key")}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -120,6 +121,7 @@ class Provider:
 
     __slots__ = (
         "_accepted",
+        "_accepted_before",
         "_bucket",
         "_by_domain",
         "_by_phase",
@@ -224,6 +226,7 @@ class Provider:
     def _start_phase(self, index: int, at: float) -> None:
         self._index = index
         self._phase_started_at = at
+        self._accepted_before = self._accepted
         phase = self.phase
         per_second, per_window = phase.requests_per_second, phase.requests_per_window
         self._bucket = None if per_second is None else TokenBucket(per_second, phase.burst)
@@ -231,8 +234,12 @@ class Provider:
 
     def _refused(self, phase: Phase, elapsed: float) -> Refused | None:
         """Why the request may not be served, or None, and then it has taken a token and room in the window."""
+        if phase.unreachable:
+            return Refused("unreachable", phase, phase.refusal_seconds)
         if phase.refuse_all:
-            return Refused("flood" if phase.refusal_status == 429 else "outage", phase, phase.refusal_seconds)
+            return Refused(_REASONS.get(phase.refusal_status, "outage"), phase, phase.refusal_seconds)
+        if phase.quota is not None and self._accepted - self._accepted_before >= phase.quota:
+            return Refused("quota", phase, phase.refusal_seconds)
         limit = phase.limit_at(elapsed, self._script.seed)
         if limit is not None and len(self._slots) >= limit:
             return Refused("concurrency", phase, phase.refusal_seconds, limit)

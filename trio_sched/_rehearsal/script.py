@@ -20,7 +20,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 import attrs
 
@@ -28,10 +28,12 @@ from trio_sched import _validation as check
 from trio_sched._errors import InvalidTypeError, InvalidValueError
 
 __all__ = [
+    "KEY_STATUSES",
     "Drift",
     "Fate",
     "HintPlace",
     "Latency",
+    "MalformedForm",
     "Neighbour",
     "Phase",
     "RehearsalScript",
@@ -43,6 +45,8 @@ __all__ = [
 Fate = Literal["answer", "error", "malformed", "hang", "bad_request"]
 """What becomes of an accepted request: an answer, a 5xx, a 200 with a broken body, no reply at all, a 400 at once."""
 
+MalformedForm: TypeAlias = Literal["half", "cut", "html", "empty"]
+
 HintPlace: TypeAlias = Literal[
     "retry-after",
     "retry-after-ms",
@@ -53,6 +57,9 @@ HintPlace: TypeAlias = Literal[
     "retryDelay",
     "message",
 ]
+
+KEY_STATUSES: Final = (401, 403)
+"""The statuses by which a provider says that a key is not valid."""
 
 _STANDARD_NORMAL = NormalDist()
 
@@ -178,6 +185,12 @@ def _made_of(cls: type, expected: str) -> Callable[[object, attrs.Attribute[Any]
     return validate
 
 
+def _server_error(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
+    field = f"{type(instance).__name__}.{attribute.name}"
+    if not 500 <= check.check_int(field, value, minimum=500) <= 599:
+        raise InvalidValueError(field, value, "an int from 500 to 599")
+
+
 @attrs.frozen(kw_only=True)
 class Phase:
     """How the provider behaves for a while.
@@ -191,10 +204,16 @@ class Phase:
     requests_per_window, window_seconds: quota of windows that follow each other, of at least 0.01 s, the first of which
     starts with the phase, or with the script's first request. None is no limit.
     neighbour: another client, which takes its part of these limits. None leaves them all to the requests served.
-    refuse_all: whether every request is refused: a flood with status 429, an outage with 503 or 529.
-    refusal_status: the HTTP status of a refusal. 503 and 529 carry an `overloaded_error`.
+    quota: how many requests the phase accepts. Whatever comes after them is refused for good: status 429, code
+    `insufficient_quota`, no hint. None is no quota, 0 one that is used up.
+    unreachable: whether every connection is closed without a whole reply. A phase after it is a restart.
+    refuse_all: whether every request is refused: a flood with status 429, an outage with 503 or 529, a key that is not
+    valid with 401 or 403.
+    refusal_status: the HTTP status of a refusal. 503 and 529 carry an `overloaded_error`, 401 and 403, which are for
+    `refuse_all` alone, the code `invalid_api_key` and no hint.
     refusal_form: `body-in-200` answers 200 and puts `refusal_status` into the body, as `error.code`.
-    refusal_seconds: how long a refusal takes, which may be longer than an answer. It holds no slot.
+    refusal_seconds: how long a refusal takes, or a connection that is closed, which may be longer than an answer. It
+    holds no slot.
     retry_after_seconds: the hint a refusal carries. None sends no hint.
     retry_after_header: the header that carries the hint. `retry-after` holds seconds, an HTTP date (`retry-after-date`)
     or seconds since 1970 (`retry-after-epoch`), `retry-after-ms` holds milliseconds. OpenAI's header holds "1m30s" and
@@ -203,6 +222,10 @@ class Phase:
     1.5s.". A point in time is rounded up to a whole second and comes with the header `date`.
     error_share, malformed_share, hang_share, bad_request_share: of accepted requests, from 0 to 1, together at most 1.
     A bad request is answered with 400 at once.
+    error_status: the HTTP status of an error, from 500 to 599.
+    error_form: `body-in-200` answers 200 and puts `error_status` into the body, as `error.code`.
+    malformed_form: `half` is JSON that breaks off, in a whole reply; `cut` a reply that ends before its
+    `content-length`; `html` a page of a gateway with status 200; `empty` an answer without choices, or without data.
     """
 
     name: str = attrs.field(default="steady", validator=check.text)
@@ -223,8 +246,12 @@ class Phase:
     neighbour: Neighbour | None = attrs.field(
         default=None, validator=attrs.validators.optional(_made_of(Neighbour, "None or a Neighbour"))
     )
+    quota: int | None = attrs.field(default=None, validator=attrs.validators.optional(check.non_negative_int))
+    unreachable: bool = attrs.field(default=False, validator=check.boolean)
     refuse_all: bool = attrs.field(default=False, validator=check.boolean)
-    refusal_status: Literal[429, 503, 529] = attrs.field(default=429, validator=check.one_of(429, 503, 529))
+    refusal_status: Literal[401, 403, 429, 503, 529] = attrs.field(
+        default=429, validator=check.one_of(401, 403, 429, 503, 529)
+    )
     refusal_form: Literal["status", "body-in-200"] = attrs.field(
         default="status", validator=check.one_of("status", "body-in-200")
     )
@@ -237,6 +264,11 @@ class Phase:
     malformed_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
     hang_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
     bad_request_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
+    error_status: int = attrs.field(default=500, validator=_server_error)
+    error_form: Literal["status", "body-in-200"] = attrs.field(
+        default="status", validator=check.one_of("status", "body-in-200")
+    )
+    malformed_form: MalformedForm = attrs.field(default="half", validator=check.one_of(*get_args(MalformedForm)))
 
     def __attrs_post_init__(self) -> None:
         shares = (self.error_share, self.malformed_share, self.hang_share, self.bad_request_share)
@@ -244,6 +276,10 @@ class Phase:
         if math.fsum(shares) > 1:
             names = "Phase.error_share, malformed_share, hang_share, bad_request_share"
             raise InvalidValueError(names, shares, "at most 1 together")
+        if self.refusal_status in KEY_STATUSES and not self.refuse_all:
+            raise InvalidValueError(
+                "Phase.refusal_status", self.refusal_status, "429, 503 or 529 in a phase that does not refuse all"
+            )
         if self.drift is not None and self.max_in_flight in (None, self.drift.to):
             raise InvalidValueError("Phase.max_in_flight", self.max_in_flight, "an int other than drift.to")
         limits = (self.max_in_flight, self.requests_per_second, self.requests_per_window)

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import formatdate
-from typing import TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 import attrs
 
@@ -25,7 +25,7 @@ from trio_sched._errors import shown
 from trio_sched._events.json_value import JsonValue
 from trio_sched._rehearsal.answers import chat_answer, embedding
 from trio_sched._rehearsal.provider import Refused
-from trio_sched._rehearsal.script import HintPlace, RehearsalScript
+from trio_sched._rehearsal.script import HintPlace, Phase, RehearsalScript
 from trio_sched._util import parse_json
 
 __all__ = [
@@ -84,11 +84,11 @@ class ChatRequest:
             isinstance(response_format, dict) and response_format.get("type") in ("json_object", "json_schema"),
         )
 
-    def answer(self, script: RehearsalScript) -> bytes:
-        """The response body."""
+    def answer(self, script: RehearsalScript, *, empty: bool = False) -> bytes:
+        """The response body. empty: without a single choice."""
         answers = [
             chat_answer(self.model, self.messages, seed=script.seed, choice=choice, wants_json=self.wants_json)
-            for choice in range(self.choices)
+            for choice in range(0 if empty else self.choices)
         ]
         prompt_tokens = sum(_tokens(text) for _, text in self.messages)
         return _dump(
@@ -130,10 +130,11 @@ class EmbeddingRequest:
         dimensions = None if fields.get("dimensions") is None else _count(fields, "dimensions", 1, _MOST_DIMENSIONS)
         return cls(_text(fields, "model"), _inputs(fields.get("input")), dimensions, encoding == "base64")
 
-    def answer(self, script: RehearsalScript) -> bytes:
-        """The response body."""
+    def answer(self, script: RehearsalScript, *, empty: bool = False) -> bytes:
+        """The response body. empty: without a single embedding."""
         dimensions = self.dimensions or script.dimensions
-        vectors = [embedding(self.model, text, dimensions, seed=script.seed) for text in self.inputs]
+        inputs = () if empty else self.inputs
+        vectors = [embedding(self.model, text, dimensions, seed=script.seed) for text in inputs]
         return _dump(
             {
                 "object": "list",
@@ -255,6 +256,11 @@ def _usage(prompt_tokens: int, completion_tokens: int | None) -> JsonValue:
     return usage
 
 
+SCRIPTED_FAILURE: Final = "A failure that the script asked for."
+GATEWAY_PAGE: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+"""What gateways send in place of an answer."""
+
+
 @attrs.frozen
 class RefusalReply:
     """The response to a request that was refused; `message` is also in the body."""
@@ -270,10 +276,20 @@ def refusal_reply(provider: str, refused: Refused, wall_now: float) -> RefusalRe
     phase = refused.phase
     status, seconds = phase.refusal_status, phase.retry_after_seconds
     limited = status == 429
-    problem = f"Rate limit reached for provider {provider}" if limited else f"Provider {provider} is overloaded"
-    message = f"{problem}: {_limit(refused)} in phase {phase.name}."
     headers: dict[str, str] = {}
     details: list[JsonValue] = []
+    code: str | int | None
+    if refused.reason == "quota":
+        status, kind, code, seconds = 429, "insufficient_quota", "insufficient_quota", None
+        message = f"You exceeded your current quota: provider {provider} accepts {phase.quota} requests in all"
+    elif refused.reason == "key":
+        kind, code, seconds = "invalid_request_error", "invalid_api_key", None
+        message = f"Incorrect API key provided to provider {provider}: every key is refused"
+    else:
+        kind, code = ("requests", "rate_limit_exceeded") if limited else ("overloaded_error", None)
+        problem = f"Rate limit reached for provider {provider}" if limited else f"Provider {provider} is overloaded"
+        message = f"{problem}: {_limit(refused)}"
+    message += f" in phase {phase.name}."
     if seconds is not None:
         headers = _hint_headers(phase.retry_after_header, seconds, wall_now)
         if phase.retry_after_header == "message":
@@ -281,14 +297,17 @@ def refusal_reply(provider: str, refused: Refused, wall_now: float) -> RefusalRe
         elif phase.retry_after_header == "retryDelay":
             details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{_decimal(seconds)}s"}]
     in_body = phase.refusal_form == "body-in-200"
-    named_code = "rate_limit_exceeded" if limited else None
-    body = error_body(
-        message,
-        "requests" if limited else "overloaded_error",
-        code=status if in_body else named_code,
-        details=details,
-    )
+    if in_body and refused.reason not in ("quota", "key"):
+        code = status
+    body = error_body(message, kind, code=code, details=details)
     return RefusalReply(200 if in_body else status, headers, message, body)
+
+
+def error_reply(phase: Phase) -> tuple[int, bytes]:
+    """Status and body of a failure that the script asked for."""
+    in_body = phase.error_form == "body-in-200"
+    code = phase.error_status if in_body else None
+    return 200 if in_body else phase.error_status, error_body(SCRIPTED_FAILURE, "server_error", code=code)
 
 
 def _limit(refused: Refused) -> str:
