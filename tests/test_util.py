@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trio_sched as ts
-from trio_sched._util import doubled, parse_json, records_given, single_error
+from trio_sched._util import counted, doubled, parse_json, records_given, single_error
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -127,3 +127,8 @@ def test_other_json_is_what_it_is() -> None:
     assert parse_json('{"a": [1, null]}') == {"a": [1, None]}
     with pytest.raises(ValueError, match="Expecting value"):
         parse_json("x")
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows"), (1_234, "1,234 rows")])
+def test_a_number_of_things_has_the_right_plural(count: int, text: str) -> None:
+    assert counted(count, "row") == text

@@ -146,7 +146,7 @@ class AsyncCapacityObservedMaxima:
     )
     request_domain_current_limits: Mapping[RequestResourceKey, int] = attrs.field(factory=dict[RequestResourceKey, int])
     transport_pool_utilization: CapacityValue[Mapping[ProviderModelKey, int]] = CapacityValue(
-        None, "runtime_snapshot", missing_reason="clients do not tell how many of their connections were in use at once"
+        None, "runtime_snapshot", missing_reason="clients do not say how many of their connections were in use at once"
     )
 
 

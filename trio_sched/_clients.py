@@ -187,7 +187,7 @@ def _http_clients(client: object) -> Iterator[tuple[object, list[object]]]:
     for holder in (client, getattr(client, "_client", None)):
         mounts: object = getattr(holder, "_mounts", None)
         mounted = cast("Mapping[object, object]", mounts).values() if isinstance(mounts, Mapping) else ()
-        # None stands for an address that takes the first transport.
+        # None is an address that takes the first transport.
         yield holder, [getattr(holder, "_transport", None), *(each for each in mounted if each is not None)]
 
 
@@ -263,7 +263,9 @@ def connection_limit(clients: Iterable[object | None]) -> ConnectionLimit:
             return ConnectionLimit(None, "the model was declared without its client")
         http_client, limit = _http_client(client)
         if limit is None:
-            return ConnectionLimit(None, f"a client of type {type(client).__qualname__} does not tell its connections")
+            return ConnectionLimit(
+                None, f"a client of type {type(client).__qualname__} does not say how many connections it opens"
+            )
         if limit == _NO_LIMIT:
             return ConnectionLimit(None, f"a client of type {type(client).__qualname__} sets no limit")
         # Clients that share an HTTP client share its pool.

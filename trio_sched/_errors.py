@@ -1,4 +1,4 @@
-"""The root of all errors, and those that more than one room raises; the others stand beside what raises them.
+"""The root of all errors, and those that more than one room raises; the others are defined beside what raises them.
 
 A message says what was wrong, which value, and what to do. `TrioSchedError` is the root. Every subclass keeps the facts
 of its message as attributes, so a program can act on them without parsing text. An error for a bad value is also a

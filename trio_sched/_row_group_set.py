@@ -13,7 +13,7 @@ class RowGroupSet:
 
     def __init__(self) -> None:
         self._bounds = array("Q")
-        """Start and end of each range in turn, ascending; a range's end is not in it."""
+        """Start and end of each range, alternating and ascending; a range's end is not in it."""
         self._count = 0
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 Blocking work: `in_threads` and `inline`. One error instead of a group: `single_error` and `leaves_of`. Waits after
 failures: `doubled`. The clock of a run: `run_clock`. Which fields of a value somebody chose: `records_given`. Text for
-terminals: `printable` and `page`. JSON from outside: `parse_json`.
+terminals: `printable`, `page` and `counted`. JSON from outside: `parse_json`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if sys.version_info < (3, 11):
 
 __all__ = [
     "Blocking",
+    "counted",
     "doubled",
     "in_threads",
     "inline",
@@ -163,6 +164,11 @@ def printable(text: str, *, longest: int = _LONGEST_LINE) -> str:
 def page(lines: Iterable[str]) -> str:
     """A text of several lines for a terminal. No line can pass for two, whatever it is made of."""
     return "\n".join(map(printable, lines))
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 row", "2,000 rows"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def parse_json(text: str | bytes) -> object:

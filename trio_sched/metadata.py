@@ -1,9 +1,9 @@
 """What generator authors say about their work: its static kind, and nothing else.
 
 `SchedulingMetadata` answers one question: *what kind of work is this generator, always?* It is known before a run, the
-same at every call, and carries no queue depth, limit, request domain or pressure. The scheduler turns it into a group
-and a resource request (`TaskSchedulingResolver`); nothing else reads it. `ColumnGenerator` is the
-base of whatever makes columns and says so.
+same at every call, and carries no queue depth, limit, request domain or pressure. The scheduler derives a group and a
+resource request from it (`TaskSchedulingResolver`); nothing else reads it. `ColumnGenerator`, the base of all that
+makes columns, has it.
 
 | kind | identity | weight |
 | --- | --- | --- |

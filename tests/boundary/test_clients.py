@@ -371,7 +371,7 @@ def test_an_sdk_client_has_the_limit_of_its_http_client(sdk: str) -> None:
     assert connection_limit([client, client.with_options(max_retries=0)]) == ConnectionLimit(default)
 
 
-def test_httpx_alone_tells_its_limit_and_two_of_them_add_up() -> None:
+def test_httpx_alone_shows_its_limit_and_two_of_them_add_up() -> None:
     first, second = http(7), http(5)
     assert connection_limit([first]) == ConnectionLimit(7)
     assert connection_limit([first, second]) == ConnectionLimit(12)
@@ -391,12 +391,12 @@ def test_of_several_transports_the_smallest_counts() -> None:
     [
         ([None], "the model was declared without its client"),
         ([http(3), None], "the model was declared without its client"),
-        ([object()], "a client of type object does not tell its connections"),
+        ([object()], "a client of type object does not say how many connections it opens"),
         ([http(None)], "a client of type AsyncClient sets no limit"),
         ([http(3), http(None)], "a client of type AsyncClient sets no limit"),
         (
             [httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200)))],
-            "a client of type AsyncClient does not tell its connections",
+            "a client of type AsyncClient does not say how many connections it opens",
         ),
     ],
     ids=["none given", "one of two given", "unknown", "unlimited", "one unlimited", "a transport of one's own"],

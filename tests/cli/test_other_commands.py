@@ -49,7 +49,7 @@ def test_the_help_lists_every_command_with_a_whole_sentence(invoke: Invoke) -> N
     assert [line for line in lines if line.endswith("...") or not line.endswith(".")] == []
 
 
-def test_the_version_is_told(invoke: Invoke) -> None:
+def test_the_version_is_printed(invoke: Invoke) -> None:
     assert invoke("--version").stdout == f"trio-sched, version {__version__}\n"
 
 
@@ -71,7 +71,7 @@ def test_plan_prints_every_limit_and_runs_nothing(write_module: WriteModule, inv
     assert not Path("out").exists()
 
 
-def test_plan_tells_what_was_given_from_what_is_the_default(write_module: WriteModule, invoke: Invoke) -> None:
+def test_plan_distinguishes_what_was_given_from_what_is_the_default(write_module: WriteModule, invoke: Invoke) -> None:
     name = f"{write_module(CALLING)}:pipeline"
 
     def sources(text: str) -> dict[str, str]:

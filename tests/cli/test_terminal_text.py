@@ -131,8 +131,10 @@ def with_hostile(value: object, path: tuple[str, ...]) -> object:
     """The document with a hostile string at one place, where it has a string there."""
     if not path:
         return HOSTILE + "x" * 100_000 if isinstance(value, str) else value
-    fields = cast("dict[str, object]", value) if type(value) is dict else {}
-    return {**fields, path[0]: with_hostile(fields[path[0]], path[1:])} if path[0] in fields else value
+    if not isinstance(value, dict):
+        return value
+    fields = cast("dict[str, object]", value)
+    return {**fields, path[0]: with_hostile(fields[path[0]], path[1:])} if path[0] in fields else fields
 
 
 def test_every_field_of_every_file_that_a_run_leaves(

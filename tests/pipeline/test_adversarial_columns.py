@@ -233,7 +233,7 @@ def test_of_several_errors_the_least_hopeful_decides(tmp_path: Path, errors: lis
 
     result = simulate([number, divided], tmp_path / "out", records=1)
     assert (result.dropped, called) == (1, calls)
-    assert "dropped 1 rows: column 'divided', ExceptionGroup: several" in result.summary()
+    assert "dropped 1 row: column 'divided', ExceptionGroup: several" in result.summary()
 
 
 def test_one_that_never_checkpoints_cannot_keep_a_run_from_being_cancelled(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_stop_iteration_drops_its_row(tmp_path: Path) -> None:
         return next(iter(()))
 
     result = simulate([number, exhausted], tmp_path / "out", records=1)
-    assert "dropped 1 rows: column 'exhausted', RuntimeError: " in result.summary()
+    assert "dropped 1 row: column 'exhausted', RuntimeError: " in result.summary()
 
 
 def test_an_error_that_cannot_be_read_is_still_told_of(tmp_path: Path) -> None:

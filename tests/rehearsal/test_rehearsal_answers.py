@@ -55,7 +55,7 @@ def test_a_statement_is_made_of_words_of_the_prompt() -> None:
 
 
 @pytest.mark.parametrize("instruction", ["Write one question about this text.", "Ask a hard question about it."])
-def test_who_is_told_to_ask_asks(instruction: str) -> None:
+def test_who_is_instructed_to_ask_asks(instruction: str) -> None:
     assert chat_answer("m", [("system", instruction), ("user", PASSAGE)]).endswith("?")
     assert ask(f"{instruction}\n{PASSAGE}").endswith("?")
 

@@ -56,7 +56,7 @@ def test_a_drift_stays_within_its_bounds(start: int, to: int, step: int, elapsed
         assert min(start, to) <= drift.level(start, elapsed, KEY) <= max(start, to)
 
 
-def test_a_neighbour_is_there_for_whole_stretches_half_of_the_time() -> None:
+def test_a_neighbour_is_there_for_whole_intervals_half_of_the_time() -> None:
     neighbour = Neighbour(share=0.25, stretch_seconds=4.0)
     there = [neighbour.is_there(quarter, KEY) for quarter in range(4000)]
     stretches = [there[start : start + 4] for start in range(0, 4000, 4)]

@@ -134,7 +134,7 @@ def test_a_phase_that_is_due_by_count_starts_with_the_request_that_finds_it() ->
     assert reasons(provider, 51.0, 2) == ["accepted", "concurrency"]
 
 
-def test_a_neighbour_takes_slots_for_whole_stretches() -> None:
+def test_a_neighbour_takes_slots_for_whole_intervals() -> None:
     phase = Phase(max_in_flight=4, neighbour=Neighbour(share=0.5, stretch_seconds=10.0))
     provider = provider_of(phase, seed=3)
     allowed: list[int] = []

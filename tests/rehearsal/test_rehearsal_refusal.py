@@ -122,9 +122,9 @@ def test_a_refusal_may_be_in_the_body_of_a_success(status: int, kind: str, code:
 @pytest.mark.parametrize(
     ("phase", "limit"),
     [
-        (Phase(max_in_flight=1), "1 requests in flight"),
+        (Phase(max_in_flight=1), "1 request in flight"),
         (Phase(requests_per_second=0.5), "0.5 requests per second"),
-        (Phase(requests_per_window=1), "1 requests per 60 seconds"),
+        (Phase(requests_per_window=1), "1 request per 60 seconds"),
     ],
 )
 def test_a_refusal_names_the_limit(phase: Phase, limit: str) -> None:

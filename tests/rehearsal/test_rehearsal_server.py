@@ -108,7 +108,7 @@ async def test_a_refusal_is_a_rate_limit_to_the_client(phase: Phase, header: str
             nursery.cancel_scope.cancel()
         assert caught.value.code == "rate_limit_exceeded"
         assert caught.value.response.headers.get(header) == value
-        assert "1 requests in flight in phase steady" in str(caught.value)
+        assert "1 request in flight in phase steady" in str(caught.value)
 
 
 async def test_the_rate_limit_is_shared_by_the_domains() -> None:

@@ -13,7 +13,7 @@ from trio_sched._rehearsal.app import WaitingRoom
 Messages = trio.MemorySendChannel[dict[str, Any]]
 
 
-async def test_a_wait_takes_the_time_it_was_told(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_wait_takes_the_seconds_it_was_given(autojump_clock: trio.testing.MockClock) -> None:
     _, receive = trio.open_memory_channel[dict[str, Any]](1)
     started = trio.current_time()
     assert await WaitingRoom().wait(receive.receive, 2.5) == "elapsed"

@@ -109,7 +109,7 @@ def run_command(
       trio-sched run pipes:pipeline --rows topics.jsonl --output out
       trio-sched run pipes:pipeline --records 1000 --config run.toml
 
-    Exit codes: 0 with all records; 1 when more rows than --max-drop-rate were given up, the run was stopped early, or
+    Exit codes: 0 with all records; 1 when more rows than --max-drop-rate were rejected, the run was stopped early, or
     it failed under way; 2 for what was refused before any work; 130 after Ctrl-C. Everything finished is kept.
     """
     found = find_pipeline(pipeline, models)
@@ -223,8 +223,8 @@ def _run(
 
 
 def _is_incomplete(result: RunResult, max_drop_rate: float) -> bool:
-    settled = result.records + result.dropped
-    return result.status != "completed" or result.dropped > max_drop_rate * settled
+    decided = result.records + result.dropped
+    return result.status != "completed" or result.dropped > max_drop_rate * decided
 
 
 @trio_sched.command("plan", short_help="Print what would bound a run.")

@@ -91,7 +91,7 @@ def display_options(command: Callable[P, R]) -> Callable[P, R]:
             type=click.FloatRange(0, 1),
             default=0.0,
             show_default=True,
-            help="Share of the rows that may be given up before the exit code is 1.",
+            help="Share of the rows that may be rejected before the exit code is 1.",
         ),
         click.option(
             "--live/--no-live",

@@ -85,18 +85,18 @@ def _import(name: str, module_name: str) -> ModuleType:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             problem = f"there is no module {error.name!r}, neither in {here!r} nor installed"
             raise PipelineNotFoundError(name, problem) from error
-        raise PipelineNotFoundError(name, _told(module_name, error)) from error
+        raise PipelineNotFoundError(name, _import_problem(module_name, error)) from error
     except Exception as error:
-        raise PipelineNotFoundError(name, _told(module_name, error)) from error
+        raise PipelineNotFoundError(name, _import_problem(module_name, error)) from error
 
 
-def _told(module_name: str, error: Exception) -> str:
+def _import_problem(module_name: str, error: Exception) -> str:
     """What importing the module raised, and where."""
-    told = f"importing {module_name!r} raised {type(error).__name__}: {error}"
+    problem = f"importing {module_name!r} raised {type(error).__name__}: {error}"
     if isinstance(error, SyntaxError):
-        return told
+        return problem
     place = place_of(error)
-    return f"{told} (in {place})" if place is not None else told
+    return f"{problem} (in {place})" if place is not None else problem
 
 
 def _look_up(name: str, module: ModuleType, attribute: str) -> object:

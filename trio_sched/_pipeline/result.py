@@ -16,7 +16,7 @@ from trio_sched._pipeline.durable_parts import EarlierRows
 from trio_sched._pipeline.folder import RunFolder
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._scheduler.result import SchedulerResult
-from trio_sched._util import page, printable
+from trio_sched._util import counted, page, printable
 
 __all__ = ["RunResult", "uncalled_model"]
 
@@ -100,7 +100,7 @@ class RunResult:
             f"rows         {self.records:,} written, {self.dropped:,} dropped"
             + (f", {self.filtered:,} filtered" if self.filtered else ""),
             f"row groups   {self.earlier.row_groups + self.scheduler.row_groups:,} in {self.path / 'data'}",
-            f"requests     {attempts:,} attempts: " + (_counts(outcomes) or "none"),
+            f"requests     {counted(attempts, 'attempt')}: " + (_counts(outcomes) or "none"),
             f"wall time    {self.wall_seconds:.1f} s",
             f"leases       {len(self.leaks)} leaked",
         ]
@@ -114,7 +114,8 @@ class RunResult:
                 lines.insert(2, f"             the last one with {type(error).__name__}: {_told(error)}")
         if self.earlier.row_groups:
             rest = "" if self.scheduler.row_groups or self.status != "completed" else "; nothing was left to do"
-            lines.insert(1, f"before       {self.earlier.rows:,} rows in {self.earlier.row_groups:,} row groups{rest}")
+            earlier = f"{counted(self.earlier.rows, 'row')} in {counted(self.earlier.row_groups, 'row group')}"
+            lines.insert(1, f"before       {earlier}{rest}")
         lines += [f"             {leak}" for leak in self.leaks]
         width = max((len(str(resource)) for resource in self.requests), default=0)
         if self.requests:
@@ -129,17 +130,18 @@ class RunResult:
                 f"{limits:>14}  {self.utilisation(resource):>11.1%}"
             )
         lines += [_learned(resource, each) for resource, each in sorted(self.requests.items()) if each.was_refused]
-        lines += [f"skipped {count:,} cells of column {name!r}" for name, count in sorted(self.skipped_cells.items())]
+        lines += [
+            f"skipped {counted(count, 'cell')} of column {name!r}" for name, count in sorted(self.skipped_cells.items())
+        ]
         lines += map(uncalled_model, self.uncalled_models)
         if self.dropped:
             lines.append(
-                f"given up     {self.dropped:,} rows, in row groups that are kept: resume leaves them out; to try them "
-                "again, delete each part in data/ that has a list in dropped/, and that list"
+                f"given up     {counted(self.dropped, 'row')}, in row groups that are kept: resume leaves them out; to "
+                "try them again, delete each part in data/ that has a list in dropped/, and that list"
             )
         for cause in self.scheduler.drop_causes:
-            lines.append(
-                f"dropped {cause.rows:,} rows: column {cause.column!r}, {cause.error_type}: {_told(cause.first_error)}"
-            )
+            what = f"{cause.error_type}: {_told(cause.first_error)}"
+            lines.append(f"dropped {counted(cause.rows, 'row')}: column {cause.column!r}, {what}")
         return page(lines)
 
 
@@ -149,9 +151,9 @@ def _learned(resource: RequestResourceKey, statistics: RequestStatistics) -> str
     if statistics.probes_refused:
         found.append(f"was refused {_times(statistics.probes_refused)} when it asked for more")
     if statistics.outages:
-        found.append(f"had {statistics.outages:,} outage{'s' if statistics.outages > 1 else ''}")
+        found.append(f"had {counted(statistics.outages, 'outage')}")
     if statistics.trials:
-        found.append(f"sent {statistics.trials:,} trial call{'s' if statistics.trials > 1 else ''}")
+        found.append(f"sent {counted(statistics.trials, 'trial call')}")
     return f"{resource} {', '.join(found[:-1])}{' and ' if found[1:] else ''}{found[-1]}"
 
 

@@ -1,7 +1,7 @@
 """The rehearsal provider: a local, OpenAI-compatible provider that behaves as a script says.
 
-It stands in for a real endpoint where one wants to see a pipeline at work without a key, a bill or a surprise: real
-HTTP, a real client library, and latencies, limits, refusals and failures that strike when the script says so.
+It takes the place of a real endpoint where one wants to see a pipeline at work without a key, a bill or a surprise:
+real HTTP, a real client library, and latencies, limits, refusals and failures that strike when the script says so.
 
     full, low = Phase(max_in_flight=24), Phase(name="low", after_accepted=500, max_in_flight=8)
     async with open_rehearsal({"a": RehearsalScript(phases=(full, low))}) as server:

@@ -5,7 +5,7 @@ everywhere. The answers are not meant to be clever, only plausible enough to loo
 
 - A judge is one whose instructions mention both *JSON* and *score*, or whose request asks for a JSON response format.
   It answers `{"score": 1..5, "reason": "..."}`, every score equally often.
-- One who is told to write, ask, pose or generate a *question* asks one about words of the last user message.
+- One whose instructions are to write, ask, pose or generate a *question* asks one about words of the last user message.
 - Anyone else makes a few statements out of such words.
 - An embedding is a unit vector. Each word adds to one coordinate, so texts that share words point in similar
   directions; a small part that depends on the whole text keeps different texts apart.

@@ -223,7 +223,7 @@ def _malformed(form: MalformedForm, script: RehearsalScript, asked: ModelRequest
 
 
 async def _body(request: Request) -> bytes:
-    """The body, read to its end. Raises `HTTPException` for one that is too large or does not come to its end."""
+    """The body, read to its end. Raises `HTTPException` for one that is too large or incomplete."""
     size, parts = 0, list[bytes]()
     with trio.move_on_after(_BODY_SECONDS) as scope:
         async for part in request.stream():

@@ -36,7 +36,7 @@ class TallyView:
     refused: by reason (`concurrency`, `rate`, `window`, `quota`, `flood`, `outage`, `key`, `unreachable`); zero
     entries are absent.
     failed: by kind (`error`, `malformed`, `hang`, `bad_request`); zero entries are absent. A hang counts as failed once
-    its client has given up.
+    its client has left.
     abandoned: requests whose client left while they were served.
     """
 

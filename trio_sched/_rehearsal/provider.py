@@ -258,7 +258,7 @@ class Provider:
 
 
 def open_providers(scripts: Mapping[str, RehearsalScript]) -> dict[str, Provider]:
-    """A provider for each script, under names that can stand in a path."""
+    """A provider for each script, under names that a path can have."""
     if not scripts:
         raise InvalidValueError("providers", dict(scripts), "at least one script by name")
     for name in scripts:

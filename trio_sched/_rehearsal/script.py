@@ -118,7 +118,7 @@ def heads(key: str, tosses: int) -> int:
 
 
 def long_enough(instance: object, attribute: attrs.Attribute[float], value: object) -> None:
-    """Attrs validator: seconds that are long enough to be counted, since time is cut into stretches of them."""
+    """Attrs validator: seconds that are long enough to be counted, since time is cut into intervals of them."""
     check.check_finite(
         f"{type(instance).__name__}.{attribute.name}",
         value,
@@ -133,7 +133,7 @@ class Drift:
 
     step, seconds: it moves by `step` every `seconds`, which are at least 0.01.
     shape: `linear` moves straight to the other bound and back, over and over; `walk` moves up or down, as a coin falls,
-    and turns back at the bounds.
+    and reverses at the bounds.
     """
 
     to: int = attrs.field(validator=check.positive_int)
@@ -158,7 +158,7 @@ class Neighbour:
     """Another client of the same provider, which takes a part of every limit for a while, and then leaves it again.
 
     share: its part, from 0 to 1, of the requests in flight (rounded down) and of the rates.
-    stretch_seconds: time is cut into stretches of this length, at least 0.01, and a coin decides for each of them
+    stretch_seconds: time is cut into intervals of this length, at least 0.01, and a coin decides for each of them
     whether the neighbour is there.
     """
 

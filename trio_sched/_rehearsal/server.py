@@ -138,7 +138,7 @@ class ProviderAddress:
 
     @property
     def netloc(self) -> str:
-        """Host and port as they stand in a URL."""
+        """Host and port as a URL has them."""
         return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
 
     def base_url(self, provider: str) -> str:

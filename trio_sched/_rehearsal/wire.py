@@ -26,7 +26,7 @@ from trio_sched._events.json_value import JsonValue
 from trio_sched._rehearsal.answers import chat_answer, embedding
 from trio_sched._rehearsal.provider import Refused
 from trio_sched._rehearsal.script import HintPlace, Phase, RehearsalScript
-from trio_sched._util import parse_json
+from trio_sched._util import counted, parse_json
 
 __all__ = [
     "ChatRequest",
@@ -242,7 +242,7 @@ def _spell(tokens: Sequence[JsonValue]) -> str:
 
 
 def _tokens(text: str) -> int:
-    """Words stand in for tokens: good enough to be added up."""
+    """Words count as tokens: good enough to be added up."""
     return len(text.split())
 
 
@@ -281,7 +281,8 @@ def refusal_reply(provider: str, refused: Refused, wall_now: float) -> RefusalRe
     code: str | int | None
     if refused.reason == "quota":
         status, kind, code, seconds = 429, "insufficient_quota", "insufficient_quota", None
-        message = f"You exceeded your current quota: provider {provider} accepts {phase.quota} requests in all"
+        most = counted(phase.quota or 0, "request")
+        message = f"You exceeded your current quota: provider {provider} accepts {most} in all"
     elif refused.reason == "key":
         kind, code, seconds = "invalid_request_error", "invalid_api_key", None
         message = f"Incorrect API key provided to provider {provider}: every key is refused"
@@ -313,11 +314,11 @@ def error_reply(phase: Phase) -> tuple[int, bytes]:
 def _limit(refused: Refused) -> str:
     phase = refused.phase
     if refused.reason == "concurrency":
-        return f"{refused.limit} requests in flight"
+        return f"{counted(refused.limit or 0, 'request')} in flight"
     if refused.reason == "rate":
         return f"{phase.requests_per_second:g} requests per second"
     if refused.reason == "window":
-        return f"{phase.requests_per_window} requests per {phase.window_seconds:g} seconds"
+        return f"{counted(phase.requests_per_window or 0, 'request')} per {phase.window_seconds:g} seconds"
     return "no request is served"
 
 

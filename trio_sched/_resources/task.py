@@ -1,4 +1,4 @@
-"""What the scheduler schedules: tasks, the groups they take turns in, and the stage resources they ask for.
+"""What the scheduler schedules: tasks, the groups that fair order serves, and the stage resources they ask for.
 
 A `Task` names a slice of the dataset and how it is made. A `SchedulableTask` is a ready task with everything that
 ordering and admission need to know about it: its group and its resource request. `submission` and `local` are stage
