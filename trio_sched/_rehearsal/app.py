@@ -45,6 +45,7 @@ from trio_sched._rehearsal.wire import (
     error_reply,
     model_list,
     refusal_reply,
+    stream_of,
 )
 
 __all__ = [
@@ -151,6 +152,8 @@ class _Rehearsal:
                 return _Cut(b"", 1)
             refusal = refusal_reply(provider.name, verdict, time.time())
             return Response(refusal.body, refusal.status, headers=refusal.headers, media_type=_MEDIA_TYPE)
+        if isinstance(asked, ChatRequest) and asked.stream and _begins_as_a_stream(verdict):
+            return _Stream(self._room, provider, verdict, asked)
         ending: Ending = "abandoned"
         try:
             response, ending = await self._reply(request, provider, verdict, asked)
@@ -210,6 +213,46 @@ class _Cut(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
+
+
+class _Stream(Response):
+    """A reply as a stream of events, spread evenly over the latency. It holds its slot until the last of them."""
+
+    def __init__(self, room: WaitingRoom, provider: Provider, accepted: Accepted, asked: ChatRequest) -> None:
+        super().__init__(media_type="text/event-stream")
+        del self.headers["content-length"]
+        self._room = room
+        self._provider = provider
+        self._accepted = accepted
+        self._asked = asked
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        accepted = self._accepted
+        ending: Ending = "hang" if accepted.fate == "hang" else "abandoned"
+        try:
+            events, ends = stream_of(self._asked, accepted, self._provider.script)
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            for event in (b"", *events[:-1]):
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+                if await self._room.wait(receive, accepted.seconds / len(events)) != "elapsed":
+                    return
+            if accepted.fate == "hang":
+                await send({"type": "http.response.body", "body": events[-1], "more_body": True})
+                await self._room.wait(receive, math.inf)
+                return
+            ending = accepted.fate
+        finally:
+            self._provider.depart(accepted, ending)
+        await send({"type": "http.response.body", "body": events[-1], "more_body": not ends})
+
+
+def _begins_as_a_stream(accepted: Accepted) -> bool:
+    """Whether what goes wrong, if anything does, goes wrong within the stream."""
+    if accepted.fate == "error":
+        return accepted.phase.error_form == "body-in-200"
+    if accepted.fate == "malformed":
+        return accepted.phase.malformed_form != "html"
+    return accepted.fate != "bad_request"
 
 
 def _malformed(form: MalformedForm, script: RehearsalScript, asked: ModelRequest) -> Response:

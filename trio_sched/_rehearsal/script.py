@@ -226,6 +226,9 @@ class Phase:
     error_form: `body-in-200` answers 200 and puts `error_status` into the body, as `error.code`.
     malformed_form: `half` is JSON that breaks off, in a whole reply; `cut` a reply that ends before its
     `content-length`; `html` a page of a gateway with status 200; `empty` an answer without choices, or without data.
+
+    A chat that is streamed takes its latency for all of its events. It goes wrong in its middle: `cut` breaks it off,
+    `half` is an event that is no JSON, an error inside a 200 is an event, and a hang is silence after half of them.
     """
 
     name: str = attrs.field(default="steady", validator=check.text)

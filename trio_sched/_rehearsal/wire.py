@@ -1,8 +1,8 @@
 """The OpenAI wire format: request bodies in, response bodies out, nothing served and nothing decided.
 
 Only what a rehearsal needs is read. Sampling parameters (`temperature`, `max_tokens`, `tools`, ...) are accepted and
-ignored; `stream` is refused, because a client that asked for a stream cannot use what it would get. `created` is always
-0: a clock would make the same request have two answers.
+ignored. `created` is always 0: a clock would make the same request have two answers. A chat may be streamed, as events
+of one word each; embeddings may not, because a client that asked for a stream cannot use what it would get.
 
 A refusal has the status, headers and body of the provider that is rehearsed. Some providers name the moment at which to
 come back, so a refusal is written with the wall clock's time passed in.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -24,7 +25,7 @@ import attrs
 from trio_sched._errors import shown
 from trio_sched._events.json_value import JsonValue
 from trio_sched._rehearsal.answers import chat_answer, embedding
-from trio_sched._rehearsal.provider import Refused
+from trio_sched._rehearsal.provider import Accepted, Refused
 from trio_sched._rehearsal.script import HintPlace, Phase, RehearsalScript
 from trio_sched._util import counted, parse_json
 
@@ -37,6 +38,7 @@ __all__ = [
     "error_body",
     "model_list",
     "refusal_reply",
+    "stream_of",
 ]
 
 _compact = json.JSONEncoder(separators=(",", ":")).encode
@@ -68,6 +70,8 @@ class ChatRequest:
     messages: tuple[tuple[str, str], ...]
     choices: int = 1
     wants_json: bool = False
+    stream: bool = False
+    stream_usage: bool = False
 
     @classmethod
     def parse(cls, body: bytes) -> ChatRequest:
@@ -76,21 +80,19 @@ class ChatRequest:
         messages = fields.get("messages")
         if not isinstance(messages, list) or not messages:
             raise WireError("messages", "a non-empty list of messages")
-        response_format = fields.get("response_format")
+        response_format, options = fields.get("response_format"), fields.get("stream_options")
         return cls(
             _text(fields, "model"),
             tuple(_message(index, message) for index, message in enumerate(messages)),
             _count(fields, "n", 1, _MOST_CHOICES),
             isinstance(response_format, dict) and response_format.get("type") in ("json_object", "json_schema"),
+            bool(fields.get("stream")),
+            isinstance(options, dict) and bool(options.get("include_usage")),
         )
 
     def answer(self, script: RehearsalScript, *, empty: bool = False) -> bytes:
         """The response body. empty: without a single choice."""
-        answers = [
-            chat_answer(self.model, self.messages, seed=script.seed, choice=choice, wants_json=self.wants_json)
-            for choice in range(0 if empty else self.choices)
-        ]
-        prompt_tokens = sum(_tokens(text) for _, text in self.messages)
+        answers = [] if empty else self._answers(script)
         return _dump(
             {
                 "id": "chatcmpl-rehearsal",
@@ -106,9 +108,44 @@ class ChatRequest:
                     }
                     for index, answer in enumerate(answers)
                 ],
-                "usage": _usage(prompt_tokens, sum(map(_tokens, answers))),
+                "usage": self._usage(answers),
             }
         )
+
+    def events(self, script: RehearsalScript, *, empty: bool = False) -> list[bytes]:
+        """The events of the response as a stream: one for each word, at least two in all. empty: without one choice."""
+        answers = [] if empty else self._answers(script)
+        events: list[bytes] = []
+        for index, answer in enumerate(answers):
+            events.append(self._event([{"index": index, "delta": {"role": "assistant"}, "finish_reason": None}]))
+            events += [
+                self._event([{"index": index, "delta": {"content": word}, "finish_reason": None}])
+                for word in re.findall(r"\S+\s*", answer)
+            ]
+            events.append(self._event([{"index": index, "delta": {}, "finish_reason": "stop"}]))
+        if self.stream_usage or empty:
+            events.append(self._event([], usage=self._usage(answers)))
+        return [*events, b"data: [DONE]\n\n"]
+
+    def _event(self, choices: list[JsonValue], **fields: JsonValue) -> bytes:
+        chunk: dict[str, JsonValue] = {
+            "id": "chatcmpl-rehearsal",
+            "object": "chat.completion.chunk",
+            "created": 0,
+            "model": self.model,
+            "choices": choices,
+            **fields,
+        }
+        return b"data: %s\n\n" % _dump(chunk)
+
+    def _answers(self, script: RehearsalScript) -> list[str]:
+        return [
+            chat_answer(self.model, self.messages, seed=script.seed, choice=choice, wants_json=self.wants_json)
+            for choice in range(self.choices)
+        ]
+
+    def _usage(self, answers: Sequence[str]) -> JsonValue:
+        return _usage(sum(_tokens(text) for _, text in self.messages), sum(map(_tokens, answers)))
 
 
 @attrs.frozen
@@ -124,6 +161,8 @@ class EmbeddingRequest:
     def parse(cls, body: bytes) -> EmbeddingRequest:
         """Read a body, or raise `WireError`."""
         fields = _fields(body)
+        if fields.get("stream"):
+            raise WireError("stream", "false or absent: embeddings are not streamed")
         encoding = fields.get("encoding_format") or "float"
         if encoding not in ("float", "base64"):
             raise WireError("encoding_format", f"'float' or 'base64', got {shown(encoding)}")
@@ -190,8 +229,6 @@ def _fields(body: bytes) -> Mapping[str, JsonValue]:
         raise WireError("the body", f"JSON: {error}") from error
     if not isinstance(value, dict):
         raise WireError("the body", "a JSON object")
-    if value.get("stream"):
-        raise WireError("stream", "false or absent: the rehearsal provider does not stream")
     return value
 
 
@@ -302,6 +339,22 @@ def refusal_reply(provider: str, refused: Refused, wall_now: float) -> RefusalRe
         code = status
     body = error_body(message, kind, code=code, details=details)
     return RefusalReply(200 if in_body else status, headers, message, body)
+
+
+def stream_of(asked: ChatRequest, accepted: Accepted, script: RehearsalScript) -> tuple[list[bytes], bool]:
+    """The events of a streamed reply, and whether it ends as it should; a stream that hangs stops in its middle."""
+    phase, fate = accepted.phase, accepted.fate
+    events = asked.events(script, empty=fate == "malformed" and phase.malformed_form == "empty")
+    half = events[: len(events) // 2]
+    if fate == "error":
+        return [*half, b"data: %s\n\n" % error_reply(phase)[1]], True
+    if fate == "hang":
+        return half, False
+    if fate == "malformed" and phase.malformed_form == "cut":
+        return half, False
+    if fate == "malformed" and phase.malformed_form == "half":
+        return [*half, b'data: {"id":"chatcmpl-rehe\n\n'], True
+    return events, True
 
 
 def error_reply(phase: Phase) -> tuple[int, bytes]:
