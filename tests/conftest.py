@@ -3,13 +3,14 @@
 `normal`, for every test run, tries the same examples each time, so that a change never fails by chance. `bounded`, for
 `nox -s fuzz -- bounded`, tries as many, but others; new ones each time unless CI is set. `full`, for `nox -s fuzz`,
 tries many more. `quick` is for seeing that everything runs on yet another Python. A test that wants more or fewer than
-its profile says so with `examples.share_of_profile`.
+its profile says so with `examples.share_of_profile`. `hanging` ends tests that do not end by themselves.
 """
 
 import os
 import signal
 from collections.abc import Iterator
 
+import hanging
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -39,6 +40,11 @@ settings.load_profile(os.environ.get("TRIO_SCHED_FUZZ", "normal"))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # What a shell starts in the background ignores Ctrl-C, and so do its children; here it is to be tested.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests that do not end are ended."""
+    config.pluginmanager.register(hanging)
 
 
 FLUSH_TO_DISK = os.fsync
