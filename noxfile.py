@@ -212,7 +212,7 @@ def docs(session: nox.Session) -> None:
 def diagrams(session: nox.Session) -> None:
     """Draw plans/diagrams/*.svg again; needs plantuml (Debian: apt-get install plantuml).
 
-    Each image says which source it was drawn from, which tests/docs/test_diagrams.py compares.
+    tests/docs/test_diagrams.py compares their words and arrows with the source, and the names in it with the code.
     """
     folder = HERE / "plans" / "diagrams"
     style = (folder / "style.puml").read_text(encoding="utf-8")
