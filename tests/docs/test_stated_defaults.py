@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 
+import attrs
 import pytest
 from page_blocks import ROOT
 
 import trio_sched as ts
+from trio_sched._capacity import AsyncCapacityConfigured, AsyncCapacityObservedMaxima
 from trio_sched._observe.view import MAX_EXECUTIONS
 from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT
 from trio_sched.lowlevel import (
@@ -85,3 +87,12 @@ def test_half_of_the_attempts_and_half_an_hour_are_said_in_words() -> None:
     assert RUN.stop_error_rate == HEALTH.stop_error_rate == 0.5
     assert "`no_progress_seconds` (half an hour)" in page
     assert RUN.no_progress_seconds == 30 * 60
+
+
+def test_every_value_of_the_plan_has_its_layer() -> None:
+    page = (ROOT / "plans" / "capacity-model.md").read_text(encoding="utf-8")
+    layers = page.partition("| --- | --- | --- |\n")[2].partition("\n\n")[0]
+    columns = zip(*(line.split("|")[2:4] for line in layers.splitlines()), strict=True)
+    configured, maxima = (set(re.findall(r"`(\w+)`", " ".join(column))) for column in columns)
+    assert configured == set(attrs.fields_dict(AsyncCapacityConfigured))
+    assert maxima == set(attrs.fields_dict(AsyncCapacityObservedMaxima))
