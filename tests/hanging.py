@@ -5,7 +5,7 @@ then. An exception that a signal handler raises within Trio's loop breaks the lo
 follow. So the run is cancelled from within, after a look at what is held and who waits. If that is not enough, shields
 are taken away; and what still goes on, as it has no checkpoint, is interrupted wherever it is.
 
-The default is four times what the slowest test takes on two busy processors. Profiles that try more get more.
+The default is three times what the slowest test takes on two busy processors.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from trio_sched.lowlevel import AdaptiveRequestAdmissionController, TaskAdmissio
 __all__ = ["describe_hang", "pytest_enter_pdb", "pytest_timeout_cancel_timer", "pytest_timeout_set_timer"]
 
 _CONTROLLERS: Final = (AdaptiveRequestAdmissionController, TaskAdmissionController)
-_FACTORS: Final = {"bounded": 10, "full": 200}
-"""By profile of `TRIO_SCHED_FUZZ`."""
+_FACTORS: Final = {"full": 200}
+"""By profile of `TRIO_SCHED_FUZZ`: `full` tries up to 40 times as much as others."""
 _GRACE_SECONDS: Final = 5.0
 """Between two attempts to end a test; less where its timeout is less."""
 _HANG = pytest.StashKey[str]()
