@@ -326,7 +326,7 @@ def integration(session: nox.Session) -> None:
         for program, (package, what) in PEERS.items()
         if (why := find_peer(session, program, package)) is not None
     }
-    session.run("pytest", "tests/integration", *session.posargs, env={"TRIO_SCHED_INTEGRATION": "1"})
+    session.run("pytest", "tests/integration", "--timeout=300", *session.posargs, env={"TRIO_SCHED_INTEGRATION": "1"})
     for told in sorted(missing):
         session.warn(told)
     if not missing:
