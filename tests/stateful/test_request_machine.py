@@ -369,6 +369,13 @@ class RequestMachine(RuleBasedStateMachine):
             for lease in alike[: others + 1]:
                 self.give_back(lease, RequestReleaseOutcome(kind))
 
+    @rule(resource=st.sampled_from(RESOURCES), count=st.integers(2, 8))
+    def refuse_all(self, resource: RequestResourceKey, count: int) -> None:
+        """As many calls as may go out under one limit, all refused: one piece of news, whatever their number."""
+        for answer in [self.ask_for(resource, 1.0, None) for _ in range(count)]:
+            if isinstance(answer, RequestAdmissionLease):
+                self.give_back(answer, RequestReleaseOutcome("rate_limited"))
+
     @precondition(lambda self: bool(self.core.updates))
     @rule(everything=st.booleans())
     def apply(self, everything: bool) -> None:
