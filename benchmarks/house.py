@@ -6,13 +6,14 @@
 Files and lines of the package, words of `plans/`, and the files that one cell, one request and one task admission cycle
 enter, as `sys.setprofile` sees them: a file is entered when a function in it is called, the constructors that attrs
 makes left out. Everything has happened once before it is looked at, so imports do not count. `--ways` prints these
-files as `CONTRIBUTING.md` lists them.
+files as `CONTRIBUTING.md` lists them, `--write` puts them there.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import textwrap
@@ -205,13 +206,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="How large the house is.")
     parser.add_argument("tree", nargs="?", type=Path, default=HERE, help="a checkout; by default this one")
     parser.add_argument("--ways", action="store_true", help="print the files that are entered instead of figures")
+    parser.add_argument("--write", action="store_true", help="put these into the tree's CONTRIBUTING.md")
     options = parser.parse_args(arguments)
     tree = options.tree.resolve()
-    if not options.ways:
+    if not (options.ways or options.write):
         print("\n".join(table(tree)))
         return 0
+    page = tree / "CONTRIBUTING.md"
     for name, files in ways(tree).items():
-        print(f"<!-- {name} -->", *by_room(files), "", sep="\n")
+        lines = "\n".join([f"<!-- {name} -->", *by_room(files), ""])
+        if options.write:
+            text, found = re.subn(rf"<!-- {name} -->\n(?:[- ].*\n)*", lines, page.read_text("utf-8"))
+            assert found == 1, f"{page} has one list of the files of a {name}"
+            page.write_text(text, "utf-8")
+        else:
+            print(lines)
     return 0
 
 

@@ -29,7 +29,7 @@ def ways() -> dict[str, str]:
 
 @pytest.mark.parametrize("way", ["cell", "request", "task admission"])
 def test_the_map_lists_the_files_that_are_entered(ways: dict[str, str], way: str) -> None:
-    assert dict(SECTION.findall(CONTRIBUTING))[way] == ways[way], "run python benchmarks/house.py --ways"
+    assert dict(SECTION.findall(CONTRIBUTING))[way] == ways[way], "run python benchmarks/house.py --write"
 
 
 def test_the_way_of_a_cell_leads_from_run_to_the_part(ways: dict[str, str]) -> None:
