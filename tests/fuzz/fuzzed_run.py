@@ -192,10 +192,10 @@ class FuzzedRun:
             return self.row_groups
 
         with (
-            patch("trio_sched._pipeline.bounds.default_task_admission", task_config),
+            patch("trio_sched._pipeline.capacity.default_task_admission", task_config),
             patch("trio_sched._pipeline.attempt.TaskAdmissionController", task_admission),
             patch("trio_sched._pipeline.attempt.AdaptiveRequestAdmissionController", request_admission),
-            patch("trio_sched._pipeline.bounds.RowGroupConfig", row_groups),
+            patch("trio_sched._pipeline.capacity.RowGroupConfig", row_groups),
         ):
             yield
 

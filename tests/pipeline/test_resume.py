@@ -22,7 +22,7 @@ from pipeline_samples import CancelAtStep
 from sequential import run_sequentially
 
 import trio_sched as ts
-from trio_sched._pipeline.run_document import RunDocument
+from trio_sched._pipeline.folder import RunDocument
 from trio_sched.lowlevel import inline
 
 Mode = Literal["never", "always", "if-possible"]

@@ -15,7 +15,7 @@ import trio.testing
 
 import trio_sched as ts
 from trio_sched._capacity import CapacityValue, CapacityValueSource, plain
-from trio_sched._pipeline.planning import plan_run
+from trio_sched._pipeline.capacity import plan_run
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
@@ -128,7 +128,7 @@ def test_an_engine_that_admits_otherwise_shows_it(monkeypatch: pytest.MonkeyPatc
     def configured(max_concurrent: int) -> RowGroupConfig:
         return RowGroupConfig(max_concurrent, AdaptiveRowGroupTargetConfig(), max_admitted_rows=30)
 
-    monkeypatch.setattr("trio_sched._pipeline.bounds.RowGroupConfig", configured)
+    monkeypatch.setattr("trio_sched._pipeline.capacity.RowGroupConfig", configured)
     row_groups = planned().configured.row_group_admission
     assert row_groups.mode == "adaptive"
     assert row_groups.max_admitted_rows == CapacityValue(30, "engine_internal_config")

@@ -14,7 +14,7 @@ from trio_sched._cli.options import Settings, pipeline_options, records_option, 
 from trio_sched._cli.pipelines import find_pipeline
 from trio_sched._events.json_value import JsonValue
 from trio_sched._observe.plan_lines import plan_lines
-from trio_sched._pipeline.planning import plan_run
+from trio_sched._pipeline.capacity import plan_run
 
 __all__ = ["plan_command"]
 

@@ -22,8 +22,8 @@ from trio_sched._cli.pipelines import NamedPipeline, find_pipeline
 from trio_sched._errors import TrioSchedError
 from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.errors import NothingToResumeError
 from trio_sched._pipeline.folder import RunFolder
-from trio_sched._pipeline.output_errors import NothingToResumeError
 from trio_sched._pipeline.result import RunResult
 from trio_sched._pipeline.resume import ResumeMode
 from trio_sched._pipeline.run import run

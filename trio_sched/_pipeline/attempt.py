@@ -23,18 +23,14 @@ from trio_sched._executor import ModelRequestExecutor, RequestRetryConfig
 from trio_sched._observe.display import RunWatch, shown
 from trio_sched._observe.statistics import RequestStatisticsSink
 from trio_sched._pipeline.binding import BoundPipeline
-from trio_sched._pipeline.bounds import RunBounds
-from trio_sched._pipeline.capacity import capacity_plan
+from trio_sched._pipeline.capacity import RunBounds, capacity_plan
 from trio_sched._pipeline.config import RunConfig
-from trio_sched._pipeline.durable_parts import EarlierRows
-from trio_sched._pipeline.failures import classify_failure
-from trio_sched._pipeline.folder import RunFolder
-from trio_sched._pipeline.model_calls import ModelHandle
-from trio_sched._pipeline.output_errors import OutputNotWritableError
+from trio_sched._pipeline.errors import OutputNotWritableError
+from trio_sched._pipeline.folder import EarlierRows, RunDocument, RunFolder
+from trio_sched._pipeline.models import ModelHandle
 from trio_sched._pipeline.result import RunResult, uncalled_model
 from trio_sched._pipeline.resume import resume_advice
-from trio_sched._pipeline.run_document import RunDocument
-from trio_sched._pipeline.runner import PipelineRunner
+from trio_sched._pipeline.runner import PipelineRunner, classify_failure
 from trio_sched._pipeline.store import PartStore
 from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT, write_views
 from trio_sched._request.controller import AdaptiveRequestAdmissionController

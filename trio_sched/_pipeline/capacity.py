@@ -1,15 +1,26 @@
-"""The capacity plan of a run of the pipeline: which value came from where, and what was used of it.
+"""What bounds a run, and its capacity plan: which value came from where, and how much of it was used.
 
-Each value is taken from the first of its sources that has one. A setting: what was given for the run, else the default.
-An endpoint's static cap: the smallest that its models ask for. The limit that a request resource begins with: what the
-configuration of request admission says, else where its rule begins, bounded by the cap and by a clamp. Its rule: what
-its models ask for, else AIMD where the run was given that rule's tuning, else the default.
+`run_bounds` turns the settings of a run into the configuration of every stage, in one place, for the run itself and for
+a plan without a run.
+
+`capacity_plan` takes each value from the first of its sources that has one:
+
+- a setting: what was given for the run, else the default;
+- an endpoint's static cap: the smallest that its models ask for;
+- the limit that a request resource begins with: what the configuration of request admission says, else where its rule
+  begins, bounded by the cap and by a clamp;
+- its rule: what its models ask for, else AIMD where the run was given that rule's tuning, else the default.
+
+`plan_run` makes the plan of a run that does not take place.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import attrs
 
 from trio_sched._capacity import (
     AsyncCapacityConfigured,
@@ -25,19 +36,69 @@ from trio_sched._client import ClientRetries
 from trio_sched._client_pools import connection_limit
 from trio_sched._errors import InvalidValueError
 from trio_sched._pipeline.binding import BoundPipeline
-from trio_sched._pipeline.bounds import RunBounds
 from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.models import Model, request_config
 from trio_sched._request.config import DEFAULT_LIMIT, RequestAdmissionConfig
 from trio_sched._request.evidence import DEFAULT_INITIAL_LIMIT
 from trio_sched._request.limit import limit_name
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestResourceKey
 from trio_sched._scheduler.row_group_target import RowGroupBlockReason, RowGroupConfig
+from trio_sched._scheduler.scheduler import default_task_admission
+from trio_sched._task.config import TaskAdmissionConfig
+from trio_sched._task.resolver import TaskSchedulingResolver
 
 if sys.platform != "win32":
     import resource
+from collections.abc import Sequence
+from os import PathLike
 
-__all__ = ["capacity_plan"]
+from trio_sched._blocking import inline
+from trio_sched._pipeline.binding import bind_pipeline
+from trio_sched._pipeline.columns import PipelineStep
+from trio_sched._pipeline.models import retry_free_clients
+from trio_sched._pipeline.sources import Row, open_input
+from trio_sched._request.controller import AdaptiveRequestAdmissionController
+
+__all__ = ["ENGINE_THREADS", "RunBounds", "WorkerThreads", "capacity_plan", "plan_run", "run_bounds"]
+
+
+@attrs.frozen
+class WorkerThreads:
+    """files: threads that read and write files, at most. sync_columns: those of sync columns and processors."""
+
+    files: int
+    sync_columns: int
+
+
+ENGINE_THREADS: Final = WorkerThreads(files=8, sync_columns=40)
+"""Files: enough for every row group in flight to be written at once beside the event writer; more only wait for one
+disk. Sync columns have threads of their own, for which files must not wait: as many as Trio itself uses by default."""
+
+
+@attrs.frozen
+class RunBounds:
+    """The configuration of every stage. threads: None where the caller of the run brings a seam of its own."""
+
+    row_groups: RowGroupConfig
+    tasks: TaskAdmissionConfig
+    requests: RequestAdmissionConfig
+    threads: WorkerThreads | None
+
+
+def run_bounds(
+    config: RunConfig, models: Iterable[Model], resolver: TaskSchedulingResolver, threads: WorkerThreads | None
+) -> RunBounds:
+    """What `config` comes to for these models and the columns that `resolver` knows.
+
+    Raises `InvalidValueError` for the tuning of AIMD together with another rule.
+    """
+    return RunBounds(
+        RowGroupConfig(max_concurrent=config.max_concurrent_row_groups),
+        default_task_admission(resolver, submission_capacity=config.submission_capacity),
+        request_config(models, config.request_admission),
+        threads,
+    )
 
 
 def capacity_plan(
@@ -98,6 +159,36 @@ def capacity_plan(
             },
         ),
         observed_maxima=maxima,
+    )
+
+
+def plan_run(
+    steps: Sequence[PipelineStep],
+    *,
+    rows: Iterable[Row] | str | PathLike[str] | None = None,
+    records: int | None = None,
+    models: Mapping[str, Model] | None = None,
+    config: RunConfig | None = None,
+) -> AsyncCapacityPlan:
+    """What `run` would put into `capacity_plan.json` when it begins. Reads the first input row; raises as `run` does.
+
+    Belongs to no run: it takes no output folder, makes no call, and needs no event loop.
+    """
+    config = config if config is not None else RunConfig()
+    reader, _ = open_input(rows, records, buffer_size=config.buffer_size, blocking=inline)
+    pipeline = bind_pipeline(steps, reader, models or {})
+    bounds = run_bounds(config, pipeline.aliases, TaskSchedulingResolver(pipeline.nodes), ENGINE_THREADS)
+    admission = AdaptiveRequestAdmissionController(bounds.requests, resolver=pipeline.resolver)
+    clients = retry_free_clients(pipeline.aliases)
+    return capacity_plan(
+        pipeline,
+        config,
+        bounds,
+        admission.pressure,
+        AsyncCapacityObservedMaxima(),
+        config.max_concurrent_row_groups,
+        {},
+        clients.records,
     )
 
 

@@ -14,8 +14,8 @@ import attrs
 
 from trio_sched._events.json_value import JsonValue
 from trio_sched._pipeline.binding import BoundNode, BoundPipeline
-from trio_sched._pipeline.cells import read_cell
 from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.outputs import read_cell
 from trio_sched._pipeline.processors import Processor
 
 __all__ = ["DatasetIdentity", "dataset_identity"]

@@ -1,28 +1,34 @@
-"""Models as users name them, and the endpoints that they stand for.
+"""Models as users name them, the endpoints that they stand for, and how a column calls them.
 
 A `Model` is a declaration: which endpoint, which request domain, how many calls at once. It holds no connection and may
 be shared by any number of columns and runs. Two models may name one endpoint, for instance one per domain; they share
 the endpoint's static cap, which is the smallest that any of them asks for.
 
-Inside a run a column receives a handle for each of its models; see `model_calls.py`.
+Inside a run a column's function gets a `ModelHandle` for each of its models. `await handle.call(function, ...)`
+imitates no SDK. It takes any async function and its arguments, passes the call through the executor, which admits,
+retries and releases, and returns what the function returned: once per outbound attempt, each under a lease of its own.
+If the function belongs to the client of a known SDK, it is called on a copy of that client without retries of its own,
+since a hidden retry would be an attempt that nobody admitted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import cast
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import ParamSpec, TypeVar, cast
 
 import attrs
 
 from trio_sched import _validation as check
+from trio_sched._client import RetryFreeClients
 from trio_sched._errors import InvalidTypeError, InvalidValueError
+from trio_sched._executor import ModelRequest, ModelRequestExecutor
 from trio_sched._given import records_given
 from trio_sched._request.config import RequestAdmissionConfig, RequestAdmissionTuningConfig, check_limit
 from trio_sched._request.limit import LimitChoice, limit_name
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 
-__all__ = ["Model", "alias_models", "model_resolver", "request_config"]
+__all__ = ["Model", "ModelHandle", "alias_models", "model_resolver", "request_config", "retry_free_clients"]
 
 
 def _is_limit(instance: object, attribute: attrs.Attribute[LimitChoice | None], value: object) -> None:
@@ -115,3 +121,48 @@ def request_config(
             expected = "'aimd', or given without a RequestAdmissionTuningConfig, which has the parameters of AIMD alone"
             raise InvalidValueError(field, limit_name(choice), expected)
     return tuning.with_limits()
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ModelHandle:
+    """One model of one column in one run: what the column's function gets after the row.
+
+    was_called: whether any call went through it.
+    """
+
+    __slots__ = ("_clients", "_executor", "_model", "was_called")
+
+    def __init__(self, model: Model, executor: ModelRequestExecutor, clients: RetryFreeClients) -> None:
+        self._model = model
+        self._executor = executor
+        self._clients = clients
+        self.was_called: bool = False
+
+    def __repr__(self) -> str:
+        return f"<ModelHandle {self._model}>"
+
+    @property
+    def model_id(self) -> str:
+        """The model's canonical id, as most SDKs want it."""
+        return self._model.model_id
+
+    async def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function(*args, **kwargs)` under admission; again if that fails in a way that may pass.
+
+        Raises what the last attempt raised.
+        """
+        self.was_called = True
+        once = self._clients.redirect(function)
+        return await self._executor.execute(ModelRequest(self._model.resource, lambda: once(*args, **kwargs)))
+
+
+def retry_free_clients(models: Iterable[Model]) -> RetryFreeClients:
+    """The clients of these models without retries. Raises `HiddenRetriesError` for one that cannot be used so."""
+    clients = RetryFreeClients()
+    for model in models:
+        if model.client is not None:
+            clients.use(model.client)
+    return clients

@@ -17,37 +17,16 @@ A processor answers for the whole dataset: one that raises, or returns anything 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 import attrs
 
-from trio_sched._errors import PipelineError, TrioSchedError
-from trio_sched._pipeline.cells import Cell, MalformedOutputError, keep_cell, malformed
-from trio_sched._pipeline.functions import accept_function, column_names, function_name
-from trio_sched._pipeline.outputs import one_per_row
-from trio_sched._pipeline.steps import Function, PipelineStep
+from trio_sched._errors import PipelineError
+from trio_sched._pipeline.columns import Function, PipelineStep, accept_function, column_names, function_name
+from trio_sched._pipeline.errors import Stage
+from trio_sched._pipeline.outputs import Cell, keep_cell, malformed, one_per_row
 
-__all__ = ["Processor", "ProcessorError", "post_batch_processor", "pre_batch_processor"]
-
-Stage: TypeAlias = Literal["pre-batch", "post-batch"]
-
-
-class ProcessorError(TrioSchedError):
-    """A processor failed, and the run with it; its cause says why. Attributes: `stage`, `processor`, `row_group`."""
-
-    def __init__(self, stage: Stage, processor: str, row_group: int) -> None:
-        self.stage = stage
-        self.processor = processor
-        self.row_group = row_group
-        super().__init__(stage, processor, row_group)
-
-    def __str__(self) -> str:
-        cause = self.__cause__
-        if isinstance(cause, MalformedOutputError):
-            why = f"it returned {cause.problem}; return {cause.expected}"
-        else:
-            why = f"it raised {cause!r}"
-        return f"{self.stage} processor {self.processor!r} failed on row group {self.row_group}: {why}"
+__all__ = ["Processor", "post_batch_processor", "pre_batch_processor"]
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -12,8 +12,7 @@ import attrs
 from trio_sched._capacity import AsyncCapacityPlan
 from trio_sched._events.json_value import JsonValue
 from trio_sched._observe.statistics import RequestStatistics
-from trio_sched._pipeline.durable_parts import EarlierRows
-from trio_sched._pipeline.folder import RunFolder
+from trio_sched._pipeline.folder import EarlierRows, RunFolder
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._scheduler.result import SchedulerResult
 

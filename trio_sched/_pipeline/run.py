@@ -16,25 +16,24 @@ from trio_sched._observe.display import LiveMode, RunWatch, choose_display
 from trio_sched._observe.run_progress import RunProgressSink
 from trio_sched._pipeline.attempt import RunAttempt
 from trio_sched._pipeline.binding import bind_pipeline
-from trio_sched._pipeline.bounds import ENGINE_THREADS, run_bounds
+from trio_sched._pipeline.capacity import ENGINE_THREADS, run_bounds
+from trio_sched._pipeline.columns import PipelineStep
 from trio_sched._pipeline.config import RunConfig
-from trio_sched._pipeline.durable_parts import DurableParts, EarlierRows
 from trio_sched._pipeline.fingerprint import dataset_identity
-from trio_sched._pipeline.folder import RunFolder, open_part_format
-from trio_sched._pipeline.model_calls import retry_free_clients
-from trio_sched._pipeline.models import Model
+from trio_sched._pipeline.folder import EarlierRows, RunDocument, RunFolder
+from trio_sched._pipeline.models import Model, retry_free_clients
+from trio_sched._pipeline.parts import open_part_format
 from trio_sched._pipeline.result import RunResult
 from trio_sched._pipeline.resume import (
+    DurableParts,
     ResumeMode,
     check_resume_mode,
     hold_output,
     make_output,
     reopen_output,
+    resume_plan,
 )
-from trio_sched._pipeline.resume_plan import resume_plan
-from trio_sched._pipeline.run_document import RunDocument
 from trio_sched._pipeline.sources import Row, open_input
-from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._pipeline.store import PartStore
 from trio_sched._task.resolver import TaskSchedulingResolver
 

@@ -23,30 +23,17 @@ from typing import Final, TypeAlias, cast
 
 from trio_sched import _validation as check
 from trio_sched._blocking import Blocking
-from trio_sched._errors import PipelineError, TrioSchedError
+from trio_sched._errors import PipelineError
 from trio_sched._events.json_value import JsonValue
+from trio_sched._pipeline.errors import InputRowError
 from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroup, SkippingRowGroupPlan
 
-__all__ = ["InputRowError", "Row", "RowReader", "open_input", "open_rows"]
+__all__ = ["Row", "RowReader", "open_input", "open_rows"]
 
 Row: TypeAlias = Mapping[str, object]
-
 _NOTHING: Final = object()
 _HASHED_AT_ONCE: Final = 1 << 20
 """Bytes of an input file in memory at once."""
-
-
-class InputRowError(TrioSchedError, ValueError):
-    """An input row that cannot be used. Attributes: `source`, `number` (from 1), `problem`."""
-
-    def __init__(self, source: str, number: int, problem: str) -> None:
-        self.source = source
-        self.number = number
-        self.problem = problem
-        super().__init__(source, number, problem)
-
-    def __str__(self) -> str:
-        return f"{self.source}, row {self.number}: {self.problem}"
 
 
 class RowReader:

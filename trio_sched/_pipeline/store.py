@@ -1,4 +1,4 @@
-"""Where the cells of open row groups are kept, and where complete ones go: a part file, there whole or not at all.
+"""The rows of open row groups, column by column, and how a complete row group becomes a part file.
 
 A row group that lacks rows leaves a list of them in `dropped/`, written before its part. So the part's rows and the
 list's rows together are the row group's size, and a part proves by itself, whole name and whole count, that it is
@@ -8,19 +8,67 @@ complete. What a crash leaves of the list without the part is removed by the nex
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from trio_sched._blocking import Blocking
 from trio_sched._events.json_value import JsonValue
-from trio_sched._pipeline.buffers import RowGroupBuffer
-from trio_sched._pipeline.durable import make_folder, write_durably
-from trio_sched._pipeline.folder import RunFolder
-from trio_sched._pipeline.output_errors import OutputNotWritableError
+from trio_sched._pipeline.errors import OutputNotWritableError
+from trio_sched._pipeline.folder import RunFolder, make_folder, write_durably
+from trio_sched._pipeline.outputs import Cell, EncodedCell, read_cell
 from trio_sched._pipeline.parts import PartFormat
 from trio_sched._scheduler.row_groups import RowGroup
 
-__all__ = ["PartStore"]
+__all__ = ["PartStore", "RowGroupBuffer"]
+
+
+class RowGroupBuffer:
+    """The cells of one row group. Who reads a row gets copies. filtered: rows that processors removed."""
+
+    __slots__ = ("_columns", "_skipped", "filtered", "size")
+
+    def __init__(self, columns: Iterable[str], size: int) -> None:
+        self.size = size
+        self.filtered: set[int] = set()
+        self._columns: dict[str, list[Cell]] = {column: [None] * size for column in columns}
+        self._skipped: dict[str, set[int]] = {}
+
+    @property
+    def columns(self) -> Mapping[str, Sequence[Cell]]:
+        """The cells of each column, columns in the graph's order."""
+        return self._columns
+
+    def put(self, column: str, row_index: int, cell: Cell) -> None:
+        """Keep one cell."""
+        self._columns[column][row_index] = cell
+
+    def put_all(self, columns: Sequence[str], row_index: int, cells: Sequence[Cell]) -> None:
+        """Keep the cells of some columns of one row."""
+        for column, cell in zip(columns, cells, strict=True):
+            self._columns[column][row_index] = cell
+
+    def row(self, row_index: int, columns: Iterable[str]) -> dict[str, JsonValue]:
+        """The named cells of one row."""
+        held = self._columns
+        row: dict[str, JsonValue] = {}
+        for column in columns:
+            cell = held[column][row_index]
+            row[column] = read_cell(cell) if isinstance(cell, EncodedCell) else cell
+        return row
+
+    def mark_skipped(self, node: str, row_index: int) -> None:
+        """Note that the cells of a node of the graph were left out in one row."""
+        self._skipped.setdefault(node, set()).add(row_index)
+
+    def is_skipped(self, nodes: Iterable[str], row_index: int) -> bool:
+        """Whether the cells of any of these nodes were left out in one row."""
+        return any(row_index in self._skipped.get(node, ()) for node in nodes)
+
+    def skipped_counts(self, living_rows: Sequence[int]) -> dict[str, int]:
+        """In how many of the living rows the cells of each node were left out."""
+        living = set(living_rows)
+        counts = {node: len(rows & living) for node, rows in self._skipped.items()}
+        return {node: count for node, count in counts.items() if count}
 
 
 class PartStore:
@@ -72,7 +120,7 @@ class PartStore:
             self._forget(row_group.index)
 
     def _write(self, part: Path, row_group: RowGroup, buffer: RowGroupBuffer, living_rows: Sequence[int]) -> None:
-        content = self._format.encode(buffer, living_rows)
+        content = self._format.encode(buffer.columns, living_rows)
         if len(living_rows) < row_group.size:
             self._write_missing(row_group, buffer, living_rows)
         write_durably(part, content)

@@ -21,13 +21,13 @@ import trio.testing
 
 from trio_sched._blocking import inline
 from trio_sched._events.sinks import AnyAdmissionEventSink
+from trio_sched._pipeline.columns import PipelineStep
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.models import Model
 from trio_sched._pipeline.result import RunResult
 from trio_sched._pipeline.resume import ResumeMode
 from trio_sched._pipeline.run import run
 from trio_sched._pipeline.sources import Row
-from trio_sched._pipeline.steps import PipelineStep
 
 __all__ = ["simulate"]
 
