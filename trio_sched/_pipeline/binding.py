@@ -14,14 +14,16 @@ from typing import TypeAlias, cast
 
 import attrs
 
+from trio_sched._client import RetryFreeClients
 from trio_sched._errors import PipelineError, UnknownNameError
 from trio_sched._generator import ColumnGenerator
 from trio_sched._pipeline.columns import Column, PipelineStep, SkipRule
-from trio_sched._pipeline.models import Model, alias_models, model_resolver
+from trio_sched._pipeline.models import Model, alias_models, model_resolver, retry_free_clients
 from trio_sched._pipeline.processors import Processor
 from trio_sched._pipeline.sources import RowReader
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._task.graph import ExecutionGraph, GraphNode
+from trio_sched._task.resolver import TaskSchedulingResolver
 from trio_sched.metadata import SchedulingMetadata
 
 __all__ = ["BoundNode", "BoundPipeline", "NodeOrigin", "bind_pipeline", "place_steps"]
@@ -41,14 +43,14 @@ class BoundNode(ColumnGenerator):
     origin: NodeOrigin
     models: tuple[Model, ...]
     aliases: tuple[str, ...]
-    resolver: RequestResourceResolver
+    request_resolver: RequestResourceResolver
     skipped_with: tuple[str, ...] = ()
 
     def get_scheduling_metadata(self) -> SchedulingMetadata:
         """Local work without models; else the endpoint's, or one of its own for several endpoints."""
         if not self.models:
             return SchedulingMetadata.local()
-        return self.resolver.scheduling_metadata(self.aliases, self.models[0].domain.value)
+        return self.request_resolver.scheduling_metadata(self.aliases, self.models[0].domain.value)
 
     @property
     def skip(self) -> SkipRule | None:
@@ -59,12 +61,18 @@ class BoundNode(ColumnGenerator):
 
 @attrs.frozen(eq=False)
 class BoundPipeline:
-    """A pipeline that is ready to run. aliases: the name under which each model is registered."""
+    """A pipeline that is ready to run.
+
+    aliases: the name under which each model is registered with `request_resolver`. task_resolver: knows the group and
+    the resources of every node's tasks. clients: those of the models, without retries of their own.
+    """
 
     graph: ExecutionGraph
     nodes: Mapping[str, BoundNode]
     aliases: Mapping[Model, str]
-    resolver: RequestResourceResolver
+    request_resolver: RequestResourceResolver
+    task_resolver: TaskSchedulingResolver
+    clients: RetryFreeClients
 
     @property
     def keeps_input(self) -> bool:
@@ -75,7 +83,7 @@ class BoundPipeline:
 def bind_pipeline(
     steps: Sequence[PipelineStep], reader: RowReader | None, models: Mapping[str, Model]
 ) -> BoundPipeline:
-    """Check and bind. Raises a `PipelineError` that names the value and the remedy."""
+    """Check and bind. Raises a `PipelineError` or `HiddenRetriesError` that names the value and the remedy."""
     placed = place_steps(steps, reader)
     columns = [origin for _, origin in placed if isinstance(origin, Column)]
     used = {made.name: tuple(_model(made, model, models) for model in made.models) for made in columns}
@@ -89,12 +97,12 @@ def bind_pipeline(
             origin=origin,
             models=used.get(node.column, ()),
             aliases=tuple(aliases[model] for model in used.get(node.column, ())),
-            resolver=resolver,
+            request_resolver=resolver,
             skipped_with=skipped_with[node.column],
         )
         for node, origin in placed
     }
-    return BoundPipeline(graph, bound, aliases, resolver)
+    return BoundPipeline(graph, bound, aliases, resolver, TaskSchedulingResolver(bound), retry_free_clients(aliases))
 
 
 def _skipped_with(graph: ExecutionGraph, columns: Mapping[str, Column]) -> dict[str, tuple[str, ...]]:

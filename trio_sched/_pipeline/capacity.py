@@ -17,11 +17,13 @@ a plan without a run.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from typing import Final
 
 import attrs
 
+from trio_sched._blocking import inline
 from trio_sched._capacity import (
     AsyncCapacityConfigured,
     AsyncCapacityObservedMaxima,
@@ -32,13 +34,15 @@ from trio_sched._capacity import (
     RowGroupAdmissionPlan,
     WorkerThreadsPlan,
 )
-from trio_sched._client import ClientRetries
 from trio_sched._client_pools import connection_limit
 from trio_sched._errors import InvalidValueError
-from trio_sched._pipeline.binding import BoundPipeline
+from trio_sched._pipeline.binding import BoundPipeline, bind_pipeline
+from trio_sched._pipeline.columns import PipelineStep
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.models import Model, request_config
+from trio_sched._pipeline.sources import Row, open_input
 from trio_sched._request.config import DEFAULT_LIMIT, RequestAdmissionConfig
+from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._request.evidence import DEFAULT_INITIAL_LIMIT
 from trio_sched._request.limit import limit_name
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
@@ -46,19 +50,9 @@ from trio_sched._resources.identity import ProviderModelKey, ProviderModelStatic
 from trio_sched._scheduler.row_group_target import RowGroupBlockReason, RowGroupConfig
 from trio_sched._scheduler.scheduler import default_task_admission
 from trio_sched._task.config import TaskAdmissionConfig
-from trio_sched._task.resolver import TaskSchedulingResolver
 
 if sys.platform != "win32":
     import resource
-from collections.abc import Sequence
-from os import PathLike
-
-from trio_sched._blocking import inline
-from trio_sched._pipeline.binding import bind_pipeline
-from trio_sched._pipeline.columns import PipelineStep
-from trio_sched._pipeline.models import retry_free_clients
-from trio_sched._pipeline.sources import Row, open_input
-from trio_sched._request.controller import AdaptiveRequestAdmissionController
 
 __all__ = ["ENGINE_THREADS", "RunBounds", "WorkerThreads", "capacity_plan", "plan_run", "run_bounds"]
 
@@ -78,7 +72,7 @@ disk. Sync columns have threads of their own, for which files must not wait: as 
 
 @attrs.frozen
 class RunBounds:
-    """The configuration of every stage. threads: None where the caller of the run brings a seam of its own."""
+    """The configuration of every stage. threads: None where the caller of the run gave its own `blocking`."""
 
     row_groups: RowGroupConfig
     tasks: TaskAdmissionConfig
@@ -86,17 +80,15 @@ class RunBounds:
     threads: WorkerThreads | None
 
 
-def run_bounds(
-    config: RunConfig, models: Iterable[Model], resolver: TaskSchedulingResolver, threads: WorkerThreads | None
-) -> RunBounds:
-    """What `config` comes to for these models and the columns that `resolver` knows.
+def run_bounds(config: RunConfig, pipeline: BoundPipeline, threads: WorkerThreads | None) -> RunBounds:
+    """The configuration of every stage that `config` asks for with this pipeline.
 
     Raises `InvalidValueError` for the tuning of AIMD together with another rule.
     """
     return RunBounds(
         RowGroupConfig(max_concurrent=config.max_concurrent_row_groups),
-        default_task_admission(resolver, submission_capacity=config.submission_capacity),
-        request_config(models, config.request_admission),
+        default_task_admission(pipeline.task_resolver, submission_capacity=config.submission_capacity),
+        request_config(pipeline.aliases, config.request_admission),
         threads,
     )
 
@@ -106,12 +98,12 @@ def capacity_plan(
     config: RunConfig,
     bounds: RunBounds,
     pressure: RequestPressureSnapshotProvider,
+    *,
     maxima: AsyncCapacityObservedMaxima,
     row_group_target: int,
     row_group_blocks: Mapping[RowGroupBlockReason, int],
-    client_retries: tuple[ClientRetries, ...],
 ) -> AsyncCapacityPlan:
-    """The plan as it stands now: configured values with their sources, a snapshot of the limits, maxima so far.
+    """The plan at this moment: configured values with their sources, a snapshot of the limits, maxima so far.
 
     Raises `InvalidValueError` for a value that is missing and has no safe fallback.
     """
@@ -145,7 +137,7 @@ def capacity_plan(
             },
             request_admission_config=CapacityValue(bounds.requests.snapshot(), _source(config, "request_admission")),
             transport_pool_limits={endpoint: _pool_limit(endpoint, pipeline) for endpoint in endpoints},
-            client_retries=CapacityValue(client_retries, "adapter_config"),
+            client_retries=CapacityValue(pipeline.clients.records, "adapter_config"),
             worker_threads=_worker_threads(bounds),
             open_files=_open_files(),
             request_limits=limits,
@@ -177,18 +169,16 @@ def plan_run(
     config = config if config is not None else RunConfig()
     reader, _ = open_input(rows, records, buffer_size=config.buffer_size, blocking=inline)
     pipeline = bind_pipeline(steps, reader, models or {})
-    bounds = run_bounds(config, pipeline.aliases, TaskSchedulingResolver(pipeline.nodes), ENGINE_THREADS)
-    admission = AdaptiveRequestAdmissionController(bounds.requests, resolver=pipeline.resolver)
-    clients = retry_free_clients(pipeline.aliases)
+    bounds = run_bounds(config, pipeline, ENGINE_THREADS)
+    admission = AdaptiveRequestAdmissionController(bounds.requests, resolver=pipeline.request_resolver)
     return capacity_plan(
         pipeline,
         config,
         bounds,
         admission.pressure,
-        AsyncCapacityObservedMaxima(),
-        config.max_concurrent_row_groups,
-        {},
-        clients.records,
+        maxima=AsyncCapacityObservedMaxima(),
+        row_group_target=config.max_concurrent_row_groups,
+        row_group_blocks={},
     )
 
 
@@ -207,7 +197,7 @@ def _max_admitted_rows(config: RowGroupConfig) -> CapacityValue[int]:
 
 
 def _static_cap(endpoint: ProviderModelKey, pipeline: BoundPipeline) -> CapacityValue[ProviderModelStaticCap]:
-    cap = pipeline.resolver.static_cap(endpoint)
+    cap = pipeline.request_resolver.static_cap(endpoint)
     if cap is None:
         raise InvalidValueError(f"provider_model_static_caps[{endpoint}]", None, "known for every endpoint in use")
     was_asked_for = any(
@@ -218,7 +208,7 @@ def _static_cap(endpoint: ProviderModelKey, pipeline: BoundPipeline) -> Capacity
 
 
 def _limit(endpoint: ProviderModelKey, pipeline: BoundPipeline, config: RequestAdmissionConfig) -> CapacityValue[str]:
-    asked = pipeline.resolver.limit(endpoint)
+    asked = pipeline.request_resolver.limit(endpoint)
     if asked is not None:
         return CapacityValue(limit_name(asked), "model_metadata")
     return CapacityValue(limit_name(config.limit), "default" if config.limit == DEFAULT_LIMIT else "run_config")

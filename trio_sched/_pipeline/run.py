@@ -21,7 +21,7 @@ from trio_sched._pipeline.columns import PipelineStep
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.fingerprint import dataset_identity
 from trio_sched._pipeline.folder import EarlierRows, RunDocument, RunFolder
-from trio_sched._pipeline.models import Model, retry_free_clients
+from trio_sched._pipeline.models import Model
 from trio_sched._pipeline.parts import open_part_format
 from trio_sched._pipeline.result import RunResult
 from trio_sched._pipeline.resume import (
@@ -35,7 +35,6 @@ from trio_sched._pipeline.resume import (
 )
 from trio_sched._pipeline.sources import Row, open_input
 from trio_sched._pipeline.store import PartStore
-from trio_sched._task.resolver import TaskSchedulingResolver
 
 __all__ = ["run"]
 
@@ -81,9 +80,7 @@ async def run(
     display = choose_display(live) if live is not None else None
     reader, plan = open_input(rows, records, buffer_size=config.buffer_size, blocking=blocking)
     pipeline = bind_pipeline(steps, reader, models or {})
-    resolver = TaskSchedulingResolver(pipeline.nodes)
-    bounds = run_bounds(config, pipeline.aliases, resolver, threads)
-    clients = retry_free_clients(pipeline.aliases)
+    bounds = run_bounds(config, pipeline, threads)
     part_format = open_part_format(config.format)
     source = await blocking(reader.identity) if reader is not None else None
     identity = dataset_identity(pipeline, config, source, records)
@@ -101,10 +98,21 @@ async def run(
         watch = None
         if display is not None:
             watch = RunWatch(RunProgressSink(_records_to_make(rows, records, durable.earlier)), display)
-        to_do = resume_plan(plan, durable, folder, part_format, blocking, keeps_input=pipeline.keeps_input)
-        return await RunAttempt(
-            pipeline, to_do, resolver, bounds, clients, folder, store, config, blocking, column_blocking
-        ).run(event_sink, watch, document, durable.earlier)
+        attempt = RunAttempt(
+            config=config,
+            pipeline=pipeline,
+            bounds=bounds,
+            row_groups=resume_plan(plan, durable, folder, part_format, blocking, keeps_input=pipeline.keeps_input),
+            folder=folder,
+            document=document,
+            store=store,
+            earlier=durable.earlier,
+            blocking=blocking,
+            column_blocking=column_blocking,
+            event_sink=event_sink,
+            watch=watch,
+        )
+        return await attempt.run()
 
 
 def _records_to_make(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NoReturn, Protocol, TypeAlias, cast
+from typing import NoReturn, TypeAlias, cast
 
 import attrs
 import trio
@@ -22,7 +22,7 @@ from trio_sched._blocking import Blocking
 from trio_sched._classify import judge_exception
 from trio_sched._events.correlation import runtime_correlation
 from trio_sched._executor import QuotaExhaustedError
-from trio_sched._pipeline.binding import BoundNode, BoundPipeline
+from trio_sched._pipeline.binding import BoundNode
 from trio_sched._pipeline.columns import Column, RowSpan, SkipRule
 from trio_sched._pipeline.errors import InputRowError, MalformedOutputError, ProcessorError, SkipRuleError
 from trio_sched._pipeline.models import ModelHandle
@@ -34,94 +34,76 @@ from trio_sched._request.leases import RequestAdmissionError
 from trio_sched._resources.task import Task, TaskType
 from trio_sched._scheduler.reports import RowDrop, RowFailure, RowFiltered
 from trio_sched._scheduler.retry import Failure
-from trio_sched._unwrap import single_error
+from trio_sched._scheduler.worker import TaskRunner
+from trio_sched._unwrap import leaves_of, single_error
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
-__all__ = ["PipelineRunner", "awaited_call", "classify_failure"]
+__all__ = ["PipelineRunner", "RunContext", "awaited_call", "classify_failure"]
 
 
-class LivingRows(Protocol):
-    """Knows which rows of an open row group have not been given up."""
+@attrs.frozen(eq=False, kw_only=True)
+class RunContext:
+    """What all column runners of one run share.
 
-    def __call__(self, row_group: int, /) -> Sequence[int]:
-        """Their row indices, ascending."""
-        ...
-
-
-@attrs.frozen(eq=False)
-class Surroundings:
-    """What all makers of one run share. seed: the run's, handed to from-scratch columns."""
+    blocking: where sync functions run. active_rows: the indices, ascending, of the rows of an open row group that were
+    neither rejected nor removed. seed: the run's, which columns from scratch get.
+    """
 
     store: PartStore
     blocking: Blocking
-    living_rows: LivingRows
+    active_rows: Callable[[int], Sequence[int]]
     seed: int
 
 
 class PipelineRunner:
-    """Runs tasks of a bound pipeline. handles: by node, those of its models."""
+    """Passes each task to the runner of its column. handles: by node, those of its models."""
 
     def __init__(
-        self,
-        pipeline: BoundPipeline,
-        handles: Mapping[str, Sequence[ModelHandle]],
-        store: PartStore,
-        *,
-        blocking: Blocking,
-        living_rows: LivingRows,
-        seed: int,
+        self, nodes: Mapping[str, BoundNode], handles: Mapping[str, Sequence[ModelHandle]], context: RunContext
     ) -> None:
-        around = Surroundings(store, blocking, living_rows, seed)
-        self._makers = {name: make_maker(bound, handles[name], around) for name, bound in pipeline.nodes.items()}
+        self._runners = {name: _column_runner(node, handles[name], context) for name, node in nodes.items()}
 
     def run(self, task: Task) -> Awaitable[Sequence[RowDrop]]:
         """Make and keep the task's cells."""
-        return self._makers[task.column].run(task)
+        return self._runners[task.column].run(task)
 
 
-class Maker(Protocol):
-    """Makes what a node of the graph makes."""
-
-    def run(self, task: Task) -> Awaitable[Sequence[RowDrop]]:
-        """Make and keep the task's cells; the rows it could not make."""
-        ...
-
-
-def make_maker(bound: BoundNode, handles: Sequence[ModelHandle], around: Surroundings) -> Maker:
-    """The maker of one node."""
+def _column_runner(bound: BoundNode, handles: Sequence[ModelHandle], context: RunContext) -> TaskRunner:
     match bound.origin:
         case RowReader() as reader:
-            return _InputMaker(reader, around)
+            return _InputRunner(reader, context)
         case Processor() as processor:
-            return _ProcessorMaker(processor, bound.node.needs, around)
+            return _ProcessorRunner(processor, bound.node.needs, context)
         case column:
-            makers: dict[TaskType, type[_CellMaker | _BatchMaker | _FromScratchMaker]] = {
-                "cell": _CellMaker,
-                "batch": _BatchMaker,
-                "from_scratch": _FromScratchMaker,
+            rule = bound.skip
+            skipper = Skipper(column, rule, bound.skipped_with) if rule is not None else None
+            runners: dict[TaskType, type[_CellRunner | _BatchRunner | _FromScratchRunner]] = {
+                "cell": _CellRunner,
+                "batch": _BatchRunner,
+                "from_scratch": _FromScratchRunner,
             }
-            return makers[column.task_type](column, handles, around, _skipper(column, bound))
+            return runners[column.task_type](column, handles, context, skipper)
 
 
-class _FunctionMaker:
-    """What the makers that call a user's function have in common."""
+class _FunctionRunner:
+    """What the runners of a column's function have in common."""
 
     def __init__(
-        self, column: Column, handles: Sequence[ModelHandle], around: Surroundings, skipper: Skipper | None
+        self, column: Column, handles: Sequence[ModelHandle], context: RunContext, skipper: Skipper | None
     ) -> None:
         self._name = column.name
         self._needs = column.needs
         self._outputs = column.outputs
-        self._call = awaited_call(column.function, is_async=column.is_async, blocking=around.blocking)
+        self._call = awaited_call(column.function, is_async=column.is_async, blocking=context.blocking)
         self._handles = tuple(handles)
         self._skipper = skipper
-        self._around = around
-        self._store = around.store
+        self._context = context
+        self._store = context.store
 
 
-class _CellMaker(_FunctionMaker):
+class _CellRunner(_FunctionRunner):
     async def run(self, task: Task) -> Sequence[RowDrop]:
         row_index = task.row_index
         assert row_index is not None
@@ -132,7 +114,7 @@ class _CellMaker(_FunctionMaker):
         try:
             value = await self._call(row, *self._handles)
         except BaseExceptionGroup as group:
-            raise_as_one(group)
+            _raise_as_one(group)
         if self._outputs.as_mapping:
             buffer.put_all(self._outputs.columns, row_index, self._outputs.keep(value))
         else:
@@ -140,17 +122,17 @@ class _CellMaker(_FunctionMaker):
         return ()
 
 
-class _BatchMaker(_FunctionMaker):
+class _BatchRunner(_FunctionRunner):
     async def run(self, task: Task) -> Sequence[RowDrop]:
         buffer = self._store.buffer(task.row_group)
-        row_indices, failures = self._rows_to_make(buffer, self._around.living_rows(task.row_group))
+        row_indices, failures = self._rows_to_make(buffer, self._context.active_rows(task.row_group))
         if not row_indices:
             return failures
         rows = [buffer.row(row_index, self._needs) for row_index in row_indices]
         try:
             made = await self._call(rows, *self._handles)
         except BaseExceptionGroup as group:
-            raise_as_one(group)
+            _raise_as_one(group)
         try:
             results = one_per_row(self._name, made, len(row_indices))
         except MalformedOutputError as error:
@@ -159,13 +141,13 @@ class _BatchMaker(_FunctionMaker):
         return [*failures, *_keep_rows(self._outputs, buffer, row_indices, results)]
 
     def _rows_to_make(
-        self, buffer: RowGroupBuffer, living_rows: Sequence[int]
+        self, buffer: RowGroupBuffer, active_rows: Sequence[int]
     ) -> tuple[Sequence[int], Sequence[RowFailure]]:
         if self._skipper is None:
-            return living_rows, ()
+            return active_rows, ()
         row_indices: list[int] = []
         failures: list[RowFailure] = []
-        for row_index in living_rows:
+        for row_index in active_rows:
             try:
                 if not self._skipper.skips(buffer, row_index):
                     row_indices.append(row_index)
@@ -174,35 +156,35 @@ class _BatchMaker(_FunctionMaker):
         return row_indices, failures
 
 
-class _FromScratchMaker(_FunctionMaker):
+class _FromScratchRunner(_FunctionRunner):
     async def run(self, task: Task) -> Sequence[RowDrop]:
         row_group = self._store.row_group(task.row_group)
         try:
-            made = await self._call(RowSpan(row_group.start, row_group.size, self._around.seed), *self._handles)
+            made = await self._call(RowSpan(row_group.start, row_group.size, self._context.seed), *self._handles)
         except BaseExceptionGroup as group:
-            raise_as_one(group)
+            _raise_as_one(group)
         results = one_per_row(self._name, made, row_group.size)
         return _keep_rows(self._outputs, self._store.buffer(task.row_group), range(row_group.size), results)
 
 
-class _ProcessorMaker:
-    """Has a processor look at the living rows. What fails in it fails the run."""
+class _ProcessorRunner:
+    """Has a processor look at the active rows. What fails in it fails the run."""
 
-    def __init__(self, processor: Processor, columns: tuple[str, ...], around: Surroundings) -> None:
+    def __init__(self, processor: Processor, columns: tuple[str, ...], context: RunContext) -> None:
         self._processor = processor
         self._columns = columns
-        self._call = awaited_call(processor.function, is_async=processor.is_async, blocking=around.blocking)
-        self._around = around
+        self._call = awaited_call(processor.function, is_async=processor.is_async, blocking=context.blocking)
+        self._context = context
 
     async def run(self, task: Task) -> Sequence[RowDrop]:
-        buffer = self._around.store.buffer(task.row_group)
-        row_indices = self._around.living_rows(task.row_group)
+        buffer = self._context.store.buffer(task.row_group)
+        row_indices = self._context.active_rows(task.row_group)
         rows = [buffer.row(row_index, self._columns) for row_index in row_indices]
         try:
             try:
                 made = await self._call(rows)
             except BaseExceptionGroup as group:
-                raise_as_one(group)
+                _raise_as_one(group)
             changes = self._processor.changes(made, len(row_indices), self._columns)
         except Exception as error:
             raise ProcessorError(self._processor.stage, self._processor.name, task.row_group) from error
@@ -216,12 +198,12 @@ class _ProcessorMaker:
         return filtered
 
 
-class _InputMaker:
-    """Hands over the rows that were read for a row group."""
+class _InputRunner:
+    """Keeps the rows that were read for a row group."""
 
-    def __init__(self, reader: RowReader, around: Surroundings) -> None:
+    def __init__(self, reader: RowReader, context: RunContext) -> None:
         self._reader = reader
-        self._store = around.store
+        self._store = context.store
 
     async def run(self, task: Task) -> Sequence[RowDrop]:
         buffer = self._store.buffer(task.row_group)
@@ -244,7 +226,7 @@ def _keep_rows(
 ) -> Sequence[RowDrop]:
     """Keep one result per row; an exception among them, or one that cannot be kept, fails its row.
 
-    Raises one that says nothing about its row, such as a rate limit, so that all are made again later.
+    Raises an exception that says nothing about its row, such as a rate limit, so that all are made again later.
     """
     failures: list[RowFailure] = []
     for row_index, result in zip(row_indices, results, strict=True):
@@ -260,18 +242,11 @@ def _keep_rows(
     return failures
 
 
-def _skipper(column: Column, bound: BoundNode) -> Skipper | None:
-    rule = bound.skip
-    return None if rule is None else Skipper(column.name, column.needs, column.outputs, rule, bound.skipped_with)
-
-
 class Skipper:
-    """Skips the cells of one column. sources: the nodes it needs a column of, as far as those may be skipped."""
+    """Skips cells of one column. sources: the nodes that it needs a column of, as far as they may be skipped."""
 
-    def __init__(self, column: str, needs: tuple[str, ...], outputs: Outputs, rule: SkipRule, sources: tuple[str, ...]):
+    def __init__(self, column: Column, rule: SkipRule, sources: tuple[str, ...]) -> None:
         self._column = column
-        self._needs = needs
-        self._columns = outputs.columns
         self._rule = rule
         self._sources = sources
 
@@ -279,17 +254,17 @@ class Skipper:
         """Skip the cell if that is due. Raises `SkipRuleError`."""
         if not buffer.is_skipped(self._sources, row_index) and not self._says_so(buffer, row_index):
             return False
-        buffer.put_all(self._columns, row_index, self._rule.cells)
-        buffer.mark_skipped(self._column, row_index)
+        buffer.put_all(self._column.outputs.columns, row_index, self._rule.cells)
+        buffer.mark_skipped(self._column.name, row_index)
         return True
 
     def _says_so(self, buffer: RowGroupBuffer, row_index: int) -> bool:
         if self._rule.when is None:
             return False
         try:
-            return bool(self._rule.when(buffer.row(row_index, self._needs)))
+            return bool(self._rule.when(buffer.row(row_index, self._column.needs)))
         except Exception as error:
-            raise SkipRuleError(self._column) from error
+            raise SkipRuleError(self._column.name) from error
 
 
 UserCall: TypeAlias = Callable[..., Awaitable[object]]
@@ -306,20 +281,23 @@ def awaited_call(function: Callable[..., object], *, is_async: bool, blocking: B
     return call
 
 
-def raise_as_one(group: BaseExceptionGroup[BaseException]) -> NoReturn:
+def _raise_as_one(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     """Raise what a function's own nursery wrapped, as the one thing it is, where it is one."""
     cancelled, rest = group.split(trio.Cancelled)
     with single_error():
         if cancelled is not None and (rest is None or isinstance(rest, Exception)):
+            # The failures beside a cancellation stay visible, as its cause.
+            next(leaves_of(cancelled)).__cause__ = rest
             raise cancelled
         raise group
     raise AssertionError("unreachable")
 
 
 def classify_failure(error: Exception) -> Failure:
-    """A rate limit or a local queue timeout says nothing about the row; transport and server trouble may pass.
+    """What a failure of a column means for the row that needed it.
 
-    A used-up quota will not: its endpoint is closed, and the rows that still need it are given up, saying so. Of
+    A rate limit or a local queue timeout says nothing about the row; trouble of the transport or the server may pass. A
+    used-up quota does not: its endpoint is closed, and the rows that still need it are rejected with that reason. Of
     several errors that a function raised together, the one that leaves the least hope decides.
     """
     if isinstance(error, ExceptionGroup):
