@@ -68,9 +68,16 @@ _OF_AN_ATTEMPT = ("events", "capacity_plan.json", "report.html", "trace.json")
 
 
 class RunFolder:
-    """The files of one run."""
+    """The files of one run. path: made absolute here, so that a later `os.chdir` moves nothing.
+
+    Raises `OutputNotWritableError` for a relative path where the working directory is gone.
+    """
 
     def __init__(self, path: Path) -> None:
+        try:
+            path = path.absolute()
+        except OSError as error:
+            raise OutputNotWritableError(path, error) from error
         self.path = path
         self.data = path / "data"
         self.dropped = path / "dropped"

@@ -52,7 +52,7 @@ async def run(
     live: LiveMode | None = None,
     blocking: Blocking | None = None,
 ) -> RunResult:
-    """Make a dataset and put it into the folder `output`.
+    """Make a dataset and put it into the folder `output`, which is taken relative to the working directory at the call.
 
     steps: columns, made with `@column`, `@batch_column` and `@from_scratch_column`, in any order, and processors, made
     with `@pre_batch_processor` and `@post_batch_processor`, each kind in the order in which they follow each other.
@@ -73,6 +73,7 @@ async def run(
     row group behind, and nothing of the others.
     """
     config = config if config is not None else RunConfig()
+    folder = RunFolder(Path(output))
     threads = ENGINE_THREADS if blocking is None else None
     column_blocking = blocking if blocking is not None else in_threads(ENGINE_THREADS.sync_columns)
     blocking = blocking if blocking is not None else in_threads(ENGINE_THREADS.files)
@@ -85,7 +86,6 @@ async def run(
     source = await blocking(reader.identity) if reader is not None else None
     identity = dataset_identity(pipeline, config, source, records)
     order = pipeline.graph.columns
-    folder = RunFolder(Path(output))
     with hold_output(folder, mode) as held:
         durable = DurableParts(config.buffer_size)
         if held is None:

@@ -163,7 +163,8 @@ def open_rows(rows: Iterable[Row] | str | PathLike[str], *, buffer_size: int, bl
     if not path.is_file():
         raise PipelineError(f"rows names {str(path)!r}, which is not a file; look at the spelling and the folder")
     records, parse = readers[path.suffix](path)
-    return RowReader(str(path), records, parse, buffer_size=buffer_size, blocking=blocking, file=path)
+    # The file is opened again to identify it, when the working directory may be another.
+    return RowReader(str(path), records, parse, buffer_size=buffer_size, blocking=blocking, file=path.absolute())
 
 
 def _json_records(path: Path) -> tuple[Iterator[object], Callable[[object, int], object]]:
