@@ -13,6 +13,7 @@ since a hidden retry would be an attempt that nobody admitted.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import ParamSpec, TypeVar, cast
 
@@ -39,14 +40,15 @@ def _is_limit(instance: object, attribute: attrs.Attribute[LimitChoice | None], 
 @records_given
 @attrs.frozen(eq=False)
 class Model:
-    """An endpoint to call. max_parallel_requests: the most calls in flight at once, over all its domains.
+    """An endpoint to call.
 
-    provider, model_id: canonical names, shown in events and reports. client: the SDK client whose methods `call` will
-    be given; its own hidden retries are switched off. domain: `chat`, `embedding`, `image` or `healthcheck`.
-    limit: how many calls may be in flight below that number: `evidence` (the default) learns it by counting what the
+    provider, model_id: canonical names, shown in events and reports. client: the SDK client whose methods `call` gets;
+    its own hidden retries are switched off. max_parallel_requests: the most calls in flight at once, over all its
+    domains. domain: `chat`, `embedding`, `image` or `healthcheck`.
+    limit: how many calls may be in flight, up to that number: `evidence` (the default) learns it by counting what the
     provider accepts, `aimd` by additive increase and multiplicative decrease, `fixed` stays at the number; or a
     function (effective_max, now) that returns a `RequestLimit`. Models of one endpoint share one rule.
-    given: names of what was handed over, whatever its value; the rest are defaults.
+    given: names of what was passed, whatever its value; the rest are defaults.
     """
 
     provider: str = attrs.field(validator=check.text)
@@ -74,12 +76,13 @@ class Model:
 def alias_models(models: Iterable[Model]) -> dict[Model, str]:
     """A name of its own for every model, so that the caps of two models of one endpoint are both kept."""
     aliases: dict[Model, str] = {}
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
     for model in models:
         if model not in aliases:
             name = str(model.endpoint)
-            taken[name] = taken.get(name, 0) + 1
-            aliases[model] = name if taken[name] == 1 else f"{name}#{taken[name]}"
+            numbered = (f"{name}#{number}" for number in itertools.count(2))
+            aliases[model] = next(alias for alias in itertools.chain([name], numbered) if alias not in taken)
+            taken.add(aliases[model])
     return aliases
 
 
@@ -103,7 +106,7 @@ def model_resolver(aliases: Mapping[Model, str]) -> RequestResourceResolver:
 def request_config(
     models: Iterable[Model], tuning: RequestAdmissionTuningConfig | None, limit: LimitChoice | None = None
 ) -> RequestAdmissionConfig:
-    """The configuration of request admission for `models`, out of what a user gives.
+    """The configuration of request admission for `models`, from what a user gives.
 
     Raises `InvalidValueError` for the tuning of AIMD together with another rule, and for a limit that is no rule.
     """
@@ -128,7 +131,7 @@ T = TypeVar("T")
 
 
 class ModelHandle:
-    """One model of one column in one run: what the column's function gets after the row.
+    """One model of one column in one run; the column's function gets it after the row.
 
     was_called: whether any call went through it.
     """
@@ -150,7 +153,7 @@ class ModelHandle:
         return self._model.model_id
 
     async def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function(*args, **kwargs)` under admission; again if that fails in a way that may pass.
+        """Call `function(*args, **kwargs)` under admission, and again if it fails in a way that may pass.
 
         Raises what the last attempt raised.
         """
@@ -160,7 +163,7 @@ class ModelHandle:
 
 
 def retry_free_clients(models: Iterable[Model]) -> RetryFreeClients:
-    """The clients of these models without retries. Raises `HiddenRetriesError` for one that cannot be used so."""
+    """The clients of these models without retries. Raises `HiddenRetriesError` for one that always retries."""
     clients = RetryFreeClients()
     for model in models:
         if model.client is not None:
