@@ -35,8 +35,8 @@ NodeOrigin: TypeAlias = Column | Processor | RowReader
 class BoundNode(ColumnGenerator):
     """One node of the graph with the models it calls in this run.
 
-    origin: what was declared, or the reader of the input. skipped_with: the nodes which, where they skip a row, have
-    this one skip it too.
+    origin: the declaration, or the reader of the input. skipped_with: wherever one of these nodes skips a row, this one
+    skips it too.
     """
 
     node: GraphNode
@@ -54,7 +54,7 @@ class BoundNode(ColumnGenerator):
 
     @property
     def skip(self) -> SkipRule | None:
-        """How it skips rows; None where it never does, whatever its cells would hold then."""
+        """How it skips rows; None where it never does."""
         rule = self.origin.skip if isinstance(self.origin, Column) else None
         return rule if rule is not None and (rule.when is not None or self.skipped_with) else None
 
@@ -76,7 +76,7 @@ class BoundPipeline:
 
     @property
     def keeps_input(self) -> bool:
-        """Whether input rows become cells as they are, since no processor may change them."""
+        """Whether the parts hold input rows as they came, since no processor may change them."""
         return not any(isinstance(bound.origin, Processor) for bound in self.nodes.values())
 
 
@@ -106,7 +106,7 @@ def bind_pipeline(
 
 
 def _skipped_with(graph: ExecutionGraph, columns: Mapping[str, Column]) -> dict[str, tuple[str, ...]]:
-    """For every node, those of the nodes it reads from that may skip a row, and take it along."""
+    """For every node, those of the nodes it reads from whose skipped rows it skips too."""
     owner = {output: node.column for node in graph.nodes.values() for output in node.outputs}
     found: dict[str, tuple[str, ...]] = {}
     may_skip: set[str] = set()
@@ -128,18 +128,18 @@ def _model(made: Column, model: Model | str, models: Mapping[str, Model]) -> Mod
 
 
 def place_steps(steps: Sequence[PipelineStep], reader: RowReader | None) -> list[tuple[GraphNode, NodeOrigin]]:
-    """The nodes of the graph, each with what it comes from. Raises `PipelineError` for what is no step."""
+    """The nodes of the graph, each with its origin. Raises `PipelineError` for anything that is no step."""
     columns: list[Column] = []
-    before: list[Processor] = []
-    behind: list[Processor] = []
+    pre_batch: list[Processor] = []
+    post_batch: list[Processor] = []
     for step in cast("Sequence[object]", steps):
         match step:
             case Column():
                 columns.append(step)
             case Processor(stage="pre-batch"):
-                before.append(step)
+                pre_batch.append(step)
             case Processor():
-                behind.append(step)
+                post_batch.append(step)
             case _:
                 raise PipelineError(
                     "columns must be made with @column, @batch_column or @from_scratch_column, "
@@ -151,16 +151,16 @@ def place_steps(steps: Sequence[PipelineStep], reader: RowReader | None) -> list
     if reader is not None:
         placed.append((GraphNode(reader.columns[0], "from_scratch", (), reader.columns), reader))
     placed += [(column.node(), column) for column in columns if column.task_type == "from_scratch"]
-    last = _chain(before, placed, ())
+    last = _chain(pre_batch, placed, ())
     placed += [(column.node(after=last), column) for column in columns if column.task_type != "from_scratch"]
-    _chain(behind, placed, last)
+    _chain(post_batch, placed, last)
     return placed
 
 
 def _chain(
     processors: Sequence[Processor], placed: list[tuple[GraphNode, NodeOrigin]], last: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Place each processor behind all that are placed; the names of the last of them."""
+    """Place each processor after all nodes that are placed; returns the name of the last one."""
     for processor in processors:
         seen = tuple(column for node, _ in placed for column in node.outputs)
         placed.append((GraphNode(processor.node_name, "batch", seen, processor.outputs, after=last), processor))

@@ -66,8 +66,8 @@ class WorkerThreads:
 
 
 ENGINE_THREADS: Final = WorkerThreads(files=8, sync_columns=40)
-"""Files: enough for every row group in flight to be written at once beside the event writer; more only wait for one
-disk. Sync columns have threads of their own, for which files must not wait: as many as Trio itself uses by default."""
+"""Files: enough to write every row group in flight at once beside the event writer; more would only wait for one disk.
+Sync columns have threads of their own, so that files never wait for them: as many as Trio itself uses by default."""
 
 
 @attrs.frozen
@@ -162,9 +162,9 @@ def plan_run(
     models: Mapping[str, Model] | None = None,
     config: RunConfig | None = None,
 ) -> AsyncCapacityPlan:
-    """What `run` would put into `capacity_plan.json` when it begins. Reads the first input row; raises as `run` does.
+    """The plan that `run` would write when it begins. Reads the first input row; raises as `run` does.
 
-    Belongs to no run: it takes no output folder, makes no call, and needs no event loop.
+    It takes no output folder, makes no call, and needs no event loop.
     """
     config = config if config is not None else RunConfig()
     reader, _ = open_input(rows, records, buffer_size=config.buffer_size, blocking=inline)

@@ -72,7 +72,10 @@ Function: TypeAlias = Callable[..., object]
 
 @attrs.define(eq=False, kw_only=True)
 class PipelineStep:
-    """A declared function. is_async: whether it runs in the run's own thread rather than a worker thread."""
+    """A function that is declared as a part of a pipeline.
+
+    is_async: whether it runs in the run's own thread rather than in a worker thread.
+    """
 
     name: str = attrs.field(validator=check.text)
     function: Function
@@ -86,7 +89,7 @@ class PipelineStep:
 
 @attrs.frozen
 class RowSpan:
-    """Rows `start` to `start + count` of a dataset that is made with `seed`."""
+    """The rows from `start` (counted from 0) up to, and without, `start + count`; seed: that of the run."""
 
     start: int
     count: int
@@ -98,7 +101,7 @@ SkipWhen: TypeAlias = Callable[..., object]
 
 @attrs.frozen(eq=False)
 class SkipRule:
-    """when: says whether to skip a row. with_needs: whether to where a needed cell was skipped. cells: held instead."""
+    """when: whether to skip a row. with_needs: whether to skip where a needed cell was skipped. cells: kept instead."""
 
     when: SkipWhen | None
     with_needs: bool
@@ -110,7 +113,12 @@ Models: TypeAlias = "Model | str | Sequence[Model | str]"
 
 @attrs.define(eq=False, kw_only=True)
 class Column(PipelineStep):
-    """A column of a pipeline, or several that one function makes; made by one of the decorators of this module."""
+    """A column of a pipeline, or several that one function makes, made with one of the decorators.
+
+    task_type: `cell`, `batch` or `from_scratch`. outputs: the columns that it writes. needs: those that it reads.
+    models: those that its function calls, or their names. skip: when its cells are skipped. ordered: whether its
+    function is called for one row, or one row group, at a time.
+    """
 
     task_type: TaskType
     outputs: Outputs
@@ -120,11 +128,9 @@ class Column(PipelineStep):
     ordered: bool = False
 
     def node(self, *, after: tuple[str, ...] = ()) -> GraphNode:
-        """The column's place in the graph, behind the nodes `after`, which those from scratch never are."""
-        behind = () if self.task_type == "from_scratch" else after
-        return GraphNode(
-            self.name, self.task_type, self.needs, self.outputs.columns, ordered=self.ordered, after=behind
-        )
+        """The column's node in the graph, after the nodes `after`; a column from scratch is after none."""
+        after = () if self.task_type == "from_scratch" else after
+        return GraphNode(self.name, self.task_type, self.needs, self.outputs.columns, ordered=self.ordered, after=after)
 
 
 def column(
@@ -141,12 +147,17 @@ def column(
 ) -> Callable[[Function], Column]:
     """Make a function a column, cell by cell.
 
-    needs: the columns whose cells the function reads, at least one. model: the model or models it calls, or their names
-    among the `models` given to `run`; the function gets one handle for each, after the row. name: the column's name, by
-    default the function's. outputs, side_effect_columns: what else it makes, see this module. ordered: whether the
-    function is called for one row at a time, in the order of the rows, which takes as long as all its calls together.
-    skip_when: says of a row with what is needed whether to leave the cell out; it holds `skip_value` then, in the form
-    in which the function would return it. skip_with_needs: whether the cell is left out where one that it needs was.
+    The function gets a dict of the columns it needs, then a handle for each of its models, and returns the cell. A
+    function that raises rejects its row, unless the failure may pass; then it is called again later.
+
+    needs: the columns whose cells the function reads, at least one. model: the model or models that it calls, or their
+    names among the `models` given to `run`. name: the column's name, by default the function's. outputs: several
+    columns that it makes; it then returns a mapping with exactly these, and the first of them names it.
+    side_effect_columns: columns for which the mapping may also have a value; null where it has none. ordered: whether
+    the function is called for one row at a time, in the order of the rows, which takes as long as all its calls
+    together. skip_when: a sync function of the row's needed columns that returns whether to skip the cell. skip_value:
+    what a skipped cell holds, in the form in which the function would return it. skip_with_needs: whether the cell is
+    also skipped where one that it needs was.
 
     Raises `PipelineError` for a function that does not take those arguments, or that calls models and is not async.
     """
@@ -168,12 +179,12 @@ def batch_column(
 ) -> Callable[[Function], Column]:
     """Make a function a column, a whole row group at once.
 
-    The function gets a list of dicts, one for each row of the row group that is still alive when every one of them has
-    what is needed, in order, and then a handle for each of its models. It returns a list with one value per row, in the
-    same order; an exception in the place of a value gives up that row. If it raises, it is run again or the row group's
-    rows are given up, as for a cell. Which rows a row group has depends on `RunConfig.buffer_size`, and which of them
-    are alive may depend on when others failed. Rows for which it is skipped are not among them, and if none is left the
-    function is not called. The parameters are those of `column`; `ordered`: one row group at a time, in their order.
+    The function gets a list of dicts, one for each active row of the row group, in order, once every one of them has
+    what is needed, and then a handle for each of its models. It returns a list with one value per row, in the same
+    order; an exception in the place of a value rejects that row. If it raises, it is called again later or the rows of
+    the row group are rejected, as for a cell. Which rows a row group has depends on `RunConfig.buffer_size`, and which
+    of them are active may depend on when others failed. Rows for which it is skipped are not among them, and if none is
+    left the function is not called. The parameters are those of `column`; `ordered`: one row group at a time, in order.
     """
     skipping = (skip_when, skip_value, skip_with_needs)
     return _decorator("batch", "rows", needs, model, name, outputs, side_effect_columns, ordered, skipping)
@@ -190,8 +201,8 @@ def from_scratch_column(
     """Make a function a column that starts a dataset.
 
     The function gets a `RowSpan`, and then a handle for each of its models. It returns exactly `count` values, the same
-    for the same span and seed; an exception in the place of a value gives up that row. The parameters are those of
-    `column`; `ordered`: one row group at a time, in their order.
+    for the same span and seed; an exception in the place of a value rejects that row. The parameters are those of
+    `column`; `ordered`: one row group at a time, in order.
     """
     return _decorator("from_scratch", "span", (), model, name, outputs, side_effect_columns, ordered)
 

@@ -20,8 +20,8 @@ that the process forks close their copy of the descriptor and do not keep the lo
 deleted: deleting it would let two runs lock two files of one name. `run.pid` names the holder, for the error message
 only.
 
-`run.json` is written when the run begins and when it ends. A run that was killed never came to the second, so its
-document still says `running`; only the lock says whether it does run.
+`run.json` is written when the run begins and when it ends. A run that was killed did not write it again, so it still
+says `running`; only the lock shows whether it does run.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class RunFolder:
         self.capacity_file = path / "capacity_plan.json"
 
     def is_free(self) -> bool:
-        """Whether nothing here is, or could be taken for, a run's. Raises `OSError`."""
+        """Whether nothing here belongs, or could belong, to a run. Raises `OSError`."""
         if self.run_file.exists():
             return False
         return not any(
@@ -99,7 +99,7 @@ class RunFolder:
         )
 
     def make(self) -> None:
-        """Make the folders that are not there, and see that parts can be written. Raises `OSError`."""
+        """Make the folders that are missing, and check that parts can be written. Raises `OSError`."""
         for folder in (self.path, self.data, self.events):
             make_folder(folder)
         probe = self.data / f"probe{TEMPORARY_SUFFIX}"
@@ -178,9 +178,9 @@ class RunFolder:
             flush_folder(self.dropped)
 
     def set_attempt_aside(self) -> None:
-        """Keep what the attempt before wrote, other than data, in a folder of `attempts/`. Raises `OSError`.
+        """Move what the previous attempt wrote, other than data, to a folder of `attempts/`. Raises `OSError`.
 
-        An attempt that ended before its `run.json` may have moved some of it already; the rest is put beside that.
+        An attempt that was killed while it did this has moved some of it; the rest is put beside that.
         """
         document = self.run_file.read_bytes()
         aside = self._last_aside()
@@ -210,7 +210,7 @@ _SCHEMA_VERSION = 2
 
 @attrs.frozen
 class EarlierRows:
-    """What was durable before this attempt. dropped: rows given up; filtered: removed by processors."""
+    """What was durable before this attempt. dropped: rows that were rejected; filtered: removed by processors."""
 
     row_groups: int = 0
     rows: int = 0
@@ -255,17 +255,17 @@ class RunDocument:
         if resumed_from is not None:
             self._document["resumed_from"] = {
                 "run_id": resumed_from["run_id"],
-                # It does not run any more: this attempt holds the lock.
+                # It no longer runs: this attempt holds the lock.
                 "status": "killed" if resumed_from["status"] == "running" else resumed_from["status"],
                 **attrs.asdict(earlier),
             }
 
     def write_start(self) -> None:
-        """Say that the run runs. Raises `OutputNotWritableError`."""
+        """Record that the run has begun. Raises `OutputNotWritableError`."""
         self._folder.write_json(self._folder.run_file, self._document)
 
     def write_end(self, status: str, **facts: JsonValue) -> None:
-        """Say how it ended. Raises `OutputNotWritableError`."""
+        """Record how it ended. Raises `OutputNotWritableError`."""
         self._document.update({"status": status, "ended_at": _now(), **facts})
         self._folder.write_json(self._folder.run_file, self._document)
 
@@ -330,7 +330,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, so that a crash does not take them away again."""
+    """Make a folder and those above it, and flush their entries, so that a crash does not undo it."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:

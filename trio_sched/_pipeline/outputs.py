@@ -28,7 +28,7 @@ __all__ = ["Cell", "EncodedCell", "Outputs", "cell_text", "keep_cell", "malforme
 
 @attrs.frozen
 class EncodedCell:
-    """A value as JSON text, for all that is not plain."""
+    """A value that is not plain, as JSON text."""
 
     text: str
 
@@ -75,7 +75,7 @@ def cell_text(cell: Cell) -> str:
 
 
 def malformed(column: str, value: object, problem: str, expected: str = JSON_VALUES) -> MalformedOutputError:
-    """The error for `value`, which has this problem; an awaitable forgotten by a sync function is told as such."""
+    """The error for `value`, which has this problem. A coroutine that a sync function returned is named as such."""
     if inspect.iscoroutine(value):
         if inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
             value.close()  # Nobody will await it, and Python need not warn of that a second time.
@@ -86,7 +86,7 @@ def malformed(column: str, value: object, problem: str, expected: str = JSON_VAL
 
 
 def _check_keys(value: object) -> None:
-    """JSON would write the text of a key that is not a string, and the reader would get another key back."""
+    """Refuse keys that are not strings: JSON would write their text, and the reader would get another key back."""
     if isinstance(value, Mapping):
         for key, held in cast("Mapping[object, object]", value).items():
             if not isinstance(key, str):
@@ -99,9 +99,10 @@ def _check_keys(value: object) -> None:
 
 @attrs.frozen
 class Outputs:
-    """The columns that one function writes. own: always, the first names it. side_effects: where it gives a value.
+    """The columns that one function writes.
 
-    as_mapping: whether it returns a mapping rather than the value of its only column.
+    own: those it always gives a value; the first of them names it. side_effects: those that may have none. as_mapping:
+    whether it returns a mapping rather than the value of its only column.
     """
 
     own: tuple[str, ...]
@@ -114,7 +115,7 @@ class Outputs:
         return self.own + self.side_effects
 
     def keep(self, value: object) -> tuple[Cell, ...]:
-        """What is kept of one row's result, one cell for each of `columns`. Raises `MalformedOutputError`."""
+        """The cells of one row's result, one for each of `columns`. Raises `MalformedOutputError`."""
         if not self.as_mapping:
             return (keep_cell(self.own[0], value),)
         if not isinstance(value, Mapping):

@@ -60,7 +60,7 @@ class PartFormat(Protocol):
         ...
 
     def read(self, part: Path) -> Iterator[dict[str, JsonValue]]:
-        """The rows of a part file, one at a time. Raises `OSError`, or `ValueError` for what is no whole part."""
+        """The rows of a part file, one at a time. Raises `OSError`, or `ValueError` for a part that is not whole."""
         ...
 
     def canonical_text(self, part: Path) -> Iterator[bytes]:
@@ -177,7 +177,7 @@ def open_part_format(name: PartFormatName) -> PartFormat:
 
 
 def canonical_line(row: Mapping[str, JsonValue]) -> bytes:
-    """The canonical text of a row, as it stands in a JSON-lines part."""
+    """The canonical text of a row, which is its line in a JSON-lines part."""
     return (json.dumps(row, ensure_ascii=False) + "\n").encode()
 
 

@@ -1,16 +1,16 @@
-"""Takes the output folder for a run: a new one, or one that goes on where an earlier attempt ended.
+"""Takes the output folder for a run: for a new run, or for one that continues an earlier attempt.
 
-`never` begins only where there is no run. `always` only goes on with one. `if-possible` goes on if there is one, and
-else begins. Both go on only with a run of the same dataset (`fingerprint.py`), whose every part is whole. Whatever does
-not fit is refused before anything in the folder is changed; nothing is ever overwritten or begun afresh in its place.
+`never` begins only where there is no run. `always` only continues one. `if-possible` continues one if there is one, and
+otherwise begins. Both continue only a run of the same dataset (`fingerprint.py`) whose parts are all whole. Anything
+else is refused before the folder is changed; nothing is ever overwritten or begun again in its place.
 
 How far a run has come is read from its part files and from nothing else. A part counts if it is whole: it reads to its
 end, has the dataset's columns, and its rows together with those that its list in `dropped/` names are as many as the
 row group has. A part that is there and not whole is a reason to stop and ask, never to overwrite.
 
-To go on is to plan only the row groups that are not durable; the scheduler does not know of it. Where the input's
-content is part of the dataset's identity, or there is no input, the durable row groups are only counted. The rows of an
-iterable are read again instead and compared with what the parts hold, since nothing else shows whether they are the
+A resumed run plans only the row groups that are not durable; the scheduler does not know of the others. Where the
+input's content is part of the dataset's identity, or there is no input, the durable row groups are only counted. The
+rows of an iterable are read again and compared with what the parts hold, since nothing else shows whether they are the
 same. Where processors may have changed what the parts hold, only the number of rows is compared.
 """
 
@@ -77,9 +77,10 @@ def check_resume_mode(resume: str) -> ResumeMode:
 
 @contextmanager
 def hold_output(folder: RunFolder, resume: ResumeMode) -> Generator[Mapping[str, JsonValue] | None, None, None]:
-    """Hold the folder's lock; gives the `run.json` of the run to go on with, or None for a new run.
+    """Hold the folder's lock; yields the `run.json` of the run to continue, or None for a new run.
 
-    Looked at twice: before the lock, whose file may not be put into a folder that is refused, and under it.
+    The folder is examined twice: before locking, since a folder that is refused must not get a lock file, and again
+    under the lock.
     """
     _find_run(folder, resume)
     with _as_not_writable(folder):
@@ -102,7 +103,7 @@ def reopen_output(
     columns: Sequence[str],
     records: int | None,
 ) -> DurableParts:
-    """Make the folder of an earlier attempt ready and say what is durable in it. `held` as given by `hold_output`."""
+    """Make the folder of an earlier attempt ready and return what is durable in it. held: from `hold_output`."""
     if held["fingerprint"] != identity.fingerprint:
         raise OutputMismatchError(folder.path, str(held["run_id"]), tuple(identity.differences(held.get("dataset"))))
     with _as_not_writable(folder):
@@ -121,7 +122,7 @@ def reopen_output(
 
 
 def resume_advice(folder: RunFolder, *, after_failures: bool = False) -> str:
-    """What to tell whoever's run ended early. after_failures: because too many attempts failed."""
+    """What a user can do after a run ended early. after_failures: it ended because too many attempts failed."""
     try:
         kept = f"{len(folder.parts())} row groups are"
     except OSError:
@@ -155,7 +156,7 @@ def _as_not_writable(folder: RunFolder) -> Generator[None, None, None]:
 
 @attrs.frozen
 class MissingRows:
-    """The rows of the dataset that a durable row group lacks: given up, and removed by processors."""
+    """The rows of the dataset that a durable row group lacks. dropped: rejected; filtered: removed by processors."""
 
     dropped: Sequence[int] = ()
     filtered: Sequence[int] = ()
@@ -168,7 +169,7 @@ class MissingRows:
 
 @attrs.frozen(eq=False)
 class DurableParts:
-    """The row groups that are done. last_size: rows of the last of them; all others have `buffer_size`."""
+    """The row groups that are durable. last_size: rows of the last of them; all others have `buffer_size`."""
 
     buffer_size: int
     row_groups: RowGroupSet = attrs.field(factory=RowGroupSet)
@@ -177,7 +178,7 @@ class DurableParts:
     earlier: EarlierRows = attrs.field(factory=EarlierRows)
 
     def rows_of(self, first: int, row_groups: int) -> int:
-        """How many rows of the input a run of done row groups stands for."""
+        """How many rows of the input this many durable row groups took, from `first` on."""
         last = self.last_row_group
         if last is not None and first <= last < first + row_groups:
             return (row_groups - 1) * self.buffer_size + self.last_size
@@ -187,7 +188,7 @@ class DurableParts:
 def read_durable_parts(
     folder: RunFolder, part_format: PartFormat, columns: Sequence[str], *, buffer_size: int, records: int | None
 ) -> DurableParts:
-    """Read every part. records: rows of the dataset, None where only the input knows.
+    """Read every part. records: rows of the dataset, None where that is known only at the end of the input.
 
     Raises `OutputDamagedError` for a part that is not whole, `OSError` for one that cannot be read.
     """
@@ -198,17 +199,17 @@ def read_durable_parts(
         part = folder.part(row_group, format_name)
         if format_name != part_format.name:
             raise OutputDamagedError(part, f"it is not {part_format.name}, as the other parts are")
-        living, missing = _read_part(folder, row_group, part_format, part, columns)
-        size = living + len(missing.all)
+        held, missing = _read_part(folder, row_group, part_format, part, columns)
+        size = held + len(missing.all)
         most = buffer_size if records is None else max(0, min(buffer_size, records - row_group * buffer_size))
         may_be_shorter = records is None and position == len(found) - 1
         if size > most or size == 0 or (size < most and not may_be_shorter):
             raise OutputDamagedError(
                 part,
-                f"it holds {living} rows, and {len(missing.all)} are known to be missing, of {most}",
+                f"it holds {held} rows, and {len(missing.all)} are known to be missing, of {most}",
             )
         row_groups.add(row_group)
-        rows += living
+        rows += held
         dropped += len(missing.dropped)
         filtered += len(missing.filtered)
     return DurableParts(
@@ -247,15 +248,15 @@ def _read_part(
 ) -> tuple[int, MissingRows]:
     """How many rows a part has, and which it lacks."""
     try:
-        living = count_rows(part_format, part, columns)
+        count = count_rows(part_format, part, columns)
     except ValueError as error:
         raise OutputDamagedError(part, str(error)) from error
     except OSError as error:
         if error.errno is not None:
             raise
-        # Arrow tells of a torn page in this way.
+        # This is how Arrow reports a torn page.
         raise OutputDamagedError(part, str(error)) from error
-    return living, read_missing_rows(folder, row_group)
+    return count, read_missing_rows(folder, row_group)
 
 
 class ResumePlan:
@@ -269,26 +270,26 @@ class ResumePlan:
 
     async def next_row_group(self) -> RowGroup | None:
         """The next row group that is not durable."""
-        done = self._durable.row_groups.run_from(self._next)
-        if done:
-            first, self._next = self._next, self._next + done
-            rows = await self._pass_over(first, done)
-            expected = self._durable.rows_of(first, done)
+        durable = self._durable.row_groups.run_from(self._next)
+        if durable:
+            first, self._next = self._next, self._next + durable
+            rows = await self._skip(first, durable)
+            expected = self._durable.rows_of(first, durable)
             if rows != expected:
                 raise InputChangedError(
                     self._source,
-                    f"row groups {first} to {first + done - 1} hold {expected} rows, and it has {rows} for them",
+                    f"row groups {first} to {first + durable - 1} hold {expected} rows, and it has {rows} for them",
                 )
         row_group = await self._plan.next_row_group()
         self._next += 1
         return row_group
 
-    async def _pass_over(self, first: int, row_groups: int) -> int:
+    async def _skip(self, first: int, row_groups: int) -> int:
         return await self._plan.skip(row_groups)
 
 
 class _ComparingResumePlan(ResumePlan):
-    """Reads the rows that are done again and compares them with their parts."""
+    """Reads the rows that are durable again and compares them with their parts."""
 
     def __init__(
         self, reader: RowReader, durable: DurableParts, blocking: Blocking, compare: Callable[[RowGroup], None]
@@ -298,7 +299,7 @@ class _ComparingResumePlan(ResumePlan):
         self._blocking = blocking
         self._compare = compare
 
-    async def _pass_over(self, first: int, row_groups: int) -> int:
+    async def _skip(self, first: int, row_groups: int) -> int:
         rows = 0
         for _ in range(row_groups):
             row_group = await self._reader.next_row_group()
@@ -334,9 +335,9 @@ def resume_plan(
     def compare(row_group: RowGroup) -> None:
         missing = set(read_missing_rows(folder, row_group.index).all)
         numbered = enumerate(reader.take(row_group.index), row_group.start)
-        living = [(number, row) for number, row in numbered if number not in missing]
+        expected = [(number, row) for number, row in numbered if number not in missing]
         kept = part_format.read(folder.part(row_group.index, part_format.name))
-        for (number, row), held in zip(living, kept, strict=False):
+        for (number, row), held in zip(expected, kept, strict=False):
             for column in reader.columns:
                 if not _is_same(column, row, held[column]):
                     raise InputChangedError(reader.source, f"row {number + 1} has another {column!r}")

@@ -1,7 +1,7 @@
 """One run, from declarations to a finished dataset.
 
-The order is: read the first row, bind and check the pipeline, take the output folder (`resume.py`), and only then run
-it (`attempt.py`). What can be refused is refused before the folder exists.
+`run` reads the first row, binds and checks the pipeline, takes the output folder (`resume.py`), and only then runs it
+(`attempt.py`). Whatever can be refused is refused before the folder exists.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ async def run(
     with `@pre_batch_processor` and `@post_batch_processor`, each kind in the order in which they follow each other.
     rows: input rows, as an iterable of mappings or a `.jsonl` or `.csv` file; or records: how many rows the
     from-scratch columns are to make.
-    models: what columns call by name. event_sink: gets either or both event streams, besides the files. live: shows
-    progress on standard error, as a `panel` on the terminal, as log `lines`, or `auto` as fits; nothing by default.
-    blocking: where files are read and written and sync functions run, worker threads by default; a simulation on a mock
-    clock gives `trio_sched.lowlevel.inline`.
+    models: those that columns call by name. config: settings, see `RunConfig`. event_sink: receives either or both
+    event streams, besides the files. live: shows progress on standard error, as a `panel` on the terminal, as log
+    `lines`, or `auto` for whichever fits; nothing by default. blocking: where files are read and written and sync
+    functions run, worker threads by default; a simulation on a mock clock gives `trio_sched.lowlevel.inline`.
 
-    resume: what to do with a run that `output` holds. `never` refuses it; `always` goes on with it, and refuses a
-    folder without one; `if-possible` goes on with it, or begins where there is none. Only the row groups that are not
-    durable are made; a run of another dataset is refused. Nothing is ever overwritten.
+    resume: what to do with a run that `output` holds. `never` refuses it; `always` continues it, and refuses a folder
+    without one; `if-possible` continues it, or begins where there is none. Only the row groups that are not durable are
+    made; a run of another dataset is refused. Nothing is ever overwritten.
 
     Raises a `PipelineError` for a pipeline that cannot run, `InvalidValueError` for a bad number, `InputRowError` for a
     bad row, `InputChangedError` for input other than the resumed run's, an `OutputError` for a bad folder or a full
-    disk. A generator that raises drops its row and is counted in the result. However it ends, it leaves every finished
-    row group behind, and nothing of the others.
+    disk. A function that raises rejects its row, which the result counts. However the run ends, every finished row
+    group is on disk, and nothing of the others.
     """
     config = config if config is not None else RunConfig()
     folder = RunFolder(Path(output))
@@ -118,7 +118,7 @@ async def run(
 def _records_to_make(
     rows: Iterable[Row] | str | PathLike[str] | None, records: int | None, earlier: EarlierRows
 ) -> int | None:
-    """How many rows are left to make, or None where only reading the input to its end would tell."""
+    """How many rows are left to make; None where that is known only at the end of the input."""
     if isinstance(rows, Sequence) and not isinstance(rows, str):
         records = len(rows)
     return None if records is None else records - earlier.rows - earlier.dropped - earlier.filtered

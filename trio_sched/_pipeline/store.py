@@ -1,8 +1,8 @@
-"""The rows of open row groups, column by column, and how a complete row group becomes a part file.
+"""The cells of open row groups, column by column, and how a complete row group becomes a part file.
 
 A row group that lacks rows leaves a list of them in `dropped/`, written before its part. So the part's rows and the
-list's rows together are the row group's size, and a part proves by itself, whole name and whole count, that it is
-complete. What a crash leaves of the list without the part is removed by the next attempt.
+list's rows together are the row group's size, and a part by itself proves, with its whole name and its whole count,
+that it is complete. If a crash leaves the list without the part, the next attempt removes the list.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["PartStore", "RowGroupBuffer"]
 
 
 class RowGroupBuffer:
-    """The cells of one row group. Who reads a row gets copies. filtered: rows that processors removed."""
+    """The cells of one row group; reading a row copies them. filtered: rows that processors removed."""
 
     __slots__ = ("_columns", "_skipped", "filtered", "size")
 
@@ -57,24 +57,25 @@ class RowGroupBuffer:
         return row
 
     def mark_skipped(self, node: str, row_index: int) -> None:
-        """Note that the cells of a node of the graph were left out in one row."""
+        """Record that the cells of a node of the graph were skipped in one row."""
         self._skipped.setdefault(node, set()).add(row_index)
 
     def is_skipped(self, nodes: Iterable[str], row_index: int) -> bool:
-        """Whether the cells of any of these nodes were left out in one row."""
+        """Whether the cells of any of these nodes were skipped in one row."""
         return any(row_index in self._skipped.get(node, ()) for node in nodes)
 
-    def skipped_counts(self, living_rows: Sequence[int]) -> dict[str, int]:
-        """In how many of the living rows the cells of each node were left out."""
-        living = set(living_rows)
-        counts = {node: len(rows & living) for node, rows in self._skipped.items()}
+    def skipped_counts(self, active_rows: Sequence[int]) -> dict[str, int]:
+        """In how many of the active rows the cells of each node were skipped."""
+        active = set(active_rows)
+        counts = {node: len(rows & active) for node, rows in self._skipped.items()}
         return {node: count for node, count in counts.items() if count}
 
 
 class PartStore:
-    """The buffers of the open row groups, and where they go; a `RowGroupStore`.
+    """Holds the buffers of the open row groups and writes their parts; a `RowGroupStore`.
 
-    skipped_cells: by column, in how many of the rows written a skip rule left the cell out.
+    forget: called with the index of each row group that is written. skipped_cells: by column, in how many of the rows
+    written the cell was skipped.
     """
 
     def __init__(
@@ -119,14 +120,14 @@ class PartStore:
         if self._forget is not None:
             self._forget(row_group.index)
 
-    def _write(self, part: Path, row_group: RowGroup, buffer: RowGroupBuffer, living_rows: Sequence[int]) -> None:
-        content = self._format.encode(buffer.columns, living_rows)
-        if len(living_rows) < row_group.size:
-            self._write_missing(row_group, buffer, living_rows)
+    def _write(self, part: Path, row_group: RowGroup, buffer: RowGroupBuffer, active_rows: Sequence[int]) -> None:
+        content = self._format.encode(buffer.columns, active_rows)
+        if len(active_rows) < row_group.size:
+            self._write_missing(row_group, buffer, active_rows)
         write_durably(part, content)
 
-    def _write_missing(self, row_group: RowGroup, buffer: RowGroupBuffer, living_rows: Sequence[int]) -> None:
-        missing = sorted(set(range(row_group.size)) - set(living_rows))
+    def _write_missing(self, row_group: RowGroup, buffer: RowGroupBuffer, active_rows: Sequence[int]) -> None:
+        missing = sorted(set(range(row_group.size)) - set(active_rows))
         rows: dict[str, JsonValue] = {
             "dropped_rows": [row_group.start + index for index in missing if index not in buffer.filtered],
             "filtered_rows": [row_group.start + index for index in missing if index in buffer.filtered],
