@@ -89,7 +89,10 @@ class PipelineStep:
 
 @attrs.frozen
 class RowSpan:
-    """The rows from `start` (counted from 0) up to, and without, `start + count`; seed: that of the run."""
+    """The rows that a column from scratch is to make.
+
+    start: the first of them, counted from 0. count: how many. seed: that of the run.
+    """
 
     start: int
     count: int

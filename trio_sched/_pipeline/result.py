@@ -26,13 +26,15 @@ _CAUSES_SHOWN: Final = 3
 class RunResult:
     """A finished run.
 
-    path: its output folder, absolute. earlier: what was durable before, if it resumed a run. The numbers of
-    `scheduler`, `requests`, `capacity_plan` and `wall_seconds` are those of this attempt, all others those of the
-    whole dataset. static_caps: the most calls at once to each endpoint. capacity_plan: what bounded the run and what
-    was used, as in `capacity_plan.json`. wall_seconds: from the first to the last step. leaks: task and request leases
-    still held; always empty unless there is a bug; each entry names the holder. skipped_cells: by column, in how many
-    of this attempt's rows the cell was skipped. uncalled_models: columns that have a model, made cells in this attempt,
-    and never called the model.
+    The numbers of `scheduler`, `requests`, `capacity_plan` and `wall_seconds` are those of this attempt, all others
+    those of the whole dataset.
+
+    path: its output folder, absolute. run_id: of this attempt. scheduler: what the scheduler did. requests: the calls
+    to each endpoint and domain. static_caps: the most calls at once to each endpoint. capacity_plan: what bounded the
+    run and what was used, as in `capacity_plan.json`. wall_seconds: from the first to the last step. leaks: task and
+    request leases still held; always empty unless there is a bug; each entry names the holder. skipped_cells: by
+    column, in how many of this attempt's rows the cell was skipped. uncalled_models: columns that have a model, made
+    cells in this attempt, and never called the model. earlier: what was durable before, if it resumed a run.
     """
 
     path: Path

@@ -52,20 +52,21 @@ async def run(
     live: LiveMode | None = None,
     blocking: Blocking | None = None,
 ) -> RunResult:
-    """Make a dataset and put it into the folder `output`, which is taken relative to the working directory at the call.
+    """Make a dataset and put it into a folder.
 
     steps: columns, made with `@column`, `@batch_column` and `@from_scratch_column`, in any order, and processors, made
     with `@pre_batch_processor` and `@post_batch_processor`, each kind in the order in which they follow each other.
-    rows: input rows, as an iterable of mappings or a `.jsonl` or `.csv` file; or records: how many rows the
-    from-scratch columns are to make.
-    models: those that columns call by name. config: settings, see `RunConfig`. event_sink: receives either or both
-    event streams, besides the files. live: shows progress on standard error, as a `panel` on the terminal, as log
-    `lines`, or `auto` for whichever fits; nothing by default. blocking: where files are read and written and sync
-    functions run, worker threads by default; a simulation on a mock clock gives `trio_sched.lowlevel.inline`.
-
+    output: the folder. A relative path is made absolute once, at the call.
+    rows: input rows, as an iterable of mappings or a `.jsonl` or `.csv` file. records: without `rows`, how many rows
+    the from-scratch columns are to make.
+    models: those that columns call by name. config: settings, see `RunConfig`.
     resume: what to do with a run that `output` holds. `never` refuses it; `always` continues it, and refuses a folder
     without one; `if-possible` continues it, or begins where there is none. Only the row groups that are not durable are
-    made; a run of another dataset is refused. Nothing is ever overwritten.
+    made; a run of another dataset is refused, and nothing is ever overwritten.
+    event_sink: receives either or both event streams, besides the files. live: shows progress on standard error, as a
+    `panel` on the terminal, as log `lines`, or `auto` for whichever fits; nothing by default. blocking: where files are
+    read and written and sync functions run, worker threads by default; a simulation on a mock clock gives
+    `trio_sched.lowlevel.inline`.
 
     Raises a `PipelineError` for a pipeline that cannot run, `InvalidValueError` for a bad number, `InputRowError` for a
     bad row, `InputChangedError` for input other than the resumed run's, an `OutputError` for a bad folder or a full
