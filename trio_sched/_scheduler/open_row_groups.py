@@ -16,7 +16,6 @@ from __future__ import annotations
 import trio
 
 from trio_sched._scheduler.events import SchedulerEvents
-from trio_sched._scheduler.foreign_cancel import ForeignCancellationError
 from trio_sched._scheduler.health import EarlyStop, HealthMonitor
 from trio_sched._scheduler.outcomes import TaskOutcomes
 from trio_sched._scheduler.reports import (
@@ -122,7 +121,7 @@ class OpenRowGroups:
         """The last worker of an abandoned row group has ended. Raises if it was not abandoned here."""
         index = report.row_group.index
         if index in self._open:
-            raise ForeignCancellationError(index)
+            raise self._workers.strays.error(index, self._open[index].row_group.start)
         self._workers.forget_row_group(index)
         self.abandoned += 1
         self._events.row_group_abandoned(index)

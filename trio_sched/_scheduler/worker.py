@@ -21,6 +21,7 @@ from trio_sched._events.correlation import runtime_correlation
 from trio_sched._events.scheduler import SchedulerEventSubject
 from trio_sched._resources.task import Task
 from trio_sched._scheduler.events import SchedulerEvents
+from trio_sched._scheduler.foreign_cancel import StrayCancellations
 from trio_sched._scheduler.reports import RowDrop, WorkerDone
 from trio_sched._task.graph import ExecutionGraph
 from trio_sched._task.leases import TaskAdmissionLease
@@ -37,7 +38,10 @@ class TaskRunner(Protocol):
 
 
 class Workers:
-    """The tasks that run now. Belongs to the dispatcher's task, which starts and stops them."""
+    """The tasks that run now. Belongs to the dispatcher's task, which starts and stops them.
+
+    strays: cancellations that came out of a task while nobody had cancelled its row group.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Workers:
         self._report = report
         self._may_lose_rows = frozenset(column for column in graph.order if graph.may_run_beside_another(column))
         self._running: dict[Task, trio.CancelScope | None] = {}
+        self.strays = StrayCancellations()
 
     def __len__(self) -> int:
         return len(self._running)
@@ -75,6 +80,7 @@ class Workers:
             execution,
             self._events,
             self._report,
+            self.strays,
             scope,
             name=execution.task_execution_id,
         )
@@ -107,6 +113,7 @@ async def _run_worker(
     execution: SchedulerEventSubject,
     events: SchedulerEvents,
     report: Callable[[WorkerDone], None],
+    strays: StrayCancellations,
     scope: trio.CancelScope | None,
 ) -> None:
     """Run `task` under `lease` and report how it ended."""
@@ -126,6 +133,7 @@ async def _run_worker(
             except Exception as exc:
                 error = exc
             except BaseException as exc:
+                strays.note(task, exc)
                 events.cancelled(execution, exc)
                 raise
             finally:
