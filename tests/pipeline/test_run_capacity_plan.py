@@ -19,7 +19,7 @@ from trio_sched._pipeline.capacity import plan_run
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
-from trio_sched._scheduler.row_group_target import AdaptiveRowGroupTargetConfig, RowGroupConfig
+from trio_sched._scheduler.row_group_admission import AdaptiveRowGroupTargetConfig, RowGroupConfig
 from trio_sched.lowlevel import AsyncCapacityPlan, InMemoryAdmissionEventSink, inline
 from trio_sched.testing import simulate
 

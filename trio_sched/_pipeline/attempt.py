@@ -33,10 +33,9 @@ from trio_sched._pipeline.runner import PipelineRunner, RunContext, classify_fai
 from trio_sched._pipeline.store import PartStore
 from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT, write_views
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
-from trio_sched._scheduler.config import SchedulerConfig
 from trio_sched._scheduler.health import HealthConfig
-from trio_sched._scheduler.row_groups import RowGroupPlan
-from trio_sched._scheduler.scheduler import AsyncTaskScheduler
+from trio_sched._scheduler.messages import RowGroupPlan
+from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._unwrap import single_error
 

@@ -47,7 +47,7 @@ from trio_sched._request.evidence import DEFAULT_INITIAL_LIMIT
 from trio_sched._request.limit import limit_name
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestResourceKey
-from trio_sched._scheduler.row_group_target import RowGroupBlockReason, RowGroupConfig
+from trio_sched._scheduler.row_group_admission import RowGroupBlockReason, RowGroupConfig
 from trio_sched._scheduler.scheduler import default_task_admission
 from trio_sched._task.config import TaskAdmissionConfig
 

@@ -14,7 +14,7 @@ from trio_sched._events.json_value import JsonValue
 from trio_sched._observe.statistics import RequestStatistics
 from trio_sched._pipeline.folder import EarlierRows, RunFolder
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
-from trio_sched._scheduler.result import SchedulerResult
+from trio_sched._scheduler.scheduler import SchedulerResult
 
 __all__ = ["RunResult", "uncalled_model"]
 

@@ -43,7 +43,7 @@ from trio_sched._pipeline.outputs import keep_cell, read_cell
 from trio_sched._pipeline.parts import PartFormat, count_rows
 from trio_sched._pipeline.sources import Row, RowReader
 from trio_sched._row_group_set import RowGroupSet
-from trio_sched._scheduler.row_groups import RowGroup, RowGroupPlan, SkippingRowGroupPlan
+from trio_sched._scheduler.messages import RowGroup, RowGroupPlan, SkippingRowGroupPlan
 
 __all__ = [
     "DurableParts",

@@ -32,7 +32,7 @@ from trio_sched._pipeline.sources import RowReader
 from trio_sched._pipeline.store import PartStore, RowGroupBuffer
 from trio_sched._request.leases import RequestAdmissionError
 from trio_sched._resources.task import Task, TaskType
-from trio_sched._scheduler.reports import RowDrop, RowFailure, RowFiltered
+from trio_sched._scheduler.messages import RowDrop, RowFailure, RowFiltered
 from trio_sched._scheduler.retry import Failure
 from trio_sched._scheduler.worker import TaskRunner
 from trio_sched._unwrap import leaves_of, single_error

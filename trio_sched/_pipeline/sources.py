@@ -26,7 +26,7 @@ from trio_sched._blocking import Blocking
 from trio_sched._errors import PipelineError
 from trio_sched._events.json_value import JsonValue
 from trio_sched._pipeline.errors import InputRowError
-from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroup, SkippingRowGroupPlan
+from trio_sched._scheduler.messages import FixedRowGroupPlan, RowGroup, SkippingRowGroupPlan
 
 __all__ = ["Row", "RowReader", "open_input", "open_rows"]
 

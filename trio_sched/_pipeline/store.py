@@ -17,7 +17,7 @@ from trio_sched._pipeline.errors import OutputNotWritableError
 from trio_sched._pipeline.folder import RunFolder, make_folder, write_durably
 from trio_sched._pipeline.outputs import Cell, EncodedCell, read_cell
 from trio_sched._pipeline.parts import PartFormat
-from trio_sched._scheduler.row_groups import RowGroup
+from trio_sched._scheduler.messages import RowGroup
 
 __all__ = ["PartStore", "RowGroupBuffer"]
 
