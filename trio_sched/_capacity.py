@@ -136,7 +136,11 @@ class AsyncCapacityRuntimeSnapshot:
 
 @attrs.frozen
 class AsyncCapacityObservedMaxima:
-    """The most of each that was ever in use at once."""
+    """The most of each that was ever in use at once.
+
+    hidden_scheduler_resource_waiters: workers that held a task lease and waited under it for capacity of the scheduler,
+    such as a thread. Empty unless the engine has a fault.
+    """
 
     row_groups_in_flight: int = 0
     queued_tasks_by_group: Mapping[str, int] = attrs.field(factory=dict[str, int])
@@ -149,6 +153,9 @@ class AsyncCapacityObservedMaxima:
     request_domain_current_limits: Mapping[RequestResourceKey, int] = attrs.field(factory=dict[RequestResourceKey, int])
     transport_pool_utilization: CapacityValue[Mapping[ProviderModelKey, int]] = CapacityValue(
         None, "runtime_snapshot", missing_reason="clients do not say how many of their connections were in use at once"
+    )
+    hidden_scheduler_resource_waiters: Mapping[SchedulerResourceKey, int] = attrs.field(
+        factory=dict[SchedulerResourceKey, int]
     )
 
 

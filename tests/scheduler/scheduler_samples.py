@@ -114,8 +114,9 @@ class Setup:
         config: SchedulerConfig | None = None,
         pressure: RequestPressureSnapshotProvider | None = None,
         store: RowGroupStore | None = None,
+        sink: InMemoryAdmissionEventSink | None = None,
     ) -> None:
-        self.sink = InMemoryAdmissionEventSink()
+        self.sink = InMemoryAdmissionEventSink() if sink is None else sink
         resolver = TaskSchedulingResolver(generators or {node.column: ColumnGenerator() for node in nodes})
         if admission is None:
             admission = TaskAdmissionConfig(resource_limits=resolver.resource_limits)

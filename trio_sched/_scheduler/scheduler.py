@@ -222,6 +222,9 @@ class AsyncTaskScheduler:
             row_groups_in_flight=self._row_groups.max_in_flight,
             queued_tasks_by_group={str(group): count for group, count in self._dispatcher.most_queued.items()},
             task_leases_by_resource=dict(self._dispatcher.most_leased),
+            hidden_scheduler_resource_waiters=(
+                {SUBMISSION: self._workers.most_waiting} if self._workers.most_waiting else {}
+            ),
         )
 
     @property
@@ -269,6 +272,7 @@ class AsyncTaskScheduler:
         """Fetch every report there is; if there is none, wait for one, or for the next deferred task."""
         self._fetch_reports()
         if not self._reports:
+            self._workers.note_sleep()
             due, again = self._context.retries.next_due(trio.current_time()), self._stall.think_again_at
             with trio.move_on_at(min((time for time in (due, again) if time is not None), default=math.inf)):
                 self._reports.append(await self._receive.receive())

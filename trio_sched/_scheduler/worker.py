@@ -8,12 +8,18 @@ then reports, with no checkpoint between, so whoever reads the report finds the 
 A worker whose rows are rejected while it runs is stopped through a cancel scope of its own, and reports like any other.
 Only workers of nodes that can run beside another for one row get such a scope; nobody else can lose a row while it
 runs. A worker that is cancelled from outside does not report: its row group, or the run, is over.
+
+Nothing waits between the grant of a lease and the call of the generator. Should something ever do, a figure shows it:
+`most_waiting` counts workers that hold a lease and wait before they work. Every task that is ready runs before the loop
+has slept twice. So a worker that was there when the loop was about to sleep, and two sleeps later has not called its
+generator, waits for something.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -26,6 +32,8 @@ from trio_sched._scheduler.messages import RowDrop, WorkerDone
 from trio_sched._task.leases import TaskAdmissionLease
 
 __all__ = ["TaskRunner", "Workers"]
+
+_SLEEPS_UNTIL_CALLED: Final = 2
 
 
 class TaskRunner(Protocol):
@@ -40,6 +48,7 @@ class Workers:
     """The tasks that run now, and the nurseries of the open row groups, in which they run.
 
     strays: cancellations that came out of a task while nobody had cancelled its row group.
+    most_waiting: the most workers at once that waited under their lease before they called the generator. Always 0.
     """
 
     def __init__(self, context: SchedulerContext, runner: TaskRunner) -> None:
@@ -51,6 +60,10 @@ class Workers:
         self._nurseries: dict[int, trio.Nursery] = {}
         self._running: dict[Task, trio.CancelScope | None] = {}
         self.strays = StrayCancellations()
+        self._starting: dict[Task, int] = {}
+        """Of those whose generator was not called yet, how often the loop had slept when they were started."""
+        self._sleeps = 0
+        self.most_waiting = 0
 
     def __len__(self) -> int:
         return len(self._running)
@@ -66,6 +79,14 @@ class Workers:
             self._run, task, lease, execution, scope, name=execution.task_execution_id
         )
         self._running[task] = scope
+        self._starting[task] = self._sleeps
+
+    def note_sleep(self) -> None:
+        """The loop is about to sleep: see whether any worker waits."""
+        self._sleeps += 1
+        latest = self._sleeps - _SLEEPS_UNTIL_CALLED
+        waiting = sum(1 for _ in itertools.takewhile(lambda since: since < latest, self._starting.values()))
+        self.most_waiting = max(self.most_waiting, waiting)
 
     def stop(self, task: Task) -> bool:
         """Cancel the worker of `task`, if there is one; whether there is. It still reports when it has ended."""
@@ -89,6 +110,7 @@ class Workers:
         self._nurseries.pop(row_group, None)
         for task in [task for task in self._running if task.row_group == row_group]:
             del self._running[task]
+            self._starting.pop(task, None)
 
     @trio.lowlevel.enable_ki_protection
     async def _run(
@@ -104,10 +126,10 @@ class Workers:
                 token = runtime_correlation.set(execution.captured_correlation)
                 try:
                     if scope is None:
-                        row_drops = await _run_generator(self._runner, task)
+                        row_drops = await self._call_generator(task)
                     else:
                         with scope:
-                            row_drops = await _run_generator(self._runner, task)
+                            row_drops = await self._call_generator(task)
                         stopped = scope.cancelled_caught
                 except Exception as exc:
                     error = exc
@@ -125,7 +147,7 @@ class Workers:
             events.task_lease_released(execution)
         self._report(WorkerDone(task, row_drops, error, stopped))
 
-
-@trio.lowlevel.disable_ki_protection
-async def _run_generator(runner: TaskRunner, task: Task) -> Sequence[RowDrop]:
-    return await runner.run(task)
+    @trio.lowlevel.disable_ki_protection
+    async def _call_generator(self, task: Task) -> Sequence[RowDrop]:
+        self._starting.pop(task, None)
+        return await self._runner.run(task)
