@@ -26,6 +26,10 @@ from trio_sched._task.resolver import TaskSchedulingResolver
 __all__ = ["SchedulerContext", "task_of"]
 
 
+def _tracker_of(context: SchedulerContext) -> CompletionTracker:
+    return CompletionTracker(context.graph)
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class SchedulerContext:
     """Everything that belongs to one run and commands nothing.
@@ -42,12 +46,8 @@ class SchedulerContext:
     retries: RetryBook
     health: HealthMonitor
     report: Callable[[Report], None]
-    tracker: CompletionTracker = attrs.field(init=False)
+    tracker: CompletionTracker = attrs.field(default=attrs.Factory(_tracker_of, takes_self=True), init=False)
     queue: FairTaskQueue = attrs.field(factory=FairTaskQueue, init=False)
-
-    @tracker.default
-    def _track_graph(self) -> CompletionTracker:
-        return CompletionTracker(self.graph)
 
 
 def task_of(item: SchedulableTask) -> Task:
