@@ -14,6 +14,7 @@ plan, the store, or the scheduler itself. A generator that raises breaks nothing
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from contextlib import suppress
@@ -61,6 +62,8 @@ from trio_sched._task.resolver import TaskSchedulingResolver
 from trio_sched._unwrap import single_error
 
 __all__ = ["AsyncTaskScheduler", "SchedulerConfig", "SchedulerResult", "default_task_admission"]
+
+logger = logging.getLogger("trio_sched.scheduler")
 
 
 def default_task_admission(resolver: TaskSchedulingResolver, *, submission_capacity: int = 1024) -> TaskAdmissionConfig:
@@ -149,7 +152,7 @@ class AsyncTaskScheduler:
         self._outcomes = TaskOutcomes(context, self._workers)
         self._row_groups = RowGroupAdmission(context, plan, store, config.row_groups)
         self._open = OpenRowGroups(context, self._row_groups, self._workers, self._outcomes)
-        self._stall = StallWatch(context, self._open, config.no_progress_seconds)
+        self._stall = StallWatch(context, self._open, self._workers, config.no_progress_seconds)
         self._reports: deque[Report] = deque()
         self._is_bell_rung = False
         self._cancel_scope = trio.CancelScope()
@@ -167,7 +170,10 @@ class AsyncTaskScheduler:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> SchedulerResult:
-        """Run to the end and say what came of it. A single error leaves as itself, not in an exception group."""
+        """Run to the end and say what came of it. A single error leaves as itself, not in an exception group.
+
+        Task leases that are still held then are named in a warning, with the tasks that hold them.
+        """
         if self._token is not None:
             raise TrioSchedError("an AsyncTaskScheduler runs once; make a new one for another run")
         # In this order: whoever asks for the end after the question below finds the token.
@@ -199,6 +205,8 @@ class AsyncTaskScheduler:
             context.admission.shutdown()
             self._report_releases()
             context.events.job_completed(result, self._snapshot())
+            if leaks := context.admission.leak_report():
+                logger.warning("Task leases not released at the end of the run: %s", "; ".join(map(str, leaks)))
         drops = self._outcomes.drops
         return SchedulerResult(
             row_groups=self._open.durable,

@@ -24,10 +24,11 @@ import attrs
 import trio
 
 from trio_sched._errors import TrioSchedError
-from trio_sched._resources.task import SchedulerResourceKey
+from trio_sched._resources.task import SchedulerResourceKey, stable_task_id
 from trio_sched._scheduler.context import SchedulerContext
 from trio_sched._scheduler.messages import NoProgress
 from trio_sched._scheduler.open_row_groups import OpenRowGroups
+from trio_sched._scheduler.worker import Workers
 from trio_sched._task.leases import TaskAdmissionBlockSummary, TaskAdmissionDenyReason
 
 __all__ = [
@@ -48,14 +49,17 @@ _SHOWN: Final = 5
 
 @attrs.frozen
 class CapacityHolder:
-    """A running task, by its id, the units it holds, and for how many seconds it has run."""
+    """A task, by its id, the units it holds, and for how many seconds. is_running: else its lease was not released."""
 
     task_id: str
     resources: Mapping[SchedulerResourceKey, int]
     held_seconds: float
+    is_running: bool = True
 
     def __str__(self) -> str:
         held = ", ".join(f"{amount} of {resource}" for resource, amount in self.resources.items())
+        if not self.is_running:
+            return f"{self.task_id} does not run, and its lease of {held} was not released"
         return f"{self.task_id} has run for {self.held_seconds:.0f} s and holds {held}"
 
 
@@ -90,7 +94,8 @@ class StallExplanation:
 
     def __str__(self) -> str:
         lines = [f"refused for {reason}: {', '.join(self.refused_groups.get(reason, ()))}" for reason in self.refusals]
-        lines += _first("running", self.holders)
+        lines += _first("running", [each for each in self.holders if each.is_running])
+        lines += _first("leaked", [each for each in self.holders if not each.is_running])
         lines += _first("deferred", self.waiting)
         lines += _first("being written", [f"row group {index}" for index in self.writing_row_groups])
         if not lines:
@@ -141,7 +146,13 @@ class NoProgressError(TrioSchedError):
 class StallWatch:
     """Watches for what does not move. think_again_at: when a policy said that it would judge anew, or None."""
 
-    def __init__(self, context: SchedulerContext, row_groups: OpenRowGroups, no_progress_seconds: float | None) -> None:
+    def __init__(
+        self,
+        context: SchedulerContext,
+        row_groups: OpenRowGroups,
+        workers: Workers,
+        no_progress_seconds: float | None,
+    ) -> None:
         self._queue = context.queue
         self._admission = context.admission
         self._retries = context.retries
@@ -149,6 +160,7 @@ class StallWatch:
         self._report = context.report
         self._pressure = context.pressure
         self._row_groups = row_groups
+        self._workers = workers
         self._limit = no_progress_seconds
         self._had_backlog = False
         self._was_empty = False
@@ -234,11 +246,15 @@ class StallWatch:
     def _explain(self, now: float) -> StallExplanation:
         summary = self._admission.explain_blocked(self._queue.view())
         holders = sorted(self._admission.leak_report(), key=lambda lease: lease.held_since)
+        running = set(map(stable_task_id, self._workers))
         return StallExplanation(
             queued=summary.queued_count,
             refusals=summary.dominant_denial_reasons,
             refused_groups=summary.groups_by_reason,
-            holders=tuple(CapacityHolder(each.task_id, each.resources, now - each.held_since) for each in holders),
+            holders=tuple(
+                CapacityHolder(each.task_id, each.resources, now - each.held_since, each.task_id in running)
+                for each in holders
+            ),
             waiting=tuple(
                 WaitingTask(each.task.column, each.task.row_group, each.reason, each.due - now)
                 for each in self._retries.deferred()

@@ -18,7 +18,7 @@ generator, waits for something.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -67,6 +67,9 @@ class Workers:
 
     def __len__(self) -> int:
         return len(self._running)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._running)
 
     def open_row_group(self, row_group: int, nursery: trio.Nursery) -> None:
         """The workers of `row_group` are to run in `nursery`."""
