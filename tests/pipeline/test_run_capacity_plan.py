@@ -148,7 +148,7 @@ def test_names_of_one_endpoint_share_the_smallest_cap_and_each_is_kept() -> None
         (CHAT, RequestResourceKey("there", "model", RequestDomain.CHAT)), "model_metadata"
     )
     limits = {str(key): limit for key, limit in configured.task_resource_limits.required.items()}
-    assert limits == {"endpoint:here/model": 6, "endpoint:there/model": 10}
+    assert limits == {"endpoint:here/model": 6, "endpoint:there/model": 10, "local:threads": 40}
     assert configured.task_resource_limits.source == "engine_internal_config"
 
 
@@ -329,6 +329,7 @@ def test_the_plan_is_there_before_during_and_after_a_run(tmp_path: Path) -> None
     after = json.loads((output / "capacity_plan.json").read_text())
     assert after == plain(result.capacity_plan)
     # Threads are the one thing that a simulation brings by itself.
+    del before["configured"]["task_resource_limits"]["value"]["local:threads"]
     for document in (before, after, meanwhile[0]):
         del document["configured"]["worker_threads"]
     assert before == meanwhile[0]

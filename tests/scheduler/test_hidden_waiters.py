@@ -80,9 +80,9 @@ class WaitingWorkers:
             async with limiter:
                 await run(self, task, lease, execution, scope)
 
-        async def call_later(self: Workers, task: Task) -> Sequence[RowDrop]:
+        async def call_later(self: Workers, task: Task, lease: TaskAdmissionLease) -> Sequence[RowDrop]:
             async with limiter:
-                return await call(self, task)
+                return await call(self, task, lease)
 
         if before:
             monkeypatch.setattr(Workers, "_run", run_later)

@@ -14,14 +14,14 @@ from contextlib import AsyncExitStack, contextmanager
 import attrs
 import trio
 
-from trio_sched._blocking import Blocking
+from trio_sched._blocking import Blocking, ThreadPool
 from trio_sched._capacity import AsyncCapacityPlan, plain
 from trio_sched._events.jsonl import open_jsonl_sink
 from trio_sched._events.sinks import AnyAdmissionEventSink, FanOutEventSink, scheduler_event_stream
 from trio_sched._executor import ModelRequestExecutor, RequestRetryConfig
 from trio_sched._observe.display import RunWatch, shown
 from trio_sched._observe.statistics import RequestStatisticsSink
-from trio_sched._pipeline.binding import BoundPipeline
+from trio_sched._pipeline.binding import THREADS, BoundPipeline
 from trio_sched._pipeline.capacity import RunBounds, capacity_plan
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.errors import OutputNotWritableError
@@ -33,6 +33,7 @@ from trio_sched._pipeline.runner import PipelineRunner, RunContext, classify_fai
 from trio_sched._pipeline.store import PartStore
 from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT, write_views
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
+from trio_sched._resources.task import SchedulerResourceKey, local_stage_resource
 from trio_sched._scheduler.health import HealthConfig
 from trio_sched._scheduler.messages import RowGroupPlan
 from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerConfig
@@ -204,9 +205,13 @@ class RunAttempt:
     def _write_plan(
         self, admission: AdaptiveRequestAdmissionController, scheduler: AsyncTaskScheduler
     ) -> AsyncCapacityPlan:
-        seen = admission.pressure.maxima()
+        seen, tasks = admission.pressure.maxima(), scheduler.observed_maxima()
         maxima = attrs.evolve(
-            scheduler.observed_maxima(),
+            tasks,
+            hidden_scheduler_resource_waiters={
+                **tasks.hidden_scheduler_resource_waiters,
+                **_waiters_for_threads(self.column_blocking),
+            },
             request_waiters_by_resource=seen.waiters_by_resource,
             request_in_flight_by_resource=seen.in_flight_by_resource,
             provider_model_aggregate_in_flight=seen.in_flight_by_endpoint,
@@ -225,6 +230,12 @@ class RunAttempt:
         assert isinstance(document, dict)
         self.folder.write_json(self.folder.capacity_file, document)
         return plan
+
+
+def _waiters_for_threads(blocking: Blocking) -> dict[SchedulerResourceKey, int]:
+    """How many sync functions waited for a thread, at most at once, although their tasks held one already."""
+    waited = blocking.most_waiting if isinstance(blocking, ThreadPool) else 0
+    return {local_stage_resource(THREADS): waited} if waited else {}
 
 
 def _status(error: BaseException) -> str:

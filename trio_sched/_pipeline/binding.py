@@ -10,7 +10,7 @@ Whatever is wrong with a pipeline is found here, before a folder is made or a re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 import attrs
 
@@ -26,7 +26,11 @@ from trio_sched._task.graph import ExecutionGraph, GraphNode
 from trio_sched._task.resolver import TaskSchedulingResolver
 from trio_sched.metadata import SchedulingMetadata
 
-__all__ = ["BoundNode", "BoundPipeline", "NodeOrigin", "bind_pipeline", "place_steps"]
+__all__ = ["THREADS", "BoundNode", "BoundPipeline", "NodeOrigin", "bind_pipeline", "place_steps"]
+
+THREADS: Final = "threads"
+"""The local resource that tasks of sync functions ask for."""
+
 
 NodeOrigin: TypeAlias = Column | Processor | RowReader
 
@@ -47,9 +51,10 @@ class BoundNode(ColumnGenerator):
     skipped_with: tuple[str, ...] = ()
 
     def get_scheduling_metadata(self) -> SchedulingMetadata:
-        """Local work without models; else the endpoint's, or one of its own for several endpoints."""
+        """Local work without models, in a thread if it is sync; else the endpoint's, or one of its own for several."""
         if not self.models:
-            return SchedulingMetadata.local()
+            is_sync = not isinstance(self.origin, RowReader) and not self.origin.is_async
+            return SchedulingMetadata.local(THREADS) if is_sync else SchedulingMetadata.local()
         return self.request_resolver.scheduling_metadata(self.aliases, self.models[0].domain.value)
 
     @property
@@ -81,9 +86,17 @@ class BoundPipeline:
 
 
 def bind_pipeline(
-    steps: Sequence[PipelineStep], reader: RowReader | None, models: Mapping[str, Model]
+    steps: Sequence[PipelineStep],
+    reader: RowReader | None,
+    models: Mapping[str, Model],
+    *,
+    sync_threads: int | None = None,
 ) -> BoundPipeline:
-    """Check and bind. Raises a `PipelineError` or `HiddenRetriesError` that names the value and the remedy."""
+    """Check and bind. Raises a `PipelineError` or `HiddenRetriesError` that names the value and the remedy.
+
+    sync_threads: how many threads there are for sync functions, a stage resource then, so that none of their tasks runs
+    before a thread is free for it; None where they run otherwise.
+    """
     placed = place_steps(steps, reader)
     columns = [origin for _, origin in placed if isinstance(origin, Column)]
     used = {made.name: tuple(_model(made, model, models) for model in made.models) for made in columns}
@@ -102,7 +115,9 @@ def bind_pipeline(
         )
         for node, origin in placed
     }
-    return BoundPipeline(graph, bound, aliases, resolver, TaskSchedulingResolver(bound), retry_free_clients(aliases))
+    named_limits = {} if sync_threads is None else {THREADS: sync_threads}
+    task_resolver = TaskSchedulingResolver(bound, named_limits=named_limits)
+    return BoundPipeline(graph, bound, aliases, resolver, task_resolver, retry_free_clients(aliases))
 
 
 def _skipped_with(graph: ExecutionGraph, columns: Mapping[str, Column]) -> dict[str, tuple[str, ...]]:

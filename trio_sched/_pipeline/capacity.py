@@ -168,7 +168,7 @@ def plan_run(
     """
     config = config if config is not None else RunConfig()
     reader, _ = open_input(rows, records, buffer_size=config.buffer_size, blocking=inline)
-    pipeline = bind_pipeline(steps, reader, models or {})
+    pipeline = bind_pipeline(steps, reader, models or {}, sync_threads=ENGINE_THREADS.sync_columns)
     bounds = run_bounds(config, pipeline, ENGINE_THREADS)
     admission = AdaptiveRequestAdmissionController(bounds.requests, resolver=pipeline.request_resolver)
     return capacity_plan(

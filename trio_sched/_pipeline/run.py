@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
-from trio_sched._blocking import Blocking, in_threads
+from trio_sched._blocking import Blocking, ThreadPool
 from trio_sched._events.sinks import AnyAdmissionEventSink
 from trio_sched._observe.display import LiveMode, RunWatch, choose_display
 from trio_sched._observe.run_progress import RunProgressSink
@@ -76,12 +76,12 @@ async def run(
     config = config if config is not None else RunConfig()
     folder = RunFolder(Path(output))
     threads = ENGINE_THREADS if blocking is None else None
-    column_blocking = blocking if blocking is not None else in_threads(ENGINE_THREADS.sync_columns)
-    blocking = blocking if blocking is not None else in_threads(ENGINE_THREADS.files)
+    column_blocking = blocking if blocking is not None else ThreadPool(ENGINE_THREADS.sync_columns)
+    blocking = blocking if blocking is not None else ThreadPool(ENGINE_THREADS.files)
     mode = check_resume_mode(resume)
     display = choose_display(live) if live is not None else None
     reader, plan = open_input(rows, records, buffer_size=config.buffer_size, blocking=blocking)
-    pipeline = bind_pipeline(steps, reader, models or {})
+    pipeline = bind_pipeline(steps, reader, models or {}, sync_threads=threads.sync_columns if threads else None)
     bounds = run_bounds(config, pipeline, threads)
     part_format = open_part_format(config.format)
     source = await blocking(reader.identity) if reader is not None else None

@@ -158,6 +158,9 @@ class TaskOutcomes:
 
     def _note_health(self, done: WorkerDone) -> bool:
         """A task that failed every row it had left has failed, although it named them one by one."""
+        if not done.row_drops:
+            self._health.succeeded()
+            return False
         error = next((drop.error for drop in done.row_drops if not isinstance(drop, RowFiltered)), None)
         if error is None or not self._tracker.is_needless(done.task):
             self._health.succeeded()

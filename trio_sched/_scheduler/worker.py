@@ -60,8 +60,8 @@ class Workers:
         self._nurseries: dict[int, trio.Nursery] = {}
         self._running: dict[Task, trio.CancelScope | None] = {}
         self.strays = StrayCancellations()
-        self._starting: dict[Task, int] = {}
-        """Of those whose generator was not called yet, how often the loop had slept when they were started."""
+        self._starting: dict[int, int] = {}
+        """By lease, of workers whose generator was not called yet: how often the loop had slept when they started."""
         self._sleeps = 0
         self.most_waiting = 0
 
@@ -82,7 +82,7 @@ class Workers:
             self._run, task, lease, execution, scope, name=execution.task_execution_id
         )
         self._running[task] = scope
-        self._starting[task] = self._sleeps
+        self._starting[lease.lease_id] = self._sleeps
 
     def note_sleep(self) -> None:
         """The loop is about to sleep: see whether any worker waits."""
@@ -113,7 +113,6 @@ class Workers:
         self._nurseries.pop(row_group, None)
         for task in [task for task in self._running if task.row_group == row_group]:
             del self._running[task]
-            self._starting.pop(task, None)
 
     @trio.lowlevel.enable_ki_protection
     async def _run(
@@ -129,10 +128,10 @@ class Workers:
                 token = runtime_correlation.set(execution.captured_correlation)
                 try:
                     if scope is None:
-                        row_drops = await self._call_generator(task)
+                        row_drops = await self._call_generator(task, lease)
                     else:
                         with scope:
-                            row_drops = await self._call_generator(task)
+                            row_drops = await self._call_generator(task, lease)
                         stopped = scope.cancelled_caught
                 except Exception as exc:
                     error = exc
@@ -151,6 +150,6 @@ class Workers:
         self._report(WorkerDone(task, row_drops, error, stopped))
 
     @trio.lowlevel.disable_ki_protection
-    async def _call_generator(self, task: Task) -> Sequence[RowDrop]:
-        self._starting.pop(task, None)
+    async def _call_generator(self, task: Task, lease: TaskAdmissionLease) -> Sequence[RowDrop]:
+        del self._starting[lease.lease_id]
         return await self._runner.run(task)
