@@ -36,6 +36,8 @@ suppress_warnings = ["misc.highlighting_failure"]
 # In a docstring, `name` is code.
 default_role = "code"
 autodoc_member_order = "bysource"
+autodoc_typehints = "both"
+autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"
 autodoc_default_options = {"members": True}
@@ -57,21 +59,42 @@ def show_defaults(
     return signature, returned
 
 
-def mark_parameters(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Where a docstring says `needs: the columns ...` of a parameter, make its name stand out."""
+NAMED = re.compile(r"(?<![`\w.])((?:\w+, )*\w+):(?=\s)")
+"""What may be a parameter that a docstring describes: `needs: the columns ...`."""
+
+
+def list_parameters(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Where sentences of a docstring describe parameters, `needs: the columns ...`, make them a list, with types."""
+    if what == "data" and lines and lines[0] == (inspect.getdoc(type(thing)) or "").partition("\n")[0]:
+        lines.clear()  # Of its type, say of all unions, and not of this one.
     try:
-        parameters = set(inspect.signature(thing).parameters) if callable(thing) else set()
+        parameters = set(inspect.signature(thing).parameters) if callable(thing) else set[str]()
     except ValueError:
         return
+    paragraphs = "\n".join(lines).split("\n\n")
+    lines[:] = "\n\n".join(as_fields(paragraph, parameters) for paragraph in paragraphs).splitlines()
+    lines.append("")
 
-    def mark(found: re.Match[str]) -> str:
-        names = found[1].split(", ")
-        return ", ".join(f"**{each}**" for each in names) + ":" if set(names) <= parameters else found[0]
 
-    lines[:] = [re.sub(r"(?<![`\w.])((?:\w+, )*\w+):(?=\s|$)", mark, line) for line in lines]
+def as_fields(paragraph: str, parameters: set[str]) -> str:
+    """A paragraph with a field for each of the parameters that it describes; any other as it is."""
+    starts: list[re.Match[str]] = []
+    for found in NAMED.finditer(paragraph):
+        begins_sentence = found.start() == 0 or re.search(r"[.?!)]\s+$", paragraph[: found.start()])
+        if begins_sentence and set(found[1].split(", ")) <= parameters:
+            starts.append(found)
+    if not starts:
+        return paragraph
+    ends = [*(found.start() for found in starts[1:]), len(paragraph)]
+    before, fields, after = paragraph[: starts[0].start()].rstrip(), list[str](), ""
+    for found, end in zip(starts, ends, strict=True):
+        text, raises, rest = paragraph[found.end() : end].partition(" Raises `")
+        fields += [f":param {each}: {' '.join(text.split())}" for each in found[1].split(", ")]
+        after = raises.lstrip() + rest
+    return "\n\n".join(part for part in (before, "\n".join(fields), " ".join(after.split())) if part)
 
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-process-signature", show_defaults)
-    app.connect("autodoc-process-docstring", mark_parameters)
+    app.connect("autodoc-process-docstring", list_parameters)

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from trio_sched._executor import QuotaExhaustedError
     from trio_sched._observe.otel import OpenTelemetryEventSink
     from trio_sched._pipeline.admission import RequestAdmission, open_admission
-    from trio_sched._pipeline.cells import MalformedOutputError
-    from trio_sched._pipeline.columns import Column, RowSpan, batch_column, column, from_scratch_column
+    from trio_sched._pipeline.columns import Column, PipelineStep, RowSpan, batch_column, column, from_scratch_column
     from trio_sched._pipeline.config import RunConfig
-    from trio_sched._pipeline.model_calls import ModelHandle
-    from trio_sched._pipeline.models import Model
-    from trio_sched._pipeline.output_errors import (
+    from trio_sched._pipeline.errors import (
+        InputChangedError,
+        InputRowError,
+        MalformedOutputError,
         NothingToResumeError,
         OutputDamagedError,
         OutputError,
@@ -34,14 +34,13 @@ if TYPE_CHECKING:
         OutputInUseError,
         OutputMismatchError,
         OutputNotWritableError,
+        ProcessorError,
+        SkipRuleError,
     )
-    from trio_sched._pipeline.processors import Processor, ProcessorError, post_batch_processor, pre_batch_processor
+    from trio_sched._pipeline.models import Model, ModelHandle
+    from trio_sched._pipeline.processors import Processor, post_batch_processor, pre_batch_processor
     from trio_sched._pipeline.result import RunResult
-    from trio_sched._pipeline.resume_plan import InputChangedError
     from trio_sched._pipeline.run import run
-    from trio_sched._pipeline.skipping import SkipRuleError
-    from trio_sched._pipeline.sources import InputRowError
-    from trio_sched._pipeline.steps import PipelineStep
     from trio_sched._request.config import RequestAdmissionTuningConfig
     from trio_sched._request.leases import RequestAdmissionError
     from trio_sched.metadata import ColumnGenerator, SchedulingMetadata, SchedulingMetadataError
@@ -58,22 +57,17 @@ else:
             "trio_sched._executor": "QuotaExhaustedError",
             "trio_sched._observe.otel": "OpenTelemetryEventSink",
             "trio_sched._pipeline.admission": "RequestAdmission open_admission",
-            "trio_sched._pipeline.cells": "MalformedOutputError",
-            "trio_sched._pipeline.columns": "Column RowSpan batch_column column from_scratch_column",
+            "trio_sched._pipeline.columns": "Column PipelineStep RowSpan batch_column column from_scratch_column",
             "trio_sched._pipeline.config": "RunConfig",
-            "trio_sched._pipeline.model_calls": "ModelHandle",
-            "trio_sched._pipeline.models": "Model",
-            "trio_sched._pipeline.output_errors": (
-                "NothingToResumeError OutputDamagedError OutputError OutputExistsError OutputInUseError "
-                "OutputMismatchError OutputNotWritableError"
+            "trio_sched._pipeline.errors": (
+                "InputChangedError InputRowError MalformedOutputError NothingToResumeError OutputDamagedError "
+                "OutputError OutputExistsError OutputInUseError OutputMismatchError OutputNotWritableError "
+                "ProcessorError SkipRuleError"
             ),
-            "trio_sched._pipeline.processors": "Processor ProcessorError post_batch_processor pre_batch_processor",
+            "trio_sched._pipeline.models": "Model ModelHandle",
+            "trio_sched._pipeline.processors": "Processor post_batch_processor pre_batch_processor",
             "trio_sched._pipeline.result": "RunResult",
-            "trio_sched._pipeline.resume_plan": "InputChangedError",
             "trio_sched._pipeline.run": "run",
-            "trio_sched._pipeline.skipping": "SkipRuleError",
-            "trio_sched._pipeline.sources": "InputRowError",
-            "trio_sched._pipeline.steps": "PipelineStep",
             "trio_sched._request.config": "RequestAdmissionTuningConfig",
             "trio_sched._request.leases": "RequestAdmissionError",
             "trio_sched.metadata": "ColumnGenerator SchedulingMetadata SchedulingMetadataError",

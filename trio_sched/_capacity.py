@@ -1,4 +1,4 @@
-"""The capacity plan: every value that bounded a run, where it came from, and how much of it was ever used.
+"""The capacity plan: every value that bounded a run, its source, and how much of it was ever used.
 
 The plan explains a run; it admits nothing. It is built from configuration and from frozen snapshots, never from a live
 controller. Each configured number is a `CapacityValue` that says its source, and a value that is missing says why.
@@ -49,8 +49,10 @@ CapacityValueSource = Literal[
 class CapacityValue(Generic[T]):
     """A number that bounds a run, and its source.
 
-    Raises `InvalidValueError` unless exactly one of `value` and `missing_reason` is there: a value is missing for a
-    reason, or the plan cannot be made, and without a plan nothing runs.
+    source: where the value came from. fallback_from: the setting that was asked first and had none. missing_reason: why
+    there is no value.
+
+    Raises `InvalidValueError` unless exactly one of `value` and `missing_reason` is given.
     """
 
     value: T | None
@@ -76,7 +78,7 @@ class CapacityValue(Generic[T]):
 
 @attrs.frozen
 class RowGroupAdmissionPlan:
-    """How many row groups may be in flight. `observed_in_flight` is the most there ever were."""
+    """How many row groups may be in flight. observed_in_flight: the most there ever were."""
 
     mode: Literal["fixed", "adaptive"]
     concurrency: CapacityValue[int]
@@ -89,7 +91,7 @@ class RowGroupAdmissionPlan:
 
 @attrs.frozen
 class WorkerThreadsPlan:
-    """How many worker threads may be at work at once: for files, and for sync columns and processors."""
+    """How many worker threads may run at once: for files, and for sync columns and processors."""
 
     files: CapacityValue[int]
     sync_columns: CapacityValue[int]
@@ -97,7 +99,7 @@ class WorkerThreadsPlan:
 
 @attrs.frozen
 class AsyncCapacityConfigured:
-    """What was in force from the start. What differs by endpoint or resource has a source for each.
+    """What was in force from the start; a value that differs by endpoint or resource has a source for each.
 
     request_limits: the name of the rule that learns the limit of a request resource.
     transport_pool_limits: connections that the clients of an endpoint may open; it sizes transport and admits nothing.
@@ -134,7 +136,11 @@ class AsyncCapacityRuntimeSnapshot:
 
 @attrs.frozen
 class AsyncCapacityObservedMaxima:
-    """The most of each that was ever in use at once."""
+    """The most of each that was ever in use at once.
+
+    hidden_scheduler_resource_waiters: workers that held a task lease and waited under it for capacity of the scheduler,
+    such as a thread. Empty unless the engine has a fault.
+    """
 
     row_groups_in_flight: int = 0
     queued_tasks_by_group: Mapping[str, int] = attrs.field(factory=dict[str, int])
@@ -148,11 +154,14 @@ class AsyncCapacityObservedMaxima:
     transport_pool_utilization: CapacityValue[Mapping[ProviderModelKey, int]] = CapacityValue(
         None, "runtime_snapshot", missing_reason="clients do not say how many of their connections were in use at once"
     )
+    hidden_scheduler_resource_waiters: Mapping[SchedulerResourceKey, int] = attrs.field(
+        factory=dict[SchedulerResourceKey, int]
+    )
 
 
 @attrs.frozen
 class AsyncCapacityPlan:
-    """Configured values, a snapshot of the running ones, and the observed maxima."""
+    """Configured values, a snapshot of the current ones, and the observed maxima."""
 
     configured: AsyncCapacityConfigured
     runtime_snapshot: AsyncCapacityRuntimeSnapshot
@@ -162,7 +171,7 @@ class AsyncCapacityPlan:
 def plain(value: object) -> JsonValue:
     """A plan, any part of it, or a configuration as JSON: keys of resources and endpoints become their names.
 
-    Left out is what a value notes about its own making: fields that its constructor does not take.
+    Fields that a class's constructor does not take are left out.
     """
     if value is None or isinstance(value, str | bool | int | float):
         return value.value if isinstance(value, RequestDomain) else value

@@ -25,6 +25,7 @@ if sys.version_info < (3, 11):
 
 __all__ = [
     "Blocking",
+    "ThreadPool",
     "counted",
     "doubled",
     "in_threads",
@@ -61,14 +62,24 @@ class Blocking(Protocol):
         ...
 
 
-def in_threads(max_threads: int) -> Blocking:
-    """Blocking work in worker threads, at most `max_threads` at once."""
-    limiter = trio.CapacityLimiter(max_threads)
+class ThreadPool:
+    """Blocking work in worker threads, at most `max_threads` at once. most_waiting: calls that waited for one."""
 
-    async def run(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __init__(self, max_threads: int) -> None:
+        self._limiter = trio.CapacityLimiter(max_threads)
+        self.most_waiting = 0
+
+    async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function` in a thread, once there is one."""
+        limiter = self._limiter
+        if limiter.available_tokens <= 0:
+            self.most_waiting = max(self.most_waiting, limiter.statistics().tasks_waiting + 1)
         return await trio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=limiter)
 
-    return run
+
+def in_threads(max_threads: int) -> Blocking:
+    """Blocking work in worker threads, at most `max_threads` at once."""
+    return ThreadPool(max_threads)
 
 
 async def inline(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

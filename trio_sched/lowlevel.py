@@ -95,16 +95,20 @@ if TYPE_CHECKING:
         endpoint_stage_resource,
         stable_task_id,
     )
-    from trio_sched._scheduler.config import SchedulerConfig
     from trio_sched._scheduler.foreign_cancel import ForeignCancellationError
     from trio_sched._scheduler.health import EarlyStop, HealthConfig
-    from trio_sched._scheduler.reports import RowDrop, RowFailure, RowFiltered
-    from trio_sched._scheduler.result import SchedulerResult
-    from trio_sched._scheduler.retry import Failure, RetryConfig
-    from trio_sched._scheduler.retry_budget import RetryBudgetConfig
-    from trio_sched._scheduler.row_group_target import AdaptiveRowGroupTargetConfig, RowGroupConfig
-    from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroup, RowGroupPlan, RowGroupStore
-    from trio_sched._scheduler.scheduler import AsyncTaskScheduler
+    from trio_sched._scheduler.messages import (
+        FixedRowGroupPlan,
+        RowDrop,
+        RowFailure,
+        RowFiltered,
+        RowGroup,
+        RowGroupPlan,
+        RowGroupStore,
+    )
+    from trio_sched._scheduler.retry import Failure, RetryBudgetConfig, RetryConfig
+    from trio_sched._scheduler.row_group_admission import AdaptiveRowGroupTargetConfig, RowGroupConfig
+    from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerConfig, SchedulerResult
     from trio_sched._scheduler.stall import NoProgressError, SchedulerStalledError, StallExplanation
     from trio_sched._scheduler.worker import TaskRunner
     from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
@@ -188,16 +192,14 @@ else:
                 "FrontierDelta SchedulableTask SchedulerResourceKey SchedulerResourceRequest SliceRef Task "
                 "TaskGroupKey TaskGroupSpec TaskTrace endpoint_stage_resource stable_task_id"
             ),
-            "trio_sched._scheduler.config": "SchedulerConfig",
             "trio_sched._scheduler.foreign_cancel": "ForeignCancellationError",
             "trio_sched._scheduler.health": "EarlyStop HealthConfig",
-            "trio_sched._scheduler.reports": "RowDrop RowFailure RowFiltered",
-            "trio_sched._scheduler.result": "SchedulerResult",
-            "trio_sched._scheduler.retry": "Failure RetryConfig",
-            "trio_sched._scheduler.retry_budget": "RetryBudgetConfig",
-            "trio_sched._scheduler.row_group_target": "AdaptiveRowGroupTargetConfig RowGroupConfig",
-            "trio_sched._scheduler.row_groups": "FixedRowGroupPlan RowGroup RowGroupPlan RowGroupStore",
-            "trio_sched._scheduler.scheduler": "AsyncTaskScheduler",
+            "trio_sched._scheduler.messages": (
+                "FixedRowGroupPlan RowDrop RowFailure RowFiltered RowGroup RowGroupPlan RowGroupStore"
+            ),
+            "trio_sched._scheduler.retry": "Failure RetryBudgetConfig RetryConfig",
+            "trio_sched._scheduler.row_group_admission": "AdaptiveRowGroupTargetConfig RowGroupConfig",
+            "trio_sched._scheduler.scheduler": "AsyncTaskScheduler SchedulerConfig SchedulerResult",
             "trio_sched._scheduler.stall": "NoProgressError SchedulerStalledError StallExplanation",
             "trio_sched._scheduler.worker": "TaskRunner",
             "trio_sched._task.borrow": "BoundedBorrowTaskAdmissionPolicy",

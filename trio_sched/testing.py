@@ -39,13 +39,13 @@ import trio
 import trio.testing
 
 from trio_sched._events.sinks import AnyAdmissionEventSink, InMemoryAdmissionEventSink
+from trio_sched._pipeline.columns import PipelineStep
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.models import Model
 from trio_sched._pipeline.result import RunResult
 from trio_sched._pipeline.resume import ResumeMode
 from trio_sched._pipeline.run import run
 from trio_sched._pipeline.sources import Row
-from trio_sched._pipeline.steps import PipelineStep
 from trio_sched._rehearsal.answers import chat_answer, embedding
 from trio_sched._rehearsal.counters import CountersView, Ending, TallyView
 from trio_sched._rehearsal.provider import Accepted, Refused, open_providers

@@ -14,6 +14,7 @@ from benchmarks.workloads.timelines import EXCERPT, counted, entries, name_of
 
 __all__ = ["outcome_of", "pipeline_of"]
 
+HIDDEN: Final = "hidden_scheduler_resource_waiters"
 OF_PRESSURE: Final = (
     "effective_max",
     "current_limit",
@@ -54,6 +55,7 @@ def outcome_of(
         final_request = final_request_snapshot(request_events)
         limits = {str(name): int(limit) for name, limit in final_task["resource_limits"].items()}
         metrics |= {**derived(timeline, limits, roots), **first_times(timeline, roots)}
+        metrics[HIDDEN] = max(metrics[HIDDEN], hidden_waiters(capacity_plan or {}))
         counts |= counted(timeline)
     return Outcome(
         wall_time_seconds=watch.wall,
@@ -65,6 +67,12 @@ def outcome_of(
         output_hashes={} if lost or spec.cancel_after is not None else {"rows": rows_hash(rows)},
         capacity_plan=capacity_plan,
     )
+
+
+def hidden_waiters(capacity_plan: Mapping[str, Any]) -> float:
+    """The most workers that waited under their task lease, as the plan of the run says; 0 where it says nothing."""
+    maxima: Mapping[str, Any] = capacity_plan.get("observed_maxima", {})
+    return float(sum(maxima.get(HIDDEN, {}).values()))
 
 
 def final_task_snapshot(events: Sequence[Any]) -> dict[str, Any]:

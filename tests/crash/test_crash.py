@@ -16,8 +16,9 @@ import attrs
 import pytest
 from crashing_run import BUFFER_SIZE, RECORDS, Attempt, Moment, input_rows
 
-from trio_sched._pipeline.durable_parts import read_durable_parts, read_missing_rows
-from trio_sched._pipeline.folder import RunFolder, open_part_format
+from trio_sched._pipeline.folder import RunFolder
+from trio_sched._pipeline.parts import open_part_format
+from trio_sched._pipeline.resume import read_durable_parts, read_missing_rows
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills and forks")
 

@@ -15,9 +15,12 @@ import trio.testing
 
 from trio_sched._events.scheduler import SCHEDULER_EVENT_KINDS
 from trio_sched._observe.scheduler_replay import SchedulerReplay
+from trio_sched._scheduler.context import SchedulerContext
 from trio_sched._scheduler.dispatch import Dispatcher
 from trio_sched._scheduler.events import SchedulerEvents
-from trio_sched._task.completion import CompletionTracker
+from trio_sched._scheduler.health import HealthMonitor
+from trio_sched._scheduler.retry import RetryBook
+from trio_sched._scheduler.worker import Workers
 from trio_sched.lowlevel import (
     AdaptiveRowGroupTargetConfig,
     AsyncTaskScheduler,
@@ -257,25 +260,28 @@ async def a_selection_that_is_overtaken_and_a_spawn_that_fails() -> set[str]:
         def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
             super().emit_scheduler_event(event)
             if event.event_kind == "task_lease_acquired" and event.task_lease_id == 1 and event.task_id is not None:
-                dispatcher.queue.discard(event.task_id)
+                context.queue.discard(event.task_id)
 
-    def cannot_spawn(task: Task, lease: TaskAdmissionLease, execution: object) -> None:
-        raise MemoryError
+    class CannotStart(Workers):
+        def start(self, task: Task, lease: TaskAdmissionLease, execution: object) -> None:
+            raise MemoryError
 
     sink = Overtaking()
-    tracker = CompletionTracker(GRAPH)
-    resolver = TaskSchedulingResolver(dict.fromkeys("abc", ColumnGenerator()))
     admission = TaskAdmissionController()
-    dispatcher = Dispatcher(
-        tracker,
-        resolver,
-        admission,
-        SchedulerEvents(scheduler_event_stream(sink), "run"),
-        attempt=lambda _: 1,
-        spawn=cannot_spawn,
+    config = SchedulerConfig()
+    context = SchedulerContext(
+        graph=GRAPH,
+        resolver=TaskSchedulingResolver(dict.fromkeys("abc", ColumnGenerator())),
+        admission=admission,
+        classify=classify,
+        events=SchedulerEvents(scheduler_event_stream(sink), "run"),
+        retries=RetryBook(config.retry),
+        health=HealthMonitor(config.health),
+        report=lambda _: None,
     )
+    dispatcher = Dispatcher(context, CannotStart(context, Stage()))
     for row_group in range(2):
-        tracker.open_row_group(row_group, 4)
+        context.tracker.open_row_group(row_group, 4)
     dispatcher.offer_ready()
     with pytest.raises(MemoryError):
         dispatcher.dispatch()

@@ -37,6 +37,7 @@ def check_attempt(attempt: Attempt) -> None:
             assert (pressure.in_flight_count, pressure.waiters) == (0, 0)
     if attempt.result is not None:
         assert attempt.result.leaks == ()
+        assert attempt.result.capacity_plan.observed_maxima.hidden_scheduler_resource_waiters == {}
     _check_task_stream(attempt)
     _check_request_stream(attempt)
     _check_view(attempt)

@@ -26,7 +26,7 @@ from sequential import rows_sequentially
 import trio_sched as ts
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
-from trio_sched._scheduler.row_group_target import AdaptiveRowGroupTargetConfig, RowGroupConfig
+from trio_sched._scheduler.row_group_admission import AdaptiveRowGroupTargetConfig, RowGroupConfig
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.resolver import TaskSchedulingResolver
@@ -192,10 +192,10 @@ class FuzzedRun:
             return self.row_groups
 
         with (
-            patch("trio_sched._pipeline.bounds.default_task_admission", task_config),
+            patch("trio_sched._pipeline.capacity.default_task_admission", task_config),
             patch("trio_sched._pipeline.attempt.TaskAdmissionController", task_admission),
             patch("trio_sched._pipeline.attempt.AdaptiveRequestAdmissionController", request_admission),
-            patch("trio_sched._pipeline.bounds.RowGroupConfig", row_groups),
+            patch("trio_sched._pipeline.capacity.RowGroupConfig", row_groups),
         ):
             yield
 

@@ -222,7 +222,7 @@ def test_the_charting_library_is_what_its_readme_says(name: str) -> None:
     assert line in (vendor / "README.md").read_text()
 
 
-def test_rows_given_up_one_by_one_and_rows_filtered_are_counted_apart(tmp_path: Path) -> None:
+def test_rejected_rows_one_by_one_and_rows_filtered_are_counted_apart(tmp_path: Path) -> None:
     @ts.from_scratch_column()
     def number(span: ts.RowSpan) -> list[int]:
         return list(range(span.start, span.start + span.count))

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import ParamSpec, TypeVar, cast
 
 import trio_sched as ts
-from trio_sched._pipeline.cells import read_cell
+from trio_sched._pipeline.outputs import read_cell
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_sched._pipeline.durable import make_folder, write_durably
+from trio_sched._pipeline.folder import make_folder, write_durably
 
 pytestmark = pytest.mark.usefixtures("real_flushes")
 

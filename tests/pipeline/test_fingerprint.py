@@ -11,8 +11,8 @@ import pytest
 import trio_sched as ts
 from trio_sched._events.json_value import JsonValue
 from trio_sched._pipeline.binding import bind_pipeline
+from trio_sched._pipeline.columns import SkipWhen
 from trio_sched._pipeline.fingerprint import DatasetIdentity, dataset_identity
-from trio_sched._pipeline.skipping import SkipWhen
 
 
 @ts.from_scratch_column()

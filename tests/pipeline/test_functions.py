@@ -12,7 +12,8 @@ import pytest
 import trio
 
 import trio_sched as ts
-from trio_sched._pipeline.functions import accept_function, awaited_call, function_name
+from trio_sched._pipeline.columns import accept_function, function_name
+from trio_sched._pipeline.runner import awaited_call
 from trio_sched.lowlevel import RuntimeCorrelation, in_threads, inline, runtime_correlation
 
 P = ParamSpec("P")

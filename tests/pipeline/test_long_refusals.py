@@ -146,7 +146,7 @@ def test_a_local_queue_timeout_that_comes_again_for_hours_costs_no_row(tmp_path:
     assert ended.steps <= STEPS_PER_TURN * (timeouts + ROWS)
 
 
-def test_a_cooldown_longer_than_the_guard_against_standstill_allows_is_none(tmp_path: Path) -> None:
+def test_a_cooldown_longer_than_the_guard_against_stalls_allows_is_none(tmp_path: Path) -> None:
     guarded = ts.RunConfig().no_progress_seconds
     assert guarded is not None
     assert guarded < HOUR

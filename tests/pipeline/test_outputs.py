@@ -7,8 +7,7 @@ from collections import deque
 import pytest
 
 import trio_sched as ts
-from trio_sched._pipeline.cells import read_cell
-from trio_sched._pipeline.outputs import Outputs, one_per_row
+from trio_sched._pipeline.outputs import Outputs, one_per_row, read_cell
 
 TWO = Outputs(("title", "body"), ("thinking",), as_mapping=True)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import trio_sched as ts
 from trio_sched._events.json_value import JsonValue
-from trio_sched._pipeline.cells import cell_text, keep_cell, read_cell
+from trio_sched._pipeline.outputs import cell_text, keep_cell, read_cell
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 values: st.SearchStrategy[JsonValue] = st.recursive(

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import trio_sched as ts
-from trio_sched._pipeline.failures import classify_failure
+from trio_sched._pipeline.runner import classify_failure
 from trio_sched.lowlevel import (
     Failure,
     ProviderModelKey,

@@ -276,6 +276,25 @@ def test_bad_declarations_are_refused_where_they_stand() -> None:
         ts.Model("p", "m", max_parallel_requests=0)
 
 
+def test_a_model_id_that_looks_like_a_numbered_alias_is_one_of_its_own(tmp_path: Path) -> None:
+    models = [ts.Model("p", "m"), ts.Model("p", "m", max_parallel_requests=3), ts.Model("p", "m#2")]
+
+    @ts.column(needs=["number"], model=models)
+    async def called(row: dict[str, int], *handles: ts.ModelHandle) -> list[str]:
+        return [await handle.call(answer, handle.model_id) for handle in handles]
+
+    async def answer(text: str) -> str:
+        await trio.lowlevel.checkpoint()
+        return text
+
+    async def main() -> None:
+        result = await ts.run([number, called], records=1, output=tmp_path / "out", blocking=inline)
+        assert [row["called"] for row in result.rows()] == [["m", "m", "m#2"]]
+        assert {str(endpoint): cap for endpoint, cap in result.static_caps.items()} == {"p/m": 3, "p/m#2": 64}
+
+    mocked(main)
+
+
 async def test_bad_inputs_are_refused_before_anything(tmp_path: Path) -> None:
     out = tmp_path / "out"
     bad = tmp_path / "bad.jsonl"

@@ -22,7 +22,7 @@ from pipeline_samples import CancelAtStep
 from sequential import run_sequentially
 
 import trio_sched as ts
-from trio_sched._pipeline.run_document import RunDocument
+from trio_sched._pipeline.folder import RunDocument
 from trio_sched.lowlevel import inline
 
 Mode = Literal["never", "always", "if-possible"]
@@ -612,7 +612,7 @@ def test_what_was_never_made_is_made_once_the_cause_of_an_early_stop_is_mended(t
     rows: Rows = [{"number": n} for n in range(200)]
     first = run([answer], tmp_path / "out", rows=rows, buffer_size=50)
     assert (first.status, first.records, first.dropped) == ("stopped_early", 0, 0)
-    assert "given up" not in first.summary()
+    assert "rejected" not in first.summary()
     assert list((tmp_path / "out" / "data").iterdir()) == []
     healthy = True
     second = run([answer], tmp_path / "out", rows=rows, buffer_size=50, resume="if-possible")
@@ -632,9 +632,9 @@ def test_rows_given_up_in_a_row_group_that_is_kept_are_tried_again_as_the_summar
     out = tmp_path / "out"
     first = run([answer], out, rows=rows, buffer_size=50)
     assert (first.status, first.records, first.dropped) == ("stopped_early", 1, 49)
-    (told,) = (line for line in first.summary().splitlines() if line.startswith("given up"))
+    (told,) = (line for line in first.summary().splitlines() if line.startswith("rejected"))
     assert told == (
-        "given up     49 rows, in row groups that are kept: resume leaves them out; to try them again, "
+        "rejected     49 rows, in row groups that are kept: resume leaves them out; to try them again, "
         "delete each part in data/ that has a list in dropped/, and that list"
     )
     healthy = True
@@ -645,7 +645,7 @@ def test_rows_given_up_in_a_row_group_that_is_kept_are_tried_again_as_the_summar
         missing.unlink()
     third = run([answer], out, rows=rows, buffer_size=50, resume="if-possible")
     assert (third.records, third.dropped) == (200, 0)
-    assert "given up" not in third.summary()
+    assert "rejected" not in third.summary()
 
 
 async def test_the_data_of_a_resumed_run_are_those_of_a_sequential_one(tmp_path: Path) -> None:

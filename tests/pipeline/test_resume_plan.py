@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from trio_sched._pipeline.durable_parts import DurableParts
-from trio_sched._pipeline.resume_plan import InputChangedError, ResumePlan
+from trio_sched._pipeline.errors import InputChangedError
+from trio_sched._pipeline.resume import DurableParts, ResumePlan
 from trio_sched._pipeline.sources import open_rows
 from trio_sched._row_group_set import RowGroupSet
 from trio_sched.lowlevel import FixedRowGroupPlan, RowGroup, inline

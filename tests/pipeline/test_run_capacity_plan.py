@@ -15,11 +15,11 @@ import trio.testing
 
 import trio_sched as ts
 from trio_sched._capacity import CapacityValue, CapacityValueSource, plain
-from trio_sched._pipeline.planning import plan_run
+from trio_sched._pipeline.capacity import plan_run
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
-from trio_sched._scheduler.row_group_target import AdaptiveRowGroupTargetConfig, RowGroupConfig
+from trio_sched._scheduler.row_group_admission import AdaptiveRowGroupTargetConfig, RowGroupConfig
 from trio_sched.lowlevel import AsyncCapacityPlan, InMemoryAdmissionEventSink, inline
 from trio_sched.testing import simulate
 
@@ -128,7 +128,7 @@ def test_an_engine_that_admits_otherwise_shows_it(monkeypatch: pytest.MonkeyPatc
     def configured(max_concurrent: int) -> RowGroupConfig:
         return RowGroupConfig(max_concurrent, AdaptiveRowGroupTargetConfig(), max_admitted_rows=30)
 
-    monkeypatch.setattr("trio_sched._pipeline.bounds.RowGroupConfig", configured)
+    monkeypatch.setattr("trio_sched._pipeline.capacity.RowGroupConfig", configured)
     row_groups = planned().configured.row_group_admission
     assert row_groups.mode == "adaptive"
     assert row_groups.max_admitted_rows == CapacityValue(30, "engine_internal_config")
@@ -148,7 +148,7 @@ def test_names_of_one_endpoint_share_the_smallest_cap_and_each_is_kept() -> None
         (CHAT, RequestResourceKey("there", "model", RequestDomain.CHAT)), "model_metadata"
     )
     limits = {str(key): limit for key, limit in configured.task_resource_limits.required.items()}
-    assert limits == {"endpoint:here/model": 6, "endpoint:there/model": 10}
+    assert limits == {"endpoint:here/model": 6, "endpoint:there/model": 10, "local:threads": 40}
     assert configured.task_resource_limits.source == "engine_internal_config"
 
 
@@ -329,6 +329,7 @@ def test_the_plan_is_there_before_during_and_after_a_run(tmp_path: Path) -> None
     after = json.loads((output / "capacity_plan.json").read_text())
     assert after == plain(result.capacity_plan)
     # Threads are the one thing that a simulation brings by itself.
+    del before["configured"]["task_resource_limits"]["value"]["local:threads"]
     for document in (before, after, meanwhile[0]):
         del document["configured"]["worker_threads"]
     assert before == meanwhile[0]

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 import trio_sched as ts
-from trio_sched._pipeline.run_lock import hold_run_lock
+from trio_sched._pipeline.folder import hold_run_lock
 
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from trio_sched._pipeline.run_lock import hold_run_lock
+from trio_sched._pipeline.folder import hold_run_lock
 
 with hold_run_lock(Path(sys.argv[1])):
     if sys.argv[2] == "alone" or os.fork() == 0:

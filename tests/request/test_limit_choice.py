@@ -13,7 +13,7 @@ from request_samples import CHAT, RATE_LIMITED, SUCCESS, item
 
 import trio_sched as ts
 from trio_sched._errors import InvalidTypeError, InvalidValueError
-from trio_sched._pipeline.planning import plan_run
+from trio_sched._pipeline.capacity import plan_run
 from trio_sched._request.aimd import AimdLimit
 from trio_sched._request.config import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController

@@ -8,6 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import trio
 import trio.testing
 
+from trio_sched._scheduler.context import SchedulerContext
+from trio_sched._scheduler.events import SchedulerEvents
+from trio_sched._scheduler.health import HealthMonitor
+from trio_sched._scheduler.retry import RetryBook
 from trio_sched.lowlevel import (
     AsyncTaskScheduler,
     ColumnGenerator,
@@ -75,6 +79,23 @@ def dropping(_: Exception) -> Failure:
     return Failure("non_retryable", "unexpected_exception")
 
 
+def context_of(
+    nodes: Sequence[GraphNode], sink: InMemoryAdmissionEventSink, admission: TaskAdmissionController
+) -> SchedulerContext:
+    """What the parts of a run share, for a part that is tested by itself; nobody reads its reports."""
+    config = SchedulerConfig()
+    return SchedulerContext(
+        graph=ExecutionGraph(nodes),
+        resolver=TaskSchedulingResolver({node.column: ColumnGenerator() for node in nodes}),
+        admission=admission,
+        classify=dropping,
+        events=SchedulerEvents(scheduler_event_stream(sink), "run"),
+        retries=RetryBook(config.retry),
+        health=HealthMonitor(config.health),
+        report=lambda _: None,
+    )
+
+
 class Setup:
     """A scheduler of two row groups of five rows at a time, made anew for every test."""
 
@@ -93,8 +114,9 @@ class Setup:
         config: SchedulerConfig | None = None,
         pressure: RequestPressureSnapshotProvider | None = None,
         store: RowGroupStore | None = None,
+        sink: InMemoryAdmissionEventSink | None = None,
     ) -> None:
-        self.sink = InMemoryAdmissionEventSink()
+        self.sink = InMemoryAdmissionEventSink() if sink is None else sink
         resolver = TaskSchedulingResolver(generators or {node.column: ColumnGenerator() for node in nodes})
         if admission is None:
             admission = TaskAdmissionConfig(resource_limits=resolver.resource_limits)

@@ -164,7 +164,7 @@ class Cooling:
         return {}
 
 
-def test_a_cooldown_that_will_end_is_not_a_standstill() -> None:
+def test_a_cooldown_that_will_end_is_no_stall() -> None:
     async def work(task: Task) -> Sequence[RowDrop]:
         await trio.sleep(3650)
         return ()
@@ -178,7 +178,7 @@ def test_a_cooldown_that_will_end_is_not_a_standstill() -> None:
 
 
 @pytest.mark.parametrize("_again", range(12))  # Trio draws which of two tasks that wake together goes first.
-def test_a_cooldown_that_ends_at_the_moment_of_the_look_is_not_a_standstill(_again: int) -> None:
+def test_a_cooldown_that_ends_at_the_moment_of_the_look_is_no_stall(_again: int) -> None:
     async def work(task: Task) -> Sequence[RowDrop]:
         await trio.sleep(250)
         return ()

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_samples import Setup, simulate
 
-from trio_sched._scheduler.retry import RetryBook
-from trio_sched._scheduler.retry_budget import RetryBudget
+from trio_sched._scheduler.retry import RetryBook, RetryBudget
 from trio_sched.lowlevel import (
     Failure,
     HealthConfig,

@@ -9,7 +9,7 @@ import pytest
 import trio
 from scheduler_samples import Setup, simulate
 
-from trio_sched._scheduler.row_group_target import RowGroupTarget
+from trio_sched._scheduler.row_group_admission import RowGroupTarget
 from trio_sched.lowlevel import (
     AdaptiveRowGroupTargetConfig,
     FixedRowGroupPlan,

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 import trio
-from scheduler_samples import FAN, Setup, nothing, simulate, two_row_groups
+from scheduler_samples import FAN, Runner, Setup, context_of, nothing, simulate, two_row_groups
 
 from trio_sched._events.scheduler import SchedulerEventParts
 from trio_sched._scheduler.dispatch import Dispatcher
-from trio_sched._scheduler.events import SchedulerEvents
+from trio_sched._scheduler.worker import Workers
 from trio_sched.lowlevel import (
-    ColumnGenerator,
-    CompletionTracker,
-    ExecutionGraph,
     InMemoryAdmissionEventSink,
     PolicyStateDelta,
     QueueView,
@@ -28,8 +25,6 @@ from trio_sched.lowlevel import (
     TaskAdmissionPolicy,
     TaskAdmissionPolicyDecision,
     TaskAdmissionView,
-    TaskSchedulingResolver,
-    scheduler_event_stream,
 )
 
 
@@ -167,6 +162,11 @@ def test_the_way_of_one_task_is_told_in_order() -> None:
     simulate(main)
 
 
+class CannotStart(Workers):
+    def start(self, task: Task, lease: TaskAdmissionLease, execution: object) -> None:
+        raise OSError("no more tasks")
+
+
 class OneTask:
     """A dispatcher with one ready task, and what it told."""
 
@@ -174,21 +174,12 @@ class OneTask:
         self, policy: TaskAdmissionPolicy | None = None, sink: InMemoryAdmissionEventSink | None = None
     ) -> None:
         self.sink = InMemoryAdmissionEventSink() if sink is None else sink
-        self.tracker = CompletionTracker(ExecutionGraph(FAN))
         self.admission = TaskAdmissionController(policy=policy)
-        self.dispatcher = Dispatcher(
-            self.tracker,
-            TaskSchedulingResolver({node.column: ColumnGenerator() for node in FAN}),
-            self.admission,
-            SchedulerEvents(scheduler_event_stream(self.sink), "run"),
-            attempt=lambda _: 1,
-            spawn=self.spawn,
-        )
-        self.tracker.open_row_group(0, 1)
+        context = context_of(FAN, self.sink, self.admission)
+        self.queue = context.queue
+        self.dispatcher = Dispatcher(context, CannotStart(context, Runner(nothing)))
+        context.tracker.open_row_group(0, 1)
         self.dispatcher.offer_ready()
-
-    def spawn(self, task: Task, lease: TaskAdmissionLease, execution: object) -> None:
-        raise OSError("no more tasks")
 
     def kinds(self) -> Sequence[str]:
         return [event.event_kind for event in self.sink.scheduler_events][3:]
@@ -205,7 +196,7 @@ async def test_a_worker_that_cannot_be_spawned_gives_its_lease_back_and_is_told(
 async def test_a_stale_selection_gives_its_lease_back_and_is_told() -> None:
     class Withdrawing(Capping):
         def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
-            one.dispatcher.queue.discard(lease.item.task_id)
+            one.queue.discard(lease.item.task_id)
             return PolicyStateDelta()
 
     one = OneTask(Withdrawing())

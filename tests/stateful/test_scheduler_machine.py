@@ -1,23 +1,31 @@
-"""Random pipelines over the real scheduler on the mock clock, against what a plain model says must come of them.
+"""The scheduler's loop, workers and row groups under random histories, one step at a time on a mock clock.
 
-A scenario is a random graph (chains, fans, batch, ordered and `after` nodes), random sizes and limits, and a table that
-says how each attempt of each task ends. The model replays the table row by row, without any concurrency. At the end of
-every run the invariants 1 to 3 and 8 to 10 of the project's reliability rules are checked.
+Every worker and every write waits until a rule says how it ends, so a history decides in which order things happen, and
+what happens at one instant. After each rule the run has gone on until nothing moves, and what must hold then is checked
+against a small model: which tasks are done, which rows are rejected, and what must therefore be queued, run, wait for
+another attempt or be written. The numbers are those of the invariants in the project's rules of reliability.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from functools import partial
+from typing import Final, Literal, TypeAlias
 
 import attrs
 import trio
-import trio.testing
 from examples import share_of_profile
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+from trio_portal import TrioPortal
 
 from trio_sched._observe.scheduler_replay import SchedulerReplay
 from trio_sched.lowlevel import (
@@ -47,71 +55,38 @@ from trio_sched.lowlevel import (
 )
 
 Ending: TypeAlias = Literal["done", "preserved", "retryable", "failed", "drops", "filters"]
-ROUNDS = 2
+ROUNDS: Final = 2
+LONG_ENOUGH: Final = 40.0
+"""Seconds after which every deferred task is due."""
 
-
-@attrs.frozen
-class Scenario:
-    nodes: tuple[GraphNode, ...]
-    records: int
-    buffer_size: int
-    row_groups: int
-    capacity: int
-    faults: int
-    seed: int
-    cancel_after: float | None
-
-    def number(self, *key: object) -> int:
-        return int.from_bytes(hashlib.blake2b(repr((self.seed, key)).encode(), digest_size=4).digest(), "big")
-
-    def ending(self, task: Task, attempt: int) -> Ending:
-        """How an attempt ends: a pure function of the scenario, so every schedule meets the same faults."""
-        number = self.number(stable_task_id(task), attempt) % 1000
-        if number >= self.faults:
-            return "done"
-        if task.row_index is None:
-            kinds: tuple[Ending, ...] = ("preserved", "retryable", "preserved", "drops", "filters", "failed")
-        else:
-            kinds = ("preserved", "retryable", "preserved", "failed")
-        return kinds[number % len(kinds)]
-
-    def chosen_row(self, task: Task) -> int:
-        return self.number("row", stable_task_id(task)) % self.buffer_size
-
-    def seconds(self, task: Task, attempt: int) -> float:
-        return (self.number("time", stable_task_id(task), attempt) % 50) / 10
-
-
-@st.composite
-def graphs(draw: st.DrawFn) -> tuple[GraphNode, ...]:
-    roots = draw(st.integers(1, 2))
-    nodes = [GraphNode(f"n{i}", "from_scratch", ordered=draw(st.booleans()) and i == 1) for i in range(roots)]
-    for i in range(roots, draw(st.integers(roots + 1, 6))):
-        earlier = [node.column for node in nodes]
-        writers = [node.column for node in nodes if node.outputs]
-        needs = draw(st.lists(st.sampled_from(writers), min_size=1, max_size=2, unique=True))
-        after = draw(st.lists(st.sampled_from(earlier), max_size=1))
-        ordered = draw(st.integers(0, 3)) == 0
-        column = f"n{i}"
-        if draw(st.integers(0, 2)) == 0:
-            outputs = () if draw(st.booleans()) else (column,)
-            nodes.append(GraphNode(column, "batch", tuple(needs), outputs, ordered, tuple(after)))
-        else:
-            nodes.append(GraphNode(column, "cell", tuple(needs), ordered=ordered, after=tuple(after)))
-    return tuple(nodes)
-
-
-scenarios = st.builds(
-    Scenario,
-    nodes=graphs(),
-    records=st.integers(0, 9),
-    buffer_size=st.integers(1, 4),
-    row_groups=st.integers(1, 3),
-    capacity=st.integers(1, 6),
-    faults=st.sampled_from([0, 100, 300, 600]),
-    seed=st.integers(0, 2**32),
-    cancel_after=st.none(),
-)
+ROOT = GraphNode("root", "from_scratch")
+GRAPHS: Final[dict[str, tuple[GraphNode, ...]]] = {
+    "chain": (ROOT, GraphNode("a", "cell", ("root",)), GraphNode("b", "cell", ("a",))),
+    "fan": (
+        ROOT,
+        GraphNode("a", "cell", ("root",)),
+        GraphNode("b", "cell", ("root",)),
+        GraphNode("c", "cell", ("a", "b")),
+    ),
+    "two roots and a batch": (
+        ROOT,
+        GraphNode("other", "from_scratch"),
+        GraphNode("a", "cell", ("root",)),
+        GraphNode("all", "batch", ("a", "other")),
+    ),
+    "batch beside cells": (
+        ROOT,
+        GraphNode("a", "cell", ("root",)),
+        GraphNode("all", "batch", ("root",)),
+        GraphNode("late", "batch", ("all",), (), after=("a",)),
+    ),
+    "ordered": (
+        ROOT,
+        GraphNode("a", "cell", ("root",)),
+        GraphNode("story", "cell", ("root",), ordered=True),
+        GraphNode("sum", "batch", ("story", "a"), ordered=True),
+    ),
+}
 
 
 class Fault(Exception):
@@ -121,192 +96,435 @@ class Fault(Exception):
 
 
 def classify(error: Exception) -> Failure:
-    assert isinstance(error, Fault)
+    assert isinstance(error, Fault), error
     if error.ending == "preserved":
         return Failure("preserved", "rate_limited", 2.0)
     return Failure("retryable" if error.ending == "retryable" else "non_retryable", error.ending)
 
 
-class World:
-    """Runs a scenario and writes down everything that can be seen from outside."""
+@attrs.define(eq=False)
+class Work:
+    """One attempt that waits for its end. stopped: it was cancelled, and holds out until it is let go."""
 
-    def __init__(self, scenario: Scenario) -> None:
-        self.scenario = scenario
-        self.graph = ExecutionGraph(scenario.nodes)
-        self.ordered = {node.column for node in scenario.nodes if node.ordered}
-        self.attempts: Counter[Task] = Counter()
-        self.completed: Counter[Task] = Counter()
-        self.running: Counter[str] = Counter()
-        self.begun: dict[str, list[tuple[int, int]]] = {column: [] for column in self.ordered}
+    task: Task
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    ending: Ending = "done"
+    row: int = 0
+    stopped: bool = False
+
+
+class World:
+    """What a run does, and a model of what must come of it."""
+
+    def __init__(self, nodes: Sequence[GraphNode], records: int, buffer_size: int, *, holds_out: bool) -> None:
+        self.graph = ExecutionGraph(nodes)
+        self.records = records
+        self.buffer_size = buffer_size
+        self.groups = -(-records // buffer_size)
+        self.holds_out = holds_out
+        self.work: dict[Task, Work] = {}
+        self.writes: dict[int, trio.Event] = {}
+        self.opened: list[int] = []
         self.written: dict[int, tuple[int, ...]] = {}
-        self.open_now = 0
-        self.sink = InMemoryAdmissionEventSink()
-        resolver = TaskSchedulingResolver({node.column: ColumnGenerator() for node in scenario.nodes})
-        self.admission = TaskAdmissionController(
-            TaskAdmissionConfig(scenario.capacity, bounded_borrow=BoundedBorrowTaskAdmissionPolicyConfig())
+        self.done: set[Task] = set()
+        self.lost: dict[int, set[int]] = {}
+        self.rounds: Counter[Task] = Counter()
+        self.begun: dict[str, list[Task]] = {node.column: [] for node in nodes}
+
+    async def run(self, task: Task) -> Sequence[RowDrop]:
+        assert task not in self.work, "two attempts of a task at once"
+        assert task not in self.done, "a finished task runs again"
+        assert self.has_inputs(task), "a task without its inputs"
+        node = self.graph.nodes[task.column]
+        if node.ordered:
+            assert all(each.column != task.column for each in self.work), "two tasks of an ordered node at once"
+        self.begun[task.column].append(task)
+        work = self.work[task] = Work(task)
+        try:
+            try:
+                await work.ended.wait()
+            except trio.Cancelled:
+                if self.holds_out:
+                    work.stopped = True
+                    with trio.CancelScope(shield=True):
+                        await work.ended.wait()
+                raise
+        finally:
+            del self.work[task]
+        if work.ending in ("preserved", "retryable", "failed"):
+            raise Fault(work.ending)
+        if work.ending == "drops":
+            return [RowFailure(work.row, Fault("drops"))]
+        return [RowFiltered(work.row)] if work.ending == "filters" else ()
+
+    def open(self, row_group: RowGroup) -> None:
+        self.opened.append(row_group.index)
+        self.lost[row_group.index] = set()
+
+    async def write(self, row_group: RowGroup, living_rows: Sequence[int]) -> None:
+        assert all(each.row_group != row_group.index for each in self.work), "written while a worker runs"
+        assert list(living_rows) == self.active_rows(row_group.index)
+        done = self.writes[row_group.index] = trio.Event()
+        try:
+            await done.wait()
+        finally:
+            del self.writes[row_group.index]
+        self.written[row_group.index] = tuple(living_rows)
+
+    # The model
+
+    def size(self, row_group: int) -> int:
+        return min(self.buffer_size, self.records - row_group * self.buffer_size)
+
+    def active_rows(self, row_group: int) -> list[int]:
+        return [row for row in range(self.size(row_group)) if row not in self.lost[row_group]]
+
+    def is_needless(self, task: Task) -> bool:
+        if task.row_index is None:
+            return not self.active_rows(task.row_group)
+        return task.row_index in self.lost[task.row_group]
+
+    def tasks(self, node: GraphNode, row_group: int, rows: Sequence[int]) -> list[Task]:
+        cells: Sequence[int | None] = rows if node.task_type == "cell" else (None,)
+        return [Task(node.column, row_group, row, node.task_type) for row in cells]
+
+    def has_inputs(self, task: Task) -> bool:
+        """Whether everything that the task waits for is done, of its own row or of every active one."""
+        rows = self.active_rows(task.row_group) if task.row_index is None else [task.row_index]
+        node = self.graph.nodes[task.column]
+        sources = {
+            source.column: source
+            for source in self.graph.nodes.values()
+            if set(source.outputs) & set(node.needs) or source.column in node.after
+        }
+        return all(
+            each in self.done for source in sources.values() for each in self.tasks(source, task.row_group, rows)
         )
+
+    def unfinished(self, row_group: int) -> list[Task]:
+        rows = self.active_rows(row_group)
+        nodes = self.graph.nodes.values() if rows else ()
+        return [task for node in nodes for task in self.tasks(node, row_group, rows) if task not in self.done]
+
+    def end(self, work: Work, ending: Ending, row: int) -> None:
+        """Let an attempt end, and say what becomes of its rows."""
+        task = work.task
+        active = self.active_rows(task.row_group)
+        if ending in ("drops", "filters") and (task.row_index is not None or not active):
+            ending = "failed"
+        work.ending, work.row = ending, active[row % len(active)] if active else 0
+        work.ended.set()
+        if work.stopped or self.is_needless(task):
+            return
+        if ending == "retryable":
+            self.rounds[task] += 1
+        lost = self.lost[task.row_group]
+        if ending == "failed" or (ending == "retryable" and self.rounds[task] > ROUNDS):
+            lost.update(active if task.row_index is None else (task.row_index,))
+        elif ending not in ("preserved", "retryable"):
+            self.done.add(task)
+            if ending != "done":
+                lost.add(work.row)
+
+
+@settings(max_examples=share_of_profile(0.6), stateful_step_count=30)
+class SchedulerMachine(RuleBasedStateMachine):
+    @initialize(
+        graph=st.sampled_from(sorted(GRAPHS)),
+        records=st.integers(1, 12),
+        buffer_size=st.integers(1, 4),
+        row_groups=st.integers(1, 3),
+        capacity=st.sampled_from([1, 2, 3, 6]),
+        borrows=st.booleans(),
+        holds_out=st.booleans(),
+        order_seed=st.integers(0, 100),
+    )
+    def start(
+        self,
+        graph: str,
+        records: int,
+        buffer_size: int,
+        row_groups: int,
+        capacity: int,
+        borrows: bool,
+        holds_out: bool,
+        order_seed: int,
+    ) -> None:
+        self.world = world = World(GRAPHS[graph], records, buffer_size, holds_out=holds_out)
+        self.row_groups = row_groups
+        self.sink = InMemoryAdmissionEventSink()
+        self.replay = SchedulerReplay()
+        self.replayed = 0
+        self.outcome: SchedulerResult | BaseException | None = None
+        self.is_cancelled = False
+        self.is_asked_to_stop = False
+        borrow = BoundedBorrowTaskAdmissionPolicyConfig() if borrows else None
+        self.admission = TaskAdmissionController(TaskAdmissionConfig(capacity, bounded_borrow=borrow))
         self.scheduler = AsyncTaskScheduler(
-            self.graph,
-            resolver,
-            self,
-            FixedRowGroupPlan(scenario.records, scenario.buffer_size),
-            self,
+            world.graph,
+            TaskSchedulingResolver({column: ColumnGenerator() for column in world.graph.nodes}),
+            world,
+            FixedRowGroupPlan(records, buffer_size),
+            world,
             admission=self.admission,
             classify=classify,
             config=SchedulerConfig(
-                row_groups=RowGroupConfig(scenario.row_groups),
+                row_groups=RowGroupConfig(row_groups),
                 retry=RetryConfig(max_salvage_rounds=ROUNDS),
                 health=HealthConfig(stop_error_rate=None),
             ),
             events=scheduler_event_stream(self.sink),
         )
+        self.run_scope = trio.CancelScope()
+        self.portal = TrioPortal(self.run, order_seed=order_seed)
 
-    async def run(self, task: Task) -> Sequence[RowDrop]:
-        scenario = self.scenario
-        self.attempts[task] += 1
-        attempt = self.attempts[task]
-        if task.column in self.ordered:
-            assert not self.running[task.column], "two tasks of an ordered node at once"
-            self.begun[task.column].append((task.row_group, task.row_index or 0))
-        self.running[task.column] += 1
-        assert sum(self.running.values()) <= scenario.capacity
+    async def run(self) -> None:
         try:
-            await trio.sleep(scenario.seconds(task, attempt))
-        finally:
-            self.running[task.column] -= 1
-        ending = scenario.ending(task, attempt)
-        if ending in ("preserved", "retryable", "failed"):
-            raise Fault(ending)
-        self.completed[task] += 1
-        row = scenario.chosen_row(task)
-        if ending == "done" or row not in self.scheduler.living_rows(task.row_group):
-            return ()
-        return [RowFailure(row, Fault("drops")) if ending == "drops" else RowFiltered(row)]
+            with self.run_scope:
+                self.outcome = await self.scheduler.run()
+            if self.outcome is None:
+                self.is_cancelled = True
+        except Exception as error:
+            self.outcome = error
 
-    def open(self, row_group: RowGroup) -> None:
-        self.open_now += 1
-        assert self.open_now <= self.scenario.row_groups
+    @property
+    def is_over(self) -> bool:
+        return self.is_cancelled or self.outcome is not None
 
-    async def write(self, row_group: RowGroup, living_rows: Sequence[int]) -> None:
-        await trio.sleep(0.1)
-        assert row_group.index not in self.written
-        self.written[row_group.index] = tuple(living_rows)
-        self.open_now -= 1
+    @property
+    def goes_on(self) -> bool:
+        return not self.is_over and not self.is_asked_to_stop
 
-    def check_what_always_holds(self) -> None:
-        """Invariants 1, 2, 3 and 8, whatever way the run ended."""
-        assert self.admission.leak_report() == ()
+    def work_beside_other_work(self) -> list[Work]:
+        """Attempts at cells of rows of which something else runs, is queued, or waits for another attempt."""
+        under_way = Counter(
+            tuple(task_id.split(":")[:2])
+            for task_id in (*map(id_of, self.world.work), *self.replay.queued, *self.replay.deferred)
+        )
+        return [
+            work
+            for task, work in self.world.work.items()
+            if task.row_index is not None and under_way[tuple(id_of(task).split(":")[:2])] > 1
+        ]
+
+    # What may happen
+
+    @precondition(lambda self: self.world.work)
+    @rule(
+        ends=st.lists(
+            st.tuples(
+                st.integers(0, 100),
+                st.sampled_from(["done", "done", "done", "preserved", "retryable", "failed", "drops", "filters"]),
+                st.integers(0, 2),
+            ),
+            min_size=1,
+            max_size=8,
+        )
+    )
+    def attempts_end_at_one_instant(self, ends: list[tuple[int, Ending, int]]) -> None:
+        def step() -> None:
+            for number, ending, row in ends:
+                left = [work for work in self.world.work.values() if not work.ended.is_set()]
+                if left:
+                    self.world.end(left[number % len(left)], ending, row)
+
+        self.portal.do(step)
+
+    @precondition(lambda self: self.work_beside_other_work())
+    @rule(number=st.integers(0, 100))
+    def a_row_is_rejected_while_more_of_it_is_under_way(self, number: int) -> None:
+        works = self.work_beside_other_work()
+        self.portal.do(lambda: self.world.end(works[number % len(works)], "failed", 0))
+
+    @precondition(lambda self: self.world.work)
+    @rule(number=st.integers(0, 100), ending=st.sampled_from(["preserved", "retryable"]), times=st.integers(2, 4))
+    def attempts_of_a_task_end_alike(self, number: int, ending: Ending, times: int) -> None:
+        """One after the other, as soon as each is due."""
+        tasks = list(self.world.work)
+        task = tasks[number % len(tasks)]
+        for _ in range(times):
+            work = self.world.work.get(task)
+            if work is None:
+                break  # Its row was rejected, or others are before it.
+            self.portal.do(partial(self.world.end, work, ending, 0))
+            self.portal.do(lambda: None, seconds=LONG_ENOUGH)
+
+    @precondition(lambda self: self.replay.deferred)
+    @rule(seconds=st.sampled_from([0.5, 1.0, 2.0, LONG_ENOUGH]))
+    def time_passes(self, seconds: float) -> None:
+        self.portal.do(lambda: None, seconds=seconds)
+
+    @precondition(lambda self: self.world.writes)
+    @rule(number=st.integers(0, 100))
+    def a_row_group_is_written(self, number: int) -> None:
+        writes = list(self.world.writes.values())
+        self.portal.do(writes[number % len(writes)].set)
+
+    @precondition(lambda self: self.goes_on)
+    @rule(limit=st.integers(1, 6))
+    def a_limit_changes(self, limit: int) -> None:
+        def step() -> None:
+            self.admission.set_limit("submission", limit)
+            self.scheduler.admission_changed()
+
+        self.portal.do(step)
+
+    @precondition(lambda self: self.goes_on)
+    @rule(by_request=st.booleans(), luck=st.integers(0, 9))
+    def the_run_is_cancelled(self, by_request: bool, luck: int) -> None:
+        """From the thread of the rules, or by a scope around the run; seldom, as little can happen then."""
+        if luck:
+            return
+        self.is_asked_to_stop = True
+        if by_request:
+            self.scheduler.request_cancel()
+        self.portal.do((lambda: None) if by_request else self.run_scope.cancel)
+
+    @precondition(lambda self: self.is_over)
+    @rule()
+    def the_run_stays_over(self) -> None:
+        told = len(self.sink.scheduler_events)
+        self.portal.do(lambda: None, seconds=LONG_ENOUGH)
+        assert len(self.sink.scheduler_events) == told
+
+    # What must hold
+
+    @invariant()
+    def the_run_has_not_failed(self) -> None:
+        if isinstance(getattr(self, "outcome", None), BaseException):
+            raise AssertionError("the run failed") from self.outcome  # type: ignore[misc]  # seen to be an exception
+
+    @invariant()
+    def units_are_held_or_free(self) -> None:
+        """1: of every resource, and nobody waits at a limiter."""
+        view = self.admission.view()
+        for resource, limit in view.resource_limits.items():
+            assert view.leased_resources.get(resource, 0) + view.resources_available[resource] == limit
         assert all(limiter.tasks_waiting == 0 for limiter in self.admission.limiter_statistics().values())
-        assert self.admission.view().resources_available == self.admission.view().resource_limits
-        events = self.sink.scheduler_events
-        held: dict[int, str | None] = {}
-        waiting: set[str | None] = set()
-        replay = SchedulerReplay()
-        for event in events:
-            replay.apply(event)
-            if event.event_kind == "ready_enqueued":
-                waiting.add(event.task_id)
-            elif event.event_kind == "worker_spawned":
-                waiting.discard(event.task_id)
-            elif event.event_kind == "task_lease_acquired":
-                assert event.task_lease_id is not None
-                held[event.task_lease_id] = event.task_id
-            elif event.event_kind == "task_lease_released":
-                assert event.task_lease_id is not None
-                del held[event.task_lease_id]
-            # A task that runs never waits in the queue too: hidden waiters for scheduler resources are zero.
-            if event.event_kind == "ready_enqueued":
-                assert event.task_id not in held.values()
-        assert not held
-        assert events[-1].event_kind == "scheduler_job_completed"
-        assert replay.snapshot() == events[-1].snapshot
 
-    def check_the_end(self, result: SchedulerResult) -> None:
-        """Invariants 9 and 10: which rows are durable is told by the table of endings alone."""
-        scenario = self.scenario
-        groups = -(-scenario.records // scenario.buffer_size)
-        assert set(self.written) == set(range(groups))
-        living = sum(map(len, self.written.values()))
-        assert (result.row_groups, result.rows) == (groups, living)
-        assert living + result.dropped_rows + result.filtered_rows == scenario.records
+    @invariant()
+    def whoever_holds_a_lease_works(self) -> None:
+        """2, 3: each lease is that of an attempt at work, and the other way round. So no worker waits for anything."""
+        assert sorted(held.task_id for held in self.admission.leak_report()) == sorted(map(id_of, self.world.work))
+        assert not self.scheduler.observed_maxima().hidden_scheduler_resource_waiters
+
+    @invariant()
+    def events_replay_to_what_is_there(self) -> None:
+        """8, at every step: what is held, and how often each lease was released."""
+        for event in self.sink.scheduler_events[self.replayed :]:
+            self.replay.apply(event)
+        self.replayed = len(self.sink.scheduler_events)
+        assert self.replay.leased_resources() == self.admission.view().leased_resources
+        assert len(self.replay.leases) == len(self.world.work)
+
+    @invariant()
+    def whatever_can_go_on_is_under_way(self) -> None:
+        """4: nothing is queued while a unit is free, and each task that has its inputs is known to somebody."""
+        if not self.goes_on:
+            return
+        if self.replay.queued:
+            assert self.admission.view().resources_available["submission"] <= 0
+        known = {*self.replay.queued, *map(id_of, self.world.work), *self.replay.deferred}
+        for row_group in self.open_row_groups():
+            for task in self.world.unfinished(row_group):
+                if self.world.has_inputs(task) and not self.world.graph.nodes[task.column].ordered:
+                    assert id_of(task) in known, task
+
+    @invariant()
+    def nothing_is_queued_or_deferred_in_vain(self) -> None:
+        if not self.goes_on:
+            return
+        unfinished = {id_of(task) for group in self.open_row_groups() for task in self.world.unfinished(group)}
+        assert unfinished >= {*self.replay.queued, *self.replay.deferred}
+
+    @invariant()
+    def rows_are_rejected_as_the_model_says(self) -> None:
+        """10: and by nothing else."""
+        if self.goes_on:
+            for row_group in self.open_row_groups():
+                assert list(self.scheduler.living_rows(row_group)) == self.world.active_rows(row_group)
+
+    @invariant()
+    def row_groups_are_opened_and_written_in_time(self) -> None:
+        world = self.world
+        assert len(world.opened) - len(world.written) <= self.row_groups
+        if not self.goes_on:
+            return
+        assert len(world.opened) - len(world.written) == min(self.row_groups, world.groups - len(world.written))
+        for row_group in self.open_row_groups():
+            is_busy = any(task.row_group == row_group for task in world.work)
+            assert (row_group in world.writes) == (not world.unfinished(row_group) and not is_busy)
+
+    @invariant()
+    def ordered_nodes_begin_in_order(self) -> None:
+        for column, begun in self.world.begun.items():
+            if self.world.graph.nodes[column].ordered:
+                places = [(task.row_group, task.row_index or 0) for task in begun]
+                assert places == sorted(places)
+
+    def open_row_groups(self) -> list[int]:
+        return [row_group for row_group in self.world.opened if row_group not in self.world.written]
+
+    def teardown(self) -> None:
+        """The rest goes well. Whatever was done before, the run ends and leaves nothing behind."""
+        if not hasattr(self, "portal"):
+            return
+        try:
+            if not isinstance(self.outcome, BaseException):
+                self.finish()
+                self.check_the_end()
+        finally:
+            for work in self.world.work.values():
+                self.portal.do(work.ended.set)
+            self.portal.close()
+
+    def finish(self) -> None:
+        for _ in range(400):
+            if self.is_over:
+                return
+
+            def step() -> None:
+                for work in list(self.world.work.values()):
+                    self.world.end(work, "done", 0)
+                for write in self.world.writes.values():
+                    write.set()
+
+            self.portal.do(step, seconds=LONG_ENOUGH)
+            self.the_run_has_not_failed()
+        raise AssertionError("the run does not end")
+
+    def check_the_end(self) -> None:
+        """1, 2, 8, 10, 11: no lease and no waiter is left, and every row is durable or rejected, once."""
+        self.units_are_held_or_free()
+        self.whoever_holds_a_lease_works()
+        self.events_replay_to_what_is_there()
+        assert not self.world.work
+        assert self.admission.leak_report() == ()
+        last = self.sink.scheduler_events[-1]
+        assert last.event_kind == "scheduler_job_completed"
+        assert last.snapshot is not None
+        # That a limit was changed from outside, the events do not say.
+        own = last.snapshot.keys() - {"resource_limits", "resources_available"}
+        replayed = self.replay.snapshot()
+        assert {key: replayed[key] for key in own} == {key: last.snapshot[key] for key in own}
+        kinds = Counter(event.event_kind for event in self.sink.scheduler_events)
+        assert kinds["task_lease_acquired"] == kinds["task_lease_released"]
+        world = self.world
+        if self.outcome is None or isinstance(self.outcome, BaseException) or self.outcome.cancelled:
+            assert self.is_asked_to_stop
+            return
+        assert sorted(world.written) == list(range(world.groups))
+        for row_group, rows in world.written.items():
+            assert list(rows) == world.active_rows(row_group)
+            assert not world.unfinished(row_group)
+        result, kept = self.outcome, sum(map(len, world.written.values()))
+        assert (result.row_groups, result.rows) == (world.groups, kept)
+        assert kept + result.dropped_rows + result.filtered_rows == world.records
         assert sum(cause.rows for cause in result.drop_causes) == result.dropped_rows
-        for cause in result.drop_causes:
-            assert isinstance(cause.first_error, Fault)
-            assert cause.first_error.ending != "preserved"
-        for task, times in self.completed.items():
-            assert times == 1, f"{task} completed {times} times"
-        for task, attempts in self.attempts.items():
-            assert attempts <= self.attempts_of(task)
-        for index, rows in self.written.items():
-            for node in scenario.nodes:
-                for row in rows:
-                    whole = node.task_type != "cell"
-                    task = Task(node.column, index, None if whole else row, node.task_type)
-                    assert self.completed[task] == 1
-                    assert self.attempts[task] == self.attempts_of(task)
-        for begun in self.begun.values():
-            assert begun == sorted(begun)
-
-    def attempts_of(self, task: Task) -> int:
-        """How often a task runs whose row nobody else gives up."""
-        attempt = retried = 0
-        while True:
-            attempt += 1
-            ending = self.scenario.ending(task, attempt)
-            retried += ending == "retryable"
-            if ending not in ("preserved", "retryable") or retried > ROUNDS:
-                return attempt
 
 
-def simulated(scenario: Scenario) -> tuple[World, SchedulerResult]:
-    found: list[tuple[World, SchedulerResult]] = []
-
-    async def main() -> None:
-        world = World(scenario)
-        async with trio.open_nursery() as nursery:
-            if scenario.cancel_after is not None:
-                nursery.start_soon(cancel_later, world, scenario.cancel_after)
-            found.append((world, await world.scheduler.run()))
-            nursery.cancel_scope.cancel()
-
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    return found[0]
+def id_of(task: Task) -> str:
+    return stable_task_id(task)
 
 
-async def cancel_later(world: World, seconds: float) -> None:
-    await trio.sleep(seconds)
-    world.scheduler.request_cancel()
-
-
-@settings(max_examples=share_of_profile(1.5))
-@given(scenarios)
-def test_every_row_is_durable_or_dropped_once_and_every_task_runs_as_often_as_the_model_says(
-    scenario: Scenario,
-) -> None:
-    world, result = simulated(scenario)
-    assert not result.cancelled
-    world.check_what_always_holds()
-    world.check_the_end(result)
-
-
-@settings(max_examples=share_of_profile(0.5))
-@given(scenarios, st.integers(1, 4))
-def test_a_run_with_more_at_once_drops_the_same_rows(scenario: Scenario, more: int) -> None:
-    """Where no task of a row group sees another row, what becomes of a row depends on its own tasks alone."""
-    nodes = tuple(node for node in scenario.nodes if node.task_type == "from_scratch")
-    cells = tuple(GraphNode(f"c{i}", "cell", (nodes[0].column,)) for i in range(3))
-    scenario = attrs.evolve(scenario, nodes=(*nodes[:1], *cells))
-    wider = attrs.evolve(scenario, capacity=scenario.capacity + more, row_groups=scenario.row_groups + more)
-    assert simulated(scenario)[0].written == simulated(wider)[0].written
-
-
-@settings(max_examples=share_of_profile(0.75))
-@given(scenarios, st.floats(0, 20))
-def test_a_run_that_is_cancelled_at_any_moment_leaves_nothing_behind(scenario: Scenario, seconds: float) -> None:
-    world, result = simulated(attrs.evolve(scenario, cancel_after=seconds))
-    world.check_what_always_holds()
-    if result.cancelled:
-        assert result.row_groups <= len(world.written)
-        assert result.rows == sum(map(len, list(world.written.values())[: result.row_groups]))
-    else:
-        world.check_the_end(result)
+TestSchedulerMachine = SchedulerMachine.TestCase

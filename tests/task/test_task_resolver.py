@@ -66,6 +66,18 @@ def test_local_work_asks_for_local_where_that_is_limited() -> None:
         TaskSchedulingResolver(generators, local_limit=0)
 
 
+def test_local_work_asks_for_the_resource_that_it_names_where_that_is_limited() -> None:
+    generators = {"t": Generator(SchedulingMetadata.local("threads")), "c": ColumnGenerator(), "m": Generator(model())}
+    resolver = TaskSchedulingResolver(generators, named_limits={"threads": 40, "gpu": 1})
+    assert resolver.resolve(cell("t")).resource_request.amounts == {"submission": 1, "local:threads": 1}
+    assert resolver.resolve(cell("c")).resource_request.amounts == {"submission": 1}
+    assert resolver.resource_limits == {"local:threads": 40, ENDPOINT: 8}
+    both = TaskSchedulingResolver(generators, local_limit=6, named_limits={"threads": 40})
+    assert both.resolve(cell("t")).resource_request.amounts == {"submission": 1, "local": 1, "local:threads": 1}
+    with pytest.raises(InvalidValueError, match=r"^named_limits\['gpu'\] must be a positive int, got 0$"):
+        TaskSchedulingResolver(generators, named_limits={"gpu": 0})
+
+
 def test_a_model_task_asks_for_its_endpoint_and_may_run_twice_its_cap() -> None:
     resolver = TaskSchedulingResolver({"c": Generator(model(4))})
     assert resolver.resolve(cell("c")) == ResolvedTaskScheduling(

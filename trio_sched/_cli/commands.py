@@ -32,10 +32,10 @@ from trio_sched._events.scheduler import SchedulerAdmissionEvent
 from trio_sched._observe.plan_lines import plan_lines
 from trio_sched._observe.run_views import REPORT_FILE, TRACE_FILE, write_run_views
 from trio_sched._observe.why import why
+from trio_sched._pipeline.capacity import plan_run
 from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.errors import NothingToResumeError
 from trio_sched._pipeline.folder import RunFolder
-from trio_sched._pipeline.output_errors import NothingToResumeError
-from trio_sched._pipeline.planning import plan_run
 from trio_sched._pipeline.result import RunResult
 from trio_sched._pipeline.resume import ResumeMode
 from trio_sched._pipeline.run import run

@@ -17,8 +17,8 @@ import attrs
 
 from trio_sched._cli.outcome import place_of
 from trio_sched._errors import PipelineError
+from trio_sched._pipeline.columns import PipelineStep
 from trio_sched._pipeline.models import Model
-from trio_sched._pipeline.steps import PipelineStep
 
 __all__ = ["NamedPipeline", "PipelineNotFoundError", "find_pipeline"]
 

@@ -1,11 +1,11 @@
-"""Request admission alone, for pipelines of one's own: no queue, item, group or outcome to be seen.
+"""Request admission alone, for pipelines of one's own, without items, groups or outcomes.
 
     async with open_admission(writer, judge) as admission:
         async with admission.request(writer):
             reply = await client.chat.completions.create(...)
 
-Leaving the inner block classifies what happened in it (an answer, the exception, a cancellation) and gives the lease
-back; the adaptive limit learns from it. Make one outbound attempt per block, and switch the client's own retries off.
+When the inner block ends, its outcome (an answer, an exception, a cancellation) is classified, the lease is released,
+and the adaptive limit learns from it. Make one outbound attempt per block, and switch the client's own retries off.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["RequestAdmission", "open_admission"]
 
 
 class RequestAdmission:
-    """Admits requests to the models it was opened with. `controller` is the whole of it, for those who want more."""
+    """Admits requests to the models it was opened with. controller: the full interface, for those who need more."""
 
     def __init__(self, controller: AdaptiveRequestAdmissionController, models: frozenset[RequestResourceKey]) -> None:
         self.controller = controller
@@ -43,13 +43,15 @@ class RequestAdmission:
         queue_wait_timeout_seconds: float | None = None,
         after: AdmittedAttempt | None = None,
     ) -> AdmittedAttempt:
-        """A block for one outbound attempt to `model`; entering it waits for a lease. Ask for one for each attempt.
+        """A block for one outbound attempt to `model`; entering it waits for a lease. Call this once for each attempt.
 
         domain: the model's own by default. weight: share among those who wait. queue_wait_timeout_seconds: longest
-        wait, then `RequestAdmissionError`. after: the block of this call's previous attempt, which has ended; if that
-        one was refused at the same resource with a time to come back, this one lets other calls go first until then.
-        Without it, the next block of the same task is taken for the next attempt. Raises `UnknownNameError` for a model
-        that admission was not opened with, `InvalidTypeError` for an `after` that is no such block.
+        wait, after which `RequestAdmissionError` is raised. after: the block of this call's previous attempt, which has
+        ended; if the provider refused that one at the same resource and said when to come back, this one lets other
+        calls go first until then. Without it, the next block of the same task counts as the next attempt.
+
+        Raises `UnknownNameError` for a model that admission was not opened with, `InvalidTypeError` for an `after` that
+        is no such block.
         """
         if not isinstance(cast("object", model), Model):
             raise InvalidTypeError("model of admission.request", model, "a Model that admission was opened with")
@@ -78,8 +80,10 @@ async def open_admission(
     limit: LimitChoice | None = None,
     event_sink: RequestAdmissionEventSink | None = None,
 ) -> AsyncGenerator[RequestAdmission, None]:
-    """Open admission for `models`. limit: the rule of every model that names none of its own, see `Model`. tuning: the
-    parameters of AIMD; given without a limit it selects `aimd`. event_sink: gets the request events.
+    """Open admission for `models`.
+
+    tuning: the parameters of AIMD; given without a limit it selects `aimd`. limit: the rule of every model that names
+    none of its own, see `Model`. event_sink: receives the request events.
 
     Raises `InvalidValueError` for a tuning together with another rule. A single error of the block leaves it as itself,
     not in an exception group.

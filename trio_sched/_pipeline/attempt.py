@@ -15,82 +15,65 @@ import attrs
 import trio
 
 from trio_sched._capacity import AsyncCapacityPlan, plain
-from trio_sched._clients import RetryFreeClients
 from trio_sched._events.jsonl import open_jsonl_sink
 from trio_sched._events.sinks import AnyAdmissionEventSink, FanOutEventSink, scheduler_event_stream
 from trio_sched._executor import ModelRequestExecutor, RequestRetryConfig
 from trio_sched._observe.display import RunWatch, shown
 from trio_sched._observe.statistics import RequestStatisticsSink
-from trio_sched._pipeline.binding import BoundPipeline
-from trio_sched._pipeline.bounds import RunBounds
-from trio_sched._pipeline.capacity import capacity_plan
+from trio_sched._pipeline.binding import THREADS, BoundPipeline
+from trio_sched._pipeline.capacity import RunBounds, capacity_plan
 from trio_sched._pipeline.config import RunConfig
-from trio_sched._pipeline.durable_parts import EarlierRows
-from trio_sched._pipeline.failures import classify_failure
-from trio_sched._pipeline.folder import RunFolder
-from trio_sched._pipeline.model_calls import ModelHandle
-from trio_sched._pipeline.output_errors import OutputNotWritableError
+from trio_sched._pipeline.errors import OutputNotWritableError
+from trio_sched._pipeline.folder import EarlierRows, RunDocument, RunFolder
+from trio_sched._pipeline.models import ModelHandle
 from trio_sched._pipeline.result import RunResult, uncalled_model
 from trio_sched._pipeline.resume import resume_advice
-from trio_sched._pipeline.run_document import RunDocument
-from trio_sched._pipeline.runner import PipelineRunner
+from trio_sched._pipeline.runner import PipelineRunner, RunContext, classify_failure
 from trio_sched._pipeline.store import PartStore
 from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT, write_views
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
-from trio_sched._scheduler.config import SchedulerConfig
+from trio_sched._resources.task import SchedulerResourceKey, local_stage_resource
 from trio_sched._scheduler.health import HealthConfig
-from trio_sched._scheduler.row_groups import RowGroupPlan
-from trio_sched._scheduler.scheduler import AsyncTaskScheduler
+from trio_sched._scheduler.messages import RowGroupPlan
+from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerConfig
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.resolver import TaskSchedulingResolver
-from trio_sched._util import Blocking, single_error
+from trio_sched._util import Blocking, ThreadPool, single_error
 
 logger = logging.getLogger("trio_sched.run")
 
 __all__ = ["RunAttempt"]
 
 
+@attrs.frozen(eq=False, kw_only=True)
 class RunAttempt:
-    """A pipeline that was accepted, from its first document to its result."""
+    """Everything that one attempt works with, and the attempt itself: from its first document to its result.
 
-    def __init__(
-        self,
-        pipeline: BoundPipeline,
-        plan: RowGroupPlan,
-        resolver: TaskSchedulingResolver,
-        bounds: RunBounds,
-        clients: RetryFreeClients,
-        folder: RunFolder,
-        store: PartStore,
-        config: RunConfig,
-        blocking: Blocking,
-        column_blocking: Blocking,
-    ) -> None:
-        self.pipeline = pipeline
-        self.plan = plan
-        self.resolver = resolver
-        self.bounds = bounds
-        self.clients = clients
-        self.folder = folder
-        self.store = store
-        self.config = config
-        self.blocking = blocking
-        self.column_blocking = column_blocking
-        self.statistics = RequestStatisticsSink()
+    row_groups: those that are still to do. earlier: the rows that were durable before. blocking: where files are read
+    and written. column_blocking: where sync functions run.
+    """
+
+    config: RunConfig
+    pipeline: BoundPipeline
+    bounds: RunBounds
+    row_groups: RowGroupPlan
+    folder: RunFolder
+    document: RunDocument
+    store: PartStore
+    earlier: EarlierRows
+    blocking: Blocking
+    column_blocking: Blocking
+    event_sink: AnyAdmissionEventSink | None = None
+    watch: RunWatch | None = None
+    statistics: RequestStatisticsSink = attrs.field(factory=RequestStatisticsSink, init=False)
 
     @trio.lowlevel.enable_ki_protection
-    async def run(
-        self,
-        event_sink: AnyAdmissionEventSink | None,
-        watch: RunWatch | None,
-        document: RunDocument,
-        earlier: EarlierRows,
-    ) -> RunResult:
-        """Run it; the folder's documents say how it stands, also when it fails."""
+    async def run(self) -> RunResult:
+        """Run it. The folder's documents record its status, also when it fails."""
+        document = self.document
         document.write_start()
         try:
             with single_error():
-                result = attrs.evolve(await self._run_with_sinks(event_sink, watch, document.run_id), earlier=earlier)
+                result = await self._run_with_sinks()
                 if self.config.write_events:
                     await write_views(self.folder, self.blocking, patience=PATIENCE_AT_THE_END)
         except BaseException as error:
@@ -121,28 +104,26 @@ class RunAttempt:
         if sys.version_info >= (3, 11):
             error.add_note(advice)
 
-    async def _run_with_sinks(
-        self, event_sink: AnyAdmissionEventSink | None, watch: RunWatch | None, run_id: str
-    ) -> RunResult:
+    async def _run_with_sinks(self) -> RunResult:
         sinks: list[AnyAdmissionEventSink] = [self.statistics]
-        if event_sink is not None:
-            sinks.append(event_sink)
+        if self.event_sink is not None:
+            sinks.append(self.event_sink)
         async with AsyncExitStack() as stack:
             if self.config.write_events:
                 files = await stack.enter_async_context(open_jsonl_sink(self.folder.events, blocking=self.blocking))
                 sinks.insert(0, files)
-            if watch is not None:
-                sinks.append(watch.sink)
-                await stack.enter_async_context(shown(watch, self.blocking))
-            return await self._run_admitted(FanOutEventSink(*sinks), run_id)
+            if self.watch is not None:
+                sinks.append(self.watch.sink)
+                await stack.enter_async_context(shown(self.watch, self.blocking))
+            return await self._run_admitted(FanOutEventSink(*sinks))
 
-    async def _run_admitted(self, sink: FanOutEventSink, run_id: str) -> RunResult:
+    async def _run_admitted(self, sink: FanOutEventSink) -> RunResult:
         admission = AdaptiveRequestAdmissionController(
-            self.bounds.requests, event_sink=sink, resolver=self.pipeline.resolver
+            self.bounds.requests, event_sink=sink, resolver=self.pipeline.request_resolver
         )
         tasks = TaskAdmissionController(self.bounds.tasks, clock=trio.lowlevel.current_clock().current_time)
         handles = self._make_handles(admission)
-        scheduler = self._make_scheduler(handles, admission, tasks, sink, run_id)
+        scheduler = self._make_scheduler(handles, admission, tasks, sink)
         started_at = trio.current_time()
         self._write_plan(admission, scheduler)
         try:
@@ -155,15 +136,16 @@ class RunAttempt:
         plan = self._write_plan(admission, scheduler)
         return RunResult(
             path=self.folder.path,
-            run_id=run_id,
+            run_id=self.document.run_id,
             scheduler=outcome,
             requests=self.statistics.by_resource,
-            static_caps={endpoint: each.cap for endpoint, each in self.pipeline.resolver.static_caps().items()},
+            static_caps={endpoint: each.cap for endpoint, each in self.pipeline.request_resolver.static_caps().items()},
             capacity_plan=plan,
             wall_seconds=trio.current_time() - started_at,
             leaks=(*map(str, tasks.leak_report()), *map(str, admission.leak_report()), *_waiters(admission)),
             skipped_cells=self.store.skipped_cells,
             uncalled_models=self._uncalled_models(handles, outcome.rows),
+            earlier=self.earlier,
         )
 
     def _uncalled_models(self, handles: Mapping[str, Sequence[ModelHandle]], rows: int) -> tuple[str, ...]:
@@ -183,7 +165,7 @@ class RunAttempt:
             rng=random.Random(self.config.seed),
         )
         return {
-            column: [ModelHandle(model, executor, self.clients) for model in bound.models]
+            column: [ModelHandle(model, executor, self.pipeline.clients) for model in bound.models]
             for column, bound in self.pipeline.nodes.items()
         }
 
@@ -193,25 +175,18 @@ class RunAttempt:
         admission: AdaptiveRequestAdmissionController,
         tasks: TaskAdmissionController,
         sink: FanOutEventSink,
-        run_id: str,
     ) -> AsyncTaskScheduler:
-        scheduler: AsyncTaskScheduler
+        def active_rows(row_group: int) -> Sequence[int]:
+            return scheduler.living_rows(row_group)  # Each of the two needs the other; the runner asks later.
 
-        def living_rows(row_group: int) -> Sequence[int]:
-            return scheduler.living_rows(row_group)
-
+        context = RunContext(
+            store=self.store, blocking=self.column_blocking, active_rows=active_rows, seed=self.config.seed
+        )
         scheduler = AsyncTaskScheduler(
             self.pipeline.graph,
-            self.resolver,
-            PipelineRunner(
-                self.pipeline,
-                handles,
-                self.store,
-                blocking=self.column_blocking,
-                living_rows=living_rows,
-                seed=self.config.seed,
-            ),
-            self.plan,
+            self.pipeline.task_resolver,
+            PipelineRunner(self.pipeline.nodes, handles, context),
+            self.row_groups,
             self.store,
             admission=tasks,
             classify=classify_failure,
@@ -222,16 +197,20 @@ class RunAttempt:
             ),
             pressure=admission.pressure,
             events=scheduler_event_stream(sink),
-            run_id=run_id,
+            run_id=self.document.run_id,
         )
         return scheduler
 
     def _write_plan(
         self, admission: AdaptiveRequestAdmissionController, scheduler: AsyncTaskScheduler
     ) -> AsyncCapacityPlan:
-        seen = admission.pressure.maxima()
+        seen, tasks = admission.pressure.maxima(), scheduler.observed_maxima()
         maxima = attrs.evolve(
-            scheduler.observed_maxima(),
+            tasks,
+            hidden_scheduler_resource_waiters={
+                **tasks.hidden_scheduler_resource_waiters,
+                **_waiters_for_threads(self.column_blocking),
+            },
             request_waiters_by_resource=seen.waiters_by_resource,
             request_in_flight_by_resource=seen.in_flight_by_resource,
             provider_model_aggregate_in_flight=seen.in_flight_by_endpoint,
@@ -242,15 +221,20 @@ class RunAttempt:
             self.config,
             self.bounds,
             admission.pressure,
-            maxima,
-            scheduler.row_group_admission.target.value,
-            scheduler.row_group_admission.blocked_reasons,
-            self.clients.records,
+            maxima=maxima,
+            row_group_target=scheduler.row_group_admission.target.value,
+            row_group_blocks=scheduler.row_group_admission.blocked_reasons,
         )
         document = plain(plan)
         assert isinstance(document, dict)
         self.folder.write_json(self.folder.capacity_file, document)
         return plan
+
+
+def _waiters_for_threads(blocking: Blocking) -> dict[SchedulerResourceKey, int]:
+    """How many sync functions waited for a thread, at most at once, although their tasks held one already."""
+    waited = blocking.most_waiting if isinstance(blocking, ThreadPool) else 0
+    return {local_stage_resource(THREADS): waited} if waited else {}
 
 
 def _status(error: BaseException) -> str:

@@ -1,15 +1,27 @@
-"""The capacity plan of a run of the pipeline: which value came from where, and what was used of it.
+"""What bounds a run, and its capacity plan: which value came from where, and how much of it was used.
 
-Each value is taken from the first of its sources that has one. A setting: what was given for the run, else the default.
-An endpoint's static cap: the smallest that its models ask for. The limit that a request resource begins with: what the
-configuration of request admission says, else where its rule begins, bounded by the cap and by a clamp. Its rule: what
-its models ask for, else AIMD where the run was given that rule's tuning, else the default.
+`run_bounds` turns the settings of a run into the configuration of every stage, in one place, for the run itself and for
+a plan without a run.
+
+`capacity_plan` takes each value from the first of its sources that has one:
+
+- a setting: what was given for the run, else the default;
+- an endpoint's static cap: the smallest that its models ask for;
+- the limit that a request resource begins with: what the configuration of request admission says, else where its rule
+  begins, bounded by the cap and by a clamp;
+- its rule: what its models ask for, else AIMD where the run was given that rule's tuning, else the default.
+
+`plan_run` makes the plan of a run that does not take place.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from typing import Final
+
+import attrs
 
 from trio_sched._capacity import (
     AsyncCapacityConfigured,
@@ -21,22 +33,64 @@ from trio_sched._capacity import (
     RowGroupAdmissionPlan,
     WorkerThreadsPlan,
 )
-from trio_sched._clients import ClientRetries, connection_limit
+from trio_sched._clients import connection_limit
 from trio_sched._errors import InvalidValueError
-from trio_sched._pipeline.binding import BoundPipeline
-from trio_sched._pipeline.bounds import RunBounds
+from trio_sched._pipeline.binding import BoundPipeline, bind_pipeline
+from trio_sched._pipeline.columns import PipelineStep
 from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.models import Model, request_config
+from trio_sched._pipeline.sources import Row, open_input
 from trio_sched._request.config import DEFAULT_LIMIT, RequestAdmissionConfig
+from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._request.evidence import DEFAULT_INITIAL_LIMIT
 from trio_sched._request.limit import limit_name
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestResourceKey
-from trio_sched._scheduler.row_group_target import RowGroupBlockReason, RowGroupConfig
+from trio_sched._scheduler.row_group_admission import RowGroupBlockReason, RowGroupConfig
+from trio_sched._scheduler.scheduler import default_task_admission
+from trio_sched._task.config import TaskAdmissionConfig
+from trio_sched._util import inline
 
 if sys.platform != "win32":
     import resource
 
-__all__ = ["capacity_plan"]
+__all__ = ["ENGINE_THREADS", "RunBounds", "WorkerThreads", "capacity_plan", "plan_run", "run_bounds"]
+
+
+@attrs.frozen
+class WorkerThreads:
+    """files: threads that read and write files, at most. sync_columns: those of sync columns and processors."""
+
+    files: int
+    sync_columns: int
+
+
+ENGINE_THREADS: Final = WorkerThreads(files=8, sync_columns=40)
+"""Files: enough to write every row group in flight at once beside the event writer; more would only wait for one disk.
+Sync columns have threads of their own, so that files never wait for them: as many as Trio itself uses by default."""
+
+
+@attrs.frozen
+class RunBounds:
+    """The configuration of every stage. threads: None where the caller of the run gave its own `blocking`."""
+
+    row_groups: RowGroupConfig
+    tasks: TaskAdmissionConfig
+    requests: RequestAdmissionConfig
+    threads: WorkerThreads | None
+
+
+def run_bounds(config: RunConfig, pipeline: BoundPipeline, threads: WorkerThreads | None) -> RunBounds:
+    """The configuration of every stage that `config` asks for with this pipeline.
+
+    Raises `InvalidValueError` for the tuning of AIMD together with another rule.
+    """
+    return RunBounds(
+        RowGroupConfig(max_concurrent=config.max_concurrent_row_groups),
+        default_task_admission(pipeline.task_resolver, submission_capacity=config.submission_capacity),
+        request_config(pipeline.aliases, config.request_admission),
+        threads,
+    )
 
 
 def capacity_plan(
@@ -44,12 +98,12 @@ def capacity_plan(
     config: RunConfig,
     bounds: RunBounds,
     pressure: RequestPressureSnapshotProvider,
+    *,
     maxima: AsyncCapacityObservedMaxima,
     row_group_target: int,
     row_group_blocks: Mapping[RowGroupBlockReason, int],
-    client_retries: tuple[ClientRetries, ...],
 ) -> AsyncCapacityPlan:
-    """The plan as it stands now: configured values with their sources, a snapshot of the limits, maxima so far.
+    """The plan at this moment: configured values with their sources, a snapshot of the limits, maxima so far.
 
     Raises `InvalidValueError` for a value that is missing and has no safe fallback.
     """
@@ -83,7 +137,7 @@ def capacity_plan(
             },
             request_admission_config=CapacityValue(bounds.requests.snapshot(), _source(config, "request_admission")),
             transport_pool_limits={endpoint: _pool_limit(endpoint, pipeline) for endpoint in endpoints},
-            client_retries=CapacityValue(client_retries, "adapter_config"),
+            client_retries=CapacityValue(pipeline.clients.records, "adapter_config"),
             worker_threads=_worker_threads(bounds),
             open_files=_open_files(),
             request_limits=limits,
@@ -97,6 +151,34 @@ def capacity_plan(
             },
         ),
         observed_maxima=maxima,
+    )
+
+
+def plan_run(
+    steps: Sequence[PipelineStep],
+    *,
+    rows: Iterable[Row] | str | PathLike[str] | None = None,
+    records: int | None = None,
+    models: Mapping[str, Model] | None = None,
+    config: RunConfig | None = None,
+) -> AsyncCapacityPlan:
+    """The plan that `run` would write when it begins. Reads the first input row; raises as `run` does.
+
+    It takes no output folder, makes no call, and needs no event loop.
+    """
+    config = config if config is not None else RunConfig()
+    reader, _ = open_input(rows, records, buffer_size=config.buffer_size, blocking=inline)
+    pipeline = bind_pipeline(steps, reader, models or {}, sync_threads=ENGINE_THREADS.sync_columns)
+    bounds = run_bounds(config, pipeline, ENGINE_THREADS)
+    admission = AdaptiveRequestAdmissionController(bounds.requests, resolver=pipeline.request_resolver)
+    return capacity_plan(
+        pipeline,
+        config,
+        bounds,
+        admission.pressure,
+        maxima=AsyncCapacityObservedMaxima(),
+        row_group_target=config.max_concurrent_row_groups,
+        row_group_blocks={},
     )
 
 
@@ -115,7 +197,7 @@ def _max_admitted_rows(config: RowGroupConfig) -> CapacityValue[int]:
 
 
 def _static_cap(endpoint: ProviderModelKey, pipeline: BoundPipeline) -> CapacityValue[ProviderModelStaticCap]:
-    cap = pipeline.resolver.static_cap(endpoint)
+    cap = pipeline.request_resolver.static_cap(endpoint)
     if cap is None:
         raise InvalidValueError(f"provider_model_static_caps[{endpoint}]", None, "known for every endpoint in use")
     was_asked_for = any(
@@ -126,7 +208,7 @@ def _static_cap(endpoint: ProviderModelKey, pipeline: BoundPipeline) -> Capacity
 
 
 def _limit(endpoint: ProviderModelKey, pipeline: BoundPipeline, config: RequestAdmissionConfig) -> CapacityValue[str]:
-    asked = pipeline.resolver.limit(endpoint)
+    asked = pipeline.request_resolver.limit(endpoint)
     if asked is not None:
         return CapacityValue(limit_name(asked), "model_metadata")
     return CapacityValue(limit_name(config.limit), "default" if config.limit == DEFAULT_LIMIT else "run_config")

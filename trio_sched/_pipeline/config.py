@@ -1,4 +1,4 @@
-"""What a user may set for a run, and the default of each."""
+"""The settings of a run, and the default of each."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def _tuning(instance: object, attribute: attrs.Attribute[RequestAdmissionTuningC
 @records_given
 @attrs.frozen(kw_only=True)
 class RunConfig:
-    """Settings of one run. The data depend on `seed` and `buffer_size` (the spans of from-scratch columns) alone.
+    """Settings of one run. Of these, only `seed` and `buffer_size` (the spans of from-scratch columns) affect the data.
 
     buffer_size: rows per row group, the unit that becomes durable together.
     max_concurrent_row_groups: row groups in flight at once.
     submission_capacity: tasks running at once.
-    max_attempts: outbound attempts per model call, beyond which its row waits or is dropped; see the failures how-to.
-    stop_error_rate: share of failed attempts among the last hundred that stops the run, rate limits never counted; None
-    for never. What is finished is kept.
-    no_progress_seconds: how long nothing at all may happen before the run fails and says why; None for ever.
-    seed: handed to from-scratch columns, and of the jitter between attempts.
-    request_admission: the parameters of AIMD; given, they select that rule for every endpoint. See `Model.limit`.
+    max_attempts: outbound attempts per model call, after which its row waits or is rejected; see the failures how-to.
+    stop_error_rate: share of failed attempts among the last hundred, from 0 to 1, that stops the run; rate limits never
+    count; None for no stop. What is finished is kept.
+    no_progress_seconds: how long nothing at all may happen before the run fails with the reason; None for no bound.
+    seed: from-scratch columns get it, and it seeds the jitter between attempts.
+    request_admission: the parameters of AIMD, which select that rule for every endpoint. See `Model.limit`.
     write_events: whether both event streams are written to `events/`.
     format: of the part files, `jsonl`, or `parquet` with the extra of that name.
-    given: names of the settings that were handed over, whatever their values; the others are defaults.
+    given: names of the settings that were passed, whatever their values; the others are defaults.
     """
 
     buffer_size: int = attrs.field(default=100, validator=check.positive_int)

@@ -1,7 +1,7 @@
 """What makes two runs the same run: everything their data depend on, and nothing else.
 
-A function's code is not part of it, nor is that of a skip rule: how a column is made may be mended between two attempts
-at one dataset. That there is a rule, what a skipped cell holds, and which columns are skipped along are part of it.
+The code of a function or of a skip rule is not part of it, so a function may be corrected between two attempts at one
+dataset. Whether there is a rule, what a skipped cell holds, and which columns are skipped along are part of it.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import attrs
 
 from trio_sched._events.json_value import JsonValue
 from trio_sched._pipeline.binding import BoundNode, BoundPipeline
-from trio_sched._pipeline.cells import read_cell
 from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.outputs import read_cell
 from trio_sched._pipeline.processors import Processor
 
 __all__ = ["DatasetIdentity", "dataset_identity"]
 
 _ORDER = "column_order"
-"""The fact that differs, too, wherever the columns do."""
+"""The fact that also differs wherever the columns do."""
 _SHOWN = 70
 """How much of a value a message shows, in characters."""
 
 
 @attrs.frozen
 class DatasetIdentity:
-    """The facts that a dataset depends on, by name; the other fields are among them."""
+    """facts: all that a dataset depends on, by name. The other fields are among them."""
 
     facts: Mapping[str, JsonValue]
     buffer_size: int
@@ -40,7 +40,7 @@ class DatasetIdentity:
         return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: JsonValue) -> Iterator[str]:
-        """In what the facts of another dataset (as read from a file) differ, one text each."""
+        """How the facts of another dataset, read from a file, differ from these: one text for each difference."""
         known = other if isinstance(other, dict) else dict[str, JsonValue]()
         if not known:
             yield "it does not say what it was made from"
@@ -110,7 +110,7 @@ def _differences(name: str, theirs: JsonValue, ours: JsonValue) -> Iterator[str]
     if not isinstance(theirs, dict) or not isinstance(ours, dict):
         yield f"{name}: {_short(theirs)} there, {_short(ours)} here"
         return
-    # A column that only one of them has was told of already.
+    # A column that only one of them has was reported before.
     parts = theirs.keys() & ours.keys() if name == "columns" else theirs.keys() | ours.keys()
     for part in sorted(parts):
         yield from _differences(f"{name}, {part}", theirs.get(part), ours.get(part))

@@ -1,6 +1,6 @@
-"""The output folder: which file is where.
+"""The output folder: which file is where, who may write to it, and how a file gets there.
 
-    run.json             what the run is and how it stands
+    run.json             what the run is and its status
     run.lock, run.pid    held while a run writes here
     data/                one part per row group: the dataset
     dropped/             for each part that lacks rows, which
@@ -9,66 +9,79 @@
     attempts/1/, 2/...   documents and events of the attempts before
 
 Only `data/` and `dropped/` say how far a run has come.
+
+Every document and part is there whole or not at all, also after a crash. The content goes to a temporary name, is
+flushed to the disk, and only then gets its name; the folder's entry is flushed last. A temporary file that a crash left
+over is never read, and the next attempt removes it.
+
+One run at a time writes to a folder. The lock is the operating system's, on the open file `run.lock` (flock on POSIX,
+msvcrt on Windows, through `filelock`), so it ends with the process that holds it, however that process dies. Children
+that the process forks close their copy of the descriptor and do not keep the lock. The file is empty and is never
+deleted: deleting it would let two runs lock two files of one name. `run.pid` names the holder, for the error message
+only.
+
+`run.json` is written when the run begins and when it ends. A run that was killed did not write it again, so it still
+says `running`; only the lock shows whether it does run.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import re
-from collections.abc import Callable, Iterator, Mapping
+import secrets
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime, timezone
 from os import PathLike
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
+import attrs
+import trio
+from filelock import FileLock, Timeout
+
+from trio_sched._capacity import plain
 from trio_sched._errors import InvalidTypeError, InvalidValueError
 from trio_sched._events.json_value import JsonValue
-from trio_sched._pipeline.durable import TEMPORARY_SUFFIX, flush_folder, make_folder, write_durably
-from trio_sched._pipeline.output_errors import OutputExistsError, OutputNotWritableError
-from trio_sched._pipeline.parquet import ParquetParts
-from trio_sched._pipeline.parts import JsonlParts, PartFormat, PartFormatName
+from trio_sched._pipeline.config import RunConfig
+from trio_sched._pipeline.errors import OutputExistsError, OutputInUseError, OutputNotWritableError
+from trio_sched._pipeline.fingerprint import DatasetIdentity
+from trio_sched._pipeline.parts import PartFormat, PartFormatName, open_part_format
 from trio_sched._util import parse_json
+from trio_sched._version import __version__
 
-__all__ = ["RunFolder", "open_part_format", "open_run_folder"]
-
-_FORMATS: Mapping[PartFormatName, Callable[[], PartFormat]] = {"jsonl": JsonlParts, "parquet": ParquetParts}
+__all__ = [
+    "TEMPORARY_SUFFIX",
+    "EarlierRows",
+    "RunDocument",
+    "RunFolder",
+    "flush_folder",
+    "hold_run_lock",
+    "make_folder",
+    "open_run_folder",
+    "write_durably",
+]
 
 _NUMBER = r"(\d{5}|[1-9]\d{5,})"
-_PART = re.compile(rf"part-{_NUMBER}\.({'|'.join(_FORMATS)})")
+_PART = re.compile(rf"part-{_NUMBER}\.({'|'.join(get_args(PartFormatName))})")
 _DROPPED = re.compile(rf"part-{_NUMBER}\.json")
 _TEMPORARY_DOCUMENTS = {"probe", "run.json", "capacity_plan.json"}
 _OF_AN_ATTEMPT = ("events", "capacity_plan.json", "report.html", "trace.json")
 
 
-def open_part_format(name: PartFormatName) -> PartFormat:
-    """A reader and writer of parts of this format. Raises `MissingExtraError` where its extra is not installed."""
-    return _FORMATS[name]()
-
-
-def open_run_folder(output: str | PathLike[str]) -> RunFolder:
-    """The folder that `output` names, whether it is there or not.
-
-    Raises `InvalidTypeError` for what is no path, and `InvalidValueError` for one that no file can have.
-    """
-    try:
-        path: object = os.fspath(output)
-    except TypeError:
-        path = None
-    if not isinstance(path, str):
-        raise InvalidTypeError("output", output, "a path")
-    try:
-        possible = b"\0" not in os.fsencode(path)
-    except UnicodeEncodeError:
-        possible = False
-    if not possible:
-        raise InvalidValueError("output", path, "a path that a folder can have, without null characters")
-    return RunFolder(Path(path))
-
-
 class RunFolder:
-    """The files of one run."""
+    """The files of one run. path: made absolute here, so that a later `os.chdir` moves nothing.
+
+    Raises `OutputNotWritableError` for a relative path where the working directory is gone.
+    """
 
     def __init__(self, path: Path) -> None:
+        try:
+            path = path.absolute()
+        except OSError as error:
+            raise OutputNotWritableError(path, error) from error
         self.path = path
         self.data = path / "data"
         self.dropped = path / "dropped"
@@ -78,7 +91,7 @@ class RunFolder:
         self.capacity_file = path / "capacity_plan.json"
 
     def is_free(self) -> bool:
-        """Whether nothing here is, or could be taken for, a run's. Raises `OSError`."""
+        """Whether nothing here belongs, or could belong, to a run. Raises `OSError`."""
         if self.run_file.exists():
             return False
         return not any(
@@ -90,7 +103,7 @@ class RunFolder:
         )
 
     def make(self) -> None:
-        """Make the folders that are not there, and see that parts can be written. Raises `OSError`."""
+        """Make the folders that are missing, and check that parts can be written. Raises `OSError`."""
         for folder in (self.path, self.data, self.events):
             make_folder(folder)
         probe = self.data / f"probe{TEMPORARY_SUFFIX}"
@@ -169,9 +182,9 @@ class RunFolder:
             flush_folder(self.dropped)
 
     def set_attempt_aside(self) -> None:
-        """Keep what the attempt before wrote, other than data, in a folder of `attempts/`. Raises `OSError`.
+        """Move what the previous attempt wrote, other than data, to a folder of `attempts/`. Raises `OSError`.
 
-        An attempt that ended before its `run.json` may have moved some of it already; the rest is put beside that.
+        An attempt that was killed while it did this has moved some of it; the rest is put beside that.
         """
         document = self.run_file.read_bytes()
         aside = self._last_aside()
@@ -196,6 +209,180 @@ class RunFolder:
             yield formats[name], self.part(row_group, name)
 
 
+_SCHEMA_VERSION = 2
+
+
+def open_run_folder(output: str | PathLike[str]) -> RunFolder:
+    """The folder that `output` names, whether it is there or not.
+
+    Raises `InvalidTypeError` for what is no path, and `InvalidValueError` for one that no file can have.
+    """
+    try:
+        path: object = os.fspath(output)
+    except TypeError:
+        path = None
+    if not isinstance(path, str):
+        raise InvalidTypeError("output", output, "a path")
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise InvalidValueError("output", path, "a path that a folder can have, without null characters")
+    return RunFolder(Path(path))
+
+
+@attrs.frozen
+class EarlierRows:
+    """What was durable before this attempt. dropped: rows that were rejected; filtered: removed by processors."""
+
+    row_groups: int = 0
+    rows: int = 0
+    dropped: int = 0
+    filtered: int = 0
+
+
+class RunDocument:
+    """Writes the document of one attempt."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        columns: Sequence[str],
+        identity: DatasetIdentity,
+        *,
+        resumed_from: Mapping[str, JsonValue] | None,
+        earlier: EarlierRows,
+    ) -> None:
+        self.run_id = secrets.token_hex(8)
+        self._folder = folder
+        self._document: dict[str, JsonValue] = {
+            "schema_version": _SCHEMA_VERSION,
+            "run_id": self.run_id,
+            "status": "running",
+            "started_at": _now(),
+            "ended_at": None,
+            "process": {"pid": os.getpid(), "host": platform.node()},
+            "fingerprint": identity.fingerprint,
+            "dataset": dict(identity.facts),
+            "config": plain(config),
+            "columns": list(columns),
+            "versions": {
+                "trio_sched": __version__,
+                "trio": trio.__version__,
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+            },
+            "resumed_from": None,
+        }
+        if resumed_from is not None:
+            self._document["resumed_from"] = {
+                "run_id": resumed_from["run_id"],
+                # It no longer runs: this attempt holds the lock.
+                "status": "killed" if resumed_from["status"] == "running" else resumed_from["status"],
+                **attrs.asdict(earlier),
+            }
+
+    def write_start(self) -> None:
+        """Record that the run has begun. Raises `OutputNotWritableError`."""
+        self._folder.write_json(self._folder.run_file, self._document)
+
+    def write_end(self, status: str, **facts: JsonValue) -> None:
+        """Record how it ended. Raises `OutputNotWritableError`."""
+        self._document.update({"status": status, "ended_at": _now(), **facts})
+        self._folder.write_json(self._folder.run_file, self._document)
+
+
+LOCK_NAME = "run.lock"
+HOLDER_NAME = "run.pid"
+
+
+@contextmanager
+def hold_run_lock(folder: Path) -> Generator[None, None, None]:
+    """Hold the folder's lock. Raises `OutputInUseError` while another run holds it, at once."""
+    lock = FileLock(folder / LOCK_NAME, timeout=0, thread_local=False, fallback_to_soft=False)
+    holder = folder / HOLDER_NAME
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock)
+        except Timeout:
+            raise OutputInUseError(folder, *_read_holder(holder)) from None
+        except OSError as error:
+            raise OutputNotWritableError(folder / LOCK_NAME, error) from error
+        with suppress(OSError):
+            holder.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}), encoding="utf-8")
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                holder.unlink()
+
+
+def _read_holder(holder: Path) -> tuple[int | None, str | None]:
+    try:
+        held = parse_json(holder.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None, None
+    if not isinstance(held, dict):
+        return None, None
+    known = cast("dict[str, object]", held)
+    pid, host = known.get("pid"), known.get("host")
+    return (pid, host) if isinstance(pid, int) and isinstance(host, str) else (None, None)
+
+
+TEMPORARY_SUFFIX = ".tmp"
+_OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+_MODE = 0o666
+"""Left to the process's umask, as for any file."""
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Put `content` at `path`.
+
+    Raises `OSError`; then `path` is as before, or complete where only flushing the folder's entry failed.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    try:
+        _write_and_flush(temporary, content)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    flush_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, and flush their entries, so that a crash does not undo it."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        flush_folder(folder.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk. Where folders cannot be opened (Windows), the system does so by itself."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_and_flush(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, _OPEN_FLAGS, _MODE)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _files(folder: Path) -> Iterator[Path]:
     if folder.exists():
         yield from folder.iterdir()
@@ -208,3 +395,7 @@ def _holds(path: Path, content: bytes) -> bool:
 def _is_ours(temporary: Path) -> bool:
     name = temporary.name.removesuffix(TEMPORARY_SUFFIX)
     return name in _TEMPORARY_DOCUMENTS or bool(_PART.fullmatch(name) or _DROPPED.fullmatch(name))
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

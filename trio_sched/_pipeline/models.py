@@ -1,28 +1,35 @@
-"""Models as users name them, and the endpoints that they stand for.
+"""Models as users name them, the endpoints that they stand for, and how a column calls them.
 
 A `Model` is a declaration: which endpoint, which request domain, how many calls at once. It holds no connection and may
 be shared by any number of columns and runs. Two models may name one endpoint, for instance one per domain; they share
 the endpoint's static cap, which is the smallest that any of them asks for.
 
-Inside a run a column receives a handle for each of its models; see `model_calls.py`.
+Inside a run a column's function gets a `ModelHandle` for each of its models. `await handle.call(function, ...)`
+imitates no SDK. It takes any async function and its arguments, passes the call through the executor, which admits,
+retries and releases, and returns what the function returned: once per outbound attempt, each under a lease of its own.
+If the function belongs to the client of a known SDK, it is called on a copy of that client without retries of its own,
+since a hidden retry would be an attempt that nobody admitted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import cast
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import ParamSpec, TypeVar, cast
 
 import attrs
 
 from trio_sched import _validation as check
+from trio_sched._clients import RetryFreeClients
 from trio_sched._errors import InvalidTypeError, InvalidValueError
+from trio_sched._executor import ModelRequest, ModelRequestExecutor
 from trio_sched._request.config import RequestAdmissionConfig, RequestAdmissionTuningConfig, check_limit
 from trio_sched._request.limit import LimitChoice, limit_name
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 from trio_sched._util import records_given
 
-__all__ = ["Model", "alias_models", "model_resolver", "request_config"]
+__all__ = ["Model", "ModelHandle", "alias_models", "model_resolver", "request_config", "retry_free_clients"]
 
 
 def _is_limit(instance: object, attribute: attrs.Attribute[LimitChoice | None], value: object) -> None:
@@ -33,14 +40,15 @@ def _is_limit(instance: object, attribute: attrs.Attribute[LimitChoice | None], 
 @records_given
 @attrs.frozen(eq=False)
 class Model:
-    """An endpoint to call. max_parallel_requests: the most calls in flight at once, over all its domains.
+    """An endpoint to call.
 
-    provider, model_id: canonical names, shown in events and reports. client: the SDK client whose methods `call` will
-    be given; its own hidden retries are switched off. domain: `chat`, `embedding`, `image` or `healthcheck`.
-    limit: how many calls may be in flight below that number: `evidence` (the default) learns it by counting what the
+    provider, model_id: canonical names, shown in events and reports. client: the SDK client whose methods `call` gets;
+    its own hidden retries are switched off. max_parallel_requests: the most calls in flight at once, over all its
+    domains. domain: `chat`, `embedding`, `image` or `healthcheck`.
+    limit: how many calls may be in flight, up to that number: `evidence` (the default) learns it by counting what the
     provider accepts, `aimd` by additive increase and multiplicative decrease, `fixed` stays at the number; or a
     function (effective_max, now) that returns a `RequestLimit`. Models of one endpoint share one rule.
-    given: names of what was handed over, whatever its value; the rest are defaults.
+    given: names of what was passed, whatever its value; the rest are defaults.
     """
 
     provider: str = attrs.field(validator=check.text)
@@ -68,12 +76,13 @@ class Model:
 def alias_models(models: Iterable[Model]) -> dict[Model, str]:
     """A name of its own for every model, so that the caps of two models of one endpoint are both kept."""
     aliases: dict[Model, str] = {}
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
     for model in models:
         if model not in aliases:
             name = str(model.endpoint)
-            taken[name] = taken.get(name, 0) + 1
-            aliases[model] = name if taken[name] == 1 else f"{name}#{taken[name]}"
+            numbered = (f"{name}#{number}" for number in itertools.count(2))
+            aliases[model] = next(alias for alias in itertools.chain([name], numbered) if alias not in taken)
+            taken.add(aliases[model])
     return aliases
 
 
@@ -97,7 +106,7 @@ def model_resolver(aliases: Mapping[Model, str]) -> RequestResourceResolver:
 def request_config(
     models: Iterable[Model], tuning: RequestAdmissionTuningConfig | None, limit: LimitChoice | None = None
 ) -> RequestAdmissionConfig:
-    """The configuration of request admission for `models`, out of what a user gives.
+    """The configuration of request admission for `models`, from what a user gives.
 
     Raises `InvalidValueError` for the tuning of AIMD together with another rule, and for a limit that is no rule.
     """
@@ -115,3 +124,48 @@ def request_config(
             expected = "'aimd', or given without a RequestAdmissionTuningConfig, which has the parameters of AIMD alone"
             raise InvalidValueError(field, limit_name(choice), expected)
     return tuning.with_limits()
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ModelHandle:
+    """One model of one column in one run; the column's function gets it after the row.
+
+    was_called: whether any call went through it.
+    """
+
+    __slots__ = ("_clients", "_executor", "_model", "was_called")
+
+    def __init__(self, model: Model, executor: ModelRequestExecutor, clients: RetryFreeClients) -> None:
+        self._model = model
+        self._executor = executor
+        self._clients = clients
+        self.was_called: bool = False
+
+    def __repr__(self) -> str:
+        return f"<ModelHandle {self._model}>"
+
+    @property
+    def model_id(self) -> str:
+        """The model's canonical id, as most SDKs want it."""
+        return self._model.model_id
+
+    async def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function(*args, **kwargs)` under admission, and again if it fails in a way that may pass.
+
+        Raises what the last attempt raised.
+        """
+        self.was_called = True
+        once = self._clients.redirect(function)
+        return await self._executor.execute(ModelRequest(self._model.resource, lambda: once(*args, **kwargs)))
+
+
+def retry_free_clients(models: Iterable[Model]) -> RetryFreeClients:
+    """The clients of these models without retries. Raises `HiddenRetriesError` for one that always retries."""
+    clients = RetryFreeClients()
+    for model in models:
+        if model.client is not None:
+            clients.use(model.client)
+    return clients

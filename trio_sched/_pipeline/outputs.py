@@ -1,27 +1,108 @@
-"""From what a function returned to cells: the one place where the shape of a result is checked.
+"""From what a function returned to the cells that are kept; the one place that checks the shape of a result.
 
 A function that makes one column returns its value. One that was declared with `outputs` or `side_effect_columns`
 returns a mapping from column to value: every output is there, a side-effect column may be absent and is then null, and
 there is nothing else. A function over many rows returns a sequence with one such result per row, in the rows' order.
+
+A cell keeps a plain value as it is, and everything else as JSON text. A list or dict that one function returned is
+given to others. Keeping its JSON text means that every reader gets a copy of its own, that nobody can change what
+another one reads, that a value which cannot be written fails the call that returned it, and that writing a row needs no
+second encoding.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 import attrs
 
-from trio_sched._pipeline.cells import Cell, keep_cell, malformed
+from trio_sched._events.json_value import JsonValue
+from trio_sched._pipeline.errors import JSON_VALUES, MalformedOutputError
 
-__all__ = ["Outputs", "one_per_row"]
+__all__ = ["Cell", "EncodedCell", "Outputs", "cell_text", "keep_cell", "malformed", "one_per_row", "read_cell"]
+
+
+@attrs.frozen
+class EncodedCell:
+    """A value that is not plain, as JSON text."""
+
+    text: str
+
+
+Cell = str | int | float | bool | None | EncodedCell
+
+
+def keep_cell(column: str, value: object) -> Cell:
+    """The form in which `value` is kept. Raises `MalformedOutputError` if it cannot be written as JSON."""
+    kind = type(value)
+    if kind is str:
+        text = cast("str", value)
+        if text.isascii():
+            return text
+    elif value is None or kind is bool:
+        return cast("bool | None", value)
+    try:
+        if kind is int:
+            str(value)  # Python refuses to write a number of too many digits.
+            return cast("int", value)
+        if kind is float and math.isfinite(cast("float", value)):
+            return cast("float", value)
+        if kind is str:
+            cast("str", value).encode()
+            return cast("str", value)
+        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if not encoded.isascii():
+            encoded.encode()
+        if "{" in encoded:
+            _check_keys(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise malformed(column, value, f"that is not JSON ({error})") from error
+    return EncodedCell(encoded)
+
+
+def read_cell(cell: Cell) -> JsonValue:
+    """The cell's value; a list or dict is the reader's own."""
+    return cast("JsonValue", json.loads(cell.text)) if isinstance(cell, EncodedCell) else cell
+
+
+def cell_text(cell: Cell) -> str:
+    """The cell as JSON text."""
+    return cell.text if isinstance(cell, EncodedCell) else json.dumps(cell, ensure_ascii=False)
+
+
+def malformed(column: str, value: object, problem: str, expected: str = JSON_VALUES) -> MalformedOutputError:
+    """The error for `value`, which has this problem. A coroutine that a sync function returned is named as such."""
+    if inspect.iscoroutine(value):
+        if inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
+            value.close()  # Nobody will await it, and Python need not warn of that a second time.
+        return MalformedOutputError(column, "a coroutine", "its result: make the function `async def` and await it")
+    kind = type(value).__name__
+    article = "an" if kind[0].lower() in "aeiou" else "a"
+    return MalformedOutputError(column, f"{article} {kind} {problem}".rstrip(), expected)
+
+
+def _check_keys(value: object) -> None:
+    """Refuse keys that are not strings: JSON would write their text, and the reader would get another key back."""
+    if isinstance(value, Mapping):
+        for key, held in cast("Mapping[object, object]", value).items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} of a dict must be a str")
+            _check_keys(held)
+    elif isinstance(value, list | tuple):
+        for held in cast("list[object]", value):
+            _check_keys(held)
 
 
 @attrs.frozen
 class Outputs:
-    """The columns that one function writes. own: always, the first names it. side_effects: where it gives a value.
+    """The columns that one function writes.
 
-    as_mapping: whether it returns a mapping rather than the value of its only column.
+    own: those it always gives a value; the first of them names it. side_effects: those that may have none. as_mapping:
+    whether it returns a mapping rather than the value of its only column.
     """
 
     own: tuple[str, ...]
@@ -34,7 +115,7 @@ class Outputs:
         return self.own + self.side_effects
 
     def keep(self, value: object) -> tuple[Cell, ...]:
-        """What is kept of one row's result, one cell for each of `columns`. Raises `MalformedOutputError`."""
+        """The cells of one row's result, one for each of `columns`. Raises `MalformedOutputError`."""
         if not self.as_mapping:
             return (keep_cell(self.own[0], value),)
         if not isinstance(value, Mapping):

@@ -5,67 +5,49 @@
 - `@post_batch_processor` sees the finished rows, just before the row group is written. With `outputs=["rank"]` it also
   adds columns, which nothing else can need.
 
-A processor gets a list with a dict for each living row, in order, and returns a list of the same length. In the place
-of each row stands that row, changed or not, or None, which removes it. A row need only hold the columns that change,
-and those that the processor adds. Rows removed so are no failures; the result counts them as filtered. Several
-processors of a kind follow each other in the order in which they stand in the pipeline.
+A processor gets a list with a dict for each active row, in order, and returns a list of the same length. It returns
+each row, changed or not, or None in its place, which removes it. A row need only hold the columns that change, and
+those that the processor adds. A row that is removed is no failure; the result counts it as filtered. Several processors
+of a kind run one after the other, in the order of the pipeline.
 
-A processor answers for the whole dataset: one that raises, or returns anything else, ends the run with a
-`ProcessorError`. What is durable by then is kept.
+A processor concerns the whole dataset: one that raises, or returns anything else, ends the run with a `ProcessorError`.
+What is durable by then is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 import attrs
 
-from trio_sched._errors import PipelineError, TrioSchedError
-from trio_sched._pipeline.cells import Cell, MalformedOutputError, keep_cell, malformed
-from trio_sched._pipeline.functions import accept_function, column_names, function_name
-from trio_sched._pipeline.outputs import one_per_row
-from trio_sched._pipeline.steps import Function, PipelineStep
+from trio_sched._errors import PipelineError
+from trio_sched._pipeline.columns import Function, PipelineStep, accept_function, column_names, function_name
+from trio_sched._pipeline.errors import Stage
+from trio_sched._pipeline.outputs import Cell, keep_cell, malformed, one_per_row
 
-__all__ = ["Processor", "ProcessorError", "post_batch_processor", "pre_batch_processor"]
-
-Stage: TypeAlias = Literal["pre-batch", "post-batch"]
-
-
-class ProcessorError(TrioSchedError):
-    """A processor failed, and the run with it; its cause says why. Attributes: `stage`, `processor`, `row_group`."""
-
-    def __init__(self, stage: Stage, processor: str, row_group: int) -> None:
-        self.stage = stage
-        self.processor = processor
-        self.row_group = row_group
-        super().__init__(stage, processor, row_group)
-
-    def __str__(self) -> str:
-        cause = self.__cause__
-        if isinstance(cause, MalformedOutputError):
-            why = f"it returned {cause.problem}; return {cause.expected}"
-        else:
-            why = f"it raised {cause!r}"
-        return f"{self.stage} processor {self.processor!r} failed on row group {self.row_group}: {why}"
+__all__ = ["Processor", "post_batch_processor", "pre_batch_processor"]
 
 
 @attrs.define(eq=False, kw_only=True)
 class Processor(PipelineStep):
-    """A processor of a pipeline: made by one of the decorators of this module."""
+    """A processor of a pipeline, made with `pre_batch_processor` or `post_batch_processor`.
+
+    stage: `pre-batch` or `post-batch`. outputs: the columns that it adds.
+    """
 
     stage: Stage
     outputs: tuple[str, ...] = ()
 
     @property
     def node_name(self) -> str:
-        """What it is known by in the graph: the first column that it adds, or else its own name."""
+        """Its name in the graph: the first column that it adds, or else its own name."""
         return self.outputs[0] if self.outputs else self.name
 
     def changes(self, made: object, rows: int, columns: Sequence[str]) -> list[dict[str, Cell] | None]:
-        """The cells to keep of what it returned for so many `rows` with these `columns`, or None for a row to remove.
+        """What to keep of the value `made` that it returned: per row the changed cells, or None for a row to remove.
 
-        Raises `MalformedOutputError`.
+        rows: how many it was given. columns: those it was given. Raises `MalformedOutputError`.
         """
         return [None if row is None else self._cells(row, columns) for row in one_per_row(self.name, made, rows)]
 

@@ -1,4 +1,4 @@
-"""What a run came to, for the program and for the reader."""
+"""The result of a run, for the program and for people."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ import attrs
 from trio_sched._capacity import AsyncCapacityPlan
 from trio_sched._events.json_value import JsonValue
 from trio_sched._observe.statistics import RequestStatistics
-from trio_sched._pipeline.durable_parts import EarlierRows
-from trio_sched._pipeline.folder import RunFolder
+from trio_sched._pipeline.folder import EarlierRows, RunFolder
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
-from trio_sched._scheduler.result import SchedulerResult
+from trio_sched._scheduler.scheduler import SchedulerResult
 from trio_sched._util import counted, page, printable
 
 __all__ = ["RunResult", "uncalled_model"]
 
 _CAUSES_SHOWN: Final = 3
-"""The innermost ones, which say what happened; those around them say what was attempted."""
+"""The innermost causes say what happened; those around them say what was attempted."""
 
 _LONGEST_ERROR_TEXT: Final = 300
 """Letters of an error's text: it may hold a whole response, or a prompt."""
@@ -31,12 +30,15 @@ _LONGEST_ERROR_TEXT: Final = 300
 class RunResult:
     """A finished run.
 
-    path: its output folder. earlier: what was durable before, where it went on with a run. The numbers of `scheduler`,
-    `requests`, `capacity_plan` and `wall_seconds` are those of this attempt, all others those of the whole dataset.
-    capacity_plan: what bounded it and what was used, as in `capacity_plan.json`. wall_seconds: from the first to the
-    last step. leaks: task and request leases still held, which is always empty unless there is a bug; each entry names
-    the holder. skipped_cells: by column, in how many of this attempt's rows a skip rule left the cell out.
-    uncalled_models: columns that have a model, made cells in this attempt, and never called the model.
+    The numbers of `scheduler`, `requests`, `capacity_plan` and `wall_seconds` are those of this attempt, all others
+    those of the whole dataset.
+
+    path: its output folder, absolute. run_id: of this attempt. scheduler: what the scheduler did. requests: the calls
+    to each endpoint and domain. static_caps: the most calls at once to each endpoint. capacity_plan: what bounded the
+    run and what was used, as in `capacity_plan.json`. wall_seconds: from the first to the last step. leaks: task and
+    request leases still held; always empty unless there is a bug; each entry names the holder. skipped_cells: by
+    column, in how many of this attempt's rows the cell was skipped. uncalled_models: columns that have a model, made
+    cells in this attempt, and never called the model. earlier: what was durable before, if it resumed a run.
     """
 
     path: Path
@@ -53,7 +55,7 @@ class RunResult:
 
     @property
     def status(self) -> Literal["completed", "cancelled", "stopped_early"]:
-        """How it ended: with every row settled, because it was told to stop, or because too much failed."""
+        """How it ended: with every row written or rejected, by cancellation, or because too much failed."""
         if self.scheduler.cancelled:
             return "cancelled"
         return "completed" if self.scheduler.early_stop is None else "stopped_early"
@@ -65,7 +67,7 @@ class RunResult:
 
     @property
     def dropped(self) -> int:
-        """Rows that were given up."""
+        """Rows that were rejected."""
         return self.earlier.dropped + self.scheduler.dropped_rows
 
     @property
@@ -85,7 +87,7 @@ class RunResult:
         return digest.hexdigest()
 
     def utilisation(self, resource: RequestResourceKey) -> float:
-        """Seconds of successful calls, over what the endpoint's static cap could have carried, from 0 to 1."""
+        """Seconds of successful calls divided by what the endpoint's static cap allows in that time: from 0 to 1."""
         capacity = self.static_caps[resource.provider_model_key] * self.wall_seconds
         return self.requests[resource].success_seconds / capacity if capacity else 0.0
 
@@ -111,7 +113,7 @@ class RunResult:
             lines.insert(1, f'stopped      before the end: {why}; to go on: {mend}resume="if-possible"')
             if stop is not None and stop.last_error is not None:
                 error = stop.last_error
-                lines.insert(2, f"             the last one with {type(error).__name__}: {_told(error)}")
+                lines.insert(2, f"             the last one with {type(error).__name__}: {_error_text(error)}")
         if self.earlier.row_groups:
             rest = "" if self.scheduler.row_groups or self.status != "completed" else "; nothing was left to do"
             earlier = f"{counted(self.earlier.rows, 'row')} in {counted(self.earlier.row_groups, 'row group')}"
@@ -136,17 +138,17 @@ class RunResult:
         lines += map(uncalled_model, self.uncalled_models)
         if self.dropped:
             lines.append(
-                f"given up     {counted(self.dropped, 'row')}, in row groups that are kept: resume leaves them out; to "
+                f"rejected     {counted(self.dropped, 'row')}, in row groups that are kept: resume leaves them out; to "
                 "try them again, delete each part in data/ that has a list in dropped/, and that list"
             )
         for cause in self.scheduler.drop_causes:
-            what = f"{cause.error_type}: {_told(cause.first_error)}"
+            what = f"{cause.error_type}: {_error_text(cause.first_error)}"
             lines.append(f"dropped {counted(cause.rows, 'row')}: column {cause.column!r}, {what}")
         return page(lines)
 
 
 def _learned(resource: RequestResourceKey, statistics: RequestStatistics) -> str:
-    """What the limit of an endpoint found out by being refused."""
+    """What the limit of an endpoint learned from refusals."""
     found: list[str] = []
     if statistics.probes_refused:
         found.append(f"was refused {_times(statistics.probes_refused)} when it asked for more")
@@ -161,10 +163,10 @@ def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
-def _told(error: Exception) -> str:
-    """The error's text, and its causes as far as they say more.
+def _error_text(error: Exception) -> str:
+    """The error's text, and its causes as far as they add something.
 
-    An SDK's "Connection error." tells neither where to nor what happened.
+    An SDK's "Connection error." names neither the address nor the reason.
     """
     said = [_text(error)]
     causes: list[str] = []
@@ -181,7 +183,7 @@ def _told(error: Exception) -> str:
 
 
 def uncalled_model(column: str) -> str:
-    """What to tell of a column that needed no model, which may be meant so, or went past admission by mistake."""
+    """The warning for a column that did not call its model: on purpose, or by a call that bypassed admission."""
     return (
         f"column {column!r} has a model and never called it; "
         "what its function calls other than by the model's call() is neither admitted nor counted"

@@ -1,36 +1,328 @@
-"""Hands each task to the maker of its column; what the scheduler calls a `TaskRunner`."""
+"""Runs the tasks of a pipeline: one column runner per node of the graph, which makes the cells of a task.
+
+A column runner reads what its function needs from the row group's buffer, calls the function, checks and keeps what it
+returned, and returns the rows that it could not make. It raises if it made nothing; `classify_failure` says what that
+means for the rows that needed it.
+
+An async function runs in the run's own thread. A sync one runs in a worker thread, so that it never holds up the run;
+the correlation of its task is carried there. A nursery inside a function wraps what went wrong in an exception group:
+one error leaves as itself, and a cancellation of the run is not mistaken for a failure that happened beside it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NoReturn, TypeAlias, cast
 
-from trio_sched._pipeline.binding import BoundPipeline
-from trio_sched._pipeline.makers import LivingRows, Surroundings, make_maker
-from trio_sched._pipeline.model_calls import ModelHandle
-from trio_sched._pipeline.store import PartStore
-from trio_sched._resources.task import Task
-from trio_sched._scheduler.reports import RowDrop
-from trio_sched._util import Blocking
+import attrs
+import trio
 
-__all__ = ["PipelineRunner"]
+from trio_sched._classify import judge_exception
+from trio_sched._events.correlation import runtime_correlation
+from trio_sched._executor import QuotaExhaustedError
+from trio_sched._pipeline.binding import BoundNode
+from trio_sched._pipeline.columns import Column, RowSpan, SkipRule
+from trio_sched._pipeline.errors import InputRowError, MalformedOutputError, ProcessorError, SkipRuleError
+from trio_sched._pipeline.models import ModelHandle
+from trio_sched._pipeline.outputs import Outputs, keep_cell, one_per_row
+from trio_sched._pipeline.processors import Processor
+from trio_sched._pipeline.sources import RowReader
+from trio_sched._pipeline.store import PartStore, RowGroupBuffer
+from trio_sched._request.leases import RequestAdmissionError
+from trio_sched._resources.task import Task, TaskType
+from trio_sched._scheduler.messages import RowDrop, RowFailure, RowFiltered
+from trio_sched._scheduler.retry import Failure
+from trio_sched._scheduler.worker import TaskRunner
+from trio_sched._util import Blocking, leaves_of, single_error
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
+
+__all__ = ["PipelineRunner", "RunContext", "awaited_call", "classify_failure"]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class RunContext:
+    """What all column runners of one run share.
+
+    blocking: where sync functions run. active_rows: the indices, ascending, of the rows of an open row group that were
+    neither rejected nor removed. seed: the run's, which columns from scratch get.
+    """
+
+    store: PartStore
+    blocking: Blocking
+    active_rows: Callable[[int], Sequence[int]]
+    seed: int
 
 
 class PipelineRunner:
-    """Runs tasks of a bound pipeline. handles: by node, those of its models."""
+    """Passes each task to the runner of its column. handles: by node, those of its models."""
 
     def __init__(
-        self,
-        pipeline: BoundPipeline,
-        handles: Mapping[str, Sequence[ModelHandle]],
-        store: PartStore,
-        *,
-        blocking: Blocking,
-        living_rows: LivingRows,
-        seed: int,
+        self, nodes: Mapping[str, BoundNode], handles: Mapping[str, Sequence[ModelHandle]], context: RunContext
     ) -> None:
-        around = Surroundings(store, blocking, living_rows, seed)
-        self._makers = {name: make_maker(bound, handles[name], around) for name, bound in pipeline.nodes.items()}
+        self._runners = {name: _column_runner(node, handles[name], context) for name, node in nodes.items()}
 
     def run(self, task: Task) -> Awaitable[Sequence[RowDrop]]:
         """Make and keep the task's cells."""
-        return self._makers[task.column].run(task)
+        return self._runners[task.column].run(task)
+
+
+def _column_runner(bound: BoundNode, handles: Sequence[ModelHandle], context: RunContext) -> TaskRunner:
+    match bound.origin:
+        case RowReader() as reader:
+            return _InputRunner(reader, context)
+        case Processor() as processor:
+            return _ProcessorRunner(processor, bound.node.needs, context)
+        case column:
+            rule = bound.skip
+            skipper = Skipper(column, rule, bound.skipped_with) if rule is not None else None
+            runners: dict[TaskType, type[_CellRunner | _BatchRunner | _FromScratchRunner]] = {
+                "cell": _CellRunner,
+                "batch": _BatchRunner,
+                "from_scratch": _FromScratchRunner,
+            }
+            return runners[column.task_type](column, handles, context, skipper)
+
+
+class _FunctionRunner:
+    """What the runners of a column's function have in common."""
+
+    def __init__(
+        self, column: Column, handles: Sequence[ModelHandle], context: RunContext, skipper: Skipper | None
+    ) -> None:
+        self._name = column.name
+        self._needs = column.needs
+        self._outputs = column.outputs
+        self._call = awaited_call(column.function, is_async=column.is_async, blocking=context.blocking)
+        self._handles = tuple(handles)
+        self._skipper = skipper
+        self._context = context
+        self._store = context.store
+
+
+class _CellRunner(_FunctionRunner):
+    async def run(self, task: Task) -> Sequence[RowDrop]:
+        row_index = task.row_index
+        assert row_index is not None
+        buffer = self._store.buffer(task.row_group)
+        if self._skipper is not None and self._skipper.skips(buffer, row_index):
+            return ()
+        row = buffer.row(row_index, self._needs)
+        try:
+            value = await self._call(row, *self._handles)
+        except BaseExceptionGroup as group:
+            _raise_as_one(group)
+        if self._outputs.as_mapping:
+            buffer.put_all(self._outputs.columns, row_index, self._outputs.keep(value))
+        else:
+            buffer.put(self._name, row_index, keep_cell(self._name, value))
+        return ()
+
+
+class _BatchRunner(_FunctionRunner):
+    async def run(self, task: Task) -> Sequence[RowDrop]:
+        buffer = self._store.buffer(task.row_group)
+        row_indices, failures = self._rows_to_make(buffer, self._context.active_rows(task.row_group))
+        if not row_indices:
+            return failures
+        rows = [buffer.row(row_index, self._needs) for row_index in row_indices]
+        try:
+            made = await self._call(rows, *self._handles)
+        except BaseExceptionGroup as group:
+            _raise_as_one(group)
+        try:
+            results = one_per_row(self._name, made, len(row_indices))
+        except MalformedOutputError as error:
+            # The rows that were skipped did not depend on it.
+            return [*failures, *(RowFailure(row_index, error) for row_index in row_indices)]
+        return [*failures, *_keep_rows(self._outputs, buffer, row_indices, results)]
+
+    def _rows_to_make(
+        self, buffer: RowGroupBuffer, active_rows: Sequence[int]
+    ) -> tuple[Sequence[int], Sequence[RowFailure]]:
+        if self._skipper is None:
+            return active_rows, ()
+        row_indices: list[int] = []
+        failures: list[RowFailure] = []
+        for row_index in active_rows:
+            try:
+                if not self._skipper.skips(buffer, row_index):
+                    row_indices.append(row_index)
+            except SkipRuleError as error:
+                failures.append(RowFailure(row_index, error))
+        return row_indices, failures
+
+
+class _FromScratchRunner(_FunctionRunner):
+    async def run(self, task: Task) -> Sequence[RowDrop]:
+        row_group = self._store.row_group(task.row_group)
+        try:
+            made = await self._call(RowSpan(row_group.start, row_group.size, self._context.seed), *self._handles)
+        except BaseExceptionGroup as group:
+            _raise_as_one(group)
+        results = one_per_row(self._name, made, row_group.size)
+        return _keep_rows(self._outputs, self._store.buffer(task.row_group), range(row_group.size), results)
+
+
+class _ProcessorRunner:
+    """Has a processor look at the active rows. What fails in it fails the run."""
+
+    def __init__(self, processor: Processor, columns: tuple[str, ...], context: RunContext) -> None:
+        self._processor = processor
+        self._columns = columns
+        self._call = awaited_call(processor.function, is_async=processor.is_async, blocking=context.blocking)
+        self._context = context
+
+    async def run(self, task: Task) -> Sequence[RowDrop]:
+        buffer = self._context.store.buffer(task.row_group)
+        row_indices = self._context.active_rows(task.row_group)
+        rows = [buffer.row(row_index, self._columns) for row_index in row_indices]
+        try:
+            try:
+                made = await self._call(rows)
+            except BaseExceptionGroup as group:
+                _raise_as_one(group)
+            changes = self._processor.changes(made, len(row_indices), self._columns)
+        except Exception as error:
+            raise ProcessorError(self._processor.stage, self._processor.name, task.row_group) from error
+        filtered: list[RowFiltered] = []
+        for row_index, cells in zip(row_indices, changes, strict=True):
+            if cells is None:
+                filtered.append(RowFiltered(row_index))
+                buffer.filtered.add(row_index)
+            else:
+                buffer.put_all(tuple(cells), row_index, tuple(cells.values()))
+        return filtered
+
+
+class _InputRunner:
+    """Keeps the rows that were read for a row group."""
+
+    def __init__(self, reader: RowReader, context: RunContext) -> None:
+        self._reader = reader
+        self._store = context.store
+
+    async def run(self, task: Task) -> Sequence[RowDrop]:
+        buffer = self._store.buffer(task.row_group)
+        start = self._store.row_group(task.row_group).start
+        columns = self._reader.columns
+        failures: list[RowFailure] = []
+        for row_index, row in enumerate(self._reader.take(task.row_group)):
+            try:
+                buffer.put_all(columns, row_index, [keep_cell(column, row[column]) for column in columns])
+            except MalformedOutputError as error:
+                problem = f"its {error.column!r} is {error.problem}; give {error.expected}"
+                failures.append(
+                    RowFailure(row_index, InputRowError(self._reader.source, start + row_index + 1, problem))
+                )
+        return failures
+
+
+def _keep_rows(
+    outputs: Outputs, buffer: RowGroupBuffer, row_indices: Sequence[int], results: Sequence[object]
+) -> Sequence[RowDrop]:
+    """Keep one result per row; an exception among them, or one that cannot be kept, fails its row.
+
+    Raises an exception that says nothing about its row, such as a rate limit, so that all are made again later.
+    """
+    failures: list[RowFailure] = []
+    for row_index, result in zip(row_indices, results, strict=True):
+        if isinstance(result, Exception):
+            if classify_failure(result).kind == "preserved":
+                raise result
+            failures.append(RowFailure(row_index, result))
+            continue
+        try:
+            buffer.put_all(outputs.columns, row_index, outputs.keep(result))
+        except MalformedOutputError as error:
+            failures.append(RowFailure(row_index, error))
+    return failures
+
+
+class Skipper:
+    """Skips cells of one column. sources: the nodes that it needs a column of, as far as they may be skipped."""
+
+    def __init__(self, column: Column, rule: SkipRule, sources: tuple[str, ...]) -> None:
+        self._column = column
+        self._rule = rule
+        self._sources = sources
+
+    def skips(self, buffer: RowGroupBuffer, row_index: int) -> bool:
+        """Skip the cell if that is due. Raises `SkipRuleError`."""
+        if not buffer.is_skipped(self._sources, row_index) and not self._says_so(buffer, row_index):
+            return False
+        buffer.put_all(self._column.outputs.columns, row_index, self._rule.cells)
+        buffer.mark_skipped(self._column.name, row_index)
+        return True
+
+    def _says_so(self, buffer: RowGroupBuffer, row_index: int) -> bool:
+        if self._rule.when is None:
+            return False
+        try:
+            return bool(self._rule.when(buffer.row(row_index, self._column.needs)))
+        except Exception as error:
+            raise SkipRuleError(self._column.name) from error
+
+
+UserCall: TypeAlias = Callable[..., Awaitable[object]]
+
+
+def awaited_call(function: Callable[..., object], *, is_async: bool, blocking: Blocking) -> UserCall:
+    """`function` as the run calls it: itself if it is async, else through a worker thread."""
+    if is_async:
+        return function  # type: ignore[return-value]  # `accept_function` has seen that it is async
+
+    async def call(*args: object) -> object:
+        return await blocking(runtime_correlation.carried(function), *args)
+
+    return call
+
+
+def _raise_as_one(group: BaseExceptionGroup[BaseException]) -> NoReturn:
+    """Raise what a function's own nursery wrapped, as the one thing it is, where it is one."""
+    cancelled, rest = group.split(trio.Cancelled)
+    with single_error():
+        if cancelled is not None and (rest is None or isinstance(rest, Exception)):
+            # The failures beside a cancellation stay visible, as its cause.
+            next(leaves_of(cancelled)).__cause__ = rest
+            raise cancelled
+        raise group
+    raise AssertionError("unreachable")
+
+
+def classify_failure(error: Exception) -> Failure:
+    """What a failure of a column means for the row that needed it.
+
+    A rate limit or a local queue timeout says nothing about the row; trouble of the transport or the server may pass. A
+    used-up quota does not: its endpoint is closed, and the rows that still need it are rejected with that reason. Of
+    several errors that a function raised together, the one that leaves the least hope decides.
+    """
+    if isinstance(error, ExceptionGroup):
+        return _least_hopeful([classify_failure(each) for each in cast("ExceptionGroup[Exception]", error).exceptions])
+    if isinstance(error, MalformedOutputError):
+        return Failure("non_retryable", "malformed_output")
+    if isinstance(error, ProcessorError):
+        return Failure("fatal", "processor")
+    if isinstance(error, SkipRuleError):
+        return Failure("non_retryable", "skip_rule")
+    if isinstance(error, RequestAdmissionError):
+        decision = error.decision
+        if decision.reason == "queue_timeout":
+            return Failure("preserved", "queue_timeout", decision.retry_after_seconds)
+        return Failure("non_retryable", decision.reason)
+    if isinstance(error, QuotaExhaustedError):
+        return Failure("non_retryable", "quota_exhausted")
+    verdict = judge_exception(error)
+    outcome = verdict.outcome
+    if not verdict.retryable:
+        return Failure("non_retryable", verdict.exhausted or outcome.kind)
+    if outcome.kind == "rate_limited":
+        return Failure("preserved", "rate_limited", outcome.retry_after_seconds)
+    return Failure("retryable", outcome.kind, outcome.retry_after_seconds)
+
+
+def _least_hopeful(failures: list[Failure]) -> Failure:
+    order = ("fatal", "non_retryable", "retryable", "preserved")
+    return min(failures, key=lambda failure: (order.index(failure.kind), -(failure.retry_after_seconds or 0)))

@@ -1,13 +1,13 @@
 """Where a dataset's rows come from: nothing (columns from scratch), an iterable, or a file.
 
 A source is a row-group plan that also knows the columns of its rows. Rows from a file or an iterable are read when a
-row group is admitted, in order, and handed over by the root task of that row group, so the first column takes the same
-way as every other. They are kept until the row group is durable, so that the task can run again. The first row is read
-before the run, since it says which columns there are.
+row group is admitted, in order. The root task of that row group puts them into its cells, as if they were a column.
+They are kept until the row group is durable, so that the task can run again. The first row is read before the run,
+since it says which columns there are.
 
-A resumed run passes over the rows that are done. Those of a file are counted and not parsed: the file's content is part
-of what identifies the dataset. Those of an iterable are read like any others, so that they can be compared with what
-the earlier attempt was given.
+A resumed run skips the rows that are durable. Those of a file are counted and not parsed, since the file's content is
+part of what identifies the dataset. Those of an iterable are read like any others, so that they can be compared with
+what the earlier attempt was given.
 """
 
 from __future__ import annotations
@@ -22,35 +22,22 @@ from pathlib import Path
 from typing import Final, TypeAlias, cast
 
 from trio_sched import _validation as check
-from trio_sched._errors import PipelineError, TrioSchedError
+from trio_sched._errors import PipelineError
 from trio_sched._events.json_value import JsonValue
-from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroup, SkippingRowGroupPlan
+from trio_sched._pipeline.errors import InputRowError
+from trio_sched._scheduler.messages import FixedRowGroupPlan, RowGroup, SkippingRowGroupPlan
 from trio_sched._util import Blocking
 
-__all__ = ["InputRowError", "Row", "RowReader", "open_input", "open_rows"]
+__all__ = ["Row", "RowReader", "open_input", "open_rows"]
 
 Row: TypeAlias = Mapping[str, object]
-
 _NOTHING: Final = object()
 _HASHED_AT_ONCE: Final = 1 << 20
 """Bytes of an input file in memory at once."""
 
 
-class InputRowError(TrioSchedError, ValueError):
-    """An input row that cannot be used. Attributes: `source`, `number` (from 1), `problem`."""
-
-    def __init__(self, source: str, number: int, problem: str) -> None:
-        self.source = source
-        self.number = number
-        self.problem = problem
-        super().__init__(source, number, problem)
-
-    def __str__(self) -> str:
-        return f"{self.source}, row {self.number}: {self.problem}"
-
-
 class RowReader:
-    """Plans row groups over rows whose number nobody knows, and keeps each group's rows until told to forget them.
+    """Plans row groups over rows whose number is unknown, and keeps the rows of each until `forget` is called.
 
     records: the rows as they come. parse: makes a row of one, given its number from 1. file: where they come from.
     """
@@ -83,7 +70,7 @@ class RowReader:
         self._records = itertools.chain([first], unread)
 
     def identity(self) -> Mapping[str, JsonValue]:
-        """What is known of the input before it is read: a file's format and content, an iterable's columns."""
+        """What identifies the input before its rows are read: a file's format and content, an iterable's columns."""
         if self.file is None:
             return {"form": "iterable", "columns": list(self.columns)}
         digest = hashlib.sha256()
@@ -106,18 +93,18 @@ class RowReader:
         return row_group
 
     async def skip(self, row_groups: int) -> int:
-        """Pass over this many row groups without keeping them; says how many rows they had."""
+        """Skip this many row groups; returns how many rows they had."""
         skipped = await self._blocking(self._skip_rows, row_groups * self._buffer_size)
         self._read += skipped
         self._index += row_groups
         return skipped
 
     def take(self, row_group: int) -> list[Row]:
-        """The rows of a planned row group; they can be taken again until they are forgotten."""
+        """The rows of a planned row group; may be called again until they are forgotten."""
         return self._kept[row_group]
 
     def forget(self, row_group: int) -> None:
-        """Keep a row group's rows no longer."""
+        """Drop the rows of a row group."""
         del self._kept[row_group]
 
     def _read_rows(self) -> list[Row]:
@@ -176,7 +163,8 @@ def open_rows(rows: Iterable[Row] | str | PathLike[str], *, buffer_size: int, bl
     if not path.is_file():
         raise PipelineError(f"rows names {str(path)!r}, which is not a file; look at the spelling and the folder")
     records, parse = readers[path.suffix](path)
-    return RowReader(str(path), records, parse, buffer_size=buffer_size, blocking=blocking, file=path)
+    # The file is opened again to identify it, when the working directory may be another.
+    return RowReader(str(path), records, parse, buffer_size=buffer_size, blocking=blocking, file=path.absolute())
 
 
 def _json_records(path: Path) -> tuple[Iterator[object], Callable[[object, int], object]]:

@@ -1,32 +1,81 @@
-"""Where the cells of open row groups are kept, and where complete ones go: a part file, there whole or not at all.
+"""The cells of open row groups, column by column, and how a complete row group becomes a part file.
 
 A row group that lacks rows leaves a list of them in `dropped/`, written before its part. So the part's rows and the
-list's rows together are the row group's size, and a part proves by itself, whole name and whole count, that it is
-complete. What a crash leaves of the list without the part is removed by the next attempt.
+list's rows together are the row group's size, and a part by itself proves, with its whole name and its whole count,
+that it is complete. If a crash leaves the list without the part, the next attempt removes the list.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from trio_sched._events.json_value import JsonValue
-from trio_sched._pipeline.buffers import RowGroupBuffer
-from trio_sched._pipeline.durable import make_folder, write_durably
-from trio_sched._pipeline.folder import RunFolder
-from trio_sched._pipeline.output_errors import OutputNotWritableError
+from trio_sched._pipeline.errors import OutputNotWritableError
+from trio_sched._pipeline.folder import RunFolder, make_folder, write_durably
+from trio_sched._pipeline.outputs import Cell, EncodedCell, read_cell
 from trio_sched._pipeline.parts import PartFormat
-from trio_sched._scheduler.row_groups import RowGroup
+from trio_sched._scheduler.messages import RowGroup
 from trio_sched._util import Blocking
 
-__all__ = ["PartStore"]
+__all__ = ["PartStore", "RowGroupBuffer"]
+
+
+class RowGroupBuffer:
+    """The cells of one row group; reading a row copies them. filtered: rows that processors removed."""
+
+    __slots__ = ("_columns", "_skipped", "filtered", "size")
+
+    def __init__(self, columns: Iterable[str], size: int) -> None:
+        self.size = size
+        self.filtered: set[int] = set()
+        self._columns: dict[str, list[Cell]] = {column: [None] * size for column in columns}
+        self._skipped: dict[str, set[int]] = {}
+
+    @property
+    def columns(self) -> Mapping[str, Sequence[Cell]]:
+        """The cells of each column, columns in the graph's order."""
+        return self._columns
+
+    def put(self, column: str, row_index: int, cell: Cell) -> None:
+        """Keep one cell."""
+        self._columns[column][row_index] = cell
+
+    def put_all(self, columns: Sequence[str], row_index: int, cells: Sequence[Cell]) -> None:
+        """Keep the cells of some columns of one row."""
+        for column, cell in zip(columns, cells, strict=True):
+            self._columns[column][row_index] = cell
+
+    def row(self, row_index: int, columns: Iterable[str]) -> dict[str, JsonValue]:
+        """The named cells of one row."""
+        held = self._columns
+        row: dict[str, JsonValue] = {}
+        for column in columns:
+            cell = held[column][row_index]
+            row[column] = read_cell(cell) if isinstance(cell, EncodedCell) else cell
+        return row
+
+    def mark_skipped(self, node: str, row_index: int) -> None:
+        """Record that the cells of a node of the graph were skipped in one row."""
+        self._skipped.setdefault(node, set()).add(row_index)
+
+    def is_skipped(self, nodes: Iterable[str], row_index: int) -> bool:
+        """Whether the cells of any of these nodes were skipped in one row."""
+        return any(row_index in self._skipped.get(node, ()) for node in nodes)
+
+    def skipped_counts(self, active_rows: Sequence[int]) -> dict[str, int]:
+        """In how many of the active rows the cells of each node were skipped."""
+        active = set(active_rows)
+        counts = {node: len(rows & active) for node, rows in self._skipped.items()}
+        return {node: count for node, count in counts.items() if count}
 
 
 class PartStore:
-    """The buffers of the open row groups, and where they go; a `RowGroupStore`.
+    """Holds the buffers of the open row groups and writes their parts; a `RowGroupStore`.
 
-    skipped_cells: by column, in how many of the rows written a skip rule left the cell out.
+    forget: called with the index of each row group that is written. skipped_cells: by column, in how many of the rows
+    written the cell was skipped.
     """
 
     def __init__(
@@ -71,14 +120,14 @@ class PartStore:
         if self._forget is not None:
             self._forget(row_group.index)
 
-    def _write(self, part: Path, row_group: RowGroup, buffer: RowGroupBuffer, living_rows: Sequence[int]) -> None:
-        content = self._format.encode(buffer, living_rows)
-        if len(living_rows) < row_group.size:
-            self._write_missing(row_group, buffer, living_rows)
+    def _write(self, part: Path, row_group: RowGroup, buffer: RowGroupBuffer, active_rows: Sequence[int]) -> None:
+        content = self._format.encode(buffer.columns, active_rows)
+        if len(active_rows) < row_group.size:
+            self._write_missing(row_group, buffer, active_rows)
         write_durably(part, content)
 
-    def _write_missing(self, row_group: RowGroup, buffer: RowGroupBuffer, living_rows: Sequence[int]) -> None:
-        missing = sorted(set(range(row_group.size)) - set(living_rows))
+    def _write_missing(self, row_group: RowGroup, buffer: RowGroupBuffer, active_rows: Sequence[int]) -> None:
+        missing = sorted(set(range(row_group.size)) - set(active_rows))
         rows: dict[str, JsonValue] = {
             "dropped_rows": [row_group.start + index for index in missing if index not in buffer.filtered],
             "filtered_rows": [row_group.start + index for index in missing if index in buffer.filtered],

@@ -1,11 +1,11 @@
 """Makes `trace.json` and `report.html` when an attempt is over, however it ended.
 
-That takes some 0.05 ms an event, in a worker thread. Nobody waits for it longer than is reasonable: what was not made
-within that time, or when the run is cancelled or interrupted meanwhile, is not there, and the log says how to make it
-later. Nothing that goes wrong here changes how the run ended.
+That takes some 0.05 ms per event, in a worker thread, and at most a fixed time. A file that is not ready by then, or
+when the run is cancelled or interrupted meanwhile, is left out, and the log says how to make it later. An error here
+never changes how the run ended.
 
-Whether the time is over is asked of Trio's clock by the worker itself. No task sleeps until then: a simulated clock
-jumps to the end of a sleep while a thread works, so the time would be over before the work began.
+The worker itself reads Trio's clock to see whether its time is over. No task sleeps until then: a simulated clock jumps
+to the end of a sleep while a thread works, so the time would be over before the work began.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["PATIENCE_AT_THE_END", "PATIENCE_ON_THE_WAY_OUT", "write_views"]
 logger = logging.getLogger("trio_sched.run")
 
 PATIENCE_AT_THE_END: Final = 60.0
-"""Seconds to spend on a run that came to its end."""
+"""Seconds to spend at the end of a run without an error."""
 PATIENCE_ON_THE_WAY_OUT: Final = 5.0
 """Seconds to spend when somebody waits for the error, or pressed Ctrl-C."""
 
@@ -33,7 +33,7 @@ PATIENCE_ON_THE_WAY_OUT: Final = 5.0
 async def write_views(folder: RunFolder, blocking: Blocking, *, patience: float) -> None:
     """Make both files of the event files in `folder`, within `patience` seconds."""
     stop = Event()
-    # To read a clock is safe from any thread, `trio.current_time` is not.
+    # Reading a clock is safe from any thread; `trio.current_time` is not.
     clock = trio.lowlevel.current_clock()
     deadline = clock.current_time() + patience
     written = trio.Event()
@@ -52,7 +52,7 @@ async def write_views(folder: RunFolder, blocking: Blocking, *, patience: float)
                     folder.path,
                 )
         except Exception:
-            # The data are safe, and the events too: a picture of them may be missing.
+            # The data and the events are safe; only a view of them is missing.
             logger.exception("%s and %s could not be made", TRACE_FILE, REPORT_FILE)
         written.set()
 

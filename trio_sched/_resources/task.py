@@ -33,6 +33,7 @@ __all__ = [
     "TaskTrace",
     "TaskType",
     "endpoint_stage_resource",
+    "local_stage_resource",
     "make_frontier_delta",
     "make_schedulable",
     "stable_task_id",
@@ -48,6 +49,11 @@ LOCAL: Final[SchedulerResourceKey] = "local"
 def endpoint_stage_resource(endpoint: ProviderModelKey) -> SchedulerResourceKey:
     """Name of the stage resource shared by all tasks whose generator calls `endpoint`."""
     return f"endpoint:{endpoint}"
+
+
+def local_stage_resource(name: str) -> SchedulerResourceKey:
+    """Name of the stage resource shared by all tasks of local work of this name, such as `threads`."""
+    return f"local:{name}"
 
 
 @attrs.frozen(order=True, cache_hash=True)

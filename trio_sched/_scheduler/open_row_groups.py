@@ -13,13 +13,9 @@ failed attempt, so no more are held than attempts are judged.
 
 from __future__ import annotations
 
-import trio
-
-from trio_sched._scheduler.events import SchedulerEvents
-from trio_sched._scheduler.foreign_cancel import ForeignCancellationError
-from trio_sched._scheduler.health import EarlyStop, HealthMonitor
-from trio_sched._scheduler.outcomes import TaskOutcomes
-from trio_sched._scheduler.reports import (
+from trio_sched._scheduler.context import SchedulerContext
+from trio_sched._scheduler.health import EarlyStop
+from trio_sched._scheduler.messages import (
     PlanExhausted,
     RowFailure,
     RowGroupAbandoned,
@@ -27,10 +23,9 @@ from trio_sched._scheduler.reports import (
     RowGroupOpened,
     WorkerDone,
 )
-from trio_sched._scheduler.retry import RetryBook
+from trio_sched._scheduler.outcomes import TaskOutcomes
 from trio_sched._scheduler.row_group_admission import RowGroupAdmission
 from trio_sched._scheduler.worker import Workers
-from trio_sched._task.completion import CompletionTracker
 
 __all__ = ["OpenRowGroups"]
 
@@ -39,25 +34,18 @@ class OpenRowGroups:
     """Opens, completes, holds and abandons row groups."""
 
     def __init__(
-        self,
-        tracker: CompletionTracker,
-        admission: RowGroupAdmission,
-        workers: Workers,
-        outcomes: TaskOutcomes,
-        retries: RetryBook,
-        health: HealthMonitor,
-        events: SchedulerEvents,
+        self, context: SchedulerContext, admission: RowGroupAdmission, workers: Workers, outcomes: TaskOutcomes
     ) -> None:
-        self._tracker = tracker
+        self._tracker = context.tracker
+        self._retries = context.retries
+        self._health = context.health
+        self._events = context.events
         self._admission = admission
         self._workers = workers
         self._outcomes = outcomes
-        self._retries = retries
-        self._health = health
-        self._events = events
         self._open: dict[int, RowGroupOpened] = {}
         self._held: dict[int, int] = {}
-        """At how many attempts each row group without a living row is written."""
+        """At how many attempts each row group without an active row is written."""
         self._planned: int | None = None
         self.durable = 0
         self.durable_rows = 0
@@ -66,17 +54,14 @@ class OpenRowGroups:
 
     @property
     def are_done(self) -> bool:
-        """Whether every row group of the plan has come to its end."""
+        """Whether every row group of the plan is durable or abandoned."""
         return self.durable + self.abandoned == self._planned
-
-    def nursery(self, row_group: int) -> trio.Nursery:
-        """Where the workers of an open row group live."""
-        return self._open[row_group].nursery
 
     def take_opened(self, opened: RowGroupOpened) -> None:
         """A row group was admitted; its roots become ready."""
         row_group = opened.row_group
         self._open[row_group.index] = opened
+        self._workers.open_row_group(row_group.index, opened.nursery)
         self._tracker.open_row_group(row_group.index, row_group.size)
         self._admission.target.opened(row_group.index)
         self._events.row_group("row_group_admitted", row_group.index, size=row_group.size)
@@ -84,7 +69,7 @@ class OpenRowGroups:
             self._abandon(row_group.index)
 
     def take_worker(self, done: WorkerDone) -> bool:
-        """A task ended; whether that showed trouble that is to be told."""
+        """A task ended; whether that showed trouble that is to be reported."""
         index = done.task.row_group
         opened = self._open.get(index)
         if opened is None:
@@ -98,35 +83,36 @@ class OpenRowGroups:
             if self.early_stop is not None:
                 self._stop_early()
         if self._held:
-            self._settle_held()
+            self._write_held()
         return in_trouble
 
     def take_plan_exhausted(self, report: PlanExhausted) -> None:
         """No row group will be admitted any more."""
         self._planned = report.row_groups
-        self._settle_held()
+        self._write_held()
 
     def take_durable(self, report: RowGroupDurable) -> None:
-        """A row group is written; all that is remembered of it is which rows were given up."""
+        """A row group is written; all that is remembered of it is which rows were dropped."""
         index = report.row_group.index
-        living = len(self._tracker.living_rows(index))
+        rows = len(self._tracker.living_rows(index))
         self._tracker.mark_durable(index)
+        self._workers.close_row_group(index)
         del self._open[index]
         self.durable += 1
-        self.durable_rows += living
-        filtered = self._outcomes.drops.settle(index)
-        self._events.row_group("row_group_checkpointed", index, rows=living, filtered=filtered)
-        self._settle_held()
+        self.durable_rows += rows
+        filtered = self._outcomes.drops.take_durable(index)
+        self._events.row_group("row_group_checkpointed", index, rows=rows, filtered=filtered)
+        self._write_held()
 
     def take_abandoned(self, report: RowGroupAbandoned) -> None:
-        """The last worker of an abandoned row group has ended. Raises if it was not abandoned here."""
+        """The last worker of an abandoned row group has ended. Raises if it was cancelled by somebody else."""
         index = report.row_group.index
         if index in self._open:
-            raise ForeignCancellationError(index)
-        self._workers.forget_row_group(index)
+            raise self._workers.strays.error(index, self._open[index].row_group.start)
+        self._workers.close_row_group(index)
         self.abandoned += 1
         self._events.row_group_abandoned(index)
-        self._settle_held()
+        self._write_held()
 
     def listed(self, *, complete: bool) -> tuple[int, ...]:
         """The open row groups whose rows are all finished, or those where some are not."""
@@ -143,9 +129,9 @@ class OpenRowGroups:
             self._abandon(index)
         else:
             self._held[index] = until
-            self._admission.give_slot_back(index)
+            self._admission.release_slot(index)
 
-    def _settle_held(self) -> None:
+    def _write_held(self) -> None:
         nothing_else = self.durable + self.abandoned + len(self._held) == self._planned
         for index, until in tuple(self._held.items()):
             if self._health.attempts < until and not nothing_else:
@@ -163,7 +149,7 @@ class OpenRowGroups:
                 follows_abandoned = self._tracker.is_ordered
 
     def _abandon(self, row_group: int) -> None:
-        self._open.pop(row_group).nursery.cancel_scope.cancel()
+        del self._open[row_group]
         self._held.pop(row_group, None)
         self._outcomes.abandon(row_group)
 

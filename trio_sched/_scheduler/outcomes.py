@@ -1,54 +1,115 @@
-"""What follows from the end of a task: its cells are done, it waits and runs again, or its rows are given up.
+"""What follows from the end of a task: its cells are done, it waits and runs again, or its rows are rejected.
 
-A row that is given up takes everything of it along: what is ready of it leaves the queue, what is deferred is
-forgotten, what runs is stopped. A running task of it still reports, and its report then changes nothing. The task's
-turn at an ordered node is only passed on when nobody runs it any more.
+A rejected row takes everything of it along: what is ready of it leaves the queue, what is deferred is dropped, what
+runs is stopped. A running task of it still reports, and its report then changes nothing. The task's place in an ordered
+sequence is only passed on when nobody runs it any more. Rows are counted by column and error type, with the first error
+of each.
 """
 
 from __future__ import annotations
 
+import attrs
 import trio
 
-from trio_sched._resources.task import Task, stable_task_id
-from trio_sched._scheduler.dispatch import Dispatcher
-from trio_sched._scheduler.drops import DropLedger
-from trio_sched._scheduler.events import SchedulerEvents
-from trio_sched._scheduler.health import HealthMonitor
-from trio_sched._scheduler.reports import RowFiltered, WorkerDone
-from trio_sched._scheduler.retry import Failure, FailureClassifier, RetryBook
+from trio_sched._resources.task import SchedulableTask, Task, stable_task_id
+from trio_sched._scheduler.context import SchedulerContext, task_of
+from trio_sched._scheduler.messages import RowFiltered, WorkerDone
+from trio_sched._scheduler.retry import Failure, FailureClassifier
 from trio_sched._scheduler.worker import Workers
-from trio_sched._task.completion import CompletionTracker
-from trio_sched._task.resolver import TaskSchedulingResolver
 
-__all__ = ["TaskOutcomes"]
+__all__ = ["DropCause", "DropLedger", "TaskOutcomes"]
+
+
+@attrs.define(eq=False)
+class DropCause:
+    """Why rows were rejected: one per column and error type, with how many rows, and the first error itself."""
+
+    column: str
+    error_type: str
+    rows: int
+    first_error: Exception
+
+
+@attrs.define(eq=False)
+class _OpenDrops:
+    """What was dropped in one row group that is not durable."""
+
+    filtered: int = 0
+    causes: dict[tuple[str, str], DropCause] = attrs.field(factory=dict[tuple[str, str], DropCause])
+
+
+@attrs.define(eq=False)
+class DropLedger:
+    """Counts each dropped row of durable row groups once, by cause. filtered_rows: removed on purpose, no failure.
+
+    Until a row group is durable its rows are kept apart: those of one that is never written can still be made.
+    """
+
+    dropped_rows: int = attrs.field(default=0, init=False)
+    filtered_rows: int = attrs.field(default=0, init=False)
+    first_non_retryable_error: Exception | None = attrs.field(default=None, init=False)
+    _open: dict[int, _OpenDrops] = attrs.field(factory=dict[int, _OpenDrops], init=False)
+    _causes: dict[tuple[str, str], DropCause] = attrs.field(factory=dict[tuple[str, str], DropCause], init=False)
+
+    @property
+    def causes(self) -> tuple[DropCause, ...]:
+        """The causes, in the order in which their first row groups became durable."""
+        return tuple(self._causes.values())
+
+    def has_failed_row(self, row_group: int) -> bool:
+        """Whether a row of an open row group was rejected because something failed."""
+        held = self._open.get(row_group)
+        return held is not None and bool(held.causes)
+
+    def note_non_retryable(self, error: Exception) -> None:
+        """A failure that no further attempt could mend; the first one is kept."""
+        if self.first_non_retryable_error is None:
+            self.first_non_retryable_error = error
+
+    def take_durable(self, row_group: int) -> int:
+        """A row group is durable, so what was dropped in it counts. How many of its rows were removed on purpose."""
+        held = self._open.pop(row_group, None)
+        if held is None:
+            return 0
+        self.filtered_rows += held.filtered
+        for key, cause in held.causes.items():
+            self.dropped_rows += cause.rows
+            counted = self._causes.setdefault(key, cause)
+            if counted is not cause:
+                counted.rows += cause.rows
+        return held.filtered
+
+    def forget(self, row_group: int) -> None:
+        """A row group is abandoned: nothing of it counts."""
+        self._open.pop(row_group, None)
+
+    def count(self, column: str, row_group: int, error: Exception | None) -> None:
+        """One more row was rejected because of `error`, or with None removed on purpose."""
+        held = self._open.setdefault(row_group, _OpenDrops())
+        if error is None:
+            held.filtered += 1
+            return
+        error_type = type(error).__name__
+        cause = held.causes.setdefault((column, error_type), DropCause(column, error_type, 0, error))
+        cause.rows += 1
 
 
 class TaskOutcomes:
-    """Takes in how tasks ended. drops: the rows given up so far."""
+    """Takes in how tasks ended. drops: the rows dropped so far."""
 
-    def __init__(
-        self,
-        tracker: CompletionTracker,
-        resolver: TaskSchedulingResolver,
-        dispatcher: Dispatcher,
-        workers: Workers,
-        retries: RetryBook,
-        health: HealthMonitor,
-        events: SchedulerEvents,
-        classify: FailureClassifier,
-    ) -> None:
-        self._tracker = tracker
-        self._resolver = resolver
-        self._dispatcher = dispatcher
+    def __init__(self, context: SchedulerContext, workers: Workers) -> None:
+        self._tracker = context.tracker
+        self._resolver = context.resolver
+        self._queue = context.queue
+        self._retries = context.retries
+        self._health = context.health
+        self._events = context.events
+        self._classify = context.classify
         self._workers = workers
-        self._retries = retries
-        self._health = health
-        self._events = events
-        self._classify = classify
         self.drops = DropLedger()
 
     def take(self, done: WorkerDone) -> bool:
-        """Take in one report; whether it showed trouble that is to be told. Raises the error of a fatal failure."""
+        """Take in one report; whether it showed trouble that is to be reported. Raises the error of a fatal failure."""
         task = done.task
         self._workers.ended(task)
         if done.row_drops:
@@ -71,10 +132,11 @@ class TaskOutcomes:
             self._events.failure("salvage_redispatched", task, stable_task_id(task), deferral.reason, None)
 
     def abandon(self, row_group: int) -> None:
-        """Forget everything of a row group that will not be finished; its workers are cancelled by its owner."""
+        """Stop and drop everything of a row group that will not be finished."""
+        self._workers.stop_row_group(row_group)
         self._tracker.abandon(row_group)
         self.drops.forget(row_group)
-        self._dispatcher.withdraw_row_group(row_group)
+        self._withdraw_row_group(row_group)
         for deferral in self._retries.deferred():
             if deferral.task.row_group == row_group:
                 self._forget_deferred(deferral.task)
@@ -96,6 +158,9 @@ class TaskOutcomes:
 
     def _note_health(self, done: WorkerDone) -> bool:
         """A task that failed every row it had left has failed, although it named them one by one."""
+        if not done.row_drops:
+            self._health.succeeded()
+            return False
         error = next((drop.error for drop in done.row_drops if not isinstance(drop, RowFiltered)), None)
         if error is None or not self._tracker.is_needless(done.task):
             self._health.succeeded()
@@ -129,19 +194,38 @@ class TaskOutcomes:
         return in_trouble
 
     def _drop_row(self, task: Task, row_index: int, error: Exception | None) -> bool:
-        """Give up a row that `task` could not make; with no error, one that it removed on purpose.
+        """Drop a row that `task` could not make; with no error, one that it removed on purpose.
 
-        False if it was given up before.
+        False if it was dropped before.
         """
         if self._tracker.is_dropped(task.row_group, row_index):
             return False
         for removed in self._tracker.drop_row(task.row_group, row_index).removed:
             if not self._workers.stop(removed):
-                self._dispatcher.withdraw(removed)
+                self._withdraw(removed)
                 self._forget_deferred(removed)
                 self._tracker.mark_ended(removed)
         self.drops.count(task.column, task.row_group, error)
         return True
+
+    def _withdraw(self, task: Task) -> None:
+        """Take a task out of the queue if it is there."""
+        if self._queue.discard(stable_task_id(task)):
+            self._events.withdrawn(self._resolver.schedulable(task))
+
+    def _withdraw_row_group(self, row_group: int) -> None:
+        """Take all tasks of a row group out of the queue."""
+        withdrawn: list[SchedulableTask] = []
+
+        def belongs(item: SchedulableTask) -> bool:
+            if task_of(item).row_group != row_group:
+                return False
+            withdrawn.append(item)
+            return True
+
+        self._queue.discard_where(belongs)
+        for item in withdrawn:
+            self._events.withdrawn(item)
 
     def _forget_deferred(self, task: Task) -> None:
         if self._retries.forget(task):

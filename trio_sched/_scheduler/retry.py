@@ -1,12 +1,22 @@
-"""What becomes of a task that failed: it waits and runs again, or its rows are given up.
+"""What becomes of a task that failed: it waits and runs again, or its rows are rejected.
 
 A *preserved* failure (a rate limit, a local queue timeout) says nothing about the row, so it is deferred however often
 it happens. A *retryable* failure is deferred for a bounded number of salvage rounds, and runs again when the retry
-budget allows. Any other failure gives the rows up at once. A *fatal* failure is not the row's at all: it ends the run.
+budget allows. Any other failure rejects the rows at once. A *fatal* failure is not the row's at all: it ends the run.
 
 A deferred task waits for the hint that came with its failure, or else for a delay that doubles with every failure of
 that task, up to a maximum; then it re-enters through the tracker. The scheduler only learns which of the four a failure
 is. What a rate limit or a provider is, it does not know.
+
+The *budget* keeps retries from becoming most of a run's load. It is a token bucket, as in gRPC's bound on retries and
+Finagle's `RetryBudget`. A retry after a retryable failure takes one token. Every first attempt puts a share of a token
+in, and so does passing time; the bucket starts full and never holds more than `burst`. Over any stretch of `t` seconds
+with `n` first attempts the retries are therefore at most
+
+    burst + share * n + per_second * t.
+
+A retry that finds no token is not dropped: it waits until there is one. Tasks that wait out a rate limit take none,
+since request admission already bounds them.
 """
 
 from __future__ import annotations
@@ -20,10 +30,21 @@ import attrs
 
 from trio_sched import _validation as check
 from trio_sched._resources.task import Task, stable_task_id
-from trio_sched._scheduler.retry_budget import RetryBudget, RetryBudgetConfig
 from trio_sched._util import doubled
 
-__all__ = ["Deferral", "Failure", "FailureClassifier", "FailureKind", "RetryBook", "RetryConfig"]
+__all__ = [
+    "Deferral",
+    "Failure",
+    "FailureClassifier",
+    "FailureKind",
+    "RetryBook",
+    "RetryBudget",
+    "RetryBudgetConfig",
+    "RetryConfig",
+]
+
+_ROUNDING = 1e-9
+"""Sums of shares may fall short of a whole token by rounding alone."""
 
 FailureKind = Literal["preserved", "retryable", "non_retryable", "fatal"]
 
@@ -41,6 +62,15 @@ FailureClassifier: TypeAlias = Callable[[Exception], Failure]
 
 
 @attrs.frozen
+class RetryBudgetConfig:
+    """share: retries per first attempt. burst: retries at once, from a full bucket. per_second: retries by time."""
+
+    share: float = attrs.field(default=0.2, validator=check.non_negative_finite)
+    burst: int = attrs.field(default=100, validator=check.positive_int)
+    per_second: float = attrs.field(default=10.0, validator=check.positive_finite)
+
+
+@attrs.frozen
 class RetryConfig:
     """max_salvage_rounds: runs after the first for a retryable failure. Delays in seconds, doubling from the first."""
 
@@ -48,6 +78,37 @@ class RetryConfig:
     first_delay_seconds: float = attrs.field(default=1.0, validator=check.positive_finite)
     max_delay_seconds: float = attrs.field(default=30.0, validator=check.positive_finite)
     budget: RetryBudgetConfig = attrs.field(factory=RetryBudgetConfig)
+
+
+class RetryBudget:
+    """The tokens of one run. `now` is the run's clock in seconds and never goes back."""
+
+    def __init__(self, config: RetryBudgetConfig) -> None:
+        self._config = config
+        self._tokens = float(config.burst)
+        self._as_of = 0.0
+
+    def first_attempts(self, count: int) -> None:
+        """Credit first attempts."""
+        self._tokens = min(self._config.burst, self._tokens + count * self._config.share)
+
+    def try_take(self, now: float) -> bool:
+        """Take a token if there is one."""
+        self._refill(now)
+        if self._tokens < 1 - _ROUNDING:
+            return False
+        self._tokens -= 1
+        return True
+
+    def next_token_at(self, now: float) -> float:
+        """When there is a token, were there no more first attempts; at once if there is one."""
+        self._refill(now)
+        return now + max(0.0, 1 - self._tokens) / self._config.per_second
+
+    def _refill(self, now: float) -> None:
+        if now > self._as_of:
+            self._tokens = min(self._config.burst, self._tokens + (now - self._as_of) * self._config.per_second)
+            self._as_of = now
 
 
 @attrs.frozen(eq=False)
@@ -86,11 +147,11 @@ class RetryBook:
         return 1 if history is None else history.attempts
 
     def stop_salvage(self) -> None:
-        """From now on a retryable failure gives the row up; those that are deferred already still run again."""
+        """From now on a retryable failure rejects its rows; those that are deferred already still run again."""
         self._salvages = False
 
     def defer(self, task: Task, failure: Failure, now: float) -> Deferral | None:
-        """Note a failure; the deferral, or None when the task is to be given up."""
+        """Note a failure; the deferral, or None when the rows of the task are to be rejected."""
         task_id = stable_task_id(task)
         history = self._histories.setdefault(task_id, _History())
         is_salvage = failure.kind == "retryable"

@@ -1,28 +1,114 @@
 """Admits row groups under a target and carries each from its opening to its place on disk.
 
 Each admitted row group is a task of the run's nursery, with a nursery of its own for its workers. It waits until the
-dispatcher says that it is complete, lets its last workers leave, has it written, and only then reports it durable and
-frees its slot. The dispatcher therefore hears of every worker of a row group before it hears that the group is durable.
+scheduler's loop sets it complete, lets its last workers leave, has it written, and only then reports it durable and
+frees its slot. The loop therefore hears of every worker of a row group before it hears that the group is durable.
 Cancelling the nursery of a row group abandons it: its workers end, nothing of it is written, and that is reported. One
-that has nothing left to do and is not to be written yet gives its slot back and waits without.
+that has nothing left to do and is not to be written yet releases its slot and waits without.
 
 The plan is asked for one row group at a time, when there is a slot for it, so a run holds no more of them than are in
 flight and the one that waits.
+
+The *target* says how many may be in flight: a fixed number, or one that starts low and grows. It grows by one when
+another row group could be put to use: nothing is queued, some capacity is free, and a task of the newest row group has
+ended, which shows what that one brings. Whatever prevents growth is named. The target never shrinks: a run that once
+needed many row groups to fill its capacity will need them again, and shrinking would only drain what is in flight. It
+follows local facts alone, never what a provider said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal, TypeAlias
 
+import attrs
 import trio
 
-from trio_sched._scheduler.events import SchedulerEvents
-from trio_sched._scheduler.reports import PlanExhausted, Report, RowGroupAbandoned, RowGroupDurable, RowGroupOpened
-from trio_sched._scheduler.row_group_target import RowGroupBlockReason, RowGroupConfig, RowGroupTarget
-from trio_sched._scheduler.row_groups import RowGroup, RowGroupPlan, RowGroupStore
+from trio_sched import _validation as check
+from trio_sched._errors import InvalidValueError
+from trio_sched._scheduler.context import SchedulerContext
+from trio_sched._scheduler.messages import (
+    PlanExhausted,
+    RowGroup,
+    RowGroupAbandoned,
+    RowGroupDurable,
+    RowGroupOpened,
+    RowGroupPlan,
+    RowGroupStore,
+)
 
-__all__ = ["RowGroupAdmission"]
+__all__ = [
+    "AdaptiveRowGroupTargetConfig",
+    "RowGroupAdmission",
+    "RowGroupBlockReason",
+    "RowGroupConfig",
+    "RowGroupTarget",
+]
+
+RowGroupBlockReason: TypeAlias = Literal["hard_cap", "target", "max_admitted_rows"]
+
+
+@attrs.frozen
+class AdaptiveRowGroupTargetConfig:
+    """initial: the target at the start, in row groups."""
+
+    initial: int = attrs.field(default=1, validator=check.positive_int)
+
+
+@attrs.frozen
+class RowGroupConfig:
+    """max_concurrent: the hard cap on row groups in flight. adaptive: None admits up to that cap from the start.
+
+    max_admitted_rows: a row group waits if with it more rows than this were in flight, unless it would be alone.
+    """
+
+    max_concurrent: int = attrs.field(default=3, validator=check.positive_int)
+    adaptive: AdaptiveRowGroupTargetConfig | None = None
+    max_admitted_rows: int | None = attrs.field(default=None, validator=check.optional_positive_int)
+
+    def __attrs_post_init__(self) -> None:
+        if self.adaptive is not None and self.adaptive.initial > self.max_concurrent:
+            raise InvalidValueError(
+                "AdaptiveRowGroupTargetConfig.initial",
+                self.adaptive.initial,
+                f"at most RowGroupConfig.max_concurrent, which is {self.max_concurrent}",
+            )
+
+
+class RowGroupTarget:
+    """The target now, and whether it may grow."""
+
+    def __init__(self, config: RowGroupConfig) -> None:
+        self._hard_cap = config.max_concurrent
+        self.is_adaptive: bool = config.adaptive is not None
+        self.value: int = config.max_concurrent if config.adaptive is None else config.adaptive.initial
+        self._newest: int | None = None
+        self._newest_has_shown = False
+
+    @property
+    def block_reason(self) -> RowGroupBlockReason:
+        """What a row group waits for that finds the target reached."""
+        return "target" if self.value < self._hard_cap else "hard_cap"
+
+    def opened(self, row_group: int) -> None:
+        """A row group was opened; it is the newest from now on."""
+        self._newest = row_group
+        self._newest_has_shown = False
+
+    def task_ended(self, row_group: int) -> None:
+        """A task of `row_group` ended."""
+        if row_group == self._newest:
+            self._newest_has_shown = True
+
+    def grow(self, *, in_flight: int, queued: int, has_free_capacity: bool) -> bool:
+        """Grow by one if another row group could be put to use; whether it did."""
+        if self.value >= self._hard_cap or in_flight < self.value:
+            return False
+        if queued or not has_free_capacity or not self._newest_has_shown:
+            return False
+        self.value += 1
+        return True
 
 
 class RowGroupAdmission:
@@ -30,19 +116,16 @@ class RowGroupAdmission:
 
     def __init__(
         self,
+        context: SchedulerContext,
         plan: RowGroupPlan,
         store: RowGroupStore,
         config: RowGroupConfig,
-        *,
-        events: SchedulerEvents,
-        report: Callable[[Report], None],
-        living_rows: Callable[[int], Sequence[int]],
     ) -> None:
+        self._events = context.events
+        self._report = context.report
+        self._tracker = context.tracker
         self._plan = plan
         self._store = store
-        self._events = events
-        self._report = report
-        self._living_rows = living_rows
         self._max_admitted_rows = config.max_admitted_rows
         self.target: RowGroupTarget = RowGroupTarget(config)
         self._slots = trio.CapacityLimiter(self.target.value)
@@ -78,7 +161,7 @@ class RowGroupAdmission:
         if self._admitting is not None:
             self._admitting.cancel()
 
-    def give_slot_back(self, row_group: int) -> None:
+    def release_slot(self, row_group: int) -> None:
         """A row group has nothing left to do; another may be admitted, although this one is not written."""
         holder = self._holders.pop(row_group, None)
         if holder is not None:
@@ -154,6 +237,6 @@ class RowGroupAdmission:
             task_status.started()
             await complete.wait()
         if complete.is_set():
-            await self._store.write(row_group, self._living_rows(row_group.index))
-        self.give_slot_back(row_group.index)
+            await self._store.write(row_group, self._tracker.living_rows(row_group.index))
+        self.release_slot(row_group.index)
         self._report(RowGroupDurable(row_group) if complete.is_set() else RowGroupAbandoned(row_group))

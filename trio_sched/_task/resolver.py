@@ -4,8 +4,9 @@ Each generator is asked for its metadata twice when the resolver is built, and n
 on when it is asked. A generator that owns several columns is one *flow*, named by all its columns; a flow is a group of
 its own, so generators with equal metadata still take turns.
 
-Every task asks for one unit of `submission`; a task of local work also for one of `local` where that is limited; a task
-that calls one model also for one of its endpoint's stage resource. Stage resources exist only for the endpoints that
+Every task asks for one unit of `submission`; a task of local work also for one of `local` where that is limited, and
+for one of the local resource that its metadata names where that is limited, such as worker threads; a task that calls
+one model also for one of its endpoint's stage resource. Stage resources exist only for the endpoints that
 some generator here calls. Their limit is twice the endpoint's effective static cap, so that request admission never
 runs dry while tasks come and go, and the smallest such where generators disagree about the cap. A model group's
 `admitted_limit` is the same.
@@ -32,6 +33,7 @@ from trio_sched._resources.task import (
     TaskGroupKey,
     TaskGroupSpec,
     endpoint_stage_resource,
+    local_stage_resource,
     make_schedulable,
     stable_task_id,
 )
@@ -65,12 +67,21 @@ class SchedulingMetadataDiagnostic:
 class TaskSchedulingResolver:
     """The only way into groups. `generators` maps each column to the generator that makes it.
 
-    local_limit: how many tasks of local work may run at once; None leaves them to `submission` alone.
+    local_limit: how many tasks of local work may run at once; None leaves them to `submission` alone. named_limits: the
+    same for local work of one name (`SchedulingMetadata.local(name)`), besides.
     """
 
-    def __init__(self, generators: Mapping[str, ColumnGenerator], *, local_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        generators: Mapping[str, ColumnGenerator],
+        *,
+        local_limit: int | None = None,
+        named_limits: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         if local_limit is not None:
             check.check_int("local_limit", local_limit, minimum=1)
+        for name, limit in named_limits.items():
+            check.check_int(f"named_limits[{name!r}]", limit, minimum=1)
         flows: dict[int, tuple[ColumnGenerator, list[str]]] = {}
         for column, generator in generators.items():
             flows.setdefault(id(generator), (generator, []))[1].append(column)
@@ -85,6 +96,8 @@ class TaskSchedulingResolver:
                 resource = endpoint_stage_resource(_endpoint(metadata))
                 limit = TASKS_PER_REQUEST_SLOT * metadata.weight
                 limits[resource] = min(limit, limits.get(resource, limit))
+            elif metadata.kind == "local" and metadata.identity[1] in named_limits:
+                limits[local_stage_resource(metadata.identity[1])] = named_limits[metadata.identity[1]]
         if local_limit is not None:
             limits[LOCAL] = local_limit
         self._limits = MappingProxyType(limits)
@@ -184,8 +197,10 @@ def _resolved(
             request_resource_key = RequestResourceKey(
                 endpoint.provider_name, endpoint.model_id, RequestDomain(generation_kind)
             )
-    elif metadata.kind == "local" and LOCAL in limits:
-        amounts[LOCAL] = 1
+    elif metadata.kind == "local":
+        for resource in (LOCAL, local_stage_resource(metadata.identity[1])):
+            if resource in limits:
+                amounts[resource] = 1
     return ResolvedTaskScheduling(
         TaskGroupSpec(TaskGroupKey(metadata.kind, (*metadata.identity, *flow)), float(metadata.weight), admitted_limit),
         SchedulerResourceRequest(amounts),

@@ -1,14 +1,22 @@
-"""What can be wrong with an output folder, and what to do about each."""
+"""Errors that a pipeline raises, each with the value that is wrong and what to do about it.
+
+A declaration that is wrong raises a `PipelineError`, an `UnknownNameError` or an `InvalidValueError`. Other rooms raise
+these too, so they are in `trio_sched/_errors.py`.
+"""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from trio_sched._errors import TrioSchedError
 
 __all__ = [
+    "InputChangedError",
+    "InputRowError",
+    "MalformedOutputError",
     "NothingToResumeError",
     "OutputDamagedError",
     "OutputError",
@@ -16,7 +24,72 @@ __all__ = [
     "OutputInUseError",
     "OutputMismatchError",
     "OutputNotWritableError",
+    "ProcessorError",
+    "SkipRuleError",
 ]
+
+JSON_VALUES = "JSON values (str, int, float, bool, None, list, and dict with str keys)"
+
+
+class MalformedOutputError(TrioSchedError):
+    """A generator returned something that cannot be kept. Attributes: `column`, `problem`, `expected`."""
+
+    def __init__(self, column: str, problem: str, expected: str = JSON_VALUES) -> None:
+        self.column = column
+        self.problem = problem
+        self.expected = expected
+        super().__init__(column, problem, expected)
+
+    def __str__(self) -> str:
+        return f"column {self.column!r} returned {self.problem}; return {self.expected}"
+
+
+class InputRowError(TrioSchedError, ValueError):
+    """An input row that cannot be used. Attributes: `source`, `number` (from 1), `problem`."""
+
+    def __init__(self, source: str, number: int, problem: str) -> None:
+        self.source = source
+        self.number = number
+        self.problem = problem
+        super().__init__(source, number, problem)
+
+    def __str__(self) -> str:
+        return f"{self.source}, row {self.number}: {self.problem}"
+
+
+class SkipRuleError(TrioSchedError):
+    """A column's `skip_when` raised; its cause is what it raised. Attribute: `column`."""
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+        super().__init__(column)
+
+    def __str__(self) -> str:
+        return (
+            f"skip_when of column {self.column!r} raised {self.__cause__!r}; it must say whether to skip, for any row"
+        )
+
+
+Stage: TypeAlias = Literal["pre-batch", "post-batch"]
+
+
+class ProcessorError(TrioSchedError):
+    """A processor failed, and the run with it; its cause says why. Attributes: `stage`, `processor`, `row_group`."""
+
+    def __init__(self, stage: Stage, processor: str, row_group: int) -> None:
+        self.stage = stage
+        self.processor = processor
+        self.row_group = row_group
+        super().__init__(stage, processor, row_group)
+
+    def __str__(self) -> str:
+        cause = self.__cause__
+        if isinstance(cause, MalformedOutputError):
+            why = f"it returned {cause.problem}; return {cause.expected}"
+        else:
+            why = f"it raised {cause!r}"
+        return f"{self.stage} processor {self.processor!r} failed on row group {self.row_group}: {why}"
+
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -133,3 +206,18 @@ class OutputNotWritableError(OutputError, OSError):
         else:
             remedy = "choose a folder you may write to"
         return f"output {str(self.path)!r} cannot be written: {self.problem.strerror or self.problem}; {remedy}"
+
+
+class InputChangedError(TrioSchedError, ValueError):
+    """The input of a resumed run is not what the earlier attempt was given. Attributes: `source`, `problem`."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        self.source = source
+        self.problem = problem
+        super().__init__(source, problem)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} changed since the earlier attempt: {self.problem}; "
+            "give the same rows in the same order, or begin in another folder"
+        )
