@@ -21,7 +21,7 @@ FACES = {"__init__.py", "lowlevel.py", "testing.py", "rehearsal.py"}
 
 FACE_MODULES = [trio_sched, lowlevel, rehearsal, testing]
 FACE_NAMES = [face.__name__ for face in FACE_MODULES]
-HEAVY = {"attrs", "cattrs", "click", "json", "logging", "pyarrow", "rich", "trio", "trio_sched._pipeline"}
+HEAVY = {"attrs", "cattrs", "click", "json", "logging", "msgspec", "pyarrow", "rich", "trio", "trio_sched._pipeline"}
 
 CONTRACT_NAMES = [
     "SchedulingMetadata",

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from trio_sched._classify import ErrorVerdict, classify_exception, judge_exception
     from trio_sched._client import ClientRetries, HiddenRetriesError, RetryFreeClients
     from trio_sched._events.correlation import CorrelationToken, RuntimeCorrelationProvider, runtime_correlation
-    from trio_sched._events.jsonl import JsonlEventSink, open_jsonl_sink
-    from trio_sched._events.request import RequestAdmissionEvent, RequestEventSubject
-    from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerEventSubject
-    from trio_sched._events.serde import event_line, read_event
+    from trio_sched._events.jsonl import JsonlEventSink, event_line, open_jsonl_sink, read_event
+    from trio_sched._events.records import RequestAdmissionEvent, SchedulerAdmissionEvent
     from trio_sched._events.sinks import (
         EventStream,
         FanOutEventSink,
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
         SchedulerAdmissionEventSink,
         request_event_stream,
         scheduler_event_stream,
+        subscribe_request_admission_events,
     )
     from trio_sched._executor import ModelRequest, ModelRequestExecutor, RequestRetryConfig
     from trio_sched._fair import FairOrder
@@ -138,13 +137,12 @@ else:
             "trio_sched._classify": "ErrorVerdict classify_exception judge_exception",
             "trio_sched._client": "ClientRetries HiddenRetriesError RetryFreeClients",
             "trio_sched._events.correlation": "CorrelationToken RuntimeCorrelationProvider runtime_correlation",
-            "trio_sched._events.jsonl": "JsonlEventSink open_jsonl_sink",
-            "trio_sched._events.request": "RequestAdmissionEvent RequestEventSubject",
-            "trio_sched._events.scheduler": "SchedulerAdmissionEvent SchedulerEventSubject",
-            "trio_sched._events.serde": "event_line read_event",
+            "trio_sched._events.jsonl": "JsonlEventSink event_line open_jsonl_sink read_event",
+            "trio_sched._events.records": "RequestAdmissionEvent SchedulerAdmissionEvent",
             "trio_sched._events.sinks": (
                 "EventStream FanOutEventSink InMemoryAdmissionEventSink RequestAdmissionEventSink "
-                "SchedulerAdmissionEventSink request_event_stream scheduler_event_stream"
+                "SchedulerAdmissionEventSink request_event_stream scheduler_event_stream "
+                "subscribe_request_admission_events"
             ),
             "trio_sched._executor": "ModelRequest ModelRequestExecutor RequestRetryConfig",
             "trio_sched._fair": "FairOrder",
@@ -296,7 +294,6 @@ __all__ = [
     "RequestAdmissionUsageError",
     "RequestDomain",
     "RequestEventContext",
-    "RequestEventSubject",
     "RequestFairQueue",
     "RequestGroupSpec",
     "RequestLimit",
@@ -331,7 +328,6 @@ __all__ = [
     "SchedulerAdmissionEvent",
     "SchedulerAdmissionEventSink",
     "SchedulerConfig",
-    "SchedulerEventSubject",
     "SchedulerResourceKey",
     "SchedulerResourceRequest",
     "SchedulerResult",
@@ -372,6 +368,7 @@ __all__ = [
     "runtime_correlation",
     "scheduler_event_stream",
     "stable_task_id",
+    "subscribe_request_admission_events",
     "view_of_run",
     "why",
     "write_run_views",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.scheduler import SchedulerAdmissionEventKind
+from trio_sched._events.records import JsonValue, SchedulerAdmissionEventKind
 from trio_sched._observe.limiting import Limit, limit_now
 from trio_sched._observe.request_replay import RequestReplay
 from trio_sched._observe.scheduler_replay import SchedulerReplay

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import trio_sched as ts
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._observe.otel import OpenTelemetryEventSink
 from trio_sched.lowlevel import (
     ProviderModelKey,

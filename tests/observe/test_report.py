@@ -16,7 +16,7 @@ from report_parser import ParsedReport, parse_report
 from sample_runs import SECRET, SampleRun, sample_run
 
 import trio_sched as ts
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._observe.record import RunEventFiles
 from trio_sched._observe.report.figures import ReportCollector, ReportFigures
 from trio_sched._observe.report.page import report_page

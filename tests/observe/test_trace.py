@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_runs import SECRET, SampleRun, sample_run
 
-from trio_sched._events.both_streams import AdmissionEvent
+from trio_sched._events.records import AdmissionEvent
 from trio_sched._observe.record import RunEventFiles
 from trio_sched._observe.trace import write_trace
 from trio_sched.lowlevel import (

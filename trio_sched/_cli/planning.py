@@ -12,7 +12,7 @@ import click
 from trio_sched._capacity import plain
 from trio_sched._cli.options import Settings, pipeline_options, records_option, settings_options
 from trio_sched._cli.pipelines import find_pipeline
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._observe.plan_lines import plan_lines
 from trio_sched._pipeline.planning import plan_run
 

@@ -20,7 +20,7 @@ from trio_sched._cli.options import (
 from trio_sched._cli.outcome import INCOMPLETE, place_of, show_error, spoken_here
 from trio_sched._cli.pipelines import NamedPipeline, find_pipeline
 from trio_sched._errors import TrioSchedError
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import SchedulerAdmissionEvent
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.folder import RunFolder
 from trio_sched._pipeline.output_errors import NothingToResumeError

@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._events.records import RequestAdmissionEvent
 from trio_sched._observe.marks import ExecutionView, RequestMarks, TaskMarks
 from trio_sched._observe.waits import LAYERS, Layer, WaitBreakdown, seconds
 from trio_sched._resources.correlation import RuntimeCorrelation

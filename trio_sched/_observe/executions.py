@@ -20,8 +20,7 @@ from typing import TypeAlias
 
 import attrs
 
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import RequestAdmissionEvent, SchedulerAdmissionEvent
 from trio_sched._observe.execution_state import Execution, LayerTimes, ReadyTask
 from trio_sched._observe.limiting import layer_of_deferral
 from trio_sched._observe.marks import ExecutionView

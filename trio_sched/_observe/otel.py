@@ -26,9 +26,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from trio_sched._errors import InvalidValueError
-from trio_sched._events.both_streams import AdmissionEvent
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import AdmissionEvent, RequestAdmissionEvent, SchedulerAdmissionEvent
 from trio_sched._extras import require
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 from trio_sched._resources.pressure import RequestPressureSnapshot

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 
 __all__ = ["PlanLine", "plan_lines"]
 

@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from trio_sched._errors import TrioSchedError
-from trio_sched._events.both_streams import AdmissionEvent, merged_by_time
-from trio_sched._events.jsonl import EVENT_FILES
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
-from trio_sched._events.serde import read_event
+from trio_sched._events.jsonl import EVENT_FILES, read_event
+from trio_sched._events.records import AdmissionEvent, RequestAdmissionEvent, SchedulerAdmissionEvent, merged_by_time
 from trio_sched._observe.view import MAX_EXECUTIONS, CorrelatedRuntimeView, RuntimeViewBuilder
 
 __all__ = ["NoEventsError", "RunEventFiles", "build_view", "view_of_run"]

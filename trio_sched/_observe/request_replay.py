@@ -18,8 +18,7 @@ from typing import Final
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._events.records import JsonValue, RequestAdmissionEvent
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._resources.pressure import RequestPressureSnapshot
 
@@ -242,7 +241,8 @@ class RequestReplay:
             case "request_lease_acquired":
                 if lease_id is not None:
                     resource.granted(lease_id, at)
-                self.uncorrelated += event.captured_correlation is None
+                correlation = event.captured_correlation
+                self.uncorrelated += correlation is None or correlation.task_execution_id is None
             case "request_lease_released" if lease_id is not None:
                 resource.released(lease_id, event.reason_or_outcome, at)
             case "request_rate_limited":

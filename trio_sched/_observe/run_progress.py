@@ -15,8 +15,7 @@ from typing import Final
 
 import attrs
 
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import RequestAdmissionEvent, SchedulerAdmissionEvent
 from trio_sched._observe.activity import Activity, activity_at
 from trio_sched._observe.limiting import Limit, limit_now
 from trio_sched._observe.request_replay import RequestReplay

@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, cast
 
-from trio_sched._events.both_streams import AdmissionEvent
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import AdmissionEvent, JsonValue, SchedulerAdmissionEvent
 from trio_sched._observe.record import RunEventFiles
 from trio_sched._observe.report.figures import ReportCollector
 from trio_sched._observe.report.page import report_page

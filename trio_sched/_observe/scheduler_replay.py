@@ -21,8 +21,7 @@ from typing import Final, NamedTuple, TypeVar, cast
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import JsonValue, SchedulerAdmissionEvent
 from trio_sched._resources.task import SUBMISSION, SchedulerResourceKey
 
 K = TypeVar("K")

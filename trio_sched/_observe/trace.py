@@ -19,16 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
-from json.encoder import encode_basestring
 from typing import Final, TextIO
 
 import attrs
+from msgspec.json import encode
 
-from trio_sched._events.both_streams import AdmissionEvent
-from trio_sched._events.json_text import object_text
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import AdmissionEvent, JsonValue, RequestAdmissionEvent, SchedulerAdmissionEvent
 from trio_sched._resources.identity import RequestResourceKey
 from trio_sched._resources.pressure import RequestPressureSnapshot
 from trio_sched._version import __version__
@@ -100,7 +96,7 @@ class _Entries:
         self._separator = ""
         self._tids = 0
         self._tracks = 0
-        other = object_text({"writer": f"trio_sched {__version__}", **facts})
+        other = _json({"writer": f"trio_sched {__version__}", **facts})
         file.write(f'{{"displayTimeUnit":"ms","otherData":{other},"traceEvents":[\n')
 
     def close(self) -> None:
@@ -128,26 +124,26 @@ class _Entries:
     def begin(self, track: _Track, name: str, args: dict[str, JsonValue]) -> _Slice:
         """Begin a slice on the track's lowest free lane."""
         lane = heappop(track.free) if track.free else self._add_lane(track)
-        named = f'"name":{encode_basestring(name)},"pid":{track.pid},"tid":{track.lanes[lane]}'
-        self._write(f'{{"ph":"B",{named},"args":{object_text(args)},"ts":{self._at}}}')
+        named = f'"name":{_json(name)},"pid":{track.pid},"tid":{track.lanes[lane]}'
+        self._write(f'{{"ph":"B",{named},"args":{_json(args)},"ts":{self._at}}}')
         return _Slice(track, lane)
 
     def end(self, open_slice: _Slice, args: dict[str, JsonValue]) -> None:
         """End a slice and free its lane."""
         track = open_slice.track
-        told = f'"args":{object_text(args)},' if args else ""
+        told = f'"args":{_json(args)},' if args else ""
         self._write(f'{{"ph":"E","pid":{track.pid},"tid":{track.lanes[open_slice.lane]},{told}"ts":{self._at}}}')
         heappush(track.free, open_slice.lane)
 
     def instant(self, open_slice: _Slice, name: str) -> None:
         """Something that happened at once, where a slice is."""
-        track, named = open_slice.track, encode_basestring(name)
+        track, named = open_slice.track, _json(name)
         place = f'"pid":{track.pid},"tid":{track.lanes[open_slice.lane]}'
         self._write(f'{{"ph":"i","s":"t","name":{named},{place},"ts":{self._at}}}')
 
     def mark(self, pid: int, name: str) -> None:
         """Something that happened at once to a whole process."""
-        self._write(f'{{"ph":"i","s":"p","name":{encode_basestring(name)},"pid":{pid},"tid":0,"ts":{self._at}}}')
+        self._write(f'{{"ph":"i","s":"p","name":{_json(name)},"pid":{pid},"tid":0,"ts":{self._at}}}')
 
     def arrow(self, number: int, source: _Slice, target: _Slice) -> None:
         """An arrow between two slices that are open now."""
@@ -170,7 +166,7 @@ class _Entries:
 
     def _describe(self, what: str, pid: int, tid: int, name: str, position: int) -> None:
         """Name and place a process or a thread."""
-        place, named = f'"pid":{pid},"tid":{tid}', encode_basestring(name)
+        place, named = f'"pid":{pid},"tid":{tid}', _json(name)
         self._write(f'{{"ph":"M","name":"{what}_name",{place},"args":{{"name":{named}}}}}')
         self._write(f'{{"ph":"M","name":"{what}_sort_index",{place},"args":{{"sort_index":{position}}}}}')
 
@@ -361,3 +357,7 @@ class _Trace:
         self._entries.end(stop, {})
         endpoint.stop = None
         self._stopped.remove(endpoint)
+
+
+def _json(value: JsonValue) -> str:
+    return encode(value).decode()

@@ -19,9 +19,7 @@ from typing import Final
 
 import attrs
 
-from trio_sched._events.both_streams import merged_by_time
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import RequestAdmissionEvent, SchedulerAdmissionEvent, merged_by_time
 from trio_sched._observe.executions import ColumnWaits, ExecutionBook, WaitClocks
 from trio_sched._observe.limiting import Limit, limit_now, open_limit
 from trio_sched._observe.marks import ExecutionView

@@ -20,7 +20,7 @@ from typing import Final, Literal
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._observe.failing_calls import FailingCalls, failing_calls
 from trio_sched._observe.limiting import Limit
 from trio_sched._observe.progress import LimitTime

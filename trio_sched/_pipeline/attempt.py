@@ -17,6 +17,7 @@ import trio
 from trio_sched._blocking import Blocking
 from trio_sched._capacity import AsyncCapacityPlan, plain
 from trio_sched._client import RetryFreeClients
+from trio_sched._events.correlation import runtime_correlation
 from trio_sched._events.jsonl import open_jsonl_sink
 from trio_sched._events.sinks import AnyAdmissionEventSink, FanOutEventSink, scheduler_event_stream
 from trio_sched._executor import ModelRequestExecutor, RequestRetryConfig
@@ -38,6 +39,7 @@ from trio_sched._pipeline.runner import PipelineRunner
 from trio_sched._pipeline.store import PartStore
 from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT, write_views
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
+from trio_sched._resources.correlation import RuntimeCorrelation
 from trio_sched._scheduler.config import SchedulerConfig
 from trio_sched._scheduler.health import HealthConfig
 from trio_sched._scheduler.row_groups import RowGroupPlan
@@ -135,7 +137,8 @@ class RunAttempt:
             if watch is not None:
                 sinks.append(watch.sink)
                 await stack.enter_async_context(shown(watch, self.blocking))
-            return await self._run_admitted(FanOutEventSink(*sinks), run_id)
+            with runtime_correlation.within(RuntimeCorrelation(run_id)):
+                return await self._run_admitted(FanOutEventSink(*sinks), run_id)
 
     async def _run_admitted(self, sink: FanOutEventSink, run_id: str) -> RunResult:
         admission = AdaptiveRequestAdmissionController(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.cells import Cell, EncodedCell, cell_text, read_cell
 
 __all__ = ["RowGroupBuffer"]

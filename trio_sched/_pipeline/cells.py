@@ -16,7 +16,7 @@ from typing import cast
 import attrs
 
 from trio_sched._errors import TrioSchedError
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 
 __all__ = ["Cell", "EncodedCell", "MalformedOutputError", "cell_text", "keep_cell", "malformed", "read_cell"]
 

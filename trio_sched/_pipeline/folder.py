@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.durable import TEMPORARY_SUFFIX, flush_folder, make_folder, write_durably
 from trio_sched._pipeline.output_errors import OutputExistsError, OutputNotWritableError
 from trio_sched._pipeline.parquet import ParquetParts

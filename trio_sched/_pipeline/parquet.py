@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._extras import require
 from trio_sched._pipeline.buffers import RowGroupBuffer
 from trio_sched._pipeline.parts import canonical_line

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.buffers import RowGroupBuffer
 
 __all__ = ["JsonlParts", "PartFormat", "PartFormatName", "canonical_line", "count_rows"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from trio_sched._errors import InvalidValueError
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.durable import make_folder
 from trio_sched._pipeline.durable_parts import DurableParts, read_durable_parts
 from trio_sched._pipeline.fingerprint import DatasetIdentity

@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from trio_sched._capacity import plain
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.durable_parts import EarlierRows
 from trio_sched._pipeline.fingerprint import DatasetIdentity

@@ -24,7 +24,7 @@ from typing import Final, TypeAlias, cast
 from trio_sched import _validation as check
 from trio_sched._blocking import Blocking
 from trio_sched._errors import PipelineError, TrioSchedError
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._scheduler.row_groups import FixedRowGroupPlan, RowGroup, SkippingRowGroupPlan
 
 __all__ = ["InputRowError", "Row", "RowReader", "open_input", "open_rows"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trio_sched._blocking import Blocking
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.buffers import RowGroupBuffer
 from trio_sched._pipeline.durable import make_folder, write_durably
 from trio_sched._pipeline.folder import RunFolder

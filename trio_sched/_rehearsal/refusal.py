@@ -12,7 +12,7 @@ from email.utils import formatdate
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._rehearsal.provider import Refused
 from trio_sched._rehearsal.script import HintPlace
 from trio_sched._rehearsal.wire import error_body

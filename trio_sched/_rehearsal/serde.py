@@ -15,7 +15,7 @@ import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidTypeError, InvalidValueError
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._rehearsal.counters import CountersView, TallyView
 from trio_sched._rehearsal.moving import Drift, Neighbour
 from trio_sched._rehearsal.script import Latency, Phase, RehearsalScript

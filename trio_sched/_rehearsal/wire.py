@@ -15,7 +15,7 @@ from typing import TypeAlias, cast
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._rehearsal.answers import chat_answer, embedding
 from trio_sched._rehearsal.script import RehearsalScript
 

@@ -13,11 +13,10 @@ from typing import Protocol
 
 import trio
 
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.scheduler import SchedulerAdmissionEventKind, SchedulerEventSubject
+from trio_sched._events.records import JsonValue, SchedulerAdmissionEventKind
 from trio_sched._resources.task import SchedulableTask, Task, stable_task_id
 from trio_sched._scheduler.advisory import PressureAdvisory
-from trio_sched._scheduler.events import SchedulerEvents
+from trio_sched._scheduler.events import SchedulerEventContext, SchedulerEvents
 from trio_sched._scheduler.peaks import CapacityPeaks
 from trio_sched._task.completion import CompletionTracker
 from trio_sched._task.controller import TaskAdmissionController
@@ -32,7 +31,7 @@ __all__ = ["Dispatcher", "Spawn"]
 class Spawn(Protocol):
     """Starts the worker of an admitted task. May raise, and then has not started it."""
 
-    def __call__(self, task: Task, lease: TaskAdmissionLease, execution: SchedulerEventSubject) -> None:
+    def __call__(self, task: Task, lease: TaskAdmissionLease, execution: SchedulerEventContext) -> None:
         """Start the worker; it owns `lease` from then on."""
         ...
 
@@ -137,7 +136,7 @@ class Dispatcher:
         selection: QueueSelection,
         task: Task,
         lease: TaskAdmissionLease,
-        execution: SchedulerEventSubject,
+        execution: SchedulerEventContext,
     ) -> bool:
         """Commit and spawn under `lease`, which is the worker's from then on; on any other way it goes back."""
         event: SchedulerAdmissionEventKind = "worker_spawn_failed"
@@ -154,7 +153,7 @@ class Dispatcher:
         return False
 
     def _give_back(
-        self, event: SchedulerAdmissionEventKind, lease: TaskAdmissionLease, execution: SchedulerEventSubject
+        self, event: SchedulerAdmissionEventKind, lease: TaskAdmissionLease, execution: SchedulerEventContext
     ) -> None:
         self._admission.release(lease)
         facts: dict[str, JsonValue] = {"still_queued": True} if lease.item.task_id in self._queue else {}

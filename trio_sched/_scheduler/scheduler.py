@@ -21,15 +21,14 @@ import trio
 
 from trio_sched._capacity import AsyncCapacityObservedMaxima
 from trio_sched._errors import TrioSchedError
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.scheduler import SchedulerEventSubject
+from trio_sched._events.records import JsonValue
 from trio_sched._events.sinks import SchedulerEventStream, scheduler_event_stream
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._resources.task import SUBMISSION, Task
 from trio_sched._scheduler.advisory import PressureAdvisory
 from trio_sched._scheduler.config import SchedulerConfig
 from trio_sched._scheduler.dispatch import Dispatcher
-from trio_sched._scheduler.events import SchedulerEvents
+from trio_sched._scheduler.events import SchedulerEventContext, SchedulerEvents
 from trio_sched._scheduler.foreign_cancel import ForeignCancellationError
 from trio_sched._scheduler.health import HealthMonitor
 from trio_sched._scheduler.open_row_groups import OpenRowGroups
@@ -306,7 +305,7 @@ class AsyncTaskScheduler:
             case NothingMoved():
                 self._standstill.check(trio.current_time())
 
-    def _spawn(self, task: Task, lease: TaskAdmissionLease, execution: SchedulerEventSubject) -> None:
+    def _spawn(self, task: Task, lease: TaskAdmissionLease, execution: SchedulerEventContext) -> None:
         self._workers.start(self._open.nursery(task.row_group), task, lease, execution)
 
     def _before_sleep(self, now: float) -> None:

@@ -18,9 +18,8 @@ from typing import Protocol
 import trio
 
 from trio_sched._events.correlation import runtime_correlation
-from trio_sched._events.scheduler import SchedulerEventSubject
 from trio_sched._resources.task import Task
-from trio_sched._scheduler.events import SchedulerEvents
+from trio_sched._scheduler.events import SchedulerEventContext, SchedulerEvents
 from trio_sched._scheduler.reports import RowDrop, WorkerDone
 from trio_sched._task.graph import ExecutionGraph
 from trio_sched._task.leases import TaskAdmissionLease
@@ -63,7 +62,7 @@ class Workers:
         nursery: trio.Nursery,
         task: Task,
         lease: TaskAdmissionLease,
-        execution: SchedulerEventSubject,
+        execution: SchedulerEventContext,
     ) -> None:
         """Start the worker of `task`, which owns `lease` from then on."""
         scope = trio.CancelScope() if task.column in self._may_lose_rows else None
@@ -104,7 +103,7 @@ async def _run_worker(
     runner: TaskRunner,
     task: Task,
     lease: TaskAdmissionLease,
-    execution: SchedulerEventSubject,
+    execution: SchedulerEventContext,
     events: SchedulerEvents,
     report: Callable[[WorkerDone], None],
     scope: trio.CancelScope | None,
@@ -115,7 +114,7 @@ async def _run_worker(
     stopped = False
     try:
         with lease:
-            token = runtime_correlation.set(execution.captured_correlation)
+            token = runtime_correlation.set(execution.correlation)
             try:
                 if scope is None:
                     row_drops = await _run_generator(runner, task)

@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._observe.report.figures import EndpointFigures, ReportFigures
 from trio_sched._observe.waits import LAYERS, Layer
 

@@ -11,9 +11,7 @@ from typing import Final
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import JsonValue, RequestAdmissionEvent, SchedulerAdmissionEvent
 from trio_sched._observe.plan_lines import PlanLine, plan_lines
 from trio_sched._observe.report.bins import TimeBins
 from trio_sched._observe.statistics import RequestStatistics, RequestStatisticsSink
