@@ -36,7 +36,8 @@ from trio_sched._events.records import (
     RequestAdmissionEvent,
     SchedulerAdmissionEvent,
 )
-from trio_sched._resources.identity import RequestDomain, RequestResourceKey
+from trio_sched._resources.correlation import RuntimeCorrelation
+from trio_sched._resources.identity import RequestResourceKey
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -50,6 +51,8 @@ _REFUSED: Final = "The event files cannot be written any more; the run goes on w
 
 EVENT_FILES: Final = ("scheduler.jsonl", "request.jsonl")
 """The scheduler's stream and the request stage's."""
+
+_MOST_REMEMBERED: Final = 4096
 
 _LINES_AT_ONCE: Final = 500
 """So many lines are written together: few enough to stay in the processor's cache."""
@@ -89,7 +92,9 @@ def read_event(line: str | bytes, kind: type[E]) -> E:
     if not isinstance(fields, dict):
         raise ValueError("an event is one JSON object")
     try:
-        return _converter().structure(fields, kind)
+        # None is what is left out: most fields of most events are, and need no structuring then.
+        present = {name: value for name, value in cast("dict[str, object]", fields).items() if value is not None}
+        return _converter().structure(present, kind)
     except Exception as error:
         raise ValueError(f"its fields are not those of a {kind.__name__}: {error!r}") from error
 
@@ -100,7 +105,10 @@ def _converter() -> Converter:
 
     converter = make_converter(detailed_validation=False, forbid_extra_keys=True)
     converter.register_structure_hook_func(_is_json, _json)
-    converter.register_structure_hook(RequestResourceKey, lambda fields, _: _resource(**fields))
+    # Thousands of events carry the same of these: each is made once.
+    correlation, resource = (lru_cache(_MOST_REMEMBERED)(cls) for cls in (RuntimeCorrelation, RequestResourceKey))
+    converter.register_structure_hook(RuntimeCorrelation, lambda fields, _: correlation(**fields))
+    converter.register_structure_hook(RequestResourceKey, lambda fields, _: resource(**fields))
     return converter
 
 
@@ -114,11 +122,6 @@ def _json(value: object, hint: object) -> object:
     if isinstance(value, dict) or (value is None and get_origin(hint) is not dict):
         return cast("object", value)
     raise TypeError(f"a JSON object was expected, got {value!r}")
-
-
-@lru_cache(maxsize=1024)
-def _resource(provider_name: str, model_id: str, domain: str) -> RequestResourceKey:
-    return RequestResourceKey(provider_name, model_id, RequestDomain(domain))
 
 
 # The files of a run

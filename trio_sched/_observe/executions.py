@@ -15,7 +15,7 @@ own work, `completion`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import attrs
@@ -33,9 +33,11 @@ __all__ = ["ColumnWaits", "ExecutionBook", "WaitClocks"]
 
 @attrs.define(eq=False)
 class WaitClocks:
-    """Nanoseconds so far in which a column's stage resources were full, and in which a request resource was stopped."""
+    """Nanoseconds so far in which tasks of a column waited for a stage resource, and in which a request resource was
+    stopped.
+    """
 
-    full: dict[str, int] = attrs.field(factory=dict[str, int])
+    waited: Callable[[str], int]
     stopped: dict[RequestResourceKey, int] = attrs.field(factory=dict[RequestResourceKey, int])
 
 
@@ -91,7 +93,7 @@ class ExecutionBook:
                 ready = self._ready_of(task_id, correlation, now)
                 ready.times.spend(now, "readiness")
                 ready.enqueued_at = event.captured_at_monotonic
-                ready.full = self._clocks.full.get(correlation.task_column or "", 0)
+                ready.full = self._clocks.waited(correlation.task_column or "")
             case "selected" if task_id is not None:
                 self._ready_of(task_id, correlation, now).selected_at = event.captured_at_monotonic
             case "retry_deferred" if task_id is not None:
@@ -149,7 +151,7 @@ class ExecutionBook:
         if event.event_kind == "task_lease_acquired" and task_id is not None:
             ready = self._ready_of(task_id, correlation, now)
             self._ready.pop(task_id, None)
-            full = self._clocks.full.get(correlation.task_column or "", 0) - ready.full
+            full = self._clocks.waited(correlation.task_column or "") - ready.full
             ready.times.split(now, "task_admission", full, "fairness")
             execution = self._open[execution_id] = Execution(correlation, ready)
             execution.task_id, execution.lease_id = task_id, event.task_lease_id

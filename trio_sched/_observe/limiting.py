@@ -6,7 +6,7 @@ Work that waits says what holds it back. Each piece of waiting work has one vote
   there, else for `request_admission`;
 - a queued task whose stage resources all have room votes for `fairness`: only order or policy holds it back; but a
   place that was just given back, which the scheduler has not given away yet, is no such room
-  (`SchedulerReplay.awaited_resource`);
+  (`SchedulerReplay.awaited`);
 - any other queued task votes for `task_admission`; but if the stage resource that it waits for is that of an endpoint
   where calls wait, it votes as they do, since with a lease it would only wait there.
 
@@ -78,13 +78,22 @@ def limit_now(
         out = len(resource.held)
         if out > most_out:
             calling, most_out = key, out
-    for column, queued in scheduler.queued_by_column.items():
-        awaited = scheduler.awaited_resource(column)
+    held_back = 0
+    longest: tuple[int, str] | None = None
+    for backlog in scheduler.backlogs():
+        awaited = scheduler.awaited(backlog)
         if awaited is not None:
             vote = behind.get(awaited) or ("task_admission", awaited)
+        elif not scheduler.resource_limits:
+            vote = ("task_admission", None)
         else:
-            vote = ("fairness", column) if scheduler.resource_limits else ("task_admission", None)
-        votes[vote] = votes.get(vote, 0) + queued
+            held_back += backlog.queued
+            column, queued = backlog.longest()
+            longest = min(longest or (-queued, column), (-queued, column))
+            continue
+        votes[vote] = votes.get(vote, 0) + backlog.queued
+    if longest is not None:
+        votes["fairness", longest[1]] = held_back
     if votes:
         return _limit(*(_most(votes) if len(votes) > 1 else next(iter(votes))))
     if calling is not None:

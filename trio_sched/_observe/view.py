@@ -25,7 +25,7 @@ from trio_sched._observe.limiting import Limit, limit_now, open_limit
 from trio_sched._observe.marks import ExecutionView
 from trio_sched._observe.progress import LimitTime, ProgressBook, ProgressStretch
 from trio_sched._observe.request_replay import RequestReplay
-from trio_sched._observe.scheduler_replay import SchedulerReplay
+from trio_sched._observe.scheduler_replay import Backlog, SchedulerReplay
 from trio_sched._observe.wait_chain import wait_chain
 from trio_sched._observe.wait_links import WaitLink
 from trio_sched._observe.waits import Layer, WaitBreakdown, nanoseconds, seconds
@@ -108,7 +108,7 @@ class RuntimeViewBuilder:
         self.scheduler: SchedulerReplay = SchedulerReplay()
         self.requests: RequestReplay = RequestReplay()
         self._model_tasks_call = not request_stream
-        self._clocks = WaitClocks()
+        self._clocks = WaitClocks(self.scheduler.waited)
         self._executions = ExecutionBook(self._clocks, max_kept=max_executions, follows_tasks=scheduler_stream)
         self._progress: ProgressBook | None = None
         self._standing: _Standing | None = None
@@ -236,11 +236,7 @@ class RuntimeViewBuilder:
             until,
             limit_now(scheduler, requests, seconds(time), model_tasks_call=self._model_tasks_call),
             stopped,
-            [
-                column
-                for column in scheduler.queued_by_column
-                if untold or scheduler.awaited_resource(column) is not None
-            ],
+            [backlog for backlog in scheduler.backlogs() if untold or scheduler.awaited(backlog) is not None],
         )
         return self._standing
 
@@ -248,8 +244,8 @@ class RuntimeViewBuilder:
         elapsed = until - progress.until
         for key in standing.stopped:
             self._clocks.stopped[key] = self._clocks.stopped.get(key, 0) + elapsed
-        for column in standing.full_columns:
-            self._clocks.full[column] = self._clocks.full.get(column, 0) + elapsed
+        for backlog in standing.waiting:
+            backlog.waited += elapsed
         progress.spend(until, standing.limit)
 
 
@@ -257,12 +253,11 @@ class RuntimeViewBuilder:
 class _Standing:
     """How things stand until something changes, or until `until` (nanoseconds), when a stop ends.
 
-    changes: how many there had been in both streams. full_columns: those with queued tasks that wait for a stage
-    resource.
+    changes: how many there had been in both streams. waiting: the backlogs that wait for a stage resource.
     """
 
     changes: int
     until: int | None
     limit: Limit | None
     stopped: list[RequestResourceKey]
-    full_columns: list[str]
+    waiting: list[Backlog]
