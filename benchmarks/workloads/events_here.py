@@ -35,11 +35,6 @@ KINDS: Final[tuple[SchedulerAdmissionEventKind, ...]] = (
     "task_completed",
     "task_lease_released",
 )
-    "task_lease_acquired",
-    "worker_spawned",
-    "task_completed",
-    "task_lease_released",
-)
 
 
 class Unwanted(InMemoryAdmissionEventSink):

@@ -226,5 +226,6 @@ async def test_events_of_the_run_as_a_whole_name_the_run(
     assert of_endpoint == {"request_resource_registered"}
     runs = {event.captured_correlation.run_id for event in sink.scheduler_events if event.captured_correlation}
     assert runs == {result.run_id}
-    assert all(event.captured_correlation for event in (*sink.scheduler_events, *sink.request_events))
+    assert all(event.captured_correlation for event in sink.scheduler_events)
+    assert all(event.captured_correlation for event in sink.request_events)
     assert runtime_correlation.current() is None
