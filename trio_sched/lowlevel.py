@@ -33,16 +33,13 @@ if TYPE_CHECKING:
     from trio_sched._executor import ModelRequest, ModelRequestExecutor, RequestRetryConfig
     from trio_sched._fair import FairOrder
     from trio_sched._generator import ColumnGenerator
-    from trio_sched._observe.executions import ColumnWaits
-    from trio_sched._observe.failing_calls import FailingCalls
-    from trio_sched._observe.limiting import Limit
-    from trio_sched._observe.marks import ExecutionView, RequestMarks, TaskMarks
-    from trio_sched._observe.progress import LimitTime, ProgressStretch
+    from trio_sched._observe.executions import ColumnWaits, ExecutionView, RequestMarks, TaskMarks
+    from trio_sched._observe.layers import Limit, WaitBreakdown
     from trio_sched._observe.record import NoEventsError, view_of_run
     from trio_sched._observe.run_views import write_run_views
+    from trio_sched._observe.timeline import LimitTime, ProgressStretch
     from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
-    from trio_sched._observe.waits import WaitBreakdown
-    from trio_sched._observe.why import Explanation, explain, why
+    from trio_sched._observe.why import Explanation, FailingCalls, explain, why
     from trio_sched._request.aimd import AimdLimit
     from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError
     from trio_sched._request.config import (
@@ -147,16 +144,13 @@ else:
             "trio_sched._executor": "ModelRequest ModelRequestExecutor RequestRetryConfig",
             "trio_sched._fair": "FairOrder",
             "trio_sched._generator": "ColumnGenerator",
-            "trio_sched._observe.executions": "ColumnWaits",
-            "trio_sched._observe.failing_calls": "FailingCalls",
-            "trio_sched._observe.limiting": "Limit",
-            "trio_sched._observe.marks": "ExecutionView RequestMarks TaskMarks",
-            "trio_sched._observe.progress": "LimitTime ProgressStretch",
+            "trio_sched._observe.executions": "ColumnWaits ExecutionView RequestMarks TaskMarks",
+            "trio_sched._observe.layers": "Limit WaitBreakdown",
             "trio_sched._observe.record": "NoEventsError view_of_run",
             "trio_sched._observe.run_views": "write_run_views",
+            "trio_sched._observe.timeline": "LimitTime ProgressStretch",
             "trio_sched._observe.view": "CorrelatedRuntimeView RuntimeViewBuilder",
-            "trio_sched._observe.waits": "WaitBreakdown",
-            "trio_sched._observe.why": "Explanation explain why",
+            "trio_sched._observe.why": "Explanation FailingCalls explain why",
             "trio_sched._request.aimd": "AimdLimit",
             "trio_sched._request.attempt": "AdmittedAttempt RequestAdmissionUsageError",
             "trio_sched._request.config": (

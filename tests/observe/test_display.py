@@ -14,10 +14,8 @@ import trio
 import trio.testing
 
 import trio_sched as ts
-from trio_sched._observe.display import RunWatch, choose_display, shown
-from trio_sched._observe.lines import ProgressLines
-from trio_sched._observe.live import LivePanel
-from trio_sched._observe.run_progress import RunProgress, RunProgressSink
+from trio_sched._observe.display import LivePanel, ProgressLines, RunWatch, choose_display, shown
+from trio_sched._observe.progress import RunProgress, RunProgressSink
 from trio_sched.lowlevel import inline
 
 

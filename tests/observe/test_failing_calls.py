@@ -10,10 +10,9 @@ import trio
 from simulated_runs import RateLimitError, ServerError, mocked
 
 import trio_sched as ts
-from trio_sched._observe.failing_calls import FailingCalls, failing_calls
 from trio_sched._observe.request_replay import ReplayedResource
 from trio_sched._observe.view import RuntimeViewBuilder
-from trio_sched._observe.why import Explanation, explain, why
+from trio_sched._observe.why import Explanation, FailingCalls, explain, failing_calls, why
 from trio_sched.lowlevel import RequestDomain, RequestPressureSnapshot, RequestResourceKey, inline
 
 DOWN = ts.Model("local", "down", max_parallel_requests=2)

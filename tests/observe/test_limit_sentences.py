@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import trio
 import trio.testing
 
-from trio_sched._observe.activity import activity_at
-from trio_sched._observe.lines import limit_sentence
-from trio_sched._observe.run_progress import RunProgressSink
+from trio_sched._observe.display import limit_sentence
+from trio_sched._observe.layers import activity_at
+from trio_sched._observe.progress import RunProgressSink
 from trio_sched._observe.view import RuntimeViewBuilder
-from trio_sched._observe.wait_links import HintsWaitedOut, LimitMoved
+from trio_sched._observe.wait_chain import HintsWaitedOut, LimitMoved
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
     FanOutEventSink,

@@ -8,10 +8,8 @@ import attrs
 import pytest
 from progress_values import MIDWAY
 
-from trio_sched._observe.activity import Activity
-from trio_sched._observe.limiting import Limit
-from trio_sched._observe.lines import ProgressLines, duration, limit_sentence, progress_line
-from trio_sched._observe.waits import LAYERS
+from trio_sched._observe.display import ProgressLines, duration, limit_sentence, progress_line
+from trio_sched._observe.layers import LAYERS, Activity, Limit
 
 
 def test_a_line_says_everything() -> None:

@@ -17,11 +17,11 @@ from sample_runs import SECRET, SampleRun, sample_run
 
 import trio_sched as ts
 from trio_sched._events.records import JsonValue
+from trio_sched._observe.layers import LAYERS
+from trio_sched._observe.progress import RunProgressSink
 from trio_sched._observe.record import RunEventFiles
 from trio_sched._observe.report.figures import ReportCollector, ReportFigures
 from trio_sched._observe.report.page import report_page
-from trio_sched._observe.run_progress import RunProgressSink
-from trio_sched._observe.waits import LAYERS
 from trio_sched.lowlevel import SchedulerAdmissionEvent, inline
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from simulated_runs import FaultyRun, mocked
 
 import trio_sched as ts
+from trio_sched._observe.layers import WaitBreakdown, nanoseconds
 from trio_sched._observe.record import NoEventsError, view_of_run
 from trio_sched._observe.view import CorrelatedRuntimeView
-from trio_sched._observe.waits import WaitBreakdown, nanoseconds
 from trio_sched.lowlevel import InMemoryAdmissionEventSink, inline
 
 faulty_runs = st.builds(

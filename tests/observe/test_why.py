@@ -15,9 +15,8 @@ import trio
 from simulated_runs import RateLimitError, ServerError, mocked
 
 import trio_sched as ts
-from trio_sched._observe.limiting import Limit
+from trio_sched._observe.layers import Layer, Limit
 from trio_sched._observe.view import RuntimeViewBuilder
-from trio_sched._observe.waits import Layer
 from trio_sched._observe.why import Explanation, explain, why
 from trio_sched.lowlevel import (
     AsyncTaskScheduler,

@@ -5,7 +5,7 @@ rule of a resource decides, its limit, ceiling and stops, is taken from the newe
 any rule: nothing of it changes without an event that carries one. After the last event the replayed values equal the
 controller's own snapshots.
 
-What a rule is about (`activity.py`) follows from the transitions that it named: a probe, an outage, a trial call.
+What a rule is about (`layers.py`) follows from the transitions that it named: a probe, an outage, a trial call.
 
 The order of two events of different resources does not matter.
 """

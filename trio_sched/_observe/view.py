@@ -2,11 +2,11 @@
 
 A `RuntimeViewBuilder` takes events as they come, live as a sink or from files, and makes a frozen
 `CorrelatedRuntimeView` whenever it is asked. Between two events nothing changes but the time, so each piece of time
-between them is handed over once: to the run's `ProgressBook`, with what limited it (`limiting.py`), and to the
+between them is handed over once: to the run's `ProgressBook`, with what limited it (`layers.py`), and to the
 executions (`executions.py`). A piece in which a stop ends is cut there.
 
     events ─> SchedulerReplay ─┐                    ┌─> ProgressBook    what limited the run
-              RequestReplay  ──┴─> limit of a piece ┴─> ExecutionBook   marks and waits of each execution
+              RequestReplay  ──┴─> limit of a piece ┴─> ExecutionBook   timestamps and waits of each execution
 
 Memory is bounded by what is under way, by `max_executions` finished ones, and by the fixed number of stretches of the
 timeline; sums by column and layer cover all of a run.
@@ -20,15 +20,12 @@ from typing import Final
 import attrs
 
 from trio_sched._events.records import RequestAdmissionEvent, SchedulerAdmissionEvent, merged_by_time
-from trio_sched._observe.executions import ColumnWaits, ExecutionBook, WaitClocks
-from trio_sched._observe.limiting import Limit, limit_now, open_limit
-from trio_sched._observe.marks import ExecutionView
-from trio_sched._observe.progress import LimitTime, ProgressBook, ProgressStretch
+from trio_sched._observe.executions import ColumnWaits, ExecutionBook, ExecutionView, WaitClocks
+from trio_sched._observe.layers import Layer, Limit, WaitBreakdown, limit_now, nanoseconds, open_limit, seconds
 from trio_sched._observe.request_replay import RequestReplay
 from trio_sched._observe.scheduler_replay import Backlog, SchedulerReplay
-from trio_sched._observe.wait_chain import wait_chain
-from trio_sched._observe.wait_links import WaitLink
-from trio_sched._observe.waits import Layer, WaitBreakdown, nanoseconds, seconds
+from trio_sched._observe.timeline import LimitTime, ProgressBook, ProgressStretch
+from trio_sched._observe.wait_chain import WaitLink, wait_chain
 from trio_sched._resources.identity import RequestResourceKey
 
 __all__ = ["CorrelatedRuntimeView", "RuntimeViewBuilder"]

@@ -1,9 +1,13 @@
-"""Why is it slow, why does it stand still: the wait-for chain of a run, live or afterwards, with where its time went.
+"""Why is a run slow, or why does it stall: its wait-for chain, live or afterwards, with where its time went.
 
 The chain starts with the oldest row group that has unfinished tasks, names what most of the waiting work waits in (as
-`limiting.py` decides it), and ends with the cause. Of a run that is over, the chain is that of the moment before it was
-stopped, and there is none where it simply completed; what is always there is the division of the time. Endpoints of
-which half of the calls fail are named beside it.
+`layers.py` decides it), and ends with the cause. Of a run that is over, the chain is that of the moment before it was
+stopped, and there is none where it simply completed; what is always there is the division of the time.
+
+Beside it stand the endpoints whose calls fail, which no division of time can show: where every call fails at once, most
+of the time may still be spent waiting for a place. They are named as soon as half of their calls, of all or of the
+latest, have failed. A rate limit is no failure here: it shows in the limit of the resource and in its stops. Nor is a
+call that was cancelled from this side a failure.
 
 `explain` works on a live `RuntimeViewBuilder`, `why` on a run's folder. Both give a frozen `Explanation`, with a text
 for people, and JSON for programs through `to_json`.
@@ -15,25 +19,49 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
 import attrs
 
 from trio_sched._events.records import JsonValue
-from trio_sched._observe.failing_calls import FailingCalls, failing_calls
-from trio_sched._observe.limiting import Limit
-from trio_sched._observe.progress import LimitTime
+from trio_sched._observe.layers import Limit, WaitBreakdown, seconds
 from trio_sched._observe.record import build_view
+from trio_sched._observe.request_replay import ReplayedResource
+from trio_sched._observe.timeline import LimitTime
 from trio_sched._observe.view import RuntimeViewBuilder
-from trio_sched._observe.wait_links import WaitLink
-from trio_sched._observe.waits import WaitBreakdown, seconds
+from trio_sched._observe.wait_chain import WaitLink
+from trio_sched._resources.identity import RequestResourceKey
 
-__all__ = ["Explanation", "RunState", "explain", "why"]
+__all__ = ["Explanation", "FailingCalls", "RunState", "explain", "failing_calls", "why"]
 
 RunState = Literal["running", "killed", "completed", "stopped_early", "cancelled", "interrupted", "failed"]
 
 _PLACES_SHOWN: Final = 5
+_FAILING_SHARE: Final = 0.5
+"""The share of failed attempts at which a run stops by default, too."""
+
+
+@attrs.frozen
+class FailingCalls:
+    """Of all `calls` that ended at a request resource, `failed` failed; of the latest `recent_calls`, `recent_failed`.
+
+    outcome: what most of those that failed ended in.
+    """
+
+    resource: str
+    calls: int
+    failed: int
+    recent_calls: int
+    recent_failed: int
+    outcome: str
+
+    def __str__(self) -> str:
+        recent = ""
+        if self.calls > self.recent_calls:
+            recent = f", {self.recent_failed:,} of the last {self.recent_calls:,}"
+        return f"{self.failed:,} of {self.calls:,} calls at {self.resource} failed{recent}; most: {self.outcome}"
 
 
 @attrs.frozen
@@ -160,3 +188,16 @@ def _state(result: str | None) -> RunState:
     if result is None:
         return "running"
     return _RESULTS.get(result, "failed")
+
+
+def failing_calls(resources: Mapping[RequestResourceKey, ReplayedResource]) -> tuple[FailingCalls, ...]:
+    """Those resources of which so many calls fail that they are reported, the one with most failures first."""
+    failing: list[FailingCalls] = []
+    for key, resource in resources.items():
+        failures, recent = resource.failures, resource.recent_failed
+        failed, recently = sum(failures.values()), sum(recent)
+        if not failed or (failed < _FAILING_SHARE * resource.calls and recently < _FAILING_SHARE * len(recent)):
+            continue
+        outcome = max(failures, key=failures.__getitem__)
+        failing.append(FailingCalls(str(key), resource.calls, failed, len(recent), recently, outcome))
+    return tuple(sorted(failing, key=lambda each: -each.failed))

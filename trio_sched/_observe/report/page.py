@@ -13,18 +13,19 @@ from functools import cache
 from importlib.resources import files
 from string import Template
 
-from trio_sched._observe.lines import duration
-from trio_sched._observe.report.charts import (
+from trio_sched._observe.display import duration
+from trio_sched._observe.layers import LAYERS, Layer, WaitBreakdown, seconds
+from trio_sched._observe.report.figures import (
     LAYER_COLOURS,
     LAYER_NAMES,
     Chart,
+    EndpointFigures,
+    ReportFigures,
     endpoint_chart,
     limits_chart,
     rows_chart,
     throughput_chart,
 )
-from trio_sched._observe.report.figures import EndpointFigures, ReportFigures
-from trio_sched._observe.waits import LAYERS, Layer, WaitBreakdown, seconds
 from trio_sched._version import __version__
 
 __all__ = ["report_page"]

@@ -6,8 +6,8 @@ import pytest
 from sample_runs import SampleRun, sample_run
 
 from trio_sched._events.records import AdmissionEvent
+from trio_sched._observe.progress import RunProgress, RunProgressSink
 from trio_sched._observe.record import RunEventFiles
-from trio_sched._observe.run_progress import RunProgress, RunProgressSink
 from trio_sched.lowlevel import SchedulerAdmissionEvent
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from trio_sched._events.records import JsonValue, SchedulerAdmissionEventKind
-from trio_sched._observe.limiting import Limit, limit_now
+from trio_sched._observe.layers import Limit, limit_now
 from trio_sched._observe.request_replay import RequestReplay
 from trio_sched._observe.scheduler_replay import SchedulerReplay
 from trio_sched._observe.wait_chain import wait_chain
