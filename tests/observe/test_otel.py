@@ -331,7 +331,7 @@ def test_nothing_of_an_sdk_is_imported_or_configured() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-async def test_a_whole_run_is_told(tmp_path: Path) -> None:
+async def test_a_whole_run_is_reported(tmp_path: Path) -> None:
     application = Application()
     model = ts.Model("openai", "secret-model-7b", max_parallel_requests=2)
 

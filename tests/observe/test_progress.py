@@ -63,11 +63,11 @@ def test_counts_on_the_way_never_exceed_what_there_is(run: SampleRun) -> None:
         assert progress.eta_seconds is None or progress.eta_seconds >= 0
 
 
-def test_stops_trials_and_an_outage_are_told_while_they_last(run: SampleRun) -> None:
+def test_stops_trials_and_an_outage_are_reported_while_they_last(run: SampleRun) -> None:
     seen = [progress_after(run, cut) for cut in range(1, length(run))]
     writers = [(each, endpoint) for each in seen for endpoint in each.endpoints if "writer" in endpoint.resource]
-    told = {(endpoint.activity.kind, endpoint.activity.outage) for _, endpoint in writers}
-    assert {("open", False), ("probing", False), ("stopped", False), ("stopped", True), ("trial", True)} <= told
+    kinds = {(endpoint.activity.kind, endpoint.activity.outage) for _, endpoint in writers}
+    assert {("open", False), ("probing", False), ("stopped", False), ("stopped", True), ("trial", True)} <= kinds
     assert all(
         endpoint.activity.kind in ("stopped", "trial")
         for each, endpoint in writers

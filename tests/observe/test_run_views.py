@@ -51,7 +51,7 @@ def test_a_killed_run_has_them_too(tmp_path: Path) -> None:
     (folder / "capacity_plan.json").write_text('{"configured": {"buf')
     assert write_run_views(folder)
     report = parse_report((folder / "report.html").read_text())
-    assert "or it was killed" in report.text
+    assert "or killed" in report.text
     assert "scheduler.jsonl: the last line" in report.text
     assert "There is no readable capacity_plan.json" in report.text
 

@@ -1,4 +1,4 @@
-"""The joined view: exact sums, right marks, and each stream useful without the other."""
+"""The joined view: exact sums, right timestamps, and each stream useful without the other."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def assert_exact(view: CorrelatedRuntimeView) -> None:
     assert view.limited_by.total == whole
     assert sum(place.nanoseconds for place in view.limits) == whole
     assert sum((each.limited_by for each in view.timeline), WaitBreakdown()) == view.limited_by
-    for stretch in view.timeline:
-        assert stretch.limited_by.total == nanoseconds(stretch.ended_at) - nanoseconds(stretch.started_at)
+    for each in view.timeline:
+        assert each.limited_by.total == nanoseconds(each.ended_at) - nanoseconds(each.started_at)
     for execution in view.executions:
         assert min(execution.waits.nanoseconds().values()) >= 0
         if execution.ended_at is not None:

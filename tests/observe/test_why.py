@@ -67,14 +67,14 @@ class Scenario:
     records: int = 4
 
     def explain(self, out: Path) -> tuple[Explanation, Explanation]:
-        told: list[Explanation] = []
+        live: list[Explanation] = []
 
         async def main() -> None:
             builder = RuntimeViewBuilder()
 
             async def look() -> None:
                 await trio.sleep(self.moment)
-                told.append(explain(builder, now=trio.current_time()))
+                live.append(explain(builder, now=trio.current_time()))
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(look)
@@ -88,7 +88,7 @@ class Scenario:
                 )
 
         mocked(main)
-        return told[0], why(out)
+        return live[0], why(out)
 
 
 @ts.from_scratch_column()
@@ -264,18 +264,18 @@ def scheduler_of_two_columns(admission: TaskAdmissionController, builder: Runtim
 def test_fairness() -> None:
     """A group that may not borrow leaves half of a resource to others, though there are none."""
     builder = RuntimeViewBuilder(request_stream=False)
-    told: list[Explanation] = []
+    live: list[Explanation] = []
 
     async def main() -> None:
         config = TaskAdmissionConfig(4, bounded_borrow=BoundedBorrowTaskAdmissionPolicyConfig(default_borrow_ceiling=0))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(scheduler_of_two_columns(TaskAdmissionController(config), builder).run)
             await trio.sleep(15)
-            told.append(explain(builder, now=trio.current_time()))
+            live.append(explain(builder, now=trio.current_time()))
 
     mocked(main)
-    assert_named(told[0], explain(builder), "fairness", "b")
-    assert [str(link) for link in told[0].chain] == [
+    assert_named(live[0], explain(builder), "fairness", "b")
+    assert [str(link) for link in live[0].chain] == [
         "row group 0 waits for column b",
         "6 tasks wait for their turn on b",
         "there is room, but the order or the admission policy holds them back (borrow_debt)",

@@ -24,7 +24,7 @@ calls that waited too long, and `provider` for anything else. Where nothing wait
 *open*: what happens next decides. If new work shows up, everything waited for that: `readiness`. If a row group becomes
 durable or the run ends, it was `completion`. (See `timeline.py`.)
 
-Without the request stream nobody can tell when a model call is out. Then a running task of a model group counts as one.
+Without the request stream it is unknown when a model call is out. Then a running task of a model group counts as one.
 
 Times are whole nanoseconds, so that the parts of a breakdown add up to the whole exactly, in any order.
 """
@@ -74,7 +74,7 @@ def seconds(time: int) -> float:
 
 @attrs.frozen
 class WaitBreakdown:
-    """A stretch of time in nanoseconds, divided among the layers. Each instant belongs to exactly one."""
+    """A length of time in nanoseconds, divided among the layers. Each instant belongs to exactly one."""
 
     readiness: int = 0
     fairness: int = 0
@@ -86,7 +86,7 @@ class WaitBreakdown:
 
     @property
     def total(self) -> int:
-        """The whole stretch, in nanoseconds."""
+        """The whole length, in nanoseconds."""
         return sum(self.nanoseconds().values())
 
     @property
@@ -112,7 +112,7 @@ class WaitBreakdown:
         return {layer: seconds(time) for layer, time in self.nanoseconds().items()}
 
     def shares(self) -> dict[Layer, float]:
-        """All layers with their share of the whole, from 0 to 1; all 0 for a stretch of no length."""
+        """All layers with their share of the whole, from 0 to 1; all 0 if there is no time."""
         total = self.total
         return {layer: time / total if total else 0.0 for layer, time in self.nanoseconds().items()}
 

@@ -187,7 +187,7 @@ class OpenTelemetryEventSink:
         return self._rules.get(resource.provider_model_key, _OTHER_RULE)
 
     def pressures(self) -> Iterable[tuple[RequestResourceKey, RequestPressureSnapshot]]:
-        """The last picture of every request resource; read by the exporter's thread."""
+        """The last snapshot of every request resource; read by the exporter's thread."""
         return tuple(self._pressure.items())
 
     def _note_rule(self, event: RequestAdmissionEvent) -> None:

@@ -3,7 +3,7 @@
 `RunProgressSink` keeps counts and the replayed state of both stages; `progress` makes a frozen `RunProgress` of it a
 few times a second. An event costs a few additions, and nothing is kept of it.
 
-*Done* counts durable rows. Between two row groups that stands still, so the time left is told by the tasks instead:
+*Done* counts durable rows. Between two row groups it does not change, so the time left follows from the tasks instead:
 the share of all cells that are made, and the time this took.
 """
 
@@ -23,7 +23,7 @@ from trio_sched._observe.scheduler_replay import SchedulerReplay
 __all__ = ["ColumnProgress", "EndpointProgress", "RunProgress", "RunProgressSink"]
 
 _RECENT_SECONDS: Final = 60.0
-"""Stretch over which rates "now" are taken; shorter ones jump from row group to row group."""
+"""Time over which rates "now" are taken; over shorter times they jump from row group to row group."""
 _UNREAD: Final = frozenset({"selected", "dependency_ready", "queue_empty", "queue_drained", "group_capped"})
 
 
@@ -52,7 +52,7 @@ class EndpointProgress:
 
 @attrs.frozen
 class RunProgress:
-    """A run at one instant. Rates are in records a second; `eta_seconds` is None while nobody can tell.
+    """A run at one instant. Rates are in records a second; `eta_seconds` is None while it is unknown.
 
     records_total: None where it is not known before the end. dropped: rows of durable groups that are not in them.
     deferred: failed tasks that wait to be repeated. limit: what limits progress right now, None where nothing does.
@@ -123,8 +123,8 @@ class RunProgressSink:
             rows = event.diagnostics.get("rows")
             if isinstance(rows, int):
                 self._done += rows
-                told = event.diagnostics.get("filtered")
-                left = rows + (told if isinstance(told, int) else 0)
+                filtered = event.diagnostics.get("filtered")
+                left = rows + (filtered if isinstance(filtered, int) else 0)
                 self._filtered += left - rows
                 self._dropped += max(0, self._scheduler.row_groups.get(correlation.row_group, left) - left)
                 self._recent_records.add(at, rows)
@@ -148,7 +148,7 @@ class RunProgressSink:
             recent.add(event.captured_at_monotonic, 1)
 
     def progress(self, now: float) -> RunProgress:
-        """How it stands at `now`, on the run's clock in seconds."""
+        """The progress at `now`, on the run's clock in seconds."""
         elapsed = max(0.0, now - self._started_at) if self._started_at is not None else 0.0
         scheduler = self._scheduler
         names = scheduler.columns or dict.fromkeys((*self._cells, *scheduler.queued_by_column))

@@ -4,8 +4,8 @@ What is drawn, process by process:
 
 - *row groups*: one slice from admission to the moment it is durable.
 - *columns*: per column, one slice per task lease, and counters of ready and running tasks.
-- one process per request resource: one slice per request lease, its stops and outages, marks where its limit was probed
-  and where a trial call went out, and counters of its limit, of the requests in flight and of those that wait.
+- one process per request resource: one slice per request lease, its stops and outages, points where its limit was
+  probed and where a trial call went out, and counters of its limit, of the requests in flight and of those that wait.
 
 Leases overlap, slices of one track may not, so every track has as many *lanes* as it ever had leases at once: a lease
 takes the lowest free lane and gives it back. An arrow leads from a task's lease to each request lease that it took.
@@ -67,7 +67,7 @@ def write_trace(
 
 @attrs.define(eq=False)
 class _Track:
-    """The lanes of one row of the picture. A lane is a thread of the format; `free` is a heap of lane numbers."""
+    """The lanes of one row of the trace. A lane is a thread of the format; `free` is a heap of lane numbers."""
 
     pid: int
     name: str
@@ -131,7 +131,7 @@ class _Entries:
     def end(self, open_slice: _Slice, args: dict[str, JsonValue]) -> None:
         """End a slice and free its lane."""
         track = open_slice.track
-        told = f'"args":{_json(args)},' if args else ""
+        shown = f'"args":{_json(args)},' if args else ""
         self._write(f'{{"ph":"E","pid":{track.pid},"tid":{track.lanes[open_slice.lane]},{told}"ts":{self._at}}}')
         heappush(track.free, open_slice.lane)
 

@@ -3,7 +3,7 @@
     row group 7 waits for column answer <- 214 tasks wait for request admission on openai/gpt-5-mini/chat
         <- the provider refuses everything: the next trial call goes out in 4.1 s
 
-Each link is a value of its own with a text; `kind` tells them apart in JSON.
+Each link is a value of its own with a text; `kind` names its type in JSON.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ __all__ = [
     "TasksWait",
     "WaitLink",
     "WaitsToRepeat",
+    "counted",
     "wait_chain",
 ]
 
@@ -47,7 +48,8 @@ _LAYER_WORDS: Mapping[Layer, str] = {
 }
 
 
-def _counted(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """`1 task`, `2 tasks`."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
@@ -81,7 +83,7 @@ class TasksWait:
     def __str__(self) -> str:
         place = f" on {self.where}" if self.where is not None else ""
         verb = "waits" if self.count == 1 else "wait"
-        return f"{_counted(self.count, 'task')} {verb} for {_LAYER_WORDS[self.layer]}{place}"
+        return f"{counted(self.count, 'task')} {verb} for {_LAYER_WORDS[self.layer]}{place}"
 
 
 @attrs.frozen
@@ -98,7 +100,7 @@ class CoolingDown:
     kind: Literal["cooling_down"] = "cooling_down"
 
     def __str__(self) -> str:
-        after = f" after {_counted(self.rate_limits, 'rate limit')}" if self.rate_limits else ""
+        after = f" after {counted(self.rate_limits, 'rate limit')}" if self.rate_limits else ""
         return f"cooling down, {self.seconds_left:.1f} s left{after}{_hint(self.retry_after)}"
 
 
@@ -190,8 +192,8 @@ class LimitReached:
 class HeldBack:
     """There is room, but order or policy holds a column's tasks back.
 
-    refusals: heads of the queue by the reason for which they were refused though there was room, as last told. Where
-    there are none, the scheduler's next turn starts the tasks.
+    refusals: heads of the queue by the reason for which they were refused though there was room, as last reported.
+    Where there are none, the scheduler's next turn starts the tasks.
     """
 
     column: str | None
@@ -215,12 +217,12 @@ class CallsOut:
 
     def __str__(self) -> str:
         age = f", the oldest for {self.oldest_seconds:.1f} s" if self.oldest_seconds is not None else ""
-        return f"{_counted(self.count, 'call')} {'is' if self.count == 1 else 'are'} out at {self.resource}{age}"
+        return f"{counted(self.count, 'call')} {'is' if self.count == 1 else 'are'} out at {self.resource}{age}"
 
 
 @attrs.frozen
 class WaitsToRepeat:
-    """So many failed tasks of a column wait for another run; the first is due in `due_in_seconds`, if that was told."""
+    """So many failed tasks of a column wait for another run; the first is due in `due_in_seconds`, if that is known."""
 
     column: str
     count: int
@@ -231,7 +233,7 @@ class WaitsToRepeat:
     def __str__(self) -> str:
         due = f", the first in {self.due_in_seconds:.1f} s" if self.due_in_seconds is not None else ""
         verb = "waits" if self.count == 1 else "wait"
-        what = _counted(self.count, "failed task")
+        what = counted(self.count, "failed task")
         return f"{what} of column {self.column} {verb} to be repeated after {self.reason}{due}"
 
 
@@ -245,7 +247,7 @@ class TasksRun:
     kind: Literal["tasks_run"] = "tasks_run"
 
     def __str__(self) -> str:
-        who = f"{_counted(self.count, 'task')} of column {self.column} {'is' if self.count == 1 else 'are'} at work"
+        who = f"{counted(self.count, 'task')} of column {self.column} {'is' if self.count == 1 else 'are'} at work"
         return f"{who}, the oldest for {self.oldest_seconds:.1f} s"
 
 
@@ -258,7 +260,7 @@ class NothingToDo:
 
     def __str__(self) -> str:
         if self.open_row_groups:
-            return f"nothing runs: {_counted(self.open_row_groups, 'row group')} to be written or given more work"
+            return f"nothing runs: {counted(self.open_row_groups, 'row group')} to be written or given more work"
         return "nothing runs: rows are still to be read, or all is done"
 
 

@@ -31,7 +31,7 @@ from trio_sched._observe.record import build_view
 from trio_sched._observe.request_replay import ReplayedResource
 from trio_sched._observe.timeline import LimitTime
 from trio_sched._observe.view import RuntimeViewBuilder
-from trio_sched._observe.wait_chain import WaitLink
+from trio_sched._observe.wait_chain import WaitLink, counted
 from trio_sched._resources.identity import RequestResourceKey
 
 __all__ = ["Explanation", "FailingCalls", "RunState", "explain", "failing_calls", "why"]
@@ -61,12 +61,14 @@ class FailingCalls:
         recent = ""
         if self.calls > self.recent_calls:
             recent = f", {self.recent_failed:,} of the last {self.recent_calls:,}"
-        return f"{self.failed:,} of {self.calls:,} calls at {self.resource} failed{recent}; most: {self.outcome}"
+        return (
+            f"{self.failed:,} of {counted(self.calls, 'call')} at {self.resource} failed{recent}; most: {self.outcome}"
+        )
 
 
 @attrs.frozen
 class Explanation:
-    """state: `running` also of a run that was killed where nobody can tell. limit: what limits now, or did.
+    """state: `running` also of a run that was killed, where that is unknown. limit: what limits now, or did.
 
     chain: from who waits to the cause; empty for a run that completed. limited_by: the wall time so far, by layer.
     limits: the same by layer and place, most first. problems: what could not be read. failing: request resources of
@@ -133,7 +135,7 @@ _STATES: Final[dict[RunState, str]] = {
 def why(run_folder: Path) -> Explanation:
     """Explain a run from its folder. Raises `NoEventsError`, or `OSError` for files that cannot be read.
 
-    Events end alike where a run goes on and where it was killed; `run.json` tells which it is.
+    Events end alike where a run goes on and where it was killed; `run.json` says which it is.
     """
     builder, problems = build_view(run_folder, max_executions=0)
     explanation = explain(builder, problems=problems)
@@ -157,9 +159,9 @@ def explain(builder: RuntimeViewBuilder, *, now: float | None = None, problems: 
 
 
 def _is_gone(run_folder: Path) -> bool:
-    """Whether the process that `run.json` calls running exists no more; False where that cannot be told from here.
+    """Whether the process that `run.json` calls running exists no more; False where that is unknown here.
 
-    The run's lock would tell it too, but only to who takes it, and who takes it could keep a resumed run from starting.
+    The run's lock says it too, but only to who takes it, and who takes it could keep a resumed run from starting.
     """
     try:
         document: object = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))

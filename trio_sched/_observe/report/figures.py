@@ -81,7 +81,7 @@ class EndpointFigures:
 
 @attrs.frozen
 class FailureFigures:
-    """Tasks that failed alike. `final`: given up, else repeated later."""
+    """Tasks that failed alike. `final`: rejected, else repeated later."""
 
     column: str
     error: str
@@ -151,7 +151,7 @@ class ReportCollector:
                 error = str(event.diagnostics.get("error", "unknown"))
                 final = event.event_kind == "non_retryable_dropped"
                 key = (column, error, event.reason_or_result or "unknown", final)
-                # A task that named the rows which it gave up says how many.
+                # A task that names the rows which it rejects says how many.
                 self._failures[key] = self._failures.get(key, 0) + (_int(event.diagnostics.get("rows")) or 1)
             case _:
                 pass
@@ -204,7 +204,7 @@ class ReportCollector:
         plan_document: Mapping[str, JsonValue],
         problems: Sequence[str] = (),
     ) -> ReportFigures:
-        """The figures so far, with what `run.json` and `capacity_plan.json` tell; either may be empty."""
+        """The figures so far, with what `run.json` and `capacity_plan.json` say; either may be empty."""
         self._end_stops(self._bins.ended_at)
         self._bins.close()
         view = self._view.view(problems=problems)
@@ -212,7 +212,7 @@ class ReportCollector:
         return ReportFigures(
             run_id=view.run_id or str(run_document.get("run_id", "unknown")),
             status=view.result or str(run_document.get("status", "unknown")),
-            versions={name: str(told) for name, told in versions.items()} if isinstance(versions, dict) else {},
+            versions={name: str(version) for name, version in versions.items()} if isinstance(versions, dict) else {},
             view=view,
             rows=self._bins.total(_ROWS),
             dropped_rows=self._dropped,
@@ -387,11 +387,11 @@ def limits_chart(figures: ReportFigures) -> Chart:
     """Which layer limited progress, over time."""
     timeline = figures.view.timeline
     start = figures.view.started_at
-    shares = [stretch.limited_by.shares() for stretch in timeline]
+    shares = [each.limited_by.shares() for each in timeline]
     return Chart(
         "limits",
-        "The share of each stretch of time in which a layer limited progress; all layers together make the whole.",
-        [stretch.started_at - start for stretch in timeline],
+        "The share of each time bin in which a layer limited progress; all layers together make the whole.",
+        [each.started_at - start for each in timeline],
         [
             Series(LAYER_NAMES[layer], LAYER_COLOURS[layer], [share[layer] for share in shares], stacked=True)
             for layer in LAYERS

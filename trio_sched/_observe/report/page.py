@@ -82,13 +82,13 @@ def _text(value: object) -> _Html:
 def _lead(figures: ReportFigures) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in figures.versions.items() if name != "platform")
     state = {
-        "completed": "It came to its end.",
-        "cancelled": "It was stopped before its end; every row that counts here is complete.",
-        "stopped_early": "It stopped because too much failed; every row that counts here is complete.",
-        "interrupted": "It was interrupted; every row that counts here is complete.",
-        "failed": "It failed; every row that counts here is complete.",
-        "running": "It was under way when this was written, or it was killed; every row that counts here is complete.",
-    }.get(figures.status, f"Its state is {figures.status}.")
+        "completed": "Completed.",
+        "cancelled": "Cancelled before its end; every row counted here is complete.",
+        "stopped_early": "Stopped early because too much failed; every row counted here is complete.",
+        "interrupted": "Interrupted; every row counted here is complete.",
+        "failed": "Failed; every row counted here is complete.",
+        "running": "Running when this was written, or killed; every row counted here is complete.",
+    }.get(figures.status, f"State: {figures.status}.")
     return f"{state} Made with {versions}." if versions else state
 
 
@@ -257,13 +257,13 @@ def _failures(figures: ReportFigures) -> _Html:
             each.column,
             each.error,
             each.reason.replace("_", " "),
-            "given up" if each.final else "repeated",
+            "rejected" if each.final else "repeated",
             f"{each.tasks:,}",
         )
         for each in figures.failures
     ]
     return _Html(
-        f"<p>{figures.dropped_rows:,} rows of durable row groups were dropped.</p>"
+        f"<p>Rows dropped from durable row groups: {figures.dropped_rows:,}.</p>"
         + _table("Failures by cause", ("column", "error", "reason", "then", "tasks or rows"), rows, text_columns=4)
     )
 
