@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from trio_sched._generator import ColumnGenerator
     from trio_sched._observe.executions import ColumnWaits, ExecutionView, RequestMarks, TaskMarks
     from trio_sched._observe.layers import Limit, WaitBreakdown
-    from trio_sched._observe.record import NoEventsError, view_of_run
-    from trio_sched._observe.run_views import write_run_views
+    from trio_sched._observe.recorded_run import NoEventsError, view_of_run, write_run_views
     from trio_sched._observe.timeline import LimitTime, ProgressStretch
     from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
     from trio_sched._observe.why import Explanation, FailingCalls, explain, why
@@ -146,8 +145,7 @@ else:
             "trio_sched._generator": "ColumnGenerator",
             "trio_sched._observe.executions": "ColumnWaits ExecutionView RequestMarks TaskMarks",
             "trio_sched._observe.layers": "Limit WaitBreakdown",
-            "trio_sched._observe.record": "NoEventsError view_of_run",
-            "trio_sched._observe.run_views": "write_run_views",
+            "trio_sched._observe.recorded_run": "NoEventsError view_of_run write_run_views",
             "trio_sched._observe.timeline": "LimitTime ProgressStretch",
             "trio_sched._observe.view": "CorrelatedRuntimeView RuntimeViewBuilder",
             "trio_sched._observe.why": "Explanation FailingCalls explain why",

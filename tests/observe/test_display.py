@@ -83,7 +83,7 @@ def test_snapshots_come_at_their_interval_and_once_at_the_end() -> None:
 
 
 @pytest.mark.parametrize("place", ["start", "show", "stop"])
-def test_a_failing_display_is_given_up_and_the_block_goes_on(place: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_display_is_not_used_again_and_the_run_goes_on(place: str, caplog: pytest.LogCaptureFixture) -> None:
     display = Recorder(fails_at=place)
     finished: list[bool] = []
 

@@ -272,8 +272,8 @@ def test_outcomes_are_counted_by_category_and_status() -> None:
         assert isinstance(point, NumberDataPoint)
         assert point.attributes is not None
         assert point.attributes["trio_sched.model"] == "large"
-        status = point.attributes.get("http.response.status_code")
-        counted[point.attributes["trio_sched.request.outcome"], status] = point.value
+        labels = point.attributes
+        counted[labels["trio_sched.request.outcome"], labels.get("http.response.status_code")] = point.value
     assert counted == {
         ("success", None): 1,
         ("rate_limited", 429): 2,

@@ -7,7 +7,7 @@ from sample_runs import SampleRun, sample_run
 
 from trio_sched._events.records import AdmissionEvent
 from trio_sched._observe.progress import RunProgress, RunProgressSink
-from trio_sched._observe.record import RunEventFiles
+from trio_sched._observe.recorded_run import RecordedEvents
 from trio_sched.lowlevel import SchedulerAdmissionEvent
 
 
@@ -28,7 +28,7 @@ def fed(sink: RunProgressSink, events: list[AdmissionEvent]) -> float:
 
 def progress_after(run: SampleRun, length: int, total: int | None = 12) -> RunProgress:
     sink = RunProgressSink(total)
-    return sink.progress(fed(sink, list(RunEventFiles(run.folder).events())[:length]))
+    return sink.progress(fed(sink, list(RecordedEvents(run.folder).events())[:length]))
 
 
 def length(run: SampleRun) -> int:
@@ -99,7 +99,7 @@ def test_before_the_first_event_all_is_zero() -> None:
 
 def test_rates_now_forget_what_is_over_a_minute_ago(run: SampleRun) -> None:
     sink = RunProgressSink(12)
-    end = fed(sink, list(RunEventFiles(run.folder).events()))
+    end = fed(sink, list(RecordedEvents(run.folder).events()))
     assert sink.progress(end).rate_now > 0
     later = sink.progress(end + 61)
     assert later.rate_now == 0

@@ -19,10 +19,10 @@ import trio_sched as ts
 from trio_sched._events.records import JsonValue
 from trio_sched._observe.layers import LAYERS
 from trio_sched._observe.progress import RunProgressSink
-from trio_sched._observe.record import RunEventFiles
-from trio_sched._observe.report.figures import ReportCollector, ReportFigures
+from trio_sched._observe.recorded_run import RecordedEvents, durable_rows
+from trio_sched._observe.report.figures import DurableRows, ReportCollector, ReportFigures
 from trio_sched._observe.report.page import report_page
-from trio_sched.lowlevel import SchedulerAdmissionEvent, inline
+from trio_sched.lowlevel import inline
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +32,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SampleRun:
 
 def figures_of(run: SampleRun, length: int | None = None) -> ReportFigures:
     collector = ReportCollector()
-    for event in list(RunEventFiles(run.folder).events())[:length]:
-        if isinstance(event, SchedulerAdmissionEvent):
-            collector.emit_scheduler_event(event)
-        else:
-            collector.emit_request_event(event)
+    for event in list(RecordedEvents(run.folder).events())[:length]:
+        collector.emit(event)
     plan: dict[str, JsonValue] = {
         "configured": {"buffer_size": {"value": 4, "source": "run_config"}},
         "observed_maxima": {"rows": {"a": 1}},
     }
     run_document: dict[str, JsonValue] = {"status": "running", "run_id": "r", "versions": {"trio_sched": "1.0"}}
-    return collector.figures(run_document, plan)
+    return collector.figures("running", run_document, plan, durable_rows(run.folder))
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +219,7 @@ def test_the_charting_library_is_what_its_readme_says(name: str) -> None:
     assert line in (vendor / "README.md").read_text()
 
 
-def test_rows_given_up_one_by_one_and_rows_filtered_are_counted_apart(tmp_path: Path) -> None:
+def test_rejected_rows_and_filtered_rows_are_counted_apart(tmp_path: Path) -> None:
     @ts.from_scratch_column()
     def number(span: ts.RowSpan) -> list[int]:
         return list(range(span.start, span.start + span.count))
@@ -249,11 +246,10 @@ def test_rows_given_up_one_by_one_and_rows_filtered_are_counted_apart(tmp_path: 
     result = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert (result.records, result.dropped, result.filtered) == (8, 3, 1)
     collector = ReportCollector()
-    for event in RunEventFiles(tmp_path / "out").events():
-        if isinstance(event, SchedulerAdmissionEvent):
-            collector.emit_scheduler_event(event)
-    figures = collector.figures({}, {})
-    assert (figures.rows, figures.dropped_rows, figures.filtered_rows) == (8, 3, 1)
+    for event in RecordedEvents(tmp_path / "out").events():
+        collector.emit(event)
+    assert durable_rows(tmp_path / "out") == DurableRows(rows=8, dropped=3, filtered=1, row_groups=3)
+    figures = collector.figures("completed", {}, {}, None)
     causes = {(each.column, each.error): each.tasks for each in figures.failures if each.final}
     assert causes == {(cause.column, cause.error_type): cause.rows for cause in result.scheduler.drop_causes}
     assert causes == {("squared", "LookupError"): 3}

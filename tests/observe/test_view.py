@@ -15,7 +15,7 @@ from simulated_runs import FaultyRun, mocked
 
 import trio_sched as ts
 from trio_sched._observe.layers import WaitBreakdown, nanoseconds
-from trio_sched._observe.record import NoEventsError, view_of_run
+from trio_sched._observe.recorded_run import NoEventsError, view_of_run
 from trio_sched._observe.view import CorrelatedRuntimeView
 from trio_sched.lowlevel import InMemoryAdmissionEventSink, inline
 
@@ -107,17 +107,10 @@ def test_a_run_folder_gives_the_same_view_also_when_its_last_line_is_torn(tmp_pa
     view = CorrelatedRuntimeView.from_events(sinks[0].scheduler_events, sinks[0].request_events)
     assert view_of_run(tmp_path) == view
     path = tmp_path / "events" / "scheduler.jsonl"
-    content = path.read_bytes()
-    lines = content.splitlines(keepends=True)
-    path.write_bytes(content[:-9])
+    path.write_bytes(path.read_bytes()[:-9])
     torn = view_of_run(tmp_path)
-    assert torn.problems == (f"scheduler.jsonl: the last line, {len(lines)}, is incomplete and was left out",)
-    assert torn.result is None
+    assert (torn.complete, torn.result) == (False, None)
     assert_exact(torn)
-    path.write_bytes(b"".join([lines[0], b"\xff{}\n", *lines[1:]]))
-    damaged = view_of_run(tmp_path)
-    assert damaged.problems == ("scheduler.jsonl: line 2 is no event and was left out",)
-    assert attrs.evolve(damaged, problems=()) == view
 
 
 def test_each_stream_tells_its_half_when_the_other_is_off(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 import trio_sched as ts
-from trio_sched._observe.run_views import write_run_views
+from trio_sched._observe.recorded_run import write_run_views
 from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT
 from trio_sched.lowlevel import inline
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from trio_sched._cli.options import run_folder_argument
-from trio_sched._observe.run_views import REPORT_FILE, TRACE_FILE, write_run_views
+from trio_sched._observe.recorded_run import REPORT_FILE, TRACE_FILE, write_run_views
 from trio_sched._observe.why import why
 
 __all__ = ["report_command", "trace_command", "why_command"]

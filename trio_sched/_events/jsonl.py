@@ -13,7 +13,10 @@ the run never waits: events that find the buffer full are dropped and counted in
 
 *When the disk refuses.* The run goes on without event files: it is logged once, nothing more is written, and what is
 not is counted in `lost`. An event that cannot be written as JSON is left out and counted there too. Dropped and lost
-events are logged once more, with their numbers, when the files are closed; a reader sees the gaps in `sequence`.
+events are logged once more, with their numbers, when the files are closed.
+
+*What is missing.* A third file lists what was written together, with lengths and checksums, how much was dropped or
+lost so far, and at last that the streams end. So a reader knows up to where both streams are as they were written.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeAlias, TypeVar, cast, get_args, get_origin
+from zlib import crc32
 
 import trio
 
@@ -45,12 +49,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trio_sched.events")
 
-__all__ = ["EVENT_FILES", "JsonlEventSink", "WhenFull", "event_line", "open_jsonl_sink", "read_event"]
+__all__ = [
+    "BATCH_FILE",
+    "EVENT_FILES",
+    "JsonlEventSink",
+    "WhenFull",
+    "event_line",
+    "open_jsonl_sink",
+    "read_event",
+]
 
 _REFUSED: Final = "The event files cannot be written any more; the run goes on without them"
 
+_STREAMS: Final = ("scheduler", "request")
 EVENT_FILES: Final = ("scheduler.jsonl", "request.jsonl")
 """The scheduler's stream and the request stage's."""
+
+BATCH_FILE: Final = "batches.jsonl"
+"""What was written together: for each stream how many events and bytes, and their CRC-32; and where the streams end."""
 
 _MOST_REMEMBERED: Final = 4096
 
@@ -149,7 +165,9 @@ class JsonlEventSink:
         self._files: tuple[BinaryIO, ...] = ()
         with ExitStack() as opened:
             try:
-                self._files = tuple(opened.enter_context((folder / name).open("wb")) for name in EVENT_FILES)
+                self._files = tuple(
+                    opened.enter_context((folder / name).open("wb")) for name in (*EVENT_FILES, BATCH_FILE)
+                )
             except OSError:
                 logger.exception(_REFUSED)
             else:
@@ -183,6 +201,8 @@ class JsonlEventSink:
     def close(self) -> None:
         """Write the rest, close the files, and say what is missing in them."""
         self.flush()
+        with self._writing:
+            self._write(([], []), ended=True)
         self._close_files()
         if self.dropped or self.lost:
             logger.warning("The event files are incomplete: %d events dropped, %d lost", self.dropped, self.lost)
@@ -215,18 +235,28 @@ class JsonlEventSink:
             while self._batches:
                 self._write(self._batches.popleft())
 
-    def _write(self, batch: _Batch) -> None:
+    def _write(self, batch: _Batch, *, ended: bool = False) -> None:
         unwritten = sum(map(len, batch))
         if not self._files:
             self.lost += unwritten
             return
         try:
-            for file, events in zip(self._files, batch, strict=True):
+            *files, batches = self._files
+            extents: dict[str, object] = {}
+            for name, file, events in zip(_STREAMS, files, batch, strict=True):
+                length = checksum = lines = 0
                 for start in range(0, len(events), _LINES_AT_ONCE):
                     some = events[start : start + _LINES_AT_ONCE]
-                    file.write(self._lines(some))
+                    content = self._lines(some)
+                    file.write(content)
                     file.flush()
+                    length, checksum = length + len(content), crc32(content, checksum)
+                    lines += content.count(b"\n")
                     unwritten -= len(some)
+                extents[name] = {"events": lines, "bytes": length, "crc32": checksum}
+            line = {**extents, "unwritten": self.dropped + self.lost, "ended": ended}
+            batches.write(_encoder().encode(line) + b"\n")
+            batches.flush()
         except OSError:
             self.lost += unwritten
             logger.exception(_REFUSED)

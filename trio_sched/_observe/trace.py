@@ -12,12 +12,13 @@ takes the lowest free lane and gives it back. An arrow leads from a task's lease
 
 The file is written as the events come, in the order of their times, and what is remembered is what is open: memory does
 not grow with the length of a run. Slices are begun and ended by separate entries, so a run that was killed, or that
-still goes on, gives a whole trace too: what is open when the events end is ended there and marked `unfinished`.
+still goes on, gives a whole trace too: what is open when the events end is ended there and marked `unfinished`. Where
+events are missing, the trace ends before them and says so across its whole height.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from typing import Final, TextIO
 
@@ -53,16 +54,21 @@ _OF_A_LIMIT: Final = frozenset(
 
 
 def write_trace(
-    events: Iterable[AdmissionEvent], file: TextIO, *, capacity_plan: Mapping[str, JsonValue] | None = None
+    events: Iterable[AdmissionEvent],
+    file: TextIO,
+    *,
+    capacity_plan: Mapping[str, JsonValue] | None = None,
+    problems: Callable[[], Iterable[str]] = tuple,
 ) -> None:
     """Write the trace of `events`, which come in the order of their times, to `file`.
 
     capacity_plan: what bounded the run, put beside the name of the writer, where viewers show what they know of a file.
+    problems: what is missing after the events, asked when they end; each is a point across the trace there.
     """
     trace = _Trace(_Entries(file, {"capacity_plan": dict(capacity_plan)} if capacity_plan else {}))
     for event in events:
         trace.add(event)
-    trace.close()
+    trace.close(problems())
 
 
 @attrs.define(eq=False)
@@ -132,7 +138,7 @@ class _Entries:
         """End a slice and free its lane."""
         track = open_slice.track
         shown = f'"args":{_json(args)},' if args else ""
-        self._write(f'{{"ph":"E","pid":{track.pid},"tid":{track.lanes[open_slice.lane]},{told}"ts":{self._at}}}')
+        self._write(f'{{"ph":"E","pid":{track.pid},"tid":{track.lanes[open_slice.lane]},{shown}"ts":{self._at}}}')
         heappush(track.free, open_slice.lane)
 
     def instant(self, open_slice: _Slice, name: str) -> None:
@@ -144,6 +150,10 @@ class _Entries:
     def mark(self, pid: int, name: str) -> None:
         """Something that happened at once to a whole process."""
         self._write(f'{{"ph":"i","s":"p","name":{_json(name)},"pid":{pid},"tid":0,"ts":{self._at}}}')
+
+    def note(self, text: str) -> None:
+        """Something to say of the whole trace, at this time."""
+        self._write(f'{{"ph":"i","s":"g","name":{_json(text)},"pid":0,"tid":0,"ts":{self._at}}}')
 
     def arrow(self, number: int, source: _Slice, target: _Slice) -> None:
         """An arrow between two slices that are open now."""
@@ -224,13 +234,15 @@ class _Trace:
         else:
             self._add_request_event(event)
 
-    def close(self) -> None:
-        """End what is open, and the file."""
+    def close(self, problems: Iterable[str]) -> None:
+        """End what is open, say what is missing, and end the file."""
         endpoints = self._endpoints.values()
         stops = (found for each in endpoints for found in (each.stop, each.outage) if found is not None)
         for open_slices in (self._requests.values(), self._tasks.values(), self._row_groups.values(), stops):
             for open_slice in open_slices:
                 self._entries.end(open_slice, {"unfinished": True})
+        for problem in problems:
+            self._entries.note(problem)
         self._entries.close()
 
     def _add_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:

@@ -1,7 +1,8 @@
 """What a report shows, as plain values: figures, and charts as data for the charting library.
 
 `ReportCollector` is a sink for both streams. It counts with the same code that counts for the run's own result, so the
-figures of both are equal. Of the run's two documents only what is named here is taken over.
+figures of both are equal. Rows are those in the parts. Of the run's two documents only what is named here is taken
+over.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 
 import attrs
 
-from trio_sched._events.records import JsonValue, RequestAdmissionEvent, SchedulerAdmissionEvent
+from trio_sched._events.records import AdmissionEvent, JsonValue, RequestAdmissionEvent, SchedulerAdmissionEvent
 from trio_sched._observe.layers import LAYERS, Layer, nanoseconds, seconds
 from trio_sched._observe.plan_lines import PlanLine, plan_lines
 from trio_sched._observe.statistics import RequestStatistics, RequestStatisticsSink
@@ -24,6 +25,7 @@ __all__ = [
     "LAYER_COLOURS",
     "LAYER_NAMES",
     "Chart",
+    "DurableRows",
     "EndpointFigures",
     "FailureFigures",
     "ReportCollector",
@@ -91,17 +93,28 @@ class FailureFigures:
 
 
 @attrs.frozen
+class DurableRows:
+    """The rows in a run's parts: written, and those that the parts lack, rejected or removed by processors."""
+
+    rows: int
+    dropped: int
+    filtered: int
+    row_groups: int
+
+
+@attrs.frozen
 class ReportFigures:
-    """Everything on the page. `times`: the beginning of each bin, in seconds since the first event."""
+    """Everything on the page. durable: None where the parts cannot be read; all else comes from events.
+
+    times: the beginning of each bin, in seconds since the first event. rows_seen: those that became durable meanwhile.
+    """
 
     run_id: str
     status: str
     versions: Mapping[str, str]
     view: CorrelatedRuntimeView
-    rows: int
-    dropped_rows: int
-    filtered_rows: int
-    row_groups: int
+    durable: DurableRows | None
+    rows_seen: int
     times: Sequence[float]
     rows_per_second: Sequence[float]
     tasks_per_second: Sequence[float]
@@ -111,39 +124,44 @@ class ReportFigures:
 
 
 class ReportCollector:
-    """Takes the events of one run in the order of their times; `figures` makes the report's values of them."""
+    """Takes the events of one run in the order of their times; `figures` makes the report's values of them.
 
-    def __init__(self) -> None:
+    scheduler_stream, request_stream: whether there are events of that stream.
+    """
+
+    def __init__(self, *, scheduler_stream: bool = True, request_stream: bool = True) -> None:
         # Executions one by one are for those who ask about one: the page shows sums.
-        self._view = RuntimeViewBuilder(max_executions=0)
+        self._view = RuntimeViewBuilder(
+            scheduler_stream=scheduler_stream, request_stream=request_stream, max_executions=0
+        )
         self._statistics = RequestStatisticsSink()
         self._bins = TimeBins()
         self._names: dict[RequestResourceKey | None, str] = {}
         self._levels: dict[str, tuple[int, int, int]] = {}
         self._first_limits: dict[str, int] = {}
         self._stopped_until: dict[str, int] = {}
-        self._sizes: dict[int, int] = {}
         self._failures: dict[tuple[str, str, str, bool], int] = {}
-        self._dropped = 0
-        self._filtered = 0
-        self._row_groups = 0
+
+    @property
+    def result(self) -> str | None:
+        """How the run ended, as far as its events say it."""
+        return self._view.result
+
+    def emit(self, event: AdmissionEvent) -> None:
+        """Take the next event of either stream."""
+        if isinstance(event, SchedulerAdmissionEvent):
+            self.emit_scheduler_event(event)
+        else:
+            self.emit_request_event(event)
 
     def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
         """Take the next scheduler event."""
         self._view.emit_scheduler_event(event)
         at, correlation = nanoseconds(event.captured_at_monotonic), event.captured_correlation
         self._bins.reach(at)
-        row_group = correlation.row_group if correlation is not None else None
         match event.event_kind:
-            case "row_group_admitted" if row_group is not None:
-                self._sizes[row_group] = _int(event.diagnostics.get("size"))
-            case "row_group_checkpointed" if row_group is not None:
-                rows = _int(event.diagnostics.get("rows"))
-                self._bins.add(_ROWS, at, rows)
-                self._row_groups += 1
-                filtered = _int(event.diagnostics.get("filtered"))
-                self._filtered += filtered
-                self._dropped += max(0, self._sizes.pop(row_group, rows + filtered) - rows - filtered)
+            case "row_group_checkpointed":
+                self._bins.add(_ROWS, at, _int(event.diagnostics.get("rows")))
             case "task_completed" if event.reason_or_result == "success":
                 self._bins.add(_TASKS, at, 1)
             case "retry_deferred" | "non_retryable_dropped":
@@ -200,24 +218,26 @@ class ReportCollector:
 
     def figures(
         self,
+        status: str,
         run_document: Mapping[str, JsonValue],
         plan_document: Mapping[str, JsonValue],
+        durable: DurableRows | None,
+        *,
         problems: Sequence[str] = (),
+        missing_events: int = 0,
     ) -> ReportFigures:
         """The figures so far, with what `run.json` and `capacity_plan.json` say; either may be empty."""
         self._end_stops(self._bins.ended_at)
         self._bins.close()
-        view = self._view.view(problems=problems)
+        view = self._view.view(problems=problems, missing_events=missing_events)
         versions = run_document.get("versions")
         return ReportFigures(
             run_id=view.run_id or str(run_document.get("run_id", "unknown")),
-            status=view.result or str(run_document.get("status", "unknown")),
+            status=status,
             versions={name: str(version) for name, version in versions.items()} if isinstance(versions, dict) else {},
             view=view,
-            rows=self._bins.total(_ROWS),
-            dropped_rows=self._dropped,
-            filtered_rows=self._filtered,
-            row_groups=self._row_groups,
+            durable=durable,
+            rows_seen=self._bins.total(_ROWS),
             times=self._bins.times(),
             rows_per_second=self._bins.per_second(_ROWS),
             tasks_per_second=self._bins.per_second(_TASKS),
