@@ -159,9 +159,9 @@ def limit_now(
     most_out = 0
     for key, resource in requests.resources.items():
         if resource.waiters > 0:
-            vote: _Vote = ("cooldown" if resource.stopped_at(now) else "request_admission", str(key))
+            name, stage = _names(key)
+            vote: _Vote = ("cooldown" if resource.stopped_at(now) else "request_admission", name)
             votes[vote] = resource.waiters
-            stage = endpoint_stage_resource(key.provider_model_key)
             if stage not in behind or resource.waiters > votes[behind[stage]]:
                 behind[stage] = vote
         out = len(resource.held)
@@ -193,6 +193,12 @@ def limit_now(
             if facts is not None and facts.calls_models:
                 return _limit("provider", column)
     return _of_deferrals(scheduler)
+
+
+@lru_cache(maxsize=1024)
+def _names(resource: RequestResourceKey) -> tuple[str, SchedulerResourceKey]:
+    """A request resource by name, and the stage resource of its endpoint; making these takes longer than all else."""
+    return str(resource), endpoint_stage_resource(resource.provider_model_key)
 
 
 @lru_cache(maxsize=1024)
