@@ -6,9 +6,9 @@ import sys
 from types import FrameType
 
 import pytest
-from trio_sched._observe.run_progress import RunProgressSink
 
 from trio_sched._events.records import JsonValue, SchedulerAdmissionEvent, SchedulerAdmissionEventKind
+from trio_sched._observe.progress import RunProgressSink
 from trio_sched._observe.report.figures import ReportCollector
 from trio_sched._observe.view import RuntimeViewBuilder
 from trio_sched._resources.correlation import RuntimeCorrelation

@@ -70,7 +70,7 @@ class ReplayedResource:
     failures: dict[str, int] = attrs.field(factory=dict[str, int])
     recent_failed: deque[bool] = attrs.field(factory=lambda: deque[bool](maxlen=_RECENT_CALLS))
     _refused_at: dict[int, float] = attrs.field(factory=dict[int, float])
-    """When leases came back that the provider refused, until that is told."""
+    """When leases came back that the provider refused, until that is reported."""
     _witness: int | None = None
     """The lease whose answer proves the limit that was asked for."""
 

@@ -36,7 +36,7 @@ __all__ = ["Backlog", "ColumnFacts", "DeferredTask", "SchedulerReplay", "TaskPla
 
 @attrs.frozen
 class ColumnFacts:
-    """One column as the start of its run told it. resources: the units that each of its tasks holds.
+    """One column as the start of its run reported it. resources: the units that each of its tasks holds.
 
     calls_models: its tasks belong to a group of kind `model` or `custom_model`.
     """
@@ -50,7 +50,7 @@ class ColumnFacts:
 
 @attrs.frozen
 class DeferredTask:
-    """A failed task that will run again; `due` on the run's clock, in seconds, or None where it was not told."""
+    """A failed task that will run again; `due` on the run's clock, in seconds, or None where that is unknown."""
 
     column: str
     row_group: int | None
@@ -105,10 +105,10 @@ class SchedulerReplay:
     """Feed it the events of one run in order with `apply`; read what it holds, and change nothing of that.
 
     queued: the queued tasks by id. leases: the running ones by lease id. refusals: why heads of the queue were refused
-    when that was last told, and how many were. capped_groups: those that were told to be at a cap or in debt, with the
-    reason, and were granted nothing since. row_groups: those admitted and not durable yet, with their sizes, as far as
-    they were told. deferred_by_cause: how many of `deferred`, by column and reason. changes: rises with every event
-    that may have changed anything here.
+    when that was last reported, and how many were. capped_groups: those that were reported to be at a cap or in debt,
+    with the reason, and were granted nothing since. row_groups: those admitted and not durable yet, with their sizes,
+    as far as they were reported. deferred_by_cause: how many of `deferred`, by column and reason. changes: rises with
+    every event that may have changed anything here.
     """
 
     columns: dict[str, ColumnFacts] = attrs.field(factory=dict[str, ColumnFacts], init=False)
@@ -196,7 +196,7 @@ class SchedulerReplay:
     def resources_of(self, column: str) -> Mapping[SchedulerResourceKey, int]:
         """What a task of `column` holds while it runs; one unit of `submission` where the start was not seen."""
         facts = self.columns.get(column)
-        return _UNTOLD if facts is None else facts.resources
+        return _UNREPORTED if facts is None else facts.resources
 
     def leased_resources(self) -> Mapping[SchedulerResourceKey, int]:
         """Units held now, by resource."""
@@ -237,7 +237,7 @@ class SchedulerReplay:
         return self._waited_before.get(column, 0) + self._backlog(column).waited
 
     def holding_back(self, column: str) -> dict[str, int]:
-        """What held back queued tasks although there was room, as last told: heads of the queue by reason."""
+        """What held back queued tasks although there was room, as last reported: heads of the queue by reason."""
         reasons = {reason: heads for reason, heads in self.refusals.items() if reason not in _WANT_OF_ROOM}
         capped = self.capped_groups.get(self._group(column))
         if capped is not None:
@@ -271,15 +271,15 @@ class SchedulerReplay:
 
     def _start(self, event: SchedulerAdmissionEvent) -> None:
         columns = event.diagnostics.get("columns")
-        for column, told in columns.items() if isinstance(columns, dict) else ():
-            assert isinstance(told, dict)
-            needs = told.get("needs")
+        for column, reported in columns.items() if isinstance(columns, dict) else ():
+            assert isinstance(reported, dict)
+            needs = reported.get("needs")
             self.columns[column] = ColumnFacts(
-                task_type=cast("str | None", told.get("task_type")),
+                task_type=cast("str | None", reported.get("task_type")),
                 needs=tuple(map(str, needs)) if isinstance(needs, list) else (),
-                group=str(told.get("group", column)),
-                calls_models=told.get("group_kind") in ("model", "custom_model"),
-                resources=_amounts(told.get("resources")),
+                group=str(reported.get("group", column)),
+                calls_models=reported.get("group_kind") in ("model", "custom_model"),
+                resources=_amounts(reported.get("resources")),
             )
         self._borrowed = {} if event.diagnostics.get("repays_only_borrowed") else None
         self.resource_limits.update(_amounts((event.snapshot or {}).get("resource_limits")))
@@ -395,7 +395,7 @@ _MOVES_NOTHING: Final = frozenset({"dependency_ready", "selected", "task_complet
 
 _WANT_OF_ROOM: Final = frozenset({"no_capacity"})
 _STALE_ENTRIES: Final = 64
-_UNTOLD: Mapping[SchedulerResourceKey, int] = {SUBMISSION: 1}
+_UNREPORTED: Mapping[SchedulerResourceKey, int] = {SUBMISSION: 1}
 
 
 def _add(counts: dict[K, int], key: K, amount: int) -> None:
@@ -407,8 +407,8 @@ def _add(counts: dict[K, int], key: K, amount: int) -> None:
         counts.pop(key, None)
 
 
-def _amounts(told: JsonValue) -> dict[SchedulerResourceKey, int]:
-    return {resource: _int(amount) for resource, amount in told.items()} if isinstance(told, dict) else {}
+def _amounts(facts: JsonValue) -> dict[SchedulerResourceKey, int]:
+    return {resource: _int(amount) for resource, amount in facts.items()} if isinstance(facts, dict) else {}
 
 
 def _int(value: JsonValue) -> int:

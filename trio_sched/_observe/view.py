@@ -8,7 +8,7 @@ executions (`executions.py`). A piece in which a stop ends is cut there.
     events ─> SchedulerReplay ─┐                    ┌─> ProgressBook    what limited the run
               RequestReplay  ──┴─> limit of a piece ┴─> ExecutionBook   timestamps and waits of each execution
 
-Memory is bounded by what is under way, by `max_executions` finished ones, and by the fixed number of stretches of the
+Memory is bounded by what is under way, by `max_executions` finished ones, and by the fixed number of time bins of the
 timeline; sums by column and layer cover all of a run.
 """
 
@@ -31,7 +31,7 @@ from trio_sched._resources.identity import RequestResourceKey
 __all__ = ["MAX_EXECUTIONS", "CorrelatedRuntimeView", "RuntimeViewBuilder", "lost_events"]
 
 MAX_EXECUTIONS: Final = 100_000
-"""Finished executions that a view shows one by one, unless told otherwise: some 200 MB of them at the most."""
+"""Finished executions that a view shows one by one, by default: some 200 MB of them at the most."""
 
 _NEW_WORK: Final = frozenset({"dependency_ready", "ready_enqueued", "row_group_admitted", "salvage_redispatched"})
 _COMPLETED: Final = frozenset({"row_group_checkpointed", "scheduler_job_completed"})
@@ -48,7 +48,7 @@ class CorrelatedRuntimeView:
 
     result: how the run ended, None while it runs or where it was killed. limited_by: its wall time by limiting layer,
     from the first event to the last. limits: the same by layer and place, most first. limit: what limits at the end,
-    None for an open instant. timeline: the same in equal stretches. columns: all finished executions by column.
+    None for an open instant. timeline: the same in equal time bins. columns: all finished executions by column.
     executions: finished ones that were kept, and those under way; `executions_not_kept` are only in the sums.
     uncorrelated_requests: leases of no execution; late_request_events: events of an execution that had ended.
     problems: what is missing of the events, in sentences. missing_events: how many at least.
@@ -102,7 +102,7 @@ class CorrelatedRuntimeView:
 
 
 class RuntimeViewBuilder:
-    """Takes the events of one run in the order of their time, and knows at every moment where it stands.
+    """Takes the events of one run in the order of their time, and knows its state at every moment.
 
     It is a sink for both streams. scheduler_stream, request_stream: whether that stream is on. result: how the run
     ended, None before that. stopped_at: what limited it just before its workers were last cancelled, and the chain that
@@ -118,7 +118,7 @@ class RuntimeViewBuilder:
         self._clocks = WaitClocks(self.scheduler.waited)
         self._executions = ExecutionBook(self._clocks, max_kept=max_executions, follows_tasks=scheduler_stream)
         self._progress: ProgressBook | None = None
-        self._standing: _Standing | None = None
+        self._interval: _Interval | None = None
         self.stopped_at: tuple[Limit, tuple[WaitLink, ...]] | None = None
         self._stopping_since: float | None = None
         self.result: str | None = None
@@ -229,16 +229,16 @@ class RuntimeViewBuilder:
             return
         progress = self._progress
         while now > progress.until:
-            standing = self._standing_at(progress.until)
-            self._spend(progress, now if standing.until is None else min(now, standing.until), standing)
+            interval = self._interval_from(progress.until)
+            self._spend(progress, now if interval.until is None else min(now, interval.until), interval)
         if kind in _COMPLETED:
             progress.decide("completion")
         elif kind in _NEW_WORK or kind == "request_wait_started":
             progress.decide("readiness")
 
-    def _standing_at(self, time: int) -> _Standing:
-        """How things stand from `time` on. Between two changes it is worked out once, as most events change nothing."""
-        scheduler, requests, known = self.scheduler, self.requests, self._standing
+    def _interval_from(self, time: int) -> _Interval:
+        """What holds from `time` on. Between two changes it is worked out once, as most events change nothing."""
+        scheduler, requests, known = self.scheduler, self.requests, self._interval
         changes = scheduler.changes + requests.changes
         if known is not None and known.changes == changes and (known.until is None or time < known.until):
             return known
@@ -250,28 +250,28 @@ class RuntimeViewBuilder:
                 if end > time:
                     stopped.append(key)
                     until = end if until is None else min(until, end)
-        untold = not scheduler.resource_limits
-        self._standing = _Standing(
+        unknown = not scheduler.resource_limits
+        self._interval = _Interval(
             changes,
             until,
             limit_now(scheduler, requests, seconds(time), model_tasks_call=self._model_tasks_call),
             stopped,
-            [backlog for backlog in scheduler.backlogs() if untold or scheduler.awaited(backlog) is not None],
+            [backlog for backlog in scheduler.backlogs() if unknown or scheduler.awaited(backlog) is not None],
         )
-        return self._standing
+        return self._interval
 
-    def _spend(self, progress: ProgressBook, until: int, standing: _Standing) -> None:
+    def _spend(self, progress: ProgressBook, until: int, interval: _Interval) -> None:
         elapsed = until - progress.until
-        for key in standing.stopped:
+        for key in interval.stopped:
             self._clocks.stopped[key] = self._clocks.stopped.get(key, 0) + elapsed
-        for backlog in standing.waiting:
+        for backlog in interval.waiting:
             backlog.waited += elapsed
-        progress.spend(until, standing.limit)
+        progress.spend(until, interval.limit)
 
 
 @attrs.define(eq=False)
-class _Standing:
-    """How things stand until something changes, or until `until` (nanoseconds), when a stop ends.
+class _Interval:
+    """What holds until something changes, or until `until` (nanoseconds), when a stop ends.
 
     changes: how many there had been in both streams. waiting: the backlogs that wait for a stage resource.
     """
