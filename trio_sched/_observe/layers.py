@@ -169,8 +169,7 @@ def limit_now(
             calling, most_out = key, out
     held_back = 0
     longest: tuple[int, str] | None = None
-    for backlog in scheduler.backlogs():
-        awaited = scheduler.awaited(backlog)
+    for backlog, awaited in scheduler.backlogs():
         if awaited is not None:
             vote = behind.get(awaited) or ("task_admission", awaited)
         elif not scheduler.resource_limits:

@@ -20,7 +20,7 @@ The order of two events that belong to different tasks does not matter, so both 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple, TypeVar, cast
 
@@ -133,6 +133,11 @@ class SchedulerReplay:
     _leased: dict[SchedulerResourceKey, int] = attrs.field(factory=dict[SchedulerResourceKey, int], init=False)
     _backlogs: dict[tuple[object, ...], Backlog] = attrs.field(factory=dict[tuple[object, ...], Backlog], init=False)
     """By what their tasks ask for, and whether their groups are capped."""
+    _waiting: list[tuple[Backlog, SchedulerResourceKey | None]] = attrs.field(
+        factory=list["tuple[Backlog, SchedulerResourceKey | None]"], init=False
+    )
+    _waiting_since: int = attrs.field(default=0, init=False)
+    """What `changes` was when that was worked out: half of the events are of requests, and change nothing of it."""
     _backlog_of: dict[str, Backlog] = attrs.field(factory=dict[str, Backlog], init=False)
     _waited_before: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
     """By column, what to add to its backlog's `waited`: what others showed that it was counted in, less what they had
@@ -202,9 +207,12 @@ class SchedulerReplay:
         """Units held now, by resource."""
         return self._leased
 
-    def backlogs(self) -> Iterable[Backlog]:
-        """Those in which tasks are queued."""
-        return [each for each in self._backlogs.values() if each.queued]
+    def backlogs(self) -> Sequence[tuple[Backlog, SchedulerResourceKey | None]]:
+        """Those in which tasks are queued, each with what they wait for, as in `awaited`."""
+        if self._waiting_since != self.changes:
+            self._waiting = [(each, self.awaited(each)) for each in self._backlogs.values() if each.queued]
+            self._waiting_since = self.changes
+        return self._waiting
 
     def awaited(self, backlog: Backlog) -> SchedulerResourceKey | None:
         """The stage resource that the tasks of a backlog wait for, or None if order or policy holds them back.

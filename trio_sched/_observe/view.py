@@ -256,7 +256,7 @@ class RuntimeViewBuilder:
             until,
             limit_now(scheduler, requests, seconds(time), model_tasks_call=self._model_tasks_call),
             stopped,
-            [backlog for backlog in scheduler.backlogs() if unknown or scheduler.awaited(backlog) is not None],
+            [backlog for backlog, awaited in scheduler.backlogs() if unknown or awaited is not None],
         )
         return self._interval
 
