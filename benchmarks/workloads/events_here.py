@@ -57,7 +57,7 @@ def prepare(params: Params) -> Run:
             else:
                 emit(sink, executions)
             watch.stop()
-            written = sum(len(path.read_bytes().splitlines()) for path in Path(scratch).iterdir())
+            written = sum(len(path.read_bytes().splitlines()) for path in Path(scratch).glob("*.jsonl"))
             kept = len(sink.scheduler_events) if sink is not None else 0
         count = executions * len(KINDS)
         return Outcome(

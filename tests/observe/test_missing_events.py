@@ -157,27 +157,27 @@ def test_a_stream_that_is_lost_as_a_whole(run: SampleRun, folder: Path, name: st
 
 
 def test_without_the_list_of_batches_nothing_is_sure(run: SampleRun, folder: Path) -> None:
-    (folder / "events" / "batches.jsonl").unlink()
+    (folder / "events" / "batches.log").unlink()
     assert_states_nothing_false(run, folder, says="whether events are missing is not known")
 
 
 def test_a_list_of_batches_that_is_cut(run: SampleRun, folder: Path) -> None:
-    lines = lines_of(folder, "batches.jsonl")
+    lines = lines_of(folder, "batches.log")
     for kept in range(0, len(lines), max(1, len(lines) // 6)):
-        (folder / "events" / "batches.jsonl").write_bytes(b"".join(lines[:kept]))
+        (folder / "events" / "batches.log").write_bytes(b"".join(lines[:kept]))
         assert_states_nothing_false(run, folder, says="the last events are missing")
 
 
 def test_a_list_of_batches_that_is_damaged(run: SampleRun, folder: Path) -> None:
-    lines = lines_of(folder, "batches.jsonl")
+    lines = lines_of(folder, "batches.log")
     for damage in (b"\xff\n", b"[]\n", b"{}\n", lines[1].replace(b'"crc32":', b'"crc32":"x","y":'), b"[" * 100_000):
-        (folder / "events" / "batches.jsonl").write_bytes(b"".join([lines[0], damage, *lines[2:]]))
+        (folder / "events" / "batches.log").write_bytes(b"".join([lines[0], damage, *lines[2:]]))
         assert_states_nothing_false(run, folder, says="the last events are missing")
 
 
 def test_a_killed_run_is_shown_up_to_its_last_batch(run: SampleRun, folder: Path) -> None:
-    batches = lines_of(folder, "batches.jsonl")
-    (folder / "events" / "batches.jsonl").write_bytes(b"".join(batches[: len(batches) // 2]))
+    batches = lines_of(folder, "batches.log")
+    (folder / "events" / "batches.log").write_bytes(b"".join(batches[: len(batches) // 2]))
     (folder / "run.json").write_text(json.dumps({"status": "running", "process": None}))
     view = view_of_run(folder)
     assert (view.complete, view.problems, view.result) == (True, (), None)
@@ -190,8 +190,8 @@ def test_a_killed_run_is_shown_up_to_its_last_batch(run: SampleRun, folder: Path
 def test_how_it_ended_is_not_known_without_a_word_of_it(folder: Path) -> None:
     (folder / "run.json").unlink()
     assert why(folder).state == "completed", "the events say so"
-    batches = lines_of(folder, "batches.jsonl")
-    (folder / "events" / "batches.jsonl").write_bytes(b"".join(batches[: len(batches) // 2]))
+    batches = lines_of(folder, "batches.log")
+    (folder / "events" / "batches.log").write_bytes(b"".join(batches[: len(batches) // 2]))
     explanation = why(folder)
     assert (explanation.state, explanation.chain) == ("unknown", ())
     assert str(explanation).startswith("not known to have ended; its events cover ")

@@ -358,7 +358,7 @@ def test_files_without_any_event_explain_nothing_and_say_what_is_wrong_with_them
     (events / "scheduler.jsonl").write_text("")
     (events / "request.jsonl").write_text('{\n\n[1]\nnull\n"selected"\n{}')
     assert str(why(tmp_path)).splitlines() == [
-        "events/batches.jsonl is missing: whether events are missing is not known",
+        "events/batches.log is missing: whether events are missing is not known",
         "events/request.jsonl: line 1 is no event; what follows it is left out",
         "not known to have ended; its events cover 0.0 s",
     ]

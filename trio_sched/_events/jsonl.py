@@ -65,8 +65,8 @@ _STREAMS: Final = ("scheduler", "request")
 EVENT_FILES: Final = ("scheduler.jsonl", "request.jsonl")
 """The scheduler's stream and the request stage's."""
 
-BATCH_FILE: Final = "batches.jsonl"
-"""What was written together: for each stream how many events and bytes, and their CRC-32; and where the streams end."""
+BATCH_FILE: Final = "batches.log"
+"""What was written together, a line of JSON each: of each stream how many events and bytes, and their CRC-32."""
 
 _MOST_REMEMBERED: Final = 4096
 

@@ -1,7 +1,7 @@
 """Reads what a run left in its folder, also while it goes on and after it was killed, and makes its views.
 
 *What is known.* Views are derived from events, and a view of half the events would state as fact what never was. So
-before the events are read, `batches.jsonl` is: it says of each batch how long it is in each stream's file, with a
+before the events are read, `batches.log` is: it says of each batch how long it is in each stream's file, with a
 checksum, and it says where the streams end. Batches count up to the first that is not as it was written, in both
 streams alike, since what one stream reports explains the other. So a view is that of the run up to an instant; it says
 up to which, how many events are missing, and leaves out what only the end would show. Where a stream's file is missing
@@ -105,7 +105,7 @@ _Extent: TypeAlias = "tuple[int, int, int]"
 
 @attrs.frozen
 class _Batch:
-    """One line of `batches.jsonl`. unwritten: events so far that were dropped or lost. ended: no more follow."""
+    """One line of `batches.log`. unwritten: events so far that were dropped or lost. ended: no more follow."""
 
     extents: tuple[_Extent, _Extent]
     unwritten: int
@@ -209,7 +209,7 @@ class RecordedEvents:
 
 
 def _read_batches(path: Path) -> list[_Batch] | None:
-    """The lines of `batches.jsonl`, up to the first that is none; None where there is no such file."""
+    """The lines of `batches.log`, up to the first that is none; None where there is no such file."""
     found: list[_Batch] = []
     try:
         lines = path.read_bytes().splitlines()
