@@ -13,7 +13,7 @@ import attrs
 
 from trio_sched._clients import ClientRetries
 from trio_sched._errors import InvalidValueError
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._request.config import RequestAdmissionConfigSnapshot
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestDomain, RequestResourceKey
 from trio_sched._resources.task import SchedulerResourceKey

@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from trio_sched._classify import ErrorVerdict, classify_exception, judge_exception
     from trio_sched._clients import ClientRetries, HiddenRetriesError, RetryFreeClients
     from trio_sched._events.correlation import CorrelationToken, RuntimeCorrelationProvider, runtime_correlation
-    from trio_sched._events.jsonl import JsonlEventSink, open_jsonl_sink
-    from trio_sched._events.request import RequestAdmissionEvent, RequestEventSubject
-    from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerEventSubject
-    from trio_sched._events.serde import event_line, read_event
+    from trio_sched._events.jsonl import JsonlEventSink, event_line, open_jsonl_sink, read_event
+    from trio_sched._events.records import RequestAdmissionEvent, SchedulerAdmissionEvent
     from trio_sched._events.sinks import (
         EventStream,
         FanOutEventSink,
@@ -29,19 +27,16 @@ if TYPE_CHECKING:
         SchedulerAdmissionEventSink,
         request_event_stream,
         scheduler_event_stream,
+        subscribe_request_admission_events,
     )
     from trio_sched._executor import ModelRequest, ModelRequestExecutor, RequestRetryConfig
     from trio_sched._fair import FairOrder
-    from trio_sched._observe.executions import ColumnWaits
-    from trio_sched._observe.failing_calls import FailingCalls
-    from trio_sched._observe.limiting import Limit
-    from trio_sched._observe.marks import ExecutionView, RequestMarks, TaskMarks
-    from trio_sched._observe.progress import LimitTime, ProgressStretch
-    from trio_sched._observe.record import NoEventsError, view_of_run
-    from trio_sched._observe.run_views import write_run_views
+    from trio_sched._observe.executions import ColumnWaits, ExecutionView, RequestMarks, TaskMarks
+    from trio_sched._observe.layers import Limit, WaitBreakdown
+    from trio_sched._observe.recorded_run import NoEventsError, view_of_run, write_run_views
+    from trio_sched._observe.timeline import LimitTime, ProgressStretch
     from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
-    from trio_sched._observe.waits import WaitBreakdown
-    from trio_sched._observe.why import Explanation, explain, why
+    from trio_sched._observe.why import Explanation, FailingCalls, explain, why
     from trio_sched._request.aimd import AimdLimit
     from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError
     from trio_sched._request.config import (
@@ -141,26 +136,21 @@ else:
             "trio_sched._classify": "ErrorVerdict classify_exception judge_exception",
             "trio_sched._clients": "ClientRetries HiddenRetriesError RetryFreeClients",
             "trio_sched._events.correlation": "CorrelationToken RuntimeCorrelationProvider runtime_correlation",
-            "trio_sched._events.jsonl": "JsonlEventSink open_jsonl_sink",
-            "trio_sched._events.request": "RequestAdmissionEvent RequestEventSubject",
-            "trio_sched._events.scheduler": "SchedulerAdmissionEvent SchedulerEventSubject",
-            "trio_sched._events.serde": "event_line read_event",
+            "trio_sched._events.jsonl": "JsonlEventSink event_line open_jsonl_sink read_event",
+            "trio_sched._events.records": "RequestAdmissionEvent SchedulerAdmissionEvent",
             "trio_sched._events.sinks": (
                 "EventStream FanOutEventSink InMemoryAdmissionEventSink RequestAdmissionEventSink "
-                "SchedulerAdmissionEventSink request_event_stream scheduler_event_stream"
+                "SchedulerAdmissionEventSink request_event_stream scheduler_event_stream "
+                "subscribe_request_admission_events"
             ),
             "trio_sched._executor": "ModelRequest ModelRequestExecutor RequestRetryConfig",
             "trio_sched._fair": "FairOrder",
-            "trio_sched._observe.executions": "ColumnWaits",
-            "trio_sched._observe.failing_calls": "FailingCalls",
-            "trio_sched._observe.limiting": "Limit",
-            "trio_sched._observe.marks": "ExecutionView RequestMarks TaskMarks",
-            "trio_sched._observe.progress": "LimitTime ProgressStretch",
-            "trio_sched._observe.record": "NoEventsError view_of_run",
-            "trio_sched._observe.run_views": "write_run_views",
+            "trio_sched._observe.executions": "ColumnWaits ExecutionView RequestMarks TaskMarks",
+            "trio_sched._observe.layers": "Limit WaitBreakdown",
+            "trio_sched._observe.recorded_run": "NoEventsError view_of_run write_run_views",
+            "trio_sched._observe.timeline": "LimitTime ProgressStretch",
             "trio_sched._observe.view": "CorrelatedRuntimeView RuntimeViewBuilder",
-            "trio_sched._observe.waits": "WaitBreakdown",
-            "trio_sched._observe.why": "Explanation explain why",
+            "trio_sched._observe.why": "Explanation FailingCalls explain why",
             "trio_sched._request.aimd": "AimdLimit",
             "trio_sched._request.attempt": "AdmittedAttempt RequestAdmissionUsageError",
             "trio_sched._request.config": (
@@ -296,7 +286,6 @@ __all__ = [
     "RequestAdmissionUsageError",
     "RequestDomain",
     "RequestEventContext",
-    "RequestEventSubject",
     "RequestFairQueue",
     "RequestGroupSpec",
     "RequestLimit",
@@ -331,7 +320,6 @@ __all__ = [
     "SchedulerAdmissionEvent",
     "SchedulerAdmissionEventSink",
     "SchedulerConfig",
-    "SchedulerEventSubject",
     "SchedulerResourceKey",
     "SchedulerResourceRequest",
     "SchedulerResult",
@@ -372,6 +360,7 @@ __all__ = [
     "runtime_correlation",
     "scheduler_event_stream",
     "stable_task_id",
+    "subscribe_request_admission_events",
     "view_of_run",
     "why",
     "write_run_views",

@@ -16,7 +16,7 @@ from benchmarks.errors import UsageError
 __all__ = ["ADMISSION", "BOUND", "RACERS", "RUN", "SMOKE", "Entrant", "Racer", "entrants"]
 
 OPENAI: Final = "openai==3.57.0"
-OURS: Final = ("trio==0.35.0", "attrs==26.1.0", "cattrs==26.2.1", "filelock==4.3.1", OPENAI)
+OURS: Final = ("trio==0.35.0", "attrs==26.1.0", "cattrs==26.2.1", "filelock==4.3.1", "msgspec==0.23.0", OPENAI)
 """What this project needs. The package itself is a copy of the checkout that is measured."""
 
 

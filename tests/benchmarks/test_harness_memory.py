@@ -49,4 +49,4 @@ def test_preparing_stops_before_the_rows() -> None:
 @pytest.mark.parametrize(("sink", "delivered"), [("nobody", 0), ("unwanted", 0), ("memory", 12_000), ("jsonl", 12_000)])
 def test_events_reach_whoever_wants_them(sink: str, delivered: int) -> None:
     outcome = events_here.prepare({"sink": sink, "events": 12_000})(False)
-    assert outcome.counts == {"told": 12_000, "delivered": delivered}
+    assert outcome.counts == {"emitted": 12_000, "delivered": delivered}

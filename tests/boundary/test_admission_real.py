@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._events.records import RequestAdmissionEvent
 from trio_sched._events.sinks import InMemoryAdmissionEventSink
 from trio_sched._executor import ModelRequest, ModelRequestExecutor, QuotaExhaustedError, RequestRetryConfig
 from trio_sched._request.config import RequestAdmissionConfig

@@ -206,3 +206,26 @@ async def test_workers_start_without_the_correlation_of_whoever_runs_them(
     assert seen[0] is not None
     assert (seen[0].task_column, seen[0].row_group) == ("number", 0)
     assert runtime_correlation.current() is None
+
+
+async def test_events_of_the_run_as_a_whole_name_the_run(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    sink = InMemoryAdmissionEventSink()
+
+    @ts.from_scratch_column(model=MODEL)
+    async def number(span: ts.RowSpan, model: ts.ModelHandle) -> list[int]:
+        await model.call(nothing)
+        return list(range(span.count))
+
+    result = await ts.run([number], records=2, output=tmp_path, event_sink=sink, blocking=inline)
+    the_run = RuntimeCorrelation(result.run_id)
+    of_run = {event.event_kind for event in sink.scheduler_events if event.captured_correlation == the_run}
+    assert {"scheduler_job_started", "scheduler_job_completed", "queue_empty"} <= of_run
+    of_endpoint = {event.event_kind for event in sink.request_events if event.captured_correlation == the_run}
+    assert of_endpoint == {"request_resource_registered"}
+    runs = {event.captured_correlation.run_id for event in sink.scheduler_events if event.captured_correlation}
+    assert runs == {result.run_id}
+    assert all(event.captured_correlation for event in sink.scheduler_events)
+    assert all(event.captured_correlation for event in sink.request_events)
+    assert runtime_correlation.current() is None

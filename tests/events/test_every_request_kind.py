@@ -8,7 +8,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from trio_sched._events.request import REQUEST_EVENT_KINDS
+from trio_sched._events.records import REQUEST_EVENT_KINDS
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
     InMemoryAdmissionEventSink,

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_sched._events.scheduler import SCHEDULER_EVENT_KINDS
+from trio_sched._events.records import SCHEDULER_EVENT_KINDS
 from trio_sched._observe.scheduler_replay import SchedulerReplay
 from trio_sched._scheduler.context import SchedulerContext
 from trio_sched._scheduler.dispatch import Dispatcher

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import signal
 from collections.abc import Callable
@@ -17,10 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_sched._errors import InvalidValueError
-from trio_sched._events.jsonl import EVENT_FILES, JsonlEventSink, open_jsonl_sink
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
-from trio_sched._events.serde import read_event
+from trio_sched._events.jsonl import EVENT_FILES, JsonlEventSink, open_jsonl_sink, read_event
+from trio_sched._events.records import RequestAdmissionEvent, SchedulerAdmissionEvent
 from trio_sched._util import inline
 
 P = ParamSpec("P")
@@ -139,8 +136,8 @@ async def test_an_event_that_is_no_json_is_left_out_and_counted(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_jsonl_sink(tmp_path, blocking=inline) as sink:
-        for sequence, at in ((1, 1.0), (2, math.inf), (3, math.nan), (4, 1.0)):
-            sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", at, sequence))
+        for sequence, name in ((1, "a"), (2, "\ud800"), (3, "\udfff"), (4, "a")):
+            sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", 1.0, sequence, task_id=name))
     assert scheduler_lines(tmp_path) == [1, 4]
     assert sink.lost == 2
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
@@ -239,7 +236,7 @@ async def test_events_that_are_no_json_are_left_out_of_the_hundreds_that_are_mad
 ) -> None:
     async with open_jsonl_sink(tmp_path, blocking=inline) as sink:
         for sequence in range(1000):
-            at = math.nan if sequence % 100 == 7 else 1.0
-            sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", at, sequence))
+            name = "\ud800" if sequence % 100 == 7 else "a"
+            sink.emit_scheduler_event(SchedulerAdmissionEvent("selected", 1.0, sequence, task_id=name))
     assert scheduler_lines(tmp_path) == [sequence for sequence in range(1000) if sequence % 100 != 7]
     assert sink.lost == 10

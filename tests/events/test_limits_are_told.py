@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
     Grant,

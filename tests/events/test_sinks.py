@@ -6,20 +6,16 @@ import logging
 
 import pytest
 
-from trio_sched._events.scheduler import (
-    SCHEDULER_EVENT_KINDS,
-    SchedulerAdmissionEvent,
-    SchedulerEventParts,
-    SchedulerEventSubject,
-    parts_of_scheduler_event,
-)
+from trio_sched._events.records import SCHEDULER_EVENT_KINDS, RequestAdmissionEvent, SchedulerAdmissionEvent
 from trio_sched._events.sinks import (
     FanOutEventSink,
     InMemoryAdmissionEventSink,
     SchedulerEventStream,
     request_event_stream,
     scheduler_event_stream,
+    subscribe_request_admission_events,
 )
+from trio_sched.lowlevel import AdaptiveRequestAdmissionController
 
 
 def event(sequence: int) -> SchedulerAdmissionEvent:
@@ -34,8 +30,8 @@ class OnlySelected(InMemoryAdmissionEventSink):
         return False
 
 
-def tell(stream: SchedulerEventStream, parts: SchedulerEventParts) -> None:
-    stream.tellers[parts[0]](parts)
+def emit(stream: SchedulerEventStream, event: SchedulerAdmissionEvent) -> None:
+    stream.handlers[event.event_kind](event)
 
 
 class Failing:
@@ -44,21 +40,21 @@ class Failing:
 
 
 def test_nobody_listening_wants_nothing() -> None:
-    assert not scheduler_event_stream(None).tellers
-    assert not request_event_stream(None).tellers
+    assert not scheduler_event_stream(None).handlers
+    assert not request_event_stream(None).handlers
 
 
 def test_interest_is_declared_by_the_sink() -> None:
-    assert scheduler_event_stream(InMemoryAdmissionEventSink()).tellers.keys() == set(SCHEDULER_EVENT_KINDS)
-    assert scheduler_event_stream(OnlySelected()).tellers.keys() == {"selected"}
-    assert not request_event_stream(OnlySelected()).tellers
+    assert scheduler_event_stream(InMemoryAdmissionEventSink()).handlers.keys() == set(SCHEDULER_EVENT_KINDS)
+    assert scheduler_event_stream(OnlySelected()).handlers.keys() == {"selected"}
+    assert not request_event_stream(OnlySelected()).handlers
 
 
 def test_a_failing_sink_is_logged_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     stream = scheduler_event_stream(Failing())
     with caplog.at_level(logging.ERROR, logger="trio_sched.events"):
         for _ in range(3):
-            tell(stream, parts_of_scheduler_event(event(stream.next_sequence())))
+            emit(stream, event(stream.next_sequence()))
     assert stream.failures == 3
     assert len(caplog.records) == 1
     assert caplog.records[0].exc_info is not None
@@ -70,7 +66,7 @@ def test_an_interrupt_is_not_a_failure_of_the_sink() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tell(scheduler_event_stream(Interrupted()), parts_of_scheduler_event(event(1)))
+        emit(scheduler_event_stream(Interrupted()), event(1))
 
 
 def test_fan_out_isolates_and_filters() -> None:
@@ -86,59 +82,43 @@ def test_fan_out_isolates_and_filters() -> None:
     assert not FanOutEventSink(some).accepts_request_event("request_lease_acquired")
 
 
-class TakingParts(OnlySelected):
-    """A sink that has no need of an event that is made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taken: list[SchedulerEventParts] = []
-
-    def take_scheduler_parts(self, parts: SchedulerEventParts) -> None:
-        self.taken.append(parts)
+def test_several_sinks_share_one_event() -> None:
+    one, other = InMemoryAdmissionEventSink(), InMemoryAdmissionEventSink()
+    stream = scheduler_event_stream(FanOutEventSink(one, other))
+    emitted = event(1)
+    emit(stream, emitted)
+    assert one.scheduler_events[0] is other.scheduler_events[0] is emitted
 
 
-def test_who_takes_parts_gets_them_as_they_were_told_and_the_others_share_one_event() -> None:
-    taking, one, other = TakingParts(), InMemoryAdmissionEventSink(), InMemoryAdmissionEventSink()
-    stream = scheduler_event_stream(FanOutEventSink(one, taking, other))
-    subject = SchedulerEventSubject(task_id="0:1:cell:a")
-    told: SchedulerEventParts = ("selected", 1.0, 1, subject, None, None, None)
-    tell(stream, told)
-    tell(stream, ("worker_spawned", 2.0, 2, subject, None, None, {"a": 1}))
-    assert taking.taken == [told]
-    assert taking.scheduler_events == []
-    assert one.scheduler_events == [
-        SchedulerAdmissionEvent("selected", 1.0, 1, task_id="0:1:cell:a"),
-        SchedulerAdmissionEvent("worker_spawned", 2.0, 2, task_id="0:1:cell:a", diagnostics={"a": 1}),
-    ]
-    assert all(mine is yours for mine, yours in zip(one.scheduler_events, other.scheduler_events, strict=True))
+def register(controller: AdaptiveRequestAdmissionController, alias: str) -> None:
+    controller.register(provider_name="provider", model_id="model", alias=alias, max_parallel_requests=1)
 
 
-def test_events_without_diagnostics_do_not_share_them() -> None:
-    sink = InMemoryAdmissionEventSink()
-    stream = scheduler_event_stream(sink)
-    for sequence in (1, 2):
-        tell(stream, ("selected", 1.0, sequence, SchedulerEventSubject(), None, None, None))
-    first, second = sink.scheduler_events
-    assert first.diagnostics == second.diagnostics == {}
-    assert first.diagnostics is not second.diagnostics
+def names(events: list[RequestAdmissionEvent]) -> list[tuple[object, int]]:
+    return [(event.diagnostics["alias"], event.sequence) for event in events]
 
 
-def test_a_sink_that_fails_to_take_parts_is_alone_with_it() -> None:
-    class FailingToTake(TakingParts):
-        def take_scheduler_parts(self, parts: SchedulerEventParts) -> None:
+async def test_a_subscriber_gets_the_request_events_of_every_controller_while_it_is_subscribed() -> None:
+    subscribed, own = InMemoryAdmissionEventSink(), InMemoryAdmissionEventSink()
+    before, with_sink = AdaptiveRequestAdmissionController(), AdaptiveRequestAdmissionController(event_sink=own)
+    register(before, "unheard")
+    with subscribe_request_admission_events(subscribed):
+        register(before, "a")
+        register(with_sink, "b")
+        register(AdaptiveRequestAdmissionController(), "c")
+    register(before, "unheard again")
+    register(with_sink, "d")
+    assert names(subscribed.request_events) == [("a", 1), ("b", 1), ("c", 1)]
+    assert names(own.request_events) == [("b", 1), ("d", 2)]
+
+
+async def test_a_subscriber_may_want_some_kinds_and_may_fail() -> None:
+    class FailingToo:
+        def emit_request_event(self, event: RequestAdmissionEvent) -> None:
             raise RuntimeError("sink is broken")
 
-    everything, taking = InMemoryAdmissionEventSink(), TakingParts()
-    stream = scheduler_event_stream(FanOutEventSink(FailingToTake(), taking, everything))
-    tell(stream, parts_of_scheduler_event(event(1)))
-    assert (stream.failures, len(taking.taken), len(everything.scheduler_events)) == (1, 1, 1)
-
-
-def test_a_fan_out_that_is_handed_an_event_hands_on_an_equal_one() -> None:
-    taking, everything = TakingParts(), InMemoryAdmissionEventSink()
-    told = SchedulerAdmissionEvent("selected", 1.0, 7, None, "a", "a@1", 3, "submission", "why", {"b": 1}, {"c": 2})
-    FanOutEventSink(taking, everything).emit_scheduler_event(told)
-    assert everything.scheduler_events == [told]
-    assert [parts[:3] for parts in taking.taken] == [("selected", 1.0, 7)]
-    FanOutEventSink(taking).emit_scheduler_event(SchedulerAdmissionEvent("worker_spawned", 1.0, 8))
-    assert len(taking.taken) == 1
+    nothing = OnlySelected()
+    controller = AdaptiveRequestAdmissionController()
+    with subscribe_request_admission_events(FailingToo()), subscribe_request_admission_events(nothing):
+        register(controller, "a")
+    assert nothing.request_events == []

@@ -11,10 +11,10 @@ from fuzzed_run import Attempt, FuzzedRun
 from sequential import rows_hash
 
 import trio_sched as ts
+from trio_sched._observe.layers import WaitBreakdown, nanoseconds
 from trio_sched._observe.request_replay import RequestReplay
 from trio_sched._observe.scheduler_replay import SchedulerReplay
 from trio_sched._observe.view import CorrelatedRuntimeView
-from trio_sched._observe.waits import WaitBreakdown, nanoseconds
 from trio_sched._resources.identity import ProviderModelKey
 from trio_sched._resources.task import SUBMISSION
 

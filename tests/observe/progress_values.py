@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from trio_sched._observe.activity import Activity
-from trio_sched._observe.limiting import Limit
-from trio_sched._observe.run_progress import ColumnProgress, EndpointProgress, RunProgress
+from trio_sched._observe.layers import Activity, Limit
+from trio_sched._observe.progress import ColumnProgress, EndpointProgress, RunProgress
 
 __all__ = ["MIDWAY"]
 

@@ -37,24 +37,24 @@ class ParsedReport(HTMLParser):
         self._json = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        told = dict(attrs)
-        if "id" in told:
-            self.ids.append(told["id"] or "")
-        self.fetched += [told[name] or "" for name in ("src", "srcset", "data", "action") if name in told]
-        if tag == "link" and told.get("href") != "data:,":
-            self.fetched.append(told.get("href") or "")
+        attributes = dict(attrs)
+        if "id" in attributes:
+            self.ids.append(attributes["id"] or "")
+        self.fetched += [attributes[name] or "" for name in ("src", "srcset", "data", "action") if name in attributes]
+        if tag == "link" and attributes.get("href") != "data:,":
+            self.fetched.append(attributes.get("href") or "")
         if tag == "a":
-            self.links.append(told.get("href") or "")
-        if told.get("class") == "chart":
-            assert told.get("role") == "img"
-            self.chart_labels[told["id"] or ""] = told.get("aria-label") or ""
+            self.links.append(attributes.get("href") or "")
+        if attributes.get("class") == "chart":
+            assert attributes.get("role") == "img"
+            self.chart_labels[attributes["id"] or ""] = attributes.get("aria-label") or ""
         if tag == "table":
             self.tables.append(Table())
         elif tag == "tr":
             self.tables[-1].rows.append([])
         elif tag in {"th", "td", "caption", "dt", "dd", "h1", "h2", "h3"}:
             self._words = ""
-        self._json = told.get("type") == "application/json"
+        self._json = attributes.get("type") == "application/json"
         if tag not in VOID:
             self.open.append(tag)
 

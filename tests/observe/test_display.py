@@ -14,10 +14,8 @@ import trio
 import trio.testing
 
 import trio_sched as ts
-from trio_sched._observe.display import RunWatch, choose_display, shown
-from trio_sched._observe.lines import ProgressLines
-from trio_sched._observe.live import LivePanel
-from trio_sched._observe.run_progress import RunProgress, RunProgressSink
+from trio_sched._observe.display import LivePanel, ProgressLines, RunWatch, choose_display, shown
+from trio_sched._observe.progress import RunProgress, RunProgressSink
 from trio_sched.lowlevel import inline
 
 
@@ -28,11 +26,11 @@ class Terminal(io.StringIO):
 
 @attrs.define(eq=False)
 class Recorder:
-    """A display that notes what it is told, and fails where it is asked to."""
+    """A display that notes what it is asked to do, and fails where it is asked to."""
 
     fails_at: str | None = None
     interval_seconds: float = 0.25
-    told: list[str] = attrs.field(factory=list[str])
+    calls: list[str] = attrs.field(factory=list[str])
 
     def start(self) -> None:
         self._note("start")
@@ -44,7 +42,7 @@ class Recorder:
         self._note("stop")
 
     def _note(self, what: str) -> None:
-        self.told.append(what)
+        self.calls.append(what)
         if what == self.fails_at:
             raise OSError("the terminal is gone")
 
@@ -73,7 +71,7 @@ def test_without_rich_there_are_lines_unless_the_panel_was_asked_for(monkeypatch
         choose_display("panel", Terminal())
 
 
-def test_pictures_come_at_their_interval_and_once_at_the_end() -> None:
+def test_snapshots_come_at_their_interval_and_once_at_the_end() -> None:
     display = Recorder()
 
     async def main() -> None:
@@ -81,11 +79,11 @@ def test_pictures_come_at_their_interval_and_once_at_the_end() -> None:
             await trio.sleep(1.1)
 
     mocked(main)
-    assert display.told == ["start", *["show"] * 4, "show", "stop"]
+    assert display.calls == ["start", *["show"] * 4, "show", "stop"]
 
 
 @pytest.mark.parametrize("place", ["start", "show", "stop"])
-def test_a_failing_display_is_given_up_and_the_block_goes_on(place: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_display_is_not_used_again_and_the_run_goes_on(place: str, caplog: pytest.LogCaptureFixture) -> None:
     display = Recorder(fails_at=place)
     finished: list[bool] = []
 
@@ -98,8 +96,8 @@ def test_a_failing_display_is_given_up_and_the_block_goes_on(place: str, caplog:
         mocked(main)
     assert finished == [True]
     assert len(caplog.records) == 1
-    assert display.told.count("show") == {"start": 0, "show": 1, "stop": 5}[place]
-    assert display.told[-1] == "stop"
+    assert display.calls.count("show") == {"start": 0, "show": 1, "stop": 5}[place]
+    assert display.calls[-1] == "stop"
 
 
 def test_a_cancelled_block_still_gives_the_terminal_back() -> None:
@@ -111,7 +109,7 @@ def test_a_cancelled_block_still_gives_the_terminal_back() -> None:
                 await trio.sleep_forever()
 
     mocked(main)
-    assert display.told == ["start", "show", "show", "stop"]
+    assert display.calls == ["start", "show", "show", "stop"]
 
 
 @ts.from_scratch_column()
@@ -124,7 +122,7 @@ def test_a_run_prints_nothing_unless_asked(tmp_path: Path, capsys: pytest.Captur
     async def main() -> None:
         await ts.run([number], records=2, output=tmp_path / "quiet", blocking=inline)
         assert capsys.readouterr() == ("", "")
-        await ts.run([number], records=2, output=tmp_path / "told", blocking=inline, live="lines")
+        await ts.run([number], records=2, output=tmp_path / "shown", blocking=inline, live="lines")
 
     mocked(main)
     out, err = capsys.readouterr()

@@ -10,10 +10,9 @@ import trio
 from simulated_runs import RateLimitError, ServerError, mocked
 
 import trio_sched as ts
-from trio_sched._observe.failing_calls import FailingCalls, failing_calls
 from trio_sched._observe.request_replay import ReplayedResource
 from trio_sched._observe.view import RuntimeViewBuilder
-from trio_sched._observe.why import Explanation, explain, why
+from trio_sched._observe.why import Explanation, FailingCalls, explain, failing_calls, why
 from trio_sched.lowlevel import RequestDomain, RequestPressureSnapshot, RequestResourceKey, inline
 
 DOWN = ts.Model("local", "down", max_parallel_requests=2)
@@ -63,8 +62,8 @@ def test_an_endpoint_that_cannot_be_reached_is_named_with_the_share_of_its_calls
         assert failing.failed == failing.calls > 0
         text = f"{failing.failed} of {failing.calls} calls at local/down/chat failed; most: {failing.outcome}"
         assert text in str(explanation).splitlines()
-        told = explanation.to_json()
-        assert json.loads(json.dumps(told)) == told
+        document = explanation.to_json()
+        assert json.loads(json.dumps(document)) == document
     assert live[0].state == "running"
     assert str(live[0]).splitlines()[1].endswith("failed; most: provider_failure")
 
@@ -94,7 +93,7 @@ def test_a_run_whose_calls_are_answered_or_rate_limited_has_no_failing_endpoint(
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "told"),
+    ("outcomes", "reported"),
     [
         (["success", "provider_failure"], "1 of 2 calls at local/down/chat failed; most: provider_failure"),
         (["success", "success", "provider_failure"], None),
@@ -112,13 +111,13 @@ def test_a_run_whose_calls_are_answered_or_rate_limited_has_no_failing_endpoint(
         ),
     ],
 )
-def test_half_of_all_calls_or_of_the_latest_hundred_is_told(outcomes: list[str], told: str | None) -> None:
+def test_half_of_all_calls_or_of_the_latest_hundred_is_reported(outcomes: list[str], reported: str | None) -> None:
     resource = ReplayedResource(PRESSURE)
     for outcome in outcomes:
         resource.call_ended(outcome)
     found = failing_calls({KEY: resource})
-    assert len(found) == (told is not None)
-    assert all(str(each).startswith(told or "") for each in found)
+    assert len(found) == (reported is not None)
+    assert all(str(each).startswith(reported or "") for each in found)
 
 
 def test_the_endpoint_with_most_failures_comes_first() -> None:

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import trio
 import trio.testing
 
-from trio_sched._observe.activity import activity_at
-from trio_sched._observe.lines import limit_sentence
-from trio_sched._observe.run_progress import RunProgressSink
+from trio_sched._observe.display import limit_sentence
+from trio_sched._observe.layers import activity_at
+from trio_sched._observe.progress import RunProgressSink
 from trio_sched._observe.view import RuntimeViewBuilder
-from trio_sched._observe.wait_links import HintsWaitedOut, LimitMoved
+from trio_sched._observe.wait_chain import HintsWaitedOut, LimitMoved
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
     FanOutEventSink,
@@ -94,7 +94,9 @@ async def provider(cap: int, config: RequestAdmissionConfig) -> AsyncGenerator[P
             controller.release(lease, SUCCESS)
 
 
-async def test_a_probe_is_told_while_it_is_out_and_when_it_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_probe_is_reported_while_it_is_out_and_when_refused(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with provider(8, RequestAdmissionConfig(initial_limits={CHAT: 4})) as openai:
         await openai.ask(4)
         await openai.end(SUCCESS, 4)
@@ -140,12 +142,12 @@ async def test_a_probe_that_is_answered_is_over(autojump_clock: trio.testing.Moc
             await openai.end(SUCCESS)
         await openai.ask(2)
         await openai.end(SUCCESS, 5)
-        assert openai.state() == "asking for one more", "only the call that was granted last tells"
+        assert openai.state() == "asking for one more", "only the call that was granted last shows it"
         await openai.end(SUCCESS)
         assert openai.state() == ""
 
 
-async def test_a_stop_a_trial_and_an_outage_are_told_one_by_one(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stop_a_trial_and_an_outage_are_reported_one_by_one(autojump_clock: trio.testing.MockClock) -> None:
     async with provider(4, RequestAdmissionConfig()) as openai:
         await openai.ask(4)
         await openai.end(SUCCESS, 4)

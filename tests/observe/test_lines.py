@@ -8,10 +8,8 @@ import attrs
 import pytest
 from progress_values import MIDWAY
 
-from trio_sched._observe.activity import Activity
-from trio_sched._observe.limiting import Limit
-from trio_sched._observe.lines import ProgressLines, duration, limit_sentence, progress_line
-from trio_sched._observe.waits import LAYERS
+from trio_sched._observe.display import ProgressLines, duration, limit_sentence, progress_line
+from trio_sched._observe.layers import LAYERS, Activity, Limit
 
 
 def test_a_line_says_everything() -> None:
@@ -57,8 +55,8 @@ def test_every_layer_has_its_sentence() -> None:
 def test_what_an_endpoint_is_about_is_in_its_part_of_the_line(activity: Activity, text: str) -> None:
     endpoint = attrs.evolve(MIDWAY.endpoints[0], activity=activity)
     line = progress_line(attrs.evolve(MIDWAY, endpoints=(endpoint,), limit=Limit("provider", "openai/gpt/chat")))
-    told = f"openai/gpt/chat 7/8 in flight, 40 waiting{', ' if text else ''}{text}, 905/min; "
-    assert line.endswith(told + "limited by the provider's answers at openai/gpt/chat")
+    shown = f"openai/gpt/chat 7/8 in flight, 40 waiting{', ' if text else ''}{text}, 905/min; "
+    assert line.endswith(shown + "limited by the provider's answers at openai/gpt/chat")
 
 
 def test_unknown_totals_and_times() -> None:
@@ -71,7 +69,7 @@ def test_a_resumed_run_with_nothing_left() -> None:
     assert "records 0, nothing left to do;" in progress_line(attrs.evolve(MIDWAY, records_done=0, records_total=0))
 
 
-def test_each_picture_is_one_line_without_control_characters() -> None:
+def test_each_snapshot_is_one_line_without_control_characters() -> None:
     file = io.StringIO()
     lines = ProgressLines(file)
     lines.start()

@@ -10,9 +10,9 @@ import attrs
 import pytest
 from progress_values import MIDWAY
 
-from trio_sched._observe.activity import Activity
-from trio_sched._observe.live import LivePanel
-from trio_sched._observe.run_progress import ColumnProgress, RunProgress
+from trio_sched._observe.display import LivePanel
+from trio_sched._observe.layers import Activity
+from trio_sched._observe.progress import ColumnProgress, RunProgress
 
 
 class Terminal(io.StringIO):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
+import attrs
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, MetricsData, NumberDataPoint
@@ -17,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import trio_sched as ts
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._observe.otel import OpenTelemetryEventSink
 from trio_sched.lowlevel import (
     ProviderModelKey,
@@ -237,13 +238,51 @@ def test_gauges_show_the_last_snapshot_with_the_rule_of_the_limit(rule: str, lab
     found = {
         name: (point.value, dict(point.attributes or {}))
         for name, point in application.all_points()
-        if isinstance(point, NumberDataPoint) and name.startswith("trio_sched.request.")
+        if isinstance(point, NumberDataPoint) and name.startswith("trio_sched.request.") and "outcomes" not in name
     }
     assert found["trio_sched.request.limit"][0] == 8
     assert found["trio_sched.request.limit"][1]["trio_sched.algorithm"] == label
     assert found["trio_sched.request.in_flight"][0] == 1
     assert found["trio_sched.request.waiters"][0] == 2
     assert found["trio_sched.request.waiters"][1]["trio_sched.model"] == "other"
+
+
+def test_outcomes_are_counted_by_category_and_status() -> None:
+    application = Application()
+    sink = application.sink({WRITER.provider_model_key: "large"})
+    ends: list[tuple[str | None, JsonValue]] = [
+        ("success", None),
+        ("rate_limited", 429),
+        ("rate_limited", 429),
+        ("provider_failure", 503),
+        ("provider_failure", 500),
+        ("provider_failure", None),
+        ("local_cancelled", None),
+        ("provider_failure", 424_242),
+        ("secret.kind", "secret"),
+        (None, None),
+    ]
+    for outcome, status in ends:
+        event = request_event("request_lease_released", 1.0, outcome)
+        sink.emit_request_event(attrs.evolve(event, diagnostics={"provider_status": status}))
+    sink.emit_request_event(request_event("request_lease_acquired", 2.0))
+    points = application.points("trio_sched.request.outcomes")
+    counted: dict[tuple[object, object], object] = {}
+    for point in points:
+        assert isinstance(point, NumberDataPoint)
+        assert point.attributes is not None
+        assert point.attributes["trio_sched.model"] == "large"
+        labels = point.attributes
+        counted[labels["trio_sched.request.outcome"], labels.get("http.response.status_code")] = point.value
+    assert counted == {
+        ("success", None): 1,
+        ("rate_limited", 429): 2,
+        ("provider_failure", 503): 1,
+        ("provider_failure", 500): 1,
+        ("provider_failure", None): 2,
+        ("local_cancelled", None): 1,
+        ("unknown", None): 2,
+    }
 
 
 @pytest.mark.parametrize(("cause", "label"), [("probe_refused", "probe_refused"), ("a.b", "other"), (None, "other")])
@@ -280,6 +319,7 @@ def test_no_label_holds_an_id_or_a_raw_model() -> None:
         "trio_sched.model",
         "trio_sched.algorithm",
         "trio_sched.limit.cause",
+        "trio_sched.request.outcome",
         "error.type",
     }
     assert not [value for _, value in labels if "secret" in str(value) or ":" in str(value) or "." in str(value)]
@@ -331,7 +371,7 @@ def test_nothing_of_an_sdk_is_imported_or_configured() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-async def test_a_whole_run_is_told(tmp_path: Path) -> None:
+async def test_a_whole_run_is_reported(tmp_path: Path) -> None:
     application = Application()
     model = ts.Model("openai", "secret-model-7b", max_parallel_requests=2)
 

@@ -86,7 +86,7 @@ def assert_no_marker(where: str, text: str) -> None:
     assert not found, f"{found} in {where}"
 
 
-@pytest.mark.parametrize("ends", ["to its end", "cancelled"])
+@pytest.mark.parametrize("ends", ["completed", "cancelled"])
 def test_no_artifact_but_the_data_holds_anything_of_them(
     tmp_path: Path, ends: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -94,7 +94,7 @@ def test_no_artifact_but_the_data_holds_anything_of_them(
     out, sink = tmp_path / "out", InMemoryAdmissionEventSink()
 
     async def main() -> None:
-        with trio.move_on_after(float("inf") if ends == "to its end" else 2):
+        with trio.move_on_after(float("inf") if ends == "completed" else 2):
             await ts.run(
                 pipeline(Client()),
                 rows=rows(),
@@ -110,13 +110,13 @@ def test_no_artifact_but_the_data_holds_anything_of_them(
     for path in artifacts:
         assert_no_marker(str(path), path.read_bytes().decode(errors="replace"))
         assert_no_marker("a file's name", path.name)
-    for told in map(attrs.asdict, sink.scheduler_events):
-        assert_no_marker("a scheduler event", str(told))
-    for told in map(attrs.asdict, sink.request_events):
-        assert_no_marker("a request event", str(told))
+    for event in map(attrs.asdict, sink.scheduler_events):
+        assert_no_marker("a scheduler event", str(event))
+    for event in map(attrs.asdict, sink.request_events):
+        assert_no_marker("a request event", str(event))
     assert_no_marker("why", str(why(out)) + str(why(out).to_json()))
     assert_no_marker("the log", caplog.text)
-    if ends == "to its end":
+    if ends == "completed":
         data = b"".join(path.read_bytes() for path in (out / "data").iterdir()).decode()
         assert ROW in data
         assert ANSWER in data

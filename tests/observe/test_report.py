@@ -16,13 +16,13 @@ from report_parser import ParsedReport, parse_report
 from sample_runs import SECRET, SampleRun, sample_run
 
 import trio_sched as ts
-from trio_sched._events.json_value import JsonValue
-from trio_sched._observe.record import RunEventFiles
-from trio_sched._observe.report.figures import ReportCollector, ReportFigures
+from trio_sched._events.records import JsonValue
+from trio_sched._observe.layers import LAYERS
+from trio_sched._observe.progress import RunProgressSink
+from trio_sched._observe.recorded_run import RecordedEvents, durable_rows
+from trio_sched._observe.report.figures import DurableRows, ReportCollector, ReportFigures
 from trio_sched._observe.report.page import report_page
-from trio_sched._observe.run_progress import RunProgressSink
-from trio_sched._observe.waits import LAYERS
-from trio_sched.lowlevel import SchedulerAdmissionEvent, inline
+from trio_sched.lowlevel import inline
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +32,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SampleRun:
 
 def figures_of(run: SampleRun, length: int | None = None) -> ReportFigures:
     collector = ReportCollector()
-    for event in list(RunEventFiles(run.folder).events())[:length]:
-        if isinstance(event, SchedulerAdmissionEvent):
-            collector.emit_scheduler_event(event)
-        else:
-            collector.emit_request_event(event)
+    for event in list(RecordedEvents(run.folder).events())[:length]:
+        collector.emit(event)
     plan: dict[str, JsonValue] = {
         "configured": {"buffer_size": {"value": 4, "source": "run_config"}},
         "observed_maxima": {"rows": {"a": 1}},
     }
     run_document: dict[str, JsonValue] = {"status": "running", "run_id": "r", "versions": {"trio_sched": "1.0"}}
-    return collector.figures(run_document, plan)
+    return collector.figures("running", run_document, plan, durable_rows(run.folder))
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +67,16 @@ def test_every_endpoint_equals_its_statistics(run: SampleRun, report: ParsedRepo
     head, *rows = report.table("Request resources")
     assert {row[0] for row in rows} == {str(resource) for resource in run.result.requests}
     for resource, statistics in run.result.requests.items():
-        (told,) = [dict(zip(head, row, strict=True)) for row in rows if row[0] == str(resource)]
-        assert told["attempts"] == str(statistics.attempts)
-        assert told["answered"] == str(statistics.outcomes.get("success", 0))
-        assert told["refused"] == str(statistics.outcomes.get("rate_limited", 0))
-        assert told["static cap"] == str(run.result.static_caps[resource.provider_model_key])
-        assert told["most in flight"] == str(statistics.max_in_flight)
+        (shown,) = [dict(zip(head, row, strict=True)) for row in rows if row[0] == str(resource)]
+        assert shown["attempts"] == str(statistics.attempts)
+        assert shown["answered"] == str(statistics.outcomes.get("success", 0))
+        assert shown["refused"] == str(statistics.outcomes.get("rate_limited", 0))
+        assert shown["static cap"] == str(run.result.static_caps[resource.provider_model_key])
+        assert shown["most in flight"] == str(statistics.max_in_flight)
         if statistics.lowest_limit is not None:
-            assert told["lowest limit"] == str(statistics.lowest_limit)
-            assert told["last limit"] == str(statistics.last_limit)
-        utilisation = float(told["utilisation"].rstrip("%")) / 100
+            assert shown["lowest limit"] == str(statistics.lowest_limit)
+            assert shown["last limit"] == str(statistics.last_limit)
+        utilisation = float(shown["utilisation"].rstrip("%")) / 100
         assert utilisation == pytest.approx(run.result.utilisation(resource), abs=0.002)
 
 
@@ -88,9 +85,9 @@ def test_the_layers_add_up_to_the_time_of_the_run(run: SampleRun, report: Parsed
     assert sum(float(row[2]) for row in rows) == pytest.approx(run.result.wall_seconds, abs=0.1)
 
 
-def test_failures_are_told_by_column_and_error_type(report: ParsedReport) -> None:
+def test_failures_are_reported_by_column_and_error_type(report: ParsedReport) -> None:
     _, *rows = report.table("Failures by cause")
-    assert ["draft", "ValueError", "given up", "1"] in [[row[0], row[1], row[3], row[4]] for row in rows]
+    assert ["draft", "ValueError", "rejected", "1"] in [[row[0], row[1], row[3], row[4]] for row in rows]
 
 
 def test_charts_have_the_same_values_as_their_tables(report: ParsedReport, figures: ReportFigures) -> None:
@@ -123,15 +120,15 @@ def test_the_time_of_answers_and_limits_is_kept_in_the_series(run: SampleRun, fi
 def test_what_the_limits_found_out_is_counted(run: SampleRun, report: ParsedReport, figures: ReportFigures) -> None:
     head, *rows = report.table("What the limits found out")
     ((resource, statistics),) = [each for each in run.result.requests.items() if each[1].was_refused]
-    (told,) = [dict(zip(head, row, strict=True)) for row in rows]
-    assert told["endpoint and domain"] == str(resource)
-    assert told["asked for more"] == str(statistics.probes)
-    assert told["refused"] == str(statistics.probes_refused)
-    assert told["outages"] == str(statistics.outages) == "1"
-    assert told["trial calls"] == str(statistics.trials)
+    (shown,) = [dict(zip(head, row, strict=True)) for row in rows]
+    assert shown["endpoint and domain"] == str(resource)
+    assert shown["asked for more"] == str(statistics.probes)
+    assert shown["refused"] == str(statistics.probes_refused)
+    assert shown["outages"] == str(statistics.outages) == "1"
+    assert shown["trial calls"] == str(statistics.trials)
     assert statistics.probes >= 1
     assert statistics.trials >= 2
-    seconds = float(told["seconds stopped"])
+    seconds = float(shown["seconds stopped"])
     assert 0 < seconds == pytest.approx(figures.view.limited_by.seconds()["cooldown"], abs=2)
 
 
@@ -152,10 +149,10 @@ def test_a_run_without_refusals_has_no_table_of_what_its_limits_found_out(figure
 
 
 def test_the_summary_at_the_end_says_what_a_limit_found_out(run: SampleRun) -> None:
-    (told,) = [line for line in run.result.summary().splitlines() if line.startswith("alpha/writer/chat was refused")]
+    (line,) = [line for line in run.result.summary().splitlines() if line.startswith("alpha/writer/chat was refused")]
     statistics = next(each for each in run.result.requests.values() if each.was_refused)
     times = {1: "once", 2: "twice"}.get(statistics.probes_refused, f"{statistics.probes_refused} times")
-    assert told == (
+    assert line == (
         f"alpha/writer/chat was refused {times} when it asked for more, had 1 outage and "
         f"sent {statistics.trials} trial calls"
     )
@@ -206,10 +203,10 @@ def test_a_run_cut_anywhere_has_a_report(run: SampleRun) -> None:
     for length in (0, 1, 2, 5, *range(10, whole - 1, 23)):
         parsed = parse_report(report_page(figures_of(run, length)))
         assert parsed.headings[0][1].startswith("Run ")
-        assert "under way when this was written, or it was killed" in parsed.text
+        assert "Running when this was written, or killed" in parsed.text
 
 
-def test_the_plan_is_told_with_sources(report: ParsedReport) -> None:
+def test_the_plan_is_reported_with_sources(report: ParsedReport) -> None:
     _, *rows = report.table("Every value that bounded the run, and what was used of it")
     assert rows == [["configured", "buffer size", "4", "run config"], ["observed maxima", "rows", "a: 1", ""]]
 
@@ -222,7 +219,7 @@ def test_the_charting_library_is_what_its_readme_says(name: str) -> None:
     assert line in (vendor / "README.md").read_text()
 
 
-def test_rejected_rows_one_by_one_and_rows_filtered_are_counted_apart(tmp_path: Path) -> None:
+def test_rejected_rows_and_filtered_rows_are_counted_apart(tmp_path: Path) -> None:
     @ts.from_scratch_column()
     def number(span: ts.RowSpan) -> list[int]:
         return list(range(span.start, span.start + span.count))
@@ -249,11 +246,10 @@ def test_rejected_rows_one_by_one_and_rows_filtered_are_counted_apart(tmp_path: 
     result = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert (result.records, result.dropped, result.filtered) == (8, 3, 1)
     collector = ReportCollector()
-    for event in RunEventFiles(tmp_path / "out").events():
-        if isinstance(event, SchedulerAdmissionEvent):
-            collector.emit_scheduler_event(event)
-    figures = collector.figures({}, {})
-    assert (figures.rows, figures.dropped_rows, figures.filtered_rows) == (8, 3, 1)
+    for event in RecordedEvents(tmp_path / "out").events():
+        collector.emit(event)
+    assert durable_rows(tmp_path / "out") == DurableRows(rows=8, dropped=3, filtered=1, row_groups=3)
+    figures = collector.figures("completed", {}, {}, None)
     causes = {(each.column, each.error): each.tasks for each in figures.failures if each.final}
     assert causes == {(cause.column, cause.error_type): cause.rows for cause in result.scheduler.drop_causes}
     assert causes == {("squared", "LookupError"): 3}

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_runs import SECRET, SampleRun, sample_run
 
-from trio_sched._events.both_streams import AdmissionEvent
-from trio_sched._observe.record import RunEventFiles
+from trio_sched._events.records import AdmissionEvent
+from trio_sched._observe.recorded_run import RecordedEvents
 from trio_sched._observe.trace import write_trace
 from trio_sched.lowlevel import (
     RequestAdmissionEvent,
@@ -115,7 +115,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SampleRun:
 
 @pytest.fixture(scope="module")
 def parsed(run: SampleRun) -> Parsed:
-    return parse(trace_of(RunEventFiles(run.folder).events()))
+    return parse(trace_of(RecordedEvents(run.folder).events()))
 
 
 def test_every_lease_is_a_slice_of_its_column_or_endpoint(run: SampleRun, parsed: Parsed) -> None:
@@ -214,13 +214,13 @@ def test_row_groups_are_drawn(parsed: Parsed) -> None:
 
 
 def test_failures_are_marked_by_their_type_alone(run: SampleRun) -> None:
-    text = trace_of(RunEventFiles(run.folder).events())
+    text = trace_of(RecordedEvents(run.folder).events())
     assert "ValueError" in {each["name"] for each in parse(text).instants}
     assert SECRET not in text
 
 
 def test_a_run_cut_anywhere_gives_a_whole_trace(run: SampleRun) -> None:
-    events = list(RunEventFiles(run.folder).events())
+    events = list(RecordedEvents(run.folder).events())
     for length in range(0, len(events), 7):
         cut = parse(trace_of(events[:length]))
         begun = sum(event.event_kind == "task_lease_acquired" for event in events[:length])

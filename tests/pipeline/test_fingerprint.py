@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 import trio_sched as ts
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.binding import bind_pipeline
 from trio_sched._pipeline.columns import SkipWhen
 from trio_sched._pipeline.fingerprint import DatasetIdentity, dataset_identity

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trio_sched as ts
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.outputs import cell_text, keep_cell, read_cell
 
 text = st.text(st.characters(exclude_categories=["Cs"]))

@@ -159,11 +159,10 @@ def test_a_full_disk_is_told_by_one_error_with_its_path(tmp_path: Path) -> None:
 def test_event_files_that_cannot_be_written_never_touch_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(event: object) -> str:
+    def full(sink: object, events: object) -> bytes:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for stream in ("scheduler", "request"):
-        monkeypatch.setattr(f"trio_sched._events.jsonl.{stream}_event_line", full)
+    monkeypatch.setattr("trio_sched._events.jsonl.JsonlEventSink._lines", full)
 
     async def main() -> None:
         with caplog.at_level(logging.ERROR, logger="trio_sched.events"):

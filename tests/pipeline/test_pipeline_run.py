@@ -374,6 +374,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
         "data/part-00000.jsonl",
         "data/part-00001.jsonl",
         "data/part-00002.jsonl",
+        "events/batches.log",
         "events/request.jsonl",
         "events/scheduler.jsonl",
         "report.html",

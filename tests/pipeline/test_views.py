@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 import trio_sched as ts
-from trio_sched._observe.run_views import write_run_views
+from trio_sched._observe.recorded_run import write_run_views
 from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT
 from trio_sched.lowlevel import inline
 
@@ -45,7 +45,7 @@ def test_a_run_that_ends_leaves_them(tmp_path: Path) -> None:
         await ts.run([number], records=4, output=tmp_path / "out", config=CONFIG, blocking=inline)
 
     mocked(main)
-    assert_views(tmp_path / "out", "It came to its end.")
+    assert_views(tmp_path / "out", "Completed.")
 
 
 def test_in_worker_threads_too(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_in_worker_threads_too(tmp_path: Path) -> None:
         return list(range(span.count))
 
     trio.run(lambda: ts.run([quick], records=4, output=tmp_path / "out", config=CONFIG))
-    assert_views(tmp_path / "out", "It came to its end.")
+    assert_views(tmp_path / "out", "Completed.")
 
 
 def test_a_cancelled_run_leaves_them(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_cancelled_run_leaves_them(tmp_path: Path) -> None:
             await ts.run([number], records=100, output=tmp_path / "out", config=CONFIG, blocking=inline)
 
     mocked(main)
-    assert_views(tmp_path / "out", "It was stopped before its end")
+    assert_views(tmp_path / "out", "Cancelled before its end")
 
 
 def test_a_failing_run_leaves_them_and_keeps_its_error(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_failing_run_leaves_them_and_keeps_its_error(tmp_path: Path) -> None:
             )
 
     mocked(main)
-    assert_views(tmp_path / "out", "It failed")
+    assert_views(tmp_path / "out", "Failed; every row")
 
 
 def test_without_events_there_is_nothing_to_draw(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_what_is_made_in_time_is_there(tmp_path: Path) -> None:
         await ts.run([number], records=4, output=tmp_path / "out", config=CONFIG, blocking=slow)
 
     mocked(main)
-    assert_views(tmp_path / "out", "It came to its end.")
+    assert_views(tmp_path / "out", "Completed.")
 
 
 def test_nobody_waits_for_ever(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -182,4 +182,4 @@ def test_a_simulated_clock_does_not_run_out_while_a_thread_draws(tmp_path: Path)
         )
 
     mocked(main)
-    assert_views(tmp_path / "out", "It came to its end.")
+    assert_views(tmp_path / "out", "Completed.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trio_sched._events.request import RequestAdmissionEvent, RequestAdmissionEventKind, request_event_of
+from trio_sched._events.records import RequestAdmissionEvent, RequestAdmissionEventKind
 from trio_sched._events.sinks import InMemoryAdmissionEventSink, request_event_stream
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.core import RequestAdmissionCore
@@ -137,8 +137,8 @@ class Bench:
         return denied.snapshot
 
     def take_events(self) -> list[RequestAdmissionEvent]:
-        events = [request_event_of(parts) for parts in self.core.journal.pending]
-        self.core.journal.pending.clear()
+        events = list(self.core.events.pending)
+        self.core.events.pending.clear()
         return events
 
     def kinds(self) -> list[RequestAdmissionEventKind]:

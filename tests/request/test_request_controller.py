@@ -26,7 +26,7 @@ from request_samples import (
 
 from trio_sched._errors import InvalidValueError
 from trio_sched._events.correlation import runtime_correlation
-from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._events.records import RequestAdmissionEvent
 from trio_sched._events.sinks import InMemoryAdmissionEventSink
 from trio_sched._request.attempt import RequestAdmissionUsageError
 from trio_sched._request.config import RequestAdmissionConfig

@@ -222,16 +222,16 @@ def test_without_a_sink_nothing_is_built() -> None:
     assert bench.take_events() == []
 
 
-def test_events_of_a_lease_have_one_subject_and_those_of_another_with_its_number_have_their_own() -> None:
+def test_events_of_a_lease_name_its_holder_and_those_of_another_with_its_number_another() -> None:
     bench = Bench()
     lease = bench.lease()
     other = attrs.evolve(lease, controller_generation=5, captured_correlation=CORRELATION)
     bench.core.release(other, SUCCESS, 1.0)
     bench.core.release(lease, SUCCESS, 1.0)
-    of_lease = [parts[3] for parts in bench.core.journal.pending if parts[3].request_lease_id == lease.lease_id]
-    mine = [subject for subject in of_lease if subject.captured_correlation is None]
-    assert len(mine) == len(of_lease) - 1 == 3
-    assert all(subject is mine[0] for subject in mine)
-    assert [each.event_kind for each in bench.take_events() if each.captured_correlation is CORRELATION] == [
-        "request_release_diagnostic"
+    of_lease = [event for event in bench.take_events() if event.request_lease_id == lease.lease_id]
+    assert [(event.event_kind, event.captured_correlation) for event in of_lease] == [
+        ("request_wait_completed", None),
+        ("request_lease_acquired", None),
+        ("request_release_diagnostic", CORRELATION),
+        ("request_lease_released", None),
     ]

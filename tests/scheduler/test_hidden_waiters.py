@@ -8,7 +8,7 @@ import pytest
 import trio
 from scheduler_samples import CHAIN, FAN, Setup, Work, nothing, simulate
 
-from trio_sched._events.scheduler import SchedulerEventSubject
+from trio_sched._scheduler.events import SchedulerEventContext
 from trio_sched._scheduler.worker import Workers
 from trio_sched.lowlevel import (
     GraphNode,
@@ -74,7 +74,7 @@ class WaitingWorkers:
             self: Workers,
             task: Task,
             lease: TaskAdmissionLease,
-            execution: SchedulerEventSubject,
+            execution: SchedulerEventContext,
             scope: trio.CancelScope | None,
         ) -> None:
             async with limiter:

@@ -9,7 +9,6 @@ import pytest
 import trio
 from scheduler_samples import FAN, Runner, Setup, context_of, nothing, simulate, two_row_groups
 
-from trio_sched._events.scheduler import SchedulerEventParts
 from trio_sched._scheduler.dispatch import Dispatcher
 from trio_sched._scheduler.worker import Workers
 from trio_sched.lowlevel import (
@@ -221,18 +220,15 @@ async def test_a_task_that_is_refused_after_all_is_told() -> None:
     assert one.sink.scheduler_events[-1].reason_or_result == "policy_denial"
 
 
-async def test_a_task_is_told_of_alike_while_it_is_queued_and_anew_once_it_is_leased() -> None:
-    taken: list[SchedulerEventParts] = []
-
-    class Taking(InMemoryAdmissionEventSink):
-        def take_scheduler_parts(self, parts: SchedulerEventParts) -> None:
-            taken.append(parts)
-
-    one = OneTask(sink=Taking())
+async def test_events_of_a_task_name_no_execution_before_it_is_leased_and_the_same_one_afterwards() -> None:
+    one = OneTask()
     with pytest.raises(OSError, match="no more tasks"):
         one.dispatcher.dispatch()
-    subjects = [parts[3] for parts in taken]
-    assert [parts[0] for parts in taken][2:4] == ["selected", "task_lease_acquired"]
-    assert all(subject is subjects[0] for subject in subjects[:3])
-    assert all(subject is subjects[3] for subject in subjects[3:])
-    assert (subjects[0].task_execution_id, subjects[3].task_execution_id) == (None, f"{subjects[3].task_id}@1")
+    events = one.sink.scheduler_events
+    task_id = events[0].task_id
+    executions = [(event.event_kind, event.task_execution_id) for event in events if event.task_id == task_id]
+    assert executions[2:4] == [("selected", None), ("task_lease_acquired", f"{task_id}@1")]
+    assert {execution for _, execution in executions[:3]} == {None}
+    assert {execution for _, execution in executions[3:]} == {f"{task_id}@1"}
+    correlations = {event.captured_correlation for event in events[3:]}
+    assert [each.task_execution_id for each in correlations if each is not None] == [f"{task_id}@1"]

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 from limit_rules import RULE_NAMES, hostile
 from watched_limit import WatchedLimit
 
-from trio_sched._events.request import RequestAdmissionEvent, request_event_of
+from trio_sched._events.records import RequestAdmissionEvent
 from trio_sched._events.sinks import InMemoryAdmissionEventSink, request_event_stream
 from trio_sched._request.aimd import AimdLimit
 from trio_sched._request.config import RequestAdmissionConfig, RequestAdmissionTuningConfig
@@ -210,12 +210,12 @@ class RequestMachine(RuleBasedStateMachine):
             else:
                 assert isinstance(waiter.decision, RequestAdmissionDenied)
                 assert self.shut or waiter.item.resource.provider_model_key in self.closed
-        for event in map(request_event_of, self.core.journal.pending):
+        for event in self.core.events.pending:
             assert event.sequence == self.last_sequence + 1
             self.last_sequence = event.sequence
             if event.request_resource_key is not None:
                 self.replayed.setdefault(event.request_resource_key, Replayed()).replay(event)
-        self.core.journal.pending.clear()
+        self.core.events.pending.clear()
 
     def was_next(self, waiter: RequestWaiter) -> None:
         """Whoever was served came first in its line: by age, but a call that was told a time only when alone."""

@@ -16,7 +16,7 @@ from trio_sched import lowlevel, testing
 if TYPE_CHECKING:
     from typing_extensions import assert_type
 
-    from trio_sched._events.json_value import JsonValue
+    from trio_sched._events.records import JsonValue
 
     async def runs(columns: list[ts.Column], folder: Path) -> None:
         result = await ts.run(columns, rows=[{"topic": "trio"}], output=folder)

@@ -27,10 +27,9 @@ from trio_sched._cli.options import (
 from trio_sched._cli.outcome import INCOMPLETE, Commands, place_of, say, say_json, say_path, show_error, spoken_here
 from trio_sched._cli.pipelines import NamedPipeline, find_pipeline
 from trio_sched._errors import InvalidValueError, TrioSchedError, shown
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import JsonValue, SchedulerAdmissionEvent
 from trio_sched._observe.plan_lines import plan_lines
-from trio_sched._observe.run_views import REPORT_FILE, TRACE_FILE, write_run_views
+from trio_sched._observe.recorded_run import REPORT_FILE, TRACE_FILE, write_run_views
 from trio_sched._observe.why import why
 from trio_sched._pipeline.capacity import plan_run
 from trio_sched._pipeline.config import RunConfig

@@ -6,14 +6,15 @@ it is to run is wrapped by `carried` on the worker's side. Trio's system tasks s
 
 *When it ends.* A correlation belongs to one execution and ends with it. The context variable does not hold the bare
 value but a binding, the same one in every copy of the worker's context. `reset` ends the binding, so a task that
-outlives its worker, in a nursery of somebody else, has no correlation from then on: what it calls late is told as
+outlives its worker, in a nursery of somebody else, has no correlation from then on: what it calls late is
 uncorrelated, and never attached to an execution that is over. A call that was begun before that keeps the correlation
 it was begun under.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -66,6 +67,15 @@ class RuntimeCorrelationProvider:
             raise RuntimeError("a correlation is reset once, and this token was used before")
         self._current.reset(token.undo)
         token.undo = None
+
+    @contextmanager
+    def within(self, correlation: RuntimeCorrelation) -> Iterator[None]:
+        """The block, and what it spawns, belong to `correlation`."""
+        token = self.set(correlation)
+        try:
+            yield
+        finally:
+            self.reset(token)
 
     def carried(self, function: Callable[P, T]) -> Callable[P, T]:
         """`function`, to be called in a thread that Trio did not start, under the correlation that is current here."""

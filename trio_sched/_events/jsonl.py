@@ -1,103 +1,151 @@
-"""Both event streams as JSON lines in a folder, written by a task of their own.
+"""Events as JSON lines: how one is written and read back, and the files of a run, written by a task of their own.
 
-Emitting puts the event's parts into a buffer, and some hundreds at a time they are made into lines: one after the
-other, these take a good third less time than between other work. A line is a third of what an event takes in memory,
-and the garbage collector has nothing to look through. The writer task is woken by the first event, lets a batch gather
-for `interval` seconds or until half as many lines of one stream are there as the buffer holds, and has it written where
-blocking work runs; while nothing happens it sleeps. On every way out the rest is written before the files are closed.
+An event reads back to an equal one. `msgspec` encodes it as it is; cattrs structures what was read, and fills in fields
+that a line leaves out, as lines of earlier releases do for what is None or empty.
+
+Emitting appends the event to a buffer. The writer task is woken by the first event, lets a batch gather for `interval`
+seconds or until one stream has filled half of the buffer, and has it encoded and written where blocking work runs;
+while nothing happens it sleeps. On every way out the rest is written before the files are closed.
 
 *When the buffer is full.* The buffer holds `max_buffered` events, so memory is bounded whatever the disk does. With
 `when_full="write"` whoever fills it writes it: the run waits for the disk, and nothing is lost. With `when_full="drop"`
-the run never waits: events that find the buffer full are dropped and counted in `dropped`. It is looked at as often as
-lines are made, and counts as full when it might be before that is done again.
+the run never waits: events that find the buffer full are dropped and counted in `dropped`.
 
 *When the disk refuses.* The run goes on without event files: it is logged once, nothing more is written, and what is
 not is counted in `lost`. An event that cannot be written as JSON is left out and counted there too. Dropped and lost
-events are told once more, with their numbers, when the files are closed; a reader sees the gaps in `sequence`.
+events are logged once more, with their numbers, when the files are closed.
+
+*What is missing.* A third file lists what was written together, with lengths and checksums, how much was dropped or
+lost so far, and at last that the streams end. So a reader knows up to where both streams are as they were written.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeAlias, TypeVar, cast, get_args, get_origin
+from zlib import crc32
 
-import attrs
 import trio
 
 from trio_sched import _validation as check
-from trio_sched._events.request import RequestAdmissionEvent, RequestEventParts, parts_of_request_event
-from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerEventParts, parts_of_scheduler_event
-from trio_sched._events.serde import request_event_line, scheduler_event_line
+from trio_sched._events.records import (
+    AdmissionEvent,
+    RequestAdmissionEvent,
+    SchedulerAdmissionEvent,
+)
+from trio_sched._resources.identity import RequestResourceKey, RuntimeCorrelation
 from trio_sched._util import Blocking
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+    from msgspec.json import Encoder
 
 logger = logging.getLogger("trio_sched.events")
 
-__all__ = ["EVENT_FILES", "JsonlEventSink", "WhenFull", "open_jsonl_sink"]
+__all__ = [
+    "BATCH_FILE",
+    "EVENT_FILES",
+    "JsonlEventSink",
+    "WhenFull",
+    "event_line",
+    "open_jsonl_sink",
+    "read_event",
+]
 
 _REFUSED: Final = "The event files cannot be written any more; the run goes on without them"
 
+_STREAMS: Final = ("scheduler", "request")
 EVENT_FILES: Final = ("scheduler.jsonl", "request.jsonl")
 """The scheduler's stream and the request stage's."""
 
-_MADE_AT_ONCE: Final = 256
-"""So many events are made into lines together, if the buffer holds far more."""
+BATCH_FILE: Final = "batches.log"
+"""What was written together, a line of JSON each: of each stream how many events and bytes, and their CRC-32."""
+
+_MOST_REMEMBERED: Final = 4096
 
 _LINES_AT_ONCE: Final = 500
-"""So many lines are joined and written together: few enough to stay in the processor's cache."""
+"""So many lines are written together: few enough to stay in the processor's cache."""
 
-_Batch: TypeAlias = "tuple[list[str], ...]"
-"""Lines of the scheduler's stream, and of the request stage's."""
+_Batch: TypeAlias = "tuple[list[AdmissionEvent], ...]"
+"""Events of each file."""
 WhenFull = Literal["write", "drop"]
 
-P = TypeVar("P", SchedulerEventParts, RequestEventParts)
+E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)
 
 
-@attrs.define(eq=False)
-class _Stream(Generic[P]):
-    """One stream on its way to its file. `careful` is called for an event that finds no other waiting, or many."""
+# One event
 
-    line_of: Callable[[P], str]
-    many: int
-    careful: Callable[[_Stream[P], P], None]
-    leave_out: Callable[[Exception], None]
-    waiting: list[P] = attrs.field(factory=list[P])
-    lines: list[str] = attrs.field(factory=list[str])
 
-    @trio.lowlevel.enable_ki_protection
-    def take(self, parts: P) -> None:
-        """Take one event."""
-        waiting = self.waiting
-        if not waiting or len(waiting) >= self.many:
-            self.careful(self, parts)
-        else:
-            waiting.append(parts)
+@cache
+def _encoder() -> Encoder:
+    from msgspec.json import Encoder
 
-    def make_lines(self) -> None:
-        """Make lines of what waits for it."""
-        waiting, lines = self.waiting, self.lines
-        done = 0
-        while done < len(waiting):
-            before = len(lines) - done
-            try:
-                lines.extend(map(self.line_of, waiting[done:] if done else waiting))
-            except Exception as error:  # what was made before it is in `lines`
-                self.leave_out(error)
-                done = len(lines) - before + 1
-            else:
-                break
-        waiting.clear()
+    # dict: snapshots hold read-only mappings, which msgspec does not know.
+    return Encoder(enc_hook=dict)
+
+
+def event_line(event: AdmissionEvent) -> str:
+    """The event as one line of JSON, with its newline. A number that JSON does not know is written as null."""
+    return _encoder().encode(event).decode() + "\n"
+
+
+def read_event(line: str | bytes, kind: type[E]) -> E:
+    """The event that `line` was written from. Raises ValueError for a line that is none."""
+    from msgspec import DecodeError
+    from msgspec.json import decode
+
+    try:
+        fields: object = decode(line)
+    except DecodeError as error:
+        raise ValueError(f"it is no JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError("an event is one JSON object")
+    try:
+        # None is what is left out: most fields of most events are, and need no structuring then.
+        present = {name: value for name, value in cast("dict[str, object]", fields).items() if value is not None}
+        return _converter().structure(present, kind)
+    except Exception as error:
+        raise ValueError(f"its fields are not those of a {kind.__name__}: {error!r}") from error
+
+
+@cache
+def _converter() -> Converter:
+    from cattrs.preconf.msgspec import make_converter
+
+    converter = make_converter(detailed_validation=False, forbid_extra_keys=True)
+    converter.register_structure_hook_func(_is_json, _json)
+    # Thousands of events carry the same of these: each is made once.
+    correlation, resource = (lru_cache(_MOST_REMEMBERED)(cls) for cls in (RuntimeCorrelation, RequestResourceKey))
+    converter.register_structure_hook(RuntimeCorrelation, lambda fields, _: correlation(**fields))
+    converter.register_structure_hook(RequestResourceKey, lambda fields, _: resource(**fields))
+    return converter
+
+
+def _is_json(hint: object) -> bool:
+    """Whether a field holds a JSON object, or None in its place."""
+    return any(get_origin(each) is dict for each in (hint, *get_args(hint)))
+
+
+def _json(value: object, hint: object) -> object:
+    """What was decoded is what was written."""
+    if isinstance(value, dict) or (value is None and get_origin(hint) is not dict):
+        return cast("object", value)
+    raise TypeError(f"a JSON object was expected, got {value!r}")
+
+
+# The files of a run
 
 
 class JsonlEventSink:
     """Writes scheduler events and request events to two files; made by `open_jsonl_sink`. Belongs to the Trio thread.
 
-    take_scheduler_parts, take_request_parts: take one event by its parts. dropped: events that found the buffer full.
-    lost: events that the disk, or JSON, refused.
+    dropped: events that found the buffer full. lost: events that the disk, or JSON, refused.
     """
 
     def __init__(self, folder: Path, max_buffered: int, when_full: WhenFull) -> None:
@@ -106,36 +154,31 @@ class JsonlEventSink:
         self._max_buffered = check.check_int("max_buffered", max_buffered, minimum=1)
         self._half = max(1, max_buffered // 2)
         self._drops = when_full == "drop"
-        many = max(1, min(_MADE_AT_ONCE, max_buffered // 8))
-        self._unlooked = len(EVENT_FILES) * (many - 1)
-        scheduler = _Stream[SchedulerEventParts](scheduler_event_line, many, self._take_with_care, self._leave_out)
-        request = _Stream[RequestEventParts](request_event_line, many, self._take_with_care, self._leave_out)
-        # The streams' own methods, so that an event takes one call less.
-        self.take_scheduler_parts: Callable[[SchedulerEventParts], None] = scheduler.take
-        self.take_request_parts: Callable[[RequestEventParts], None] = request.take
-        self._streams = (scheduler, request)
+        self._waiting: _Batch = tuple([] for _ in EVENT_FILES)
+        self._buffered = 0
         self._batches: deque[_Batch] = deque()
         self._writing = Lock()
-        self._told_unwritable = False
+        self._has_refused_one = False
         self._first = trio.Event()
         self._half_full = trio.Event()
         self._files: tuple[BinaryIO, ...] = ()
         with ExitStack() as opened:
             try:
-                files = [opened.enter_context((folder / name).open("wb")) for name in EVENT_FILES]
+                self._files = tuple(
+                    opened.enter_context((folder / name).open("wb")) for name in (*EVENT_FILES, BATCH_FILE)
+                )
             except OSError:
                 logger.exception(_REFUSED)
             else:
-                self._files = tuple(files)
                 opened.pop_all()
 
     def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
         """Take one scheduler event."""
-        self.take_scheduler_parts(parts_of_scheduler_event(event))
+        self._take(self._waiting[0], event)
 
     def emit_request_event(self, event: RequestAdmissionEvent) -> None:
         """Take one request event."""
-        self.take_request_parts(parts_of_request_event(event))
+        self._take(self._waiting[1], event)
 
     @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
@@ -155,43 +198,35 @@ class JsonlEventSink:
             await blocking(self._write_batches)
 
     def close(self) -> None:
-        """Write the rest, close the files, and tell what is missing in them."""
+        """Write the rest, close the files, and say what is missing in them."""
         self.flush()
+        with self._writing:
+            self._write(([], []), ended=True)
         self._close_files()
         if self.dropped or self.lost:
             logger.warning("The event files are incomplete: %d events dropped, %d lost", self.dropped, self.lost)
 
-    def _take_with_care(self, stream: _Stream[P], parts: P) -> None:
-        """Take an event that finds none of its stream waiting, or many."""
-        stream.make_lines()
-        if self._buffered() + self._unlooked >= self._max_buffered:
+    @trio.lowlevel.enable_ki_protection
+    def _take(self, waiting: list[AdmissionEvent], event: AdmissionEvent) -> None:
+        if self._buffered >= self._max_buffered:
             if self._drops:
                 self.dropped += 1
                 return
             self.flush()
-        stream.waiting.append(parts)
-        if self._buffered() == 1:
+        waiting.append(event)
+        self._buffered += 1
+        if self._buffered == 1:
             self._first.set()
-        elif len(stream.lines) >= self._half:
+        elif self._buffered == self._half:
             self._half_full.set()
-
-    def _buffered(self) -> int:
-        return sum(len(stream.waiting) + len(stream.lines) for stream in self._streams)
-
-    def _leave_out(self, error: Exception) -> None:
-        self.lost += 1
-        if not self._told_unwritable:
-            self._told_unwritable = True
-            logger.error("An event cannot be written as JSON; further ones are counted, not logged", exc_info=error)
 
     @trio.lowlevel.enable_ki_protection
     def _hand_over(self) -> None:
-        for stream in self._streams:
-            stream.make_lines()
-        if self._buffered():
-            self._batches.append(tuple(stream.lines.copy() for stream in self._streams))
-            for stream in self._streams:
-                stream.lines.clear()
+        if self._buffered:
+            self._batches.append(tuple(waiting.copy() for waiting in self._waiting))
+            for waiting in self._waiting:
+                waiting.clear()
+            self._buffered = 0
 
     def _write_batches(self) -> None:
         """Write what was handed over, in that order. Runs in any thread."""
@@ -199,27 +234,49 @@ class JsonlEventSink:
             while self._batches:
                 self._write(self._batches.popleft())
 
-    def _write(self, batch: _Batch) -> None:
+    def _write(self, batch: _Batch, *, ended: bool = False) -> None:
         unwritten = sum(map(len, batch))
         if not self._files:
             self.lost += unwritten
             return
         try:
-            for file, lines in zip(self._files, batch, strict=True):
-                for start in range(0, len(lines), _LINES_AT_ONCE):
-                    some = lines[start : start + _LINES_AT_ONCE]
-                    # A surrogate without its other half has no place in UTF-8; as an escape JSON knows it.
-                    file.write("".join(some).encode(errors="backslashreplace"))
+            *files, batches = self._files
+            extents: dict[str, object] = {}
+            for name, file, events in zip(_STREAMS, files, batch, strict=True):
+                length = checksum = lines = 0
+                for start in range(0, len(events), _LINES_AT_ONCE):
+                    some = events[start : start + _LINES_AT_ONCE]
+                    content = self._lines(some)
+                    file.write(content)
                     file.flush()
+                    length, checksum = length + len(content), crc32(content, checksum)
+                    lines += content.count(b"\n")
                     unwritten -= len(some)
+                extents[name] = {"events": lines, "bytes": length, "crc32": checksum}
+            line = {**extents, "unwritten": self.dropped + self.lost, "ended": ended}
+            batches.write(_encoder().encode(line) + b"\n")
+            batches.flush()
         except OSError:
             self.lost += unwritten
             logger.exception(_REFUSED)
             self._close_files()
 
+    def _lines(self, events: Sequence[AdmissionEvent]) -> bytes:
+        try:
+            return _encoder().encode_lines(events)
+        except Exception as error:
+            if len(events) > 1:  # Most likely one of them is to blame: the others are written.
+                half = len(events) // 2
+                return self._lines(events[:half]) + self._lines(events[half:])
+            self.lost += 1
+            if not self._has_refused_one:
+                self._has_refused_one = True
+                logger.error("An event cannot be written as JSON; further ones are counted, not logged", exc_info=error)
+            return b""
+
     def _close_files(self) -> None:
         for file in self._files:
-            # What writing could tell, it has told.
+            # An error of writing was reported when it happened.
             with suppress(OSError):
                 file.close()
         self._files = ()

@@ -2,41 +2,36 @@
 
 An `EventStream` stands between an owner of state and its sinks. It knows which kinds they want (asked once, when the
 stream is made), numbers the events it delivers, and contains the failures of each sink: the first is logged, all are
-counted, none reaches the owner. Several sinks are given together as a `FanOutEventSink`. An owner asks `kind in
-stream.tellers` before it builds an event, so an event that nobody wants costs one lookup. Owners deliver after their
-state change is complete, never inside one.
+counted, none reaches the owner. Several sinks are given together as a `FanOutEventSink`. An owner looks up the handler
+of a kind before it builds an event, so an event that nobody wants costs one lookup. Owners deliver after their state
+change is complete, never inside one.
 
 A sink is any object with `emit_scheduler_event` or `emit_request_event`. It may also have
 `accepts_scheduler_event(kind)` or `accepts_request_event(kind)`; without it the sink gets every kind.
 
-*Parts.* An owner tells an event as its parts, and the event itself is made once, for the sinks that want one. The event
-files want none: they are given the parts, by `take_scheduler_parts` and `take_request_parts`.
+*Subscriptions.* `subscribe_request_admission_events` adds a sink to the request stream of every controller of the
+process, those that exist and those that are made later.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
+from threading import Lock
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
+from weakref import WeakSet
 
 import attrs
 import trio
 
-from trio_sched._events.request import (
+from trio_sched._events.records import (
     REQUEST_EVENT_KINDS,
-    RequestAdmissionEvent,
-    RequestEventParts,
-    parts_of_request_event,
-    request_event_of,
-)
-from trio_sched._events.scheduler import (
     SCHEDULER_EVENT_KINDS,
+    RequestAdmissionEvent,
     SchedulerAdmissionEvent,
-    SchedulerEventParts,
-    parts_of_scheduler_event,
-    scheduler_event_of,
 )
 
 __all__ = [
@@ -50,12 +45,13 @@ __all__ = [
     "SchedulerEventStream",
     "request_event_stream",
     "scheduler_event_stream",
+    "subscribe_request_admission_events",
+    "subscribed_request_event_stream",
 ]
 
 logger = logging.getLogger("trio_sched.events")
 
 E = TypeVar("E", SchedulerAdmissionEvent, RequestAdmissionEvent)
-P = TypeVar("P", SchedulerEventParts, RequestEventParts)
 
 
 @runtime_checkable
@@ -80,110 +76,150 @@ AnyAdmissionEventSink: TypeAlias = SchedulerAdmissionEventSink | RequestAdmissio
 
 
 @attrs.define(eq=False)
-class EventListener(Generic[E, P]):
-    """One sink as one stream sees it: which kinds it wants, how it takes an event, how it takes the parts of one, if
-    it does, and how often it failed.
-    """
+class EventListener(Generic[E]):
+    """One sink as one stream sees it: which kinds it wants, how it takes an event, and how often it failed."""
 
     wanted: frozenset[str]
     emit: Callable[[E], None]
-    take: Callable[[P], None] | None = None
     failures: int = 0
 
     @trio.lowlevel.disable_ki_protection
-    def hand_parts(self, parts: P) -> None:
-        """Give a sink that takes parts those of an event that it wants."""
-        assert self.take is not None
+    def handle(self, event: E) -> None:
+        """Give the sink an event that it wants. Its exceptions are counted, and the first is logged."""
         try:
-            self.take(parts)
+            self.emit(event)
         except Exception as error:
-            self.failed(error)
-
-    def failed(self, error: Exception) -> None:
-        """Count an exception of the sink, and log the first."""
-        self.failures += 1
-        if self.failures == 1:
-            logger.error("An admission event sink failed; its further failures are counted, not logged", exc_info=error)
+            self.failures += 1
+            if self.failures == 1:
+                message = "An admission event sink failed; its further failures are counted, not logged"
+                logger.error(message, exc_info=error)
 
 
-class EventStream(Generic[E, P]):
+class EventStream(Generic[E]):
     """Numbered, failure-proof delivery of one stream to the sinks that want it.
 
-    tellers: by kind, what hands an event of that kind, told by its parts, to every sink that wants it; a kind that
-    nobody wants has none. An exception of a sink is counted, and its first one logged; a sink may be interrupted with
-    Ctrl-C, also where the event's owner may not. next_sequence: gives the number for the next event, from 1.
+    handlers: by kind, what hands an event of that kind to every sink that wants it; a kind that nobody wants has none.
+    A sink may be interrupted with Ctrl-C, also where the event's owner may not. next_sequence: gives the number for the
+    next event, from 1.
     """
 
-    __slots__ = ("_listeners", "next_sequence", "tellers")
+    __slots__ = ("__weakref__", "_listeners", "handlers", "next_sequence")
 
-    def __init__(self, listeners: Iterable[EventListener[E, P]], event_of: Callable[[P], E]) -> None:
-        self._listeners: tuple[EventListener[E, P], ...] = tuple(listeners)
+    def __init__(self, listeners: Iterable[EventListener[E]]) -> None:
+        self._listeners: tuple[EventListener[E], ...] = ()
         self.next_sequence: Callable[[], int] = count(1).__next__
-        self.tellers: Mapping[str, Callable[[P], None]] = {
-            kind: _teller([each for each in self._listeners if kind in each.wanted], event_of)
-            for kind in sorted(frozenset[str]().union(*(each.wanted for each in self._listeners)))
-        }
+        self.handlers: dict[str, Callable[[E], None]] = {}
+        self.set_listeners(listeners)
 
     @property
     def failures(self) -> int:
         """How many events a sink failed to take."""
         return sum(listener.failures for listener in self._listeners)
 
+    @property
+    def listeners(self) -> tuple[EventListener[E], ...]:
+        """Whom it delivers to."""
+        return self._listeners
 
-def _teller(listeners: Sequence[EventListener[E, P]], event_of: Callable[[P], E]) -> Callable[[P], None]:
-    if len(listeners) == 1 and listeners[0].take is not None:
-        return listeners[0].hand_parts
-    return partial(_tell_several, listeners, event_of)
+    def set_listeners(self, listeners: Iterable[EventListener[E]]) -> None:
+        """Deliver to these from now on. Owners keep `handlers`, so it is changed where it is."""
+        self._listeners = tuple(listeners)
+        kinds = frozenset[str]().union(*(each.wanted for each in self._listeners))
+        for kind in self.handlers.keys() - kinds:
+            del self.handlers[kind]
+        for kind in sorted(kinds):
+            wanting = [each for each in self._listeners if kind in each.wanted]
+            self.handlers[kind] = wanting[0].handle if len(wanting) == 1 else partial(_hand_to_all, wanting)
 
 
-@trio.lowlevel.disable_ki_protection
-def _tell_several(listeners: Sequence[EventListener[E, P]], event_of: Callable[[P], E], parts: P) -> None:
-    event: E | None = None
+def _hand_to_all(listeners: Sequence[EventListener[E]], event: E) -> None:
     for listener in listeners:
-        if listener.take is not None:
-            listener.hand_parts(parts)
-        else:
-            event = event_of(parts) if event is None else event
-            try:
-                listener.emit(event)
-            except Exception as error:
-                listener.failed(error)
+        listener.handle(event)
 
 
-SchedulerEventStream: TypeAlias = EventStream[SchedulerAdmissionEvent, SchedulerEventParts]
-RequestEventStream: TypeAlias = EventStream[RequestAdmissionEvent, RequestEventParts]
+SchedulerEventStream: TypeAlias = EventStream[SchedulerAdmissionEvent]
+RequestEventStream: TypeAlias = EventStream[RequestAdmissionEvent]
 
 
 def scheduler_event_stream(sink: SchedulerAdmissionEventSink | None) -> SchedulerEventStream:
     """A stream to `sink`, or to nobody; to the members of a `FanOutEventSink` directly."""
     return EventStream(
         [
-            EventListener[SchedulerAdmissionEvent, SchedulerEventParts](
-                _wanted(each, "accepts_scheduler_event", SCHEDULER_EVENT_KINDS),
-                each.emit_scheduler_event,
-                getattr(each, "take_scheduler_parts", None),
+            EventListener[SchedulerAdmissionEvent](
+                _wanted(each, "accepts_scheduler_event", SCHEDULER_EVENT_KINDS), each.emit_scheduler_event
             )
             for each in _members(sink)
             if isinstance(each, SchedulerAdmissionEventSink)
-        ],
-        scheduler_event_of,
+        ]
     )
 
 
 def request_event_stream(sink: RequestAdmissionEventSink | None) -> RequestEventStream:
     """A stream to `sink`, or to nobody; to the members of a `FanOutEventSink` directly."""
-    return EventStream(
-        [
-            EventListener[RequestAdmissionEvent, RequestEventParts](
-                _wanted(each, "accepts_request_event", REQUEST_EVENT_KINDS),
-                each.emit_request_event,
-                getattr(each, "take_request_parts", None),
-            )
-            for each in _members(sink)
-            if isinstance(each, RequestAdmissionEventSink)
-        ],
-        request_event_of,
-    )
+    return EventStream(_request_listeners(sink))
+
+
+def _request_listeners(sink: AnyAdmissionEventSink | None) -> list[EventListener[RequestAdmissionEvent]]:
+    return [
+        EventListener[RequestAdmissionEvent](
+            _wanted(each, "accepts_request_event", REQUEST_EVENT_KINDS), each.emit_request_event
+        )
+        for each in _members(sink)
+        if isinstance(each, RequestAdmissionEventSink)
+    ]
+
+
+class _Subscriptions:
+    """The request streams of this process, and who listens to all of them. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._streams: WeakSet[RequestEventStream] = WeakSet()
+        self._subscribed: list[EventListener[RequestAdmissionEvent]] = []
+
+    def open_stream(self, sink: RequestAdmissionEventSink | None) -> RequestEventStream:
+        """A stream to `sink` and to all subscribers."""
+        with self._lock:
+            stream = EventStream([*_request_listeners(sink), *self._subscribed])
+            self._streams.add(stream)
+        return stream
+
+    def add(self, listeners: Sequence[EventListener[RequestAdmissionEvent]]) -> None:
+        """Deliver every stream to these too."""
+        with self._lock:
+            self._subscribed += listeners
+            for stream in self._streams:
+                stream.set_listeners([*stream.listeners, *listeners])
+
+    def remove(self, listeners: Sequence[EventListener[RequestAdmissionEvent]]) -> None:
+        """Deliver nothing to these any more."""
+        with self._lock:
+            self._subscribed = [each for each in self._subscribed if each not in listeners]
+            for stream in self._streams:
+                stream.set_listeners([each for each in stream.listeners if each not in listeners])
+
+
+_subscriptions: Final = _Subscriptions()
+
+
+def subscribed_request_event_stream(sink: RequestAdmissionEventSink | None) -> RequestEventStream:
+    """A stream to `sink`, and to whoever subscribes to the request events of this process."""
+    return _subscriptions.open_stream(sink)
+
+
+@contextmanager
+def subscribe_request_admission_events(sink: RequestAdmissionEventSink) -> Iterator[None]:
+    """Give `sink` the request events of every controller in this process while the block runs.
+
+    Each controller numbers its events by itself, and delivers them in its own thread. A sink that raises is logged once
+    and counted, as any other.
+    """
+    listeners = _request_listeners(sink)
+    _subscriptions.add(listeners)
+    try:
+        yield
+    finally:
+        _subscriptions.remove(listeners)
 
 
 class FanOutEventSink:
@@ -196,23 +232,23 @@ class FanOutEventSink:
 
     def accepts_scheduler_event(self, kind: str) -> bool:
         """Whether any of the sinks wants the kind."""
-        return kind in self._scheduler.tellers
+        return kind in self._scheduler.handlers
 
     def accepts_request_event(self, kind: str) -> bool:
         """Whether any of the sinks wants the kind."""
-        return kind in self._request.tellers
+        return kind in self._request.handlers
 
     def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
         """Hand the event to every sink that wants it."""
-        tell = self._scheduler.tellers.get(event.event_kind)
-        if tell is not None:
-            tell(parts_of_scheduler_event(event))
+        handle = self._scheduler.handlers.get(event.event_kind)
+        if handle is not None:
+            handle(event)
 
     def emit_request_event(self, event: RequestAdmissionEvent) -> None:
         """Hand the event to every sink that wants it."""
-        tell = self._request.tellers.get(event.event_kind)
-        if tell is not None:
-            tell(parts_of_request_event(event))
+        handle = self._request.handlers.get(event.event_kind)
+        if handle is not None:
+            handle(event)
 
 
 def _members(sink: AnyAdmissionEventSink | None) -> tuple[AnyAdmissionEventSink, ...]:

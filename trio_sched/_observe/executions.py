@@ -1,4 +1,4 @@
-"""Joins both streams per execution: its marks, its model calls, and how its time divides among the layers.
+"""Joins both streams per execution: its timestamps, its model calls, and how its time divides among the layers.
 
 The time of one execution is divided so:
 
@@ -15,28 +15,96 @@ own work, `completion`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
 
 import attrs
 
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
-from trio_sched._observe.execution_state import Execution, LayerTimes, ReadyTask
-from trio_sched._observe.limiting import layer_of_deferral
-from trio_sched._observe.marks import ExecutionView
-from trio_sched._observe.waits import LAYERS, Layer, WaitBreakdown, nanoseconds
+from trio_sched._events.records import RequestAdmissionEvent, SchedulerAdmissionEvent
+from trio_sched._observe.layers import LAYERS, Layer, WaitBreakdown, layer_of_deferral, nanoseconds, seconds
 from trio_sched._resources.identity import RequestResourceKey, RuntimeCorrelation
 
-__all__ = ["ColumnWaits", "ExecutionBook", "WaitClocks"]
+__all__ = ["ColumnWaits", "ExecutionBook", "ExecutionView", "RequestMarks", "TaskMarks", "WaitClocks"]
+
+_FIRST: Final[dict[str, str]] = {
+    "request_wait_started": "request_wait_started_at",
+    "request_wait_completed": "request_wait_completed_at",
+    "request_lease_acquired": "request_lease_acquired_at",
+    "model_request_started": "model_request_started_at",
+}
+_LAST: Final[dict[str, str]] = {
+    "model_request_completed": "model_request_completed_at",
+    "request_lease_released": "request_lease_released_at",
+}
+_UNSERVED: Final = frozenset({"request_wait_timeout", "request_wait_cancelled", "request_acquire_denied"})
 
 
-@attrs.define(eq=False)
-class WaitClocks:
-    """Nanoseconds so far in which a column's stage resources were full, and in which a request resource was stopped."""
+@attrs.frozen
+class TaskMarks:
+    """The thirteen timestamps of an execution, in seconds of the run's clock.
 
-    full: dict[str, int] = attrs.field(factory=dict[str, int])
-    stopped: dict[RequestResourceKey, int] = attrs.field(factory=dict[RequestResourceKey, int])
+    None where it did not get so far, or where the stream that reports it is missing.
+
+    Of several model calls the first says when waiting started and ended, and when a lease was got and a call went out;
+    the last says when a call was over and its lease came back.
+    """
+
+    dependency_ready_at: float | None = None
+    ready_enqueued_at: float | None = None
+    selected_at: float | None = None
+    task_lease_acquired_at: float | None = None
+    worker_spawned_at: float | None = None
+    request_wait_started_at: float | None = None
+    request_wait_completed_at: float | None = None
+    request_lease_acquired_at: float | None = None
+    model_request_started_at: float | None = None
+    model_request_completed_at: float | None = None
+    request_lease_released_at: float | None = None
+    task_completed_at: float | None = None
+    task_lease_released_at: float | None = None
+
+
+@attrs.frozen
+class RequestMarks:
+    """One outbound attempt of an execution, from its wait to the release of its lease. Times as in `TaskMarks`.
+
+    outcome: that of the lease, or why none was given; None while it is under way.
+    """
+
+    resource: RequestResourceKey
+    request_attempt_id: str | None
+    request_lease_id: int | None
+    wait_started_at: float | None
+    wait_ended_at: float | None
+    lease_acquired_at: float | None
+    model_request_started_at: float | None
+    model_request_completed_at: float | None
+    lease_released_at: float | None
+    outcome: str | None
+
+
+@attrs.frozen
+class ExecutionView:
+    """One execution of a task, with everything that both streams report of it.
+
+    result: `success`, `failed`, `cancelled` and the like; None while it runs. `waits` divides the time from
+    `started_at` to `ended_at` among the layers, and sums to it exactly. It starts when the row group was admitted, or
+    where the same task failed before, when it was deferred; it ends when the task lease is released.
+    """
+
+    task_execution_id: str
+    task_id: str | None
+    task_lease_id: int | None
+    column: str | None
+    row_group: int | None
+    task_type: str | None
+    group_kind: str | None
+    result: str | None
+    started_at: float
+    ended_at: float | None
+    marks: TaskMarks
+    requests: tuple[RequestMarks, ...]
+    waits: WaitBreakdown
 
 
 @attrs.frozen
@@ -46,6 +114,197 @@ class ColumnWaits:
     executions: int
     by_result: Mapping[str, int]
     waits: WaitBreakdown
+
+
+class LayerTimes:
+    """Nanoseconds by layer, and up to when they are divided."""
+
+    __slots__ = ("by_layer", "since", "until")
+
+    def __init__(self, since: int) -> None:
+        self.since = self.until = since
+        self.by_layer: dict[Layer, int] = dict.fromkeys(LAYERS, 0)
+
+    def spend(self, until: int, layer: Layer) -> None:
+        """The time up to `until` is of `layer`."""
+        if until > self.until:
+            self.by_layer[layer] += until - self.until
+            self.until = until
+
+    def split(self, until: int, layer: Layer, part: int, rest: Layer) -> None:
+        """Of the time up to `until`, `part` is of `layer`, and what is left of `rest`."""
+        if until > self.until:
+            part = max(0, min(part, until - self.until))
+            self.by_layer[layer] += part
+            self.by_layer[rest] += until - self.until - part
+            self.until = until
+
+    def breakdown(self) -> WaitBreakdown:
+        """The times so far."""
+        return WaitBreakdown(**self.by_layer)
+
+
+class ReadyTask:
+    """A task on its way to a lease. full: what its column's clock of full resources showed when it was enqueued."""
+
+    __slots__ = ("enqueued_at", "full", "ready_at", "selected_at", "times")
+
+    def __init__(self, times: LayerTimes) -> None:
+        self.times = times
+        self.ready_at: float | None = None
+        self.enqueued_at: float | None = None
+        self.selected_at: float | None = None
+        self.full = 0
+
+
+@attrs.define(eq=False)
+class ModelCall:
+    """One outbound attempt so far; the fields are those of `RequestMarks`."""
+
+    resource: RequestResourceKey
+    request_attempt_id: str | None
+    request_lease_id: int | None
+    wait_started_at: float | None = None
+    wait_ended_at: float | None = None
+    lease_acquired_at: float | None = None
+    model_request_started_at: float | None = None
+    model_request_completed_at: float | None = None
+    lease_released_at: float | None = None
+    outcome: str | None = None
+
+    def apply(self, event: RequestAdmissionEvent) -> None:
+        """Take in an event of this attempt."""
+        at, kind = event.captured_at_monotonic, event.event_kind
+        if self.request_lease_id is None:
+            self.request_lease_id = event.request_lease_id
+        if kind == "request_wait_started":
+            self.wait_started_at = at
+        elif kind == "request_wait_completed":
+            self.wait_ended_at = at
+        elif kind in _UNSERVED:
+            self.wait_ended_at, self.outcome = at, event.reason_or_outcome or kind
+        elif kind == "request_lease_acquired":
+            self.lease_acquired_at = at
+        elif kind == "model_request_started":
+            self.model_request_started_at = at
+        elif kind == "model_request_completed":
+            self.model_request_completed_at = at
+        elif kind == "request_lease_released":
+            self.lease_released_at, self.outcome = at, event.reason_or_outcome
+
+    def knows(self, event: RequestAdmissionEvent) -> bool:
+        """Whether `event` is of this attempt."""
+        attempt, lease_id = event.request_attempt_id, event.request_lease_id
+        return (attempt is not None and self.request_attempt_id == attempt) or (
+            lease_id is not None and self.request_lease_id == lease_id
+        )
+
+    def timestamps(self) -> RequestMarks:
+        """The attempt so far."""
+        return RequestMarks(*attrs.astuple(self, recurse=False))
+
+
+class Execution:
+    """A task that has, or has had, a lease; without the scheduler's stream one that is known by its calls alone."""
+
+    __slots__ = (
+        "_calls",
+        "_held",
+        "_stopped_before",
+        "_waiting",
+        "correlation",
+        "lease_id",
+        "ready",
+        "result",
+        "task_id",
+        "timestamps",
+    )
+
+    def __init__(self, correlation: RuntimeCorrelation, ready: ReadyTask) -> None:
+        self.correlation = correlation
+        self.ready = ready
+        self.task_id: str | None = None
+        self.lease_id: int | None = None
+        self.result: str | None = None
+        self.timestamps: dict[str, float] = {}
+        self._calls: list[ModelCall] = []
+        self._held = 0
+        self._waiting: list[RequestResourceKey] = []
+        self._stopped_before = 0
+
+    @property
+    def times(self) -> LayerTimes:
+        """Its time so far, from where the task began to wait."""
+        return self.ready.times
+
+    def spend(self, now: int, stopped: Mapping[RequestResourceKey, int]) -> None:
+        """The time up to `now` passed in its present state. stopped: the clocks of resources that were stopped."""
+        if self._held > 0:
+            self.times.spend(now, "provider")
+        elif self._waiting:
+            clock = stopped.get(self._waiting[0], 0)
+            self.times.split(now, "cooldown", clock - self._stopped_before, "request_admission")
+            self._stopped_before = clock
+        else:
+            self.times.spend(now, "completion")
+
+    def request_event(
+        self, event: RequestAdmissionEvent, resource: RequestResourceKey, stopped: Mapping[RequestResourceKey, int]
+    ) -> None:
+        """Take in an event of one of its calls, after the time before it was spent."""
+        kind = event.event_kind
+        if kind in _FIRST:
+            self.timestamps.setdefault(_FIRST[kind], event.captured_at_monotonic)
+        elif kind in _LAST:
+            self.timestamps[_LAST[kind]] = event.captured_at_monotonic
+        if kind == "request_wait_started":
+            self._waiting.append(resource)
+        elif (kind == "request_wait_completed" or kind in _UNSERVED) and resource in self._waiting:
+            self._waiting.remove(resource)
+        elif kind == "request_lease_acquired":
+            self._held += 1
+        elif kind == "request_lease_released":
+            self._held -= 1
+        if self._waiting:
+            self._stopped_before = stopped.get(self._waiting[0], 0)
+        call = next((each for each in reversed(self._calls) if each.knows(event)), None)
+        if call is None:
+            call = ModelCall(resource, event.request_attempt_id, event.request_lease_id)
+            self._calls.append(call)
+        call.apply(event)
+
+    def view(self, execution_id: str) -> ExecutionView:
+        """The execution so far."""
+        correlation, ready, times = self.correlation, self.ready, self.times
+        released = self.timestamps.get("task_lease_released_at")
+        return ExecutionView(
+            task_execution_id=execution_id,
+            task_id=self.task_id,
+            task_lease_id=self.lease_id,
+            column=correlation.task_column,
+            row_group=correlation.row_group,
+            task_type=correlation.task_type,
+            group_kind=correlation.scheduling_group_kind,
+            result=self.result,
+            started_at=seconds(times.since),
+            ended_at=seconds(times.until) if released is not None else None,
+            marks=TaskMarks(
+                dependency_ready_at=ready.ready_at,
+                ready_enqueued_at=ready.enqueued_at,
+                selected_at=ready.selected_at,
+                **self.timestamps,
+            ),
+            requests=tuple(call.timestamps() for call in self._calls),
+            waits=times.breakdown(),
+        )
+
+
+@attrs.define(eq=False)
+class WaitClocks:
+    """Nanoseconds so far in which tasks of a column waited for a stage resource, and a request resource was stopped."""
+
+    waited: Callable[[str], int]
+    stopped: dict[RequestResourceKey, int] = attrs.field(factory=dict[RequestResourceKey, int])
 
 
 _Sum: TypeAlias = "tuple[dict[str, int], dict[Layer, int]]"
@@ -69,7 +328,7 @@ class ExecutionBook:
         self.not_kept = 0
         self.late_request_events = 0
 
-    # Taking in
+    # Events
 
     def scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
         """Take in the next scheduler event."""
@@ -91,7 +350,7 @@ class ExecutionBook:
                 ready = self._ready_of(task_id, correlation, now)
                 ready.times.spend(now, "readiness")
                 ready.enqueued_at = event.captured_at_monotonic
-                ready.full = self._clocks.full.get(correlation.task_column or "", 0)
+                ready.full = self._clocks.waited(correlation.task_column or "")
             case "selected" if task_id is not None:
                 self._ready_of(task_id, correlation, now).selected_at = event.captured_at_monotonic
             case "retry_deferred" if task_id is not None:
@@ -122,7 +381,7 @@ class ExecutionBook:
         execution.spend(now, self._clocks.stopped)
         execution.request_event(event, resource, self._clocks.stopped)
 
-    # Telling
+    # Results
 
     def executions(self) -> tuple[ExecutionView, ...]:
         """The finished executions that were kept, in the order they ended, and then those under way."""
@@ -149,11 +408,11 @@ class ExecutionBook:
         if event.event_kind == "task_lease_acquired" and task_id is not None:
             ready = self._ready_of(task_id, correlation, now)
             self._ready.pop(task_id, None)
-            full = self._clocks.full.get(correlation.task_column or "", 0) - ready.full
+            full = self._clocks.waited(correlation.task_column or "") - ready.full
             ready.times.split(now, "task_admission", full, "fairness")
             execution = self._open[execution_id] = Execution(correlation, ready)
             execution.task_id, execution.lease_id = task_id, event.task_lease_id
-            execution.marks["task_lease_acquired_at"] = at
+            execution.timestamps["task_lease_acquired_at"] = at
             return
         execution_or_none = self._open.get(execution_id)
         if execution_or_none is None:
@@ -162,14 +421,14 @@ class ExecutionBook:
         execution.spend(now, self._clocks.stopped)
         match event.event_kind:
             case "worker_spawned":
-                execution.marks["worker_spawned_at"] = at
+                execution.timestamps["worker_spawned_at"] = at
             case "task_completed":
-                execution.marks["task_completed_at"] = at
+                execution.timestamps["task_completed_at"] = at
                 execution.result = event.reason_or_result
             case "cancelled" | "worker_spawn_failed" | "stale_selection":
                 execution.result = event.reason_or_result or event.event_kind
             case "task_lease_released":
-                execution.marks["task_lease_released_at"] = at
+                execution.timestamps["task_lease_released_at"] = at
                 self._closing.append(execution_id)
                 self._closing_at = now
             case _:

@@ -4,9 +4,9 @@ The bridge talks to OpenTelemetry's API package alone. Which SDK takes the data,
 the application's business; without an SDK every call below is a no-op of the API.
 
 Metrics. Every label has few values: the event kind, the kind of stage resource, the provider's name, the domain, the
-outcome, the rule that sets the limit, why it changed a limit, and a label for the model that the application chose. A
-model's own id is never a label: `model_labels` maps endpoints to labels, and one that repeats the id is refused.
-Endpoints that are not in it share the label `other`.
+outcome, the HTTP status, the rule that sets the limit, why it changed a limit, and a label for the model that the
+application chose. A model's own id is never a label: `model_labels` maps endpoints to labels, and one that repeats the
+id is refused. Endpoints that are not in it share the label `other`.
 
 Spans. A task's lease is a span that begins a trace of its own, linked to the span in which the application made this
 sink, so that a run of a million tasks is not one trace. A request's lease is a client span below its task's span, and
@@ -26,11 +26,9 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from trio_sched._errors import InvalidValueError, require
-from trio_sched._events.both_streams import AdmissionEvent
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import AdmissionEvent, RequestAdmissionEvent, SchedulerAdmissionEvent
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
-from trio_sched._resources.request import RequestPressureSnapshot
+from trio_sched._resources.request import OUTCOME_KINDS, RequestPressureSnapshot
 from trio_sched._version import __version__
 
 if TYPE_CHECKING:
@@ -46,6 +44,8 @@ _RULES: Final = frozenset({"evidence", "aimd", "fixed"})
 _OTHER_RULE: Final = "custom"
 _CAUSES: Final = frozenset({"increased", "decreased", "probe_started", "probe_refused", "outage", "recovered"})
 _OTHER_CAUSE: Final = "other"
+_STATUSES: Final = range(100, 600)
+"""What HTTP knows. A client may report anything, and a label has few values."""
 _LIMIT_CHANGES: Final = ("request_limit_increased", "request_limit_decreased")
 
 _OPERATIONS: Final = {
@@ -100,6 +100,9 @@ class OpenTelemetryEventSink:
         self._rules: dict[ProviderModelKey, str] = {}
 
         self._events = meter.create_counter("trio_sched.events", "{event}", "Events of task and request admission")
+        self._outcomes = meter.create_counter(
+            "trio_sched.request.outcomes", "{request}", "Outbound attempts that ended, by outcome and HTTP status"
+        )
         self._task_seconds = meter.create_histogram(
             "trio_sched.task.duration",
             "s",
@@ -162,8 +165,10 @@ class OpenTelemetryEventSink:
                 self._wait_seconds.record(waited, self.resource_labels(resource))
         elif event.event_kind == "request_lease_acquired" and event.request_lease_id is not None:
             self._begin_request(event, resource, event.request_lease_id)
-        elif event.event_kind == "request_lease_released" and event.request_lease_id is not None:
-            self._end_request(event, resource, event.request_lease_id)
+        elif event.event_kind == "request_lease_released":
+            self._count_outcome(event, resource)
+            if event.request_lease_id is not None:
+                self._end_request(event, resource, event.request_lease_id)
 
     def close(self) -> None:
         """End the spans whose leases were never given back. May be called any number of times."""
@@ -188,8 +193,17 @@ class OpenTelemetryEventSink:
         return self._rules.get(resource.provider_model_key, _OTHER_RULE)
 
     def pressures(self) -> Iterable[tuple[RequestResourceKey, RequestPressureSnapshot]]:
-        """The last picture of every request resource; read by the exporter's thread."""
+        """The last snapshot of every request resource; read by the exporter's thread."""
         return tuple(self._pressure.items())
+
+    def _count_outcome(self, event: RequestAdmissionEvent, resource: RequestResourceKey) -> None:
+        labels: dict[str, str | int] = {**self.resource_labels(resource)}
+        outcome = event.reason_or_outcome
+        labels["trio_sched.request.outcome"] = outcome if outcome in OUTCOME_KINDS else "unknown"
+        status = _status(event)
+        if status is not None:
+            labels["http.response.status_code"] = status
+        self._outcomes.add(1, labels)
 
     def _note_rule(self, event: RequestAdmissionEvent) -> None:
         facts = event.diagnostics
@@ -290,8 +304,8 @@ class OpenTelemetryEventSink:
             labels["error.type"] = outcome
             request.span.set_attribute("error.type", outcome)
             request.span.set_status(StatusCode.ERROR)
-        status = event.diagnostics.get("provider_status")
-        if isinstance(status, int):
+        status = _status(event)
+        if status is not None:
             request.span.set_attribute("http.response.status_code", status)
         self._call_seconds.record(event.captured_at_monotonic - request.begun_at, labels)
         request.span.end(self._nanoseconds(event.captured_at_monotonic))
@@ -324,6 +338,11 @@ class _Gauge:
 
 def _run_id(event: AdmissionEvent) -> str | None:
     return event.captured_correlation.run_id if event.captured_correlation is not None else None
+
+
+def _status(event: RequestAdmissionEvent) -> int | None:
+    status = event.diagnostics.get("provider_status")
+    return status if isinstance(status, int) and status in _STATUSES else None
 
 
 def _resource_kind(resource: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 
 __all__ = ["PlanLine", "plan_lines"]
 
@@ -38,10 +38,10 @@ def _lines(part: str, prefix: str, values: Mapping[str, JsonValue]) -> list[Plan
         label = prefix + (name.replace("_", " ") if name.isidentifier() else name)
         if isinstance(value, dict) and "source" in value and "value" in value:
             reason = value.get("missing_reason")
-            told = f"none: {reason}" if reason is not None else _text(value["value"])
+            text = f"none: {reason}" if reason is not None else _text(value["value"])
             fallback = value.get("fallback_from")
             source = f"{value['source']}" + (f", in place of {fallback}" if fallback is not None else "")
-            lines.append(PlanLine(part, label, told, source.replace("_", " ")))
+            lines.append(PlanLine(part, label, text, source.replace("_", " ")))
         elif isinstance(value, dict) and part == "configured":
             lines.extend(_lines(part, f"{label}: ", value))
         else:

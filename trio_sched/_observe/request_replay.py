@@ -5,7 +5,7 @@ rule of a resource decides, its limit, ceiling and stops, is taken from the newe
 any rule: nothing of it changes without an event that carries one. After the last event the replayed values equal the
 controller's own snapshots.
 
-What a rule is about (`activity.py`) follows from the transitions that it named: a probe, an outage, a trial call.
+What a rule is about (`layers.py`) follows from the transitions that it named: a probe, an outage, a trial call.
 
 The order of two events of different resources does not matter.
 """
@@ -18,8 +18,7 @@ from typing import Final
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._events.records import JsonValue, RequestAdmissionEvent
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._resources.request import RequestPressureSnapshot
 
@@ -71,7 +70,7 @@ class ReplayedResource:
     failures: dict[str, int] = attrs.field(factory=dict[str, int])
     recent_failed: deque[bool] = attrs.field(factory=lambda: deque[bool](maxlen=_RECENT_CALLS))
     _refused_at: dict[int, float] = attrs.field(factory=dict[int, float])
-    """When leases came back that the provider refused, until that is told."""
+    """When leases came back that the provider refused, until that is reported."""
     _witness: int | None = None
     """The lease whose answer proves the limit that was asked for."""
 
@@ -242,7 +241,8 @@ class RequestReplay:
             case "request_lease_acquired":
                 if lease_id is not None:
                     resource.granted(lease_id, at)
-                self.uncorrelated += event.captured_correlation is None
+                correlation = event.captured_correlation
+                self.uncorrelated += correlation is None or correlation.task_execution_id is None
             case "request_lease_released" if lease_id is not None:
                 resource.released(lease_id, event.reason_or_outcome, at)
             case "request_rate_limited":

@@ -11,28 +11,32 @@ task. `snapshot` has the form of the snapshot in `scheduler_job_completed`, and 
 where units are all that the lease held, or only what it borrowed itself if the start of the run said so. Those are the
 rules of bounded borrow, and under strict fair nothing is ever borrowed.
 
+*Backlogs.* What queued tasks wait for is the same for all columns whose tasks ask for the same units, so they are
+counted together: an event costs as much with 300 columns as with one. Columns of capped groups are counted apart, since
+a cap holds them back where the others have room.
+
 The order of two events that belong to different tasks does not matter, so both streams of a run can be merged by time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple, TypeVar, cast
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import JsonValue, SchedulerAdmissionEvent
 from trio_sched._resources.task import SUBMISSION, SchedulerResourceKey
 
 K = TypeVar("K")
 
-__all__ = ["ColumnFacts", "DeferredTask", "SchedulerReplay", "TaskPlace"]
+__all__ = ["Backlog", "ColumnFacts", "DeferredTask", "SchedulerReplay", "TaskPlace"]
 
 
 @attrs.frozen
 class ColumnFacts:
-    """One column as the start of its run told it. resources: the units that each of its tasks holds.
+    """One column as the start of its run reported it. resources: the units that each of its tasks holds.
 
     calls_models: its tasks belong to a group of kind `model` or `custom_model`.
     """
@@ -46,7 +50,7 @@ class ColumnFacts:
 
 @attrs.frozen
 class DeferredTask:
-    """A failed task that will run again; `due` on the run's clock, in seconds, or None where it was not told."""
+    """A failed task that will run again; `due` on the run's clock, in seconds, or None where that is unknown."""
 
     column: str
     row_group: int | None
@@ -63,14 +67,48 @@ class TaskPlace(NamedTuple):
 
 
 @attrs.define(eq=False)
+class Backlog:
+    """Queued tasks that ask for the same `resources`, of columns whose groups are all `capped`, or none of them.
+
+    queued: how many there are, at all and by column. waited: nanoseconds so far in which they waited for a resource.
+    """
+
+    resources: Mapping[SchedulerResourceKey, int]
+    capped: bool
+    queued: int = 0
+    by_column: dict[str, int] = attrs.field(factory=dict[str, int])
+    waited: int = 0
+    _most: list[tuple[int, str]] = attrs.field(factory=list[tuple[int, str]])
+    """A heap of every count that a column had, most first; entries that are no longer true are dropped at the top."""
+
+    def add(self, column: str, tasks: int) -> None:
+        """So many more tasks of a column are queued."""
+        self.queued += tasks
+        _add(self.by_column, column, tasks)
+        if len(self._most) > _STALE_ENTRIES + 2 * len(self.by_column):
+            self._most = [(-queued, each) for each, queued in self.by_column.items()]
+            heapify(self._most)
+        elif column in self.by_column:
+            heappush(self._most, (-self.by_column[column], column))
+
+    def longest(self) -> tuple[str, int]:
+        """The column with most tasks here, and how many; of equal ones the first by name."""
+        while True:
+            queued, column = self._most[0]
+            if self.by_column.get(column) == -queued:
+                return column, -queued
+            heappop(self._most)
+
+
+@attrs.define(eq=False)
 class SchedulerReplay:
     """Feed it the events of one run in order with `apply`; read what it holds, and change nothing of that.
 
     queued: the queued tasks by id. leases: the running ones by lease id. refusals: why heads of the queue were refused
-    when that was last told, and how many were. capped_groups: those that were told to be at a cap or in debt, with the
-    reason, and were granted nothing since. row_groups: those admitted and not durable yet, with their sizes, as far as
-    they were told. deferred_by_cause: how many of `deferred`, by column and reason. changes: rises with every event
-    that may have changed anything here.
+    when that was last reported, and how many were. capped_groups: those that were reported to be at a cap or in debt,
+    with the reason, and were granted nothing since. row_groups: those admitted and not durable yet, with their sizes,
+    as far as they were reported. deferred_by_cause: how many of `deferred`, by column and reason. changes: rises with
+    every event that may have changed anything here.
     """
 
     columns: dict[str, ColumnFacts] = attrs.field(factory=dict[str, ColumnFacts], init=False)
@@ -93,10 +131,19 @@ class SchedulerReplay:
 
     changes: int = attrs.field(default=0, init=False)
     _leased: dict[SchedulerResourceKey, int] = attrs.field(factory=dict[SchedulerResourceKey, int], init=False)
-    _full: dict[str, SchedulerResourceKey | None] = attrs.field(
-        factory=dict[str, "SchedulerResourceKey | None"], init=False
+    _backlogs: dict[tuple[object, ...], Backlog] = attrs.field(factory=dict[tuple[object, ...], Backlog], init=False)
+    """By what their tasks ask for, and whether their groups are capped."""
+    _waiting: list[tuple[Backlog, SchedulerResourceKey | None]] = attrs.field(
+        factory=list["tuple[Backlog, SchedulerResourceKey | None]"], init=False
     )
-    """By column, as far as it was asked for since the last lease came or went."""
+    _waiting_since: int = attrs.field(default=0, init=False)
+    """What `changes` was when that was worked out: half of the events are of requests, and change nothing of it."""
+    _backlog_of: dict[str, Backlog] = attrs.field(factory=dict[str, Backlog], init=False)
+    _waited_before: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
+    """By column, what to add to its backlog's `waited`: what others showed that it was counted in, less what they had
+    shown by then."""
+    _members: dict[str, list[str]] = attrs.field(factory=dict[str, list[str]], init=False)
+    """The columns of each group."""
 
     def apply(self, event: SchedulerAdmissionEvent) -> None:
         """Take in the next event."""
@@ -116,7 +163,7 @@ class SchedulerReplay:
             case "ready_enqueued" if task_id is not None and column is not None:
                 if task_id not in self.queued and correlation is not None:
                     self.queued[task_id] = TaskPlace(column, correlation.row_group, event.captured_at_monotonic)
-                    _add(self.queued_by_column, column, 1)
+                    self._queue(column, 1)
             case "task_lease_acquired" if lease_id is not None and column is not None and correlation is not None:
                 place = TaskPlace(column, correlation.row_group, event.captured_at_monotonic)
                 self._acquire(lease_id, place, event.diagnostics.get("borrowed"))
@@ -131,10 +178,14 @@ class SchedulerReplay:
             case "admission_blocked":
                 self.refusals = {reason: _int(n) for reason, n in event.diagnostics.items() if reason != "queued"}
             case "group_capped":
-                self.capped_groups[str(event.diagnostics.get("group"))] = event.reason_or_result or "unknown"
+                group = str(event.diagnostics.get("group"))
+                self.capped_groups[group] = event.reason_or_result or "unknown"
+                self._regroup((group,))
             case "queue_drained":
                 self.refusals = {}
+                freed = tuple(self.capped_groups)
                 self.capped_groups.clear()
+                self._regroup(freed)
             case "release_diagnostic":
                 self.release_diagnostics[event.reason_or_result or "unknown"] = _int(event.diagnostics.get("count"))
             case "cancelled" if task_id is not None and lease_id is None:
@@ -150,47 +201,52 @@ class SchedulerReplay:
     def resources_of(self, column: str) -> Mapping[SchedulerResourceKey, int]:
         """What a task of `column` holds while it runs; one unit of `submission` where the start was not seen."""
         facts = self.columns.get(column)
-        return _UNTOLD if facts is None else facts.resources
+        return _UNREPORTED if facts is None else facts.resources
 
     def leased_resources(self) -> Mapping[SchedulerResourceKey, int]:
         """Units held now, by resource."""
         return self._leased
 
-    def full_resource(self, column: str) -> SchedulerResourceKey | None:
-        """The most specific stage resource that has no room for another task of `column`, or None."""
-        try:
-            return self._full[column]
-        except KeyError:
-            pass
+    def backlogs(self) -> Sequence[tuple[Backlog, SchedulerResourceKey | None]]:
+        """Those in which tasks are queued, each with what they wait for, as in `awaited`."""
+        if self._waiting_since != self.changes:
+            self._waiting = [(each, self.awaited(each)) for each in self._backlogs.values() if each.queued]
+            self._waiting_since = self.changes
+        return self._waiting
+
+    def awaited(self, backlog: Backlog) -> SchedulerResourceKey | None:
+        """The stage resource that the tasks of a backlog wait for, or None if order or policy holds them back.
+
+        That is the most specific one that has no room for another of them. A place that came free stays so until the
+        scheduler's next turn, when it is given away; meanwhile it is no policy that holds back all who are queued. So
+        where want of room is all that was reported, it is also one that has room for some of them only.
+        """
         full: SchedulerResourceKey | None = None
-        for resource, amount in self.resources_of(column).items():
+        short: SchedulerResourceKey | None = None
+        for resource, amount in backlog.resources.items():
             limit = self.resource_limits.get(resource)
-            if limit is not None and self._leased.get(resource, 0) + amount > limit:
+            if limit is None:
+                continue
+            leased = self._leased.get(resource, 0)
+            if leased + amount > limit:
                 full = resource
-        self._full[column] = full
-        return full
+            elif leased + amount * backlog.queued > limit:
+                short = resource
+        if full is not None or backlog.capped or self.refusals.keys() != _WANT_OF_ROOM:
+            return full
+        return short
 
     def awaited_resource(self, column: str) -> SchedulerResourceKey | None:
-        """The stage resource that the queued tasks of `column` wait for, or None if order or policy holds them back.
+        """The stage resource that the queued tasks of `column` wait for, as in `awaited`."""
+        return self.awaited(self._backlog(column))
 
-        That is one that is full. A place that came free stays so until the scheduler's next turn, when it is given
-        away; meanwhile it is no policy that holds back all who are queued. So where want of room is all that was told
-        of, it is also one that has room for some of them only.
-        """
-        full = self.full_resource(column)
-        if full is not None or not self.refusals or self.holding_back(column):
-            return full
-        queued = self.queued_by_column.get(column, 0)
-        awaited: SchedulerResourceKey | None = None
-        for resource, amount in self.resources_of(column).items():
-            limit = self.resource_limits.get(resource)
-            if limit is not None and self._leased.get(resource, 0) + amount * queued > limit:
-                awaited = resource
-        return awaited
+    def waited(self, column: str) -> int:
+        """A clock: nanoseconds so far in which tasks of `column`, if any were queued, waited for a stage resource."""
+        return self._waited_before.get(column, 0) + self._backlog(column).waited
 
     def holding_back(self, column: str) -> dict[str, int]:
-        """What held back queued tasks although there was room, as last told: heads of the queue by reason."""
-        reasons = {reason: heads for reason, heads in self.refusals.items() if reason != _WANT_OF_ROOM}
+        """What held back queued tasks although there was room, as last reported: heads of the queue by reason."""
+        reasons = {reason: heads for reason, heads in self.refusals.items() if reason not in _WANT_OF_ROOM}
         capped = self.capped_groups.get(self._group(column))
         if capped is not None:
             reasons.setdefault(capped, 1)
@@ -223,20 +279,23 @@ class SchedulerReplay:
 
     def _start(self, event: SchedulerAdmissionEvent) -> None:
         columns = event.diagnostics.get("columns")
-        for column, told in columns.items() if isinstance(columns, dict) else ():
-            assert isinstance(told, dict)
-            needs = told.get("needs")
+        for column, reported in columns.items() if isinstance(columns, dict) else ():
+            assert isinstance(reported, dict)
+            needs = reported.get("needs")
             self.columns[column] = ColumnFacts(
-                task_type=cast("str | None", told.get("task_type")),
+                task_type=cast("str | None", reported.get("task_type")),
                 needs=tuple(map(str, needs)) if isinstance(needs, list) else (),
-                group=str(told.get("group", column)),
-                calls_models=told.get("group_kind") in ("model", "custom_model"),
-                resources=_amounts(told.get("resources")),
+                group=str(reported.get("group", column)),
+                calls_models=reported.get("group_kind") in ("model", "custom_model"),
+                resources=_amounts(reported.get("resources")),
             )
         self._borrowed = {} if event.diagnostics.get("repays_only_borrowed") else None
         self.resource_limits.update(_amounts((event.snapshot or {}).get("resource_limits")))
+        self._members = {}
+        for column, facts in self.columns.items():
+            self._members.setdefault(facts.group, []).append(column)
+        self._regroup(self._members)
         self._leased.clear()
-        self._full.clear()
         for column, running in self.running_by_column.items():
             self._lease(column, running)
 
@@ -244,12 +303,14 @@ class SchedulerReplay:
         self.leases[lease_id] = place
         _add(self.running_by_column, place.column, 1)
         self._lease(place.column, 1)
-        self.capped_groups.pop(self._group(place.column), None)
+        group = self._group(place.column)
+        if self.capped_groups and self.capped_groups.pop(group, None) is not None:
+            self._regroup((group,))
         units_borrowed = _amounts(borrowed)
         if self._borrowed is not None:
             self._borrowed[lease_id] = units_borrowed
         for resource, units in units_borrowed.items():
-            _add(self.debt, (self._group(place.column), resource), units)
+            _add(self.debt, (group, resource), units)
 
     def _release(self, lease_id: int) -> None:
         place = self.leases.pop(lease_id, None)
@@ -266,14 +327,43 @@ class SchedulerReplay:
                 _add(self.debt, (group, resource), -min(owed, units))
 
     def _lease(self, column: str, tasks: int) -> None:
-        self._full.clear()
         for resource, amount in self.resources_of(column).items():
             _add(self._leased, resource, amount * tasks)
 
     def _leave_queue(self, task_id: str) -> None:
         place = self.queued.pop(task_id, None)
         if place is not None:
-            _add(self.queued_by_column, place.column, -1)
+            self._queue(place.column, -1)
+
+    def _queue(self, column: str, tasks: int) -> None:
+        _add(self.queued_by_column, column, tasks)
+        self._backlog(column).add(column, tasks)
+
+    def _backlog(self, column: str) -> Backlog:
+        """The backlog that a column is counted in."""
+        backlog = self._backlog_of.get(column)
+        if backlog is None:
+            resources, capped = self.resources_of(column), self._group(column) in self.capped_groups
+            key = (capped, *resources.items())
+            backlog = self._backlogs.get(key)
+            if backlog is None:
+                backlog = self._backlogs[key] = Backlog(resources, capped)
+            self._backlog_of[column] = backlog
+        return backlog
+
+    def _regroup(self, groups: Iterable[str]) -> None:
+        """What holds back the columns of these groups has changed: count each in the backlog where it belongs now."""
+        for group in groups:
+            for column in self._members.get(group, (group,)):
+                before = self._backlog_of.pop(column, None)
+                backlog = self._backlog(column)
+                queued = self.queued_by_column.get(column, 0)
+                if before is not None and before is not backlog:
+                    moved = self._waited_before.get(column, 0) + before.waited - backlog.waited
+                    self._waited_before[column] = moved
+                    if queued:
+                        before.add(column, -queued)
+                        backlog.add(column, queued)
 
     def _defer(self, task_id: str, column: str, row_group: int | None, event: SchedulerAdmissionEvent) -> None:
         due = event.diagnostics.get("due_monotonic")
@@ -311,8 +401,9 @@ class SchedulerReplay:
 _MOVES_NOTHING: Final = frozenset({"dependency_ready", "selected", "task_completed", "scheduler_health_snapshot"})
 """Kinds that come often and move no task: `apply` has nothing to do for them."""
 
-_WANT_OF_ROOM: Final = "no_capacity"
-_UNTOLD: Mapping[SchedulerResourceKey, int] = {SUBMISSION: 1}
+_WANT_OF_ROOM: Final = frozenset({"no_capacity"})
+_STALE_ENTRIES: Final = 64
+_UNREPORTED: Mapping[SchedulerResourceKey, int] = {SUBMISSION: 1}
 
 
 def _add(counts: dict[K, int], key: K, amount: int) -> None:
@@ -324,8 +415,8 @@ def _add(counts: dict[K, int], key: K, amount: int) -> None:
         counts.pop(key, None)
 
 
-def _amounts(told: JsonValue) -> dict[SchedulerResourceKey, int]:
-    return {resource: _int(amount) for resource, amount in told.items()} if isinstance(told, dict) else {}
+def _amounts(facts: JsonValue) -> dict[SchedulerResourceKey, int]:
+    return {resource: _int(amount) for resource, amount in facts.items()} if isinstance(facts, dict) else {}
 
 
 def _int(value: JsonValue) -> int:

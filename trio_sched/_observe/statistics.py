@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from trio_sched._events.request import RequestAdmissionEvent
+from trio_sched._events.records import RequestAdmissionEvent
 from trio_sched._resources.identity import RequestResourceKey
 
 __all__ = ["RequestStatistics", "RequestStatisticsSink"]

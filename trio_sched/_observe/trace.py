@@ -4,31 +4,28 @@ What is drawn, process by process:
 
 - *row groups*: one slice from admission to the moment it is durable.
 - *columns*: per column, one slice per task lease, and counters of ready and running tasks.
-- one process per request resource: one slice per request lease, its stops and outages, marks where its limit was probed
-  and where a trial call went out, and counters of its limit, of the requests in flight and of those that wait.
+- one process per request resource: one slice per request lease, its stops and outages, points where its limit was
+  probed and where a trial call went out, and counters of its limit, of the requests in flight and of those that wait.
 
 Leases overlap, slices of one track may not, so every track has as many *lanes* as it ever had leases at once: a lease
 takes the lowest free lane and gives it back. An arrow leads from a task's lease to each request lease that it took.
 
 The file is written as the events come, in the order of their times, and what is remembered is what is open: memory does
 not grow with the length of a run. Slices are begun and ended by separate entries, so a run that was killed, or that
-still goes on, gives a whole trace too: what is open when the events end is ended there and marked `unfinished`.
+still goes on, gives a whole trace too: what is open when the events end is ended there and marked `unfinished`. Where
+events are missing, the trace ends before them and says so across its whole height.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
-from json.encoder import encode_basestring
 from typing import Final, TextIO
 
 import attrs
+from msgspec.json import encode
 
-from trio_sched._events.both_streams import AdmissionEvent
-from trio_sched._events.json_text import object_text
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import AdmissionEvent, JsonValue, RequestAdmissionEvent, SchedulerAdmissionEvent
 from trio_sched._resources.identity import RequestResourceKey
 from trio_sched._resources.request import RequestPressureSnapshot
 from trio_sched._version import __version__
@@ -57,21 +54,26 @@ _OF_A_LIMIT: Final = frozenset(
 
 
 def write_trace(
-    events: Iterable[AdmissionEvent], file: TextIO, *, capacity_plan: Mapping[str, JsonValue] | None = None
+    events: Iterable[AdmissionEvent],
+    file: TextIO,
+    *,
+    capacity_plan: Mapping[str, JsonValue] | None = None,
+    problems: Callable[[], Iterable[str]] = tuple,
 ) -> None:
     """Write the trace of `events`, which come in the order of their times, to `file`.
 
     capacity_plan: what bounded the run, put beside the name of the writer, where viewers show what they know of a file.
+    problems: what is missing after the events, asked when they end; each is a point across the trace there.
     """
     trace = _Trace(_Entries(file, {"capacity_plan": dict(capacity_plan)} if capacity_plan else {}))
     for event in events:
         trace.add(event)
-    trace.close()
+    trace.close(problems())
 
 
 @attrs.define(eq=False)
 class _Track:
-    """The lanes of one row of the picture. A lane is a thread of the format; `free` is a heap of lane numbers."""
+    """The lanes of one row of the trace. A lane is a thread of the format; `free` is a heap of lane numbers."""
 
     pid: int
     name: str
@@ -100,7 +102,7 @@ class _Entries:
         self._separator = ""
         self._tids = 0
         self._tracks = 0
-        other = object_text({"writer": f"trio_sched {__version__}", **facts})
+        other = _json({"writer": f"trio_sched {__version__}", **facts})
         file.write(f'{{"displayTimeUnit":"ms","otherData":{other},"traceEvents":[\n')
 
     def close(self) -> None:
@@ -128,26 +130,30 @@ class _Entries:
     def begin(self, track: _Track, name: str, args: dict[str, JsonValue]) -> _Slice:
         """Begin a slice on the track's lowest free lane."""
         lane = heappop(track.free) if track.free else self._add_lane(track)
-        named = f'"name":{encode_basestring(name)},"pid":{track.pid},"tid":{track.lanes[lane]}'
-        self._write(f'{{"ph":"B",{named},"args":{object_text(args)},"ts":{self._at}}}')
+        named = f'"name":{_json(name)},"pid":{track.pid},"tid":{track.lanes[lane]}'
+        self._write(f'{{"ph":"B",{named},"args":{_json(args)},"ts":{self._at}}}')
         return _Slice(track, lane)
 
     def end(self, open_slice: _Slice, args: dict[str, JsonValue]) -> None:
         """End a slice and free its lane."""
         track = open_slice.track
-        told = f'"args":{object_text(args)},' if args else ""
-        self._write(f'{{"ph":"E","pid":{track.pid},"tid":{track.lanes[open_slice.lane]},{told}"ts":{self._at}}}')
+        shown = f'"args":{_json(args)},' if args else ""
+        self._write(f'{{"ph":"E","pid":{track.pid},"tid":{track.lanes[open_slice.lane]},{shown}"ts":{self._at}}}')
         heappush(track.free, open_slice.lane)
 
     def instant(self, open_slice: _Slice, name: str) -> None:
         """Something that happened at once, where a slice is."""
-        track, named = open_slice.track, encode_basestring(name)
+        track, named = open_slice.track, _json(name)
         place = f'"pid":{track.pid},"tid":{track.lanes[open_slice.lane]}'
         self._write(f'{{"ph":"i","s":"t","name":{named},{place},"ts":{self._at}}}')
 
     def mark(self, pid: int, name: str) -> None:
         """Something that happened at once to a whole process."""
-        self._write(f'{{"ph":"i","s":"p","name":{encode_basestring(name)},"pid":{pid},"tid":0,"ts":{self._at}}}')
+        self._write(f'{{"ph":"i","s":"p","name":{_json(name)},"pid":{pid},"tid":0,"ts":{self._at}}}')
+
+    def note(self, text: str) -> None:
+        """Something to say of the whole trace, at this time."""
+        self._write(f'{{"ph":"i","s":"g","name":{_json(text)},"pid":0,"tid":0,"ts":{self._at}}}')
 
     def arrow(self, number: int, source: _Slice, target: _Slice) -> None:
         """An arrow between two slices that are open now."""
@@ -170,7 +176,7 @@ class _Entries:
 
     def _describe(self, what: str, pid: int, tid: int, name: str, position: int) -> None:
         """Name and place a process or a thread."""
-        place, named = f'"pid":{pid},"tid":{tid}', encode_basestring(name)
+        place, named = f'"pid":{pid},"tid":{tid}', _json(name)
         self._write(f'{{"ph":"M","name":"{what}_name",{place},"args":{{"name":{named}}}}}')
         self._write(f'{{"ph":"M","name":"{what}_sort_index",{place},"args":{{"sort_index":{position}}}}}')
 
@@ -228,13 +234,15 @@ class _Trace:
         else:
             self._add_request_event(event)
 
-    def close(self) -> None:
-        """End what is open, and the file."""
+    def close(self, problems: Iterable[str]) -> None:
+        """End what is open, say what is missing, and end the file."""
         endpoints = self._endpoints.values()
         stops = (found for each in endpoints for found in (each.stop, each.outage) if found is not None)
         for open_slices in (self._requests.values(), self._tasks.values(), self._row_groups.values(), stops):
             for open_slice in open_slices:
                 self._entries.end(open_slice, {"unfinished": True})
+        for problem in problems:
+            self._entries.note(problem)
         self._entries.close()
 
     def _add_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
@@ -361,3 +369,7 @@ class _Trace:
         self._entries.end(stop, {})
         endpoint.stop = None
         self._stopped.remove(endpoint)
+
+
+def _json(value: JsonValue) -> str:
+    return encode(value).decode()

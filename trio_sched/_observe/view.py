@@ -2,13 +2,13 @@
 
 A `RuntimeViewBuilder` takes events as they come, live as a sink or from files, and makes a frozen
 `CorrelatedRuntimeView` whenever it is asked. Between two events nothing changes but the time, so each piece of time
-between them is handed over once: to the run's `ProgressBook`, with what limited it (`limiting.py`), and to the
+between them is handed over once: to the run's `ProgressBook`, with what limited it (`layers.py`), and to the
 executions (`executions.py`). A piece in which a stop ends is cut there.
 
     events ─> SchedulerReplay ─┐                    ┌─> ProgressBook    what limited the run
-              RequestReplay  ──┴─> limit of a piece ┴─> ExecutionBook   marks and waits of each execution
+              RequestReplay  ──┴─> limit of a piece ┴─> ExecutionBook   timestamps and waits of each execution
 
-Memory is bounded by what is under way, by `max_executions` finished ones, and by the fixed number of stretches of the
+Memory is bounded by what is under way, by `max_executions` finished ones, and by the fixed number of time bins of the
 timeline; sums by column and layer cover all of a run.
 """
 
@@ -19,40 +19,39 @@ from typing import Final
 
 import attrs
 
-from trio_sched._events.both_streams import merged_by_time
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
-from trio_sched._observe.executions import ColumnWaits, ExecutionBook, WaitClocks
-from trio_sched._observe.limiting import Limit, limit_now, open_limit
-from trio_sched._observe.marks import ExecutionView
-from trio_sched._observe.progress import LimitTime, ProgressBook, ProgressStretch
+from trio_sched._events.records import AdmissionEvent, RequestAdmissionEvent, SchedulerAdmissionEvent, merged_by_time
+from trio_sched._observe.executions import ColumnWaits, ExecutionBook, ExecutionView, WaitClocks
+from trio_sched._observe.layers import Layer, Limit, WaitBreakdown, limit_now, nanoseconds, open_limit, seconds
 from trio_sched._observe.request_replay import RequestReplay
-from trio_sched._observe.scheduler_replay import SchedulerReplay
-from trio_sched._observe.wait_chain import wait_chain
-from trio_sched._observe.wait_links import WaitLink
-from trio_sched._observe.waits import Layer, WaitBreakdown, nanoseconds, seconds
+from trio_sched._observe.scheduler_replay import Backlog, SchedulerReplay
+from trio_sched._observe.timeline import LimitTime, ProgressBook, ProgressStretch
+from trio_sched._observe.wait_chain import WaitLink, wait_chain
 from trio_sched._resources.identity import RequestResourceKey
 
-__all__ = ["CorrelatedRuntimeView", "RuntimeViewBuilder"]
+__all__ = ["MAX_EXECUTIONS", "CorrelatedRuntimeView", "RuntimeViewBuilder", "lost_events"]
 
 MAX_EXECUTIONS: Final = 100_000
-"""Finished executions that a view shows one by one, unless told otherwise: some 200 MB of them at the most."""
+"""Finished executions that a view shows one by one, by default: some 200 MB of them at the most."""
 
 _NEW_WORK: Final = frozenset({"dependency_ready", "ready_enqueued", "row_group_admitted", "salvage_redispatched"})
 _COMPLETED: Final = frozenset({"row_group_checkpointed", "scheduler_job_completed"})
 
 
+def lost_events(count: int) -> str:
+    """The sentence for events that are missing."""
+    return f"at least {count:,} {'event is' if count == 1 else 'events are'} missing"
+
+
 @attrs.frozen
 class CorrelatedRuntimeView:
-    """A run as its events tell it, up to `ended_at`. Times are of the run's clock in seconds, breakdowns exact.
+    """A run as its events report it, up to `ended_at`. Times are of the run's clock in seconds, breakdowns exact.
 
     result: how the run ended, None while it runs or where it was killed. limited_by: its wall time by limiting layer,
     from the first event to the last. limits: the same by layer and place, most first. limit: what limits at the end,
-    None for an open instant. timeline: the same in equal stretches. columns: all finished executions by column.
+    None for an open instant. timeline: the same in equal time bins. columns: all finished executions by column.
     executions: finished ones that were kept, and those under way; `executions_not_kept` are only in the sums.
     uncorrelated_requests: leases of no execution; late_request_events: events of an execution that had ended.
-    missing_events: gaps in the numbers of both streams, as events were dropped, lost or damaged. problems: what could
-    not be read of the files.
+    problems: what is missing of the events, in sentences. missing_events: how many at least.
     """
 
     run_id: str | None
@@ -72,6 +71,11 @@ class CorrelatedRuntimeView:
     late_request_events: int
     missing_events: int = 0
     problems: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all events are there; else it is the view of the run up to `ended_at`, or of one stream alone."""
+        return not self.problems
 
     @property
     def wall_seconds(self) -> float:
@@ -98,10 +102,11 @@ class CorrelatedRuntimeView:
 
 
 class RuntimeViewBuilder:
-    """Takes the events of one run in the order of their time, and knows at every moment where it stands.
+    """Takes the events of one run in the order of their time, and knows its state at every moment.
 
-    It is a sink for both streams. scheduler_stream, request_stream: whether that stream is on. stopped_at: how it stood
-    just before its workers were last cancelled, which is all that can be known of why a run was stopped.
+    It is a sink for both streams. scheduler_stream, request_stream: whether that stream is on. result: how the run
+    ended, None before that. stopped_at: what limited it just before its workers were last cancelled, and the chain that
+    led there, which is all that can be known of why a run was stopped.
     """
 
     def __init__(
@@ -110,13 +115,13 @@ class RuntimeViewBuilder:
         self.scheduler: SchedulerReplay = SchedulerReplay()
         self.requests: RequestReplay = RequestReplay()
         self._model_tasks_call = not request_stream
-        self._clocks = WaitClocks()
+        self._clocks = WaitClocks(self.scheduler.waited)
         self._executions = ExecutionBook(self._clocks, max_kept=max_executions, follows_tasks=scheduler_stream)
         self._progress: ProgressBook | None = None
-        self._standing: _Standing | None = None
+        self._interval: _Interval | None = None
         self.stopped_at: tuple[Limit, tuple[WaitLink, ...]] | None = None
         self._stopping_since: float | None = None
-        self._result: str | None = None
+        self.result: str | None = None
         self._run_id: str | None = None
         self._last_scheduler = 0
         self._last_request = 0
@@ -125,7 +130,7 @@ class RuntimeViewBuilder:
     def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
         """Take the next scheduler event."""
         self._pass_time(event.captured_at_monotonic, event.event_kind)
-        self._missing += event.sequence - self._last_scheduler - 1
+        self._missing += max(0, event.sequence - self._last_scheduler - 1)
         self._last_scheduler = event.sequence
         if self._run_id is None and event.captured_correlation is not None:
             self._run_id = event.captured_correlation.run_id
@@ -134,12 +139,12 @@ class RuntimeViewBuilder:
         self._executions.scheduler_event(event)
         self.scheduler.apply(event)
         if event.event_kind == "scheduler_job_completed":
-            self._result = event.reason_or_result or "completed"
+            self.result = event.reason_or_result or "completed"
 
     def emit_request_event(self, event: RequestAdmissionEvent) -> None:
         """Take the next request event."""
         self._pass_time(event.captured_at_monotonic, event.event_kind)
-        self._missing += event.sequence - self._last_request - 1
+        self._missing += max(0, event.sequence - self._last_request - 1)
         self._last_request = event.sequence
         if self._run_id is None and event.captured_correlation is not None:
             self._run_id = event.captured_correlation.run_id
@@ -151,20 +156,33 @@ class RuntimeViewBuilder:
     ) -> None:
         """Take all of both, merged by time. Of two events of one instant the scheduler's comes first."""
         for event in merged_by_time(scheduler_events, request_events):
-            if isinstance(event, SchedulerAdmissionEvent):
-                self.emit_scheduler_event(event)
-            else:
-                self.emit_request_event(event)
+            self.emit(event)
 
-    def view(self, *, now: float | None = None, problems: Iterable[str] = ()) -> CorrelatedRuntimeView:
-        """The view so far; for a run under way up to `now`, else up to the last event."""
+    def emit(self, event: AdmissionEvent) -> None:
+        """Take the next event of either stream."""
+        if isinstance(event, SchedulerAdmissionEvent):
+            self.emit_scheduler_event(event)
+        else:
+            self.emit_request_event(event)
+
+    def view(
+        self, *, now: float | None = None, problems: Iterable[str] = (), missing_events: int | None = None
+    ) -> CorrelatedRuntimeView:
+        """The view so far; for a run under way up to `now`, else up to the last event.
+
+        problems: what is missing of the events, where that is known, and missing_events: how many; by default the gaps
+        in their numbers say it.
+        """
+        if missing_events is None:
+            missing_events = self._missing
+            problems = (*problems, lost_events(missing_events)) if missing_events else problems
         if now is not None:
             self._pass_time(now, None)
         progress = self._progress if self._progress is not None else ProgressBook(0)
         whole, limits, stretches = progress.times(open_as=self._undecided())
         return CorrelatedRuntimeView(
             run_id=self._run_id,
-            result=self._result,
+            result=self.result,
             started_at=seconds(progress.start),
             ended_at=seconds(progress.until),
             has_scheduler_events=self._last_scheduler > 0,
@@ -178,13 +196,13 @@ class RuntimeViewBuilder:
             executions_not_kept=self._executions.not_kept,
             uncorrelated_requests=self.requests.uncorrelated,
             late_request_events=self._executions.late_request_events,
-            missing_events=self._missing,
+            missing_events=missing_events,
             problems=tuple(problems),
         )
 
     def limit(self, now: float | None = None) -> Limit | None:
         """What limits progress at `now`, or after the last event; None where it is open, or the run is over."""
-        if self._progress is None or self._result is not None:
+        if self._progress is None or self.result is not None:
             return None
         at = seconds(self._progress.until) if now is None else now
         return limit_now(self.scheduler, self.requests, at, model_tasks_call=self._model_tasks_call)
@@ -201,7 +219,7 @@ class RuntimeViewBuilder:
             self.stopped_at = self.chain(time)
 
     def _undecided(self) -> Layer:
-        return "completion" if self._result is not None else open_limit(self.scheduler).layer
+        return "completion" if self.result is not None else open_limit(self.scheduler).layer
 
     def _pass_time(self, time: float, kind: str | None) -> None:
         """Hand over the time since the last event; `kind` is that of the event which ends it."""
@@ -211,16 +229,16 @@ class RuntimeViewBuilder:
             return
         progress = self._progress
         while now > progress.until:
-            standing = self._standing_at(progress.until)
-            self._spend(progress, now if standing.until is None else min(now, standing.until), standing)
+            interval = self._interval_from(progress.until)
+            self._spend(progress, now if interval.until is None else min(now, interval.until), interval)
         if kind in _COMPLETED:
             progress.decide("completion")
         elif kind in _NEW_WORK or kind == "request_wait_started":
             progress.decide("readiness")
 
-    def _standing_at(self, time: int) -> _Standing:
-        """How things stand from `time` on. Between two changes it is worked out once, as most events change nothing."""
-        scheduler, requests, known = self.scheduler, self.requests, self._standing
+    def _interval_from(self, time: int) -> _Interval:
+        """What holds from `time` on. Between two changes it is worked out once, as most events change nothing."""
+        scheduler, requests, known = self.scheduler, self.requests, self._interval
         changes = scheduler.changes + requests.changes
         if known is not None and known.changes == changes and (known.until is None or time < known.until):
             return known
@@ -232,39 +250,34 @@ class RuntimeViewBuilder:
                 if end > time:
                     stopped.append(key)
                     until = end if until is None else min(until, end)
-        untold = not scheduler.resource_limits
-        self._standing = _Standing(
+        unknown = not scheduler.resource_limits
+        self._interval = _Interval(
             changes,
             until,
             limit_now(scheduler, requests, seconds(time), model_tasks_call=self._model_tasks_call),
             stopped,
-            [
-                column
-                for column in scheduler.queued_by_column
-                if untold or scheduler.awaited_resource(column) is not None
-            ],
+            [backlog for backlog, awaited in scheduler.backlogs() if unknown or awaited is not None],
         )
-        return self._standing
+        return self._interval
 
-    def _spend(self, progress: ProgressBook, until: int, standing: _Standing) -> None:
+    def _spend(self, progress: ProgressBook, until: int, interval: _Interval) -> None:
         elapsed = until - progress.until
-        for key in standing.stopped:
+        for key in interval.stopped:
             self._clocks.stopped[key] = self._clocks.stopped.get(key, 0) + elapsed
-        for column in standing.full_columns:
-            self._clocks.full[column] = self._clocks.full.get(column, 0) + elapsed
-        progress.spend(until, standing.limit)
+        for backlog in interval.waiting:
+            backlog.waited += elapsed
+        progress.spend(until, interval.limit)
 
 
 @attrs.define(eq=False)
-class _Standing:
-    """How things stand until something changes, or until `until` (nanoseconds), when a stop ends.
+class _Interval:
+    """What holds until something changes, or until `until` (nanoseconds), when a stop ends.
 
-    changes: how many there had been in both streams. full_columns: those with queued tasks that wait for a stage
-    resource.
+    changes: how many there had been in both streams. waiting: the backlogs that wait for a stage resource.
     """
 
     changes: int
     until: int | None
     limit: Limit | None
     stopped: list[RequestResourceKey]
-    full_columns: list[str]
+    waiting: list[Backlog]

@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from trio_sched._capacity import AsyncCapacityPlan, plain
+from trio_sched._events.correlation import runtime_correlation
 from trio_sched._events.jsonl import open_jsonl_sink
 from trio_sched._events.sinks import AnyAdmissionEventSink, FanOutEventSink, scheduler_event_stream
 from trio_sched._executor import ModelRequestExecutor, RequestRetryConfig
@@ -32,6 +33,7 @@ from trio_sched._pipeline.runner import PipelineRunner, RunContext, classify_fai
 from trio_sched._pipeline.store import PartStore
 from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT, write_views
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
+from trio_sched._resources.identity import RuntimeCorrelation
 from trio_sched._resources.task import SchedulerResourceKey, local_stage_resource
 from trio_sched._scheduler.health import HealthConfig
 from trio_sched._scheduler.messages import RowGroupPlan
@@ -115,7 +117,8 @@ class RunAttempt:
             if self.watch is not None:
                 sinks.append(self.watch.sink)
                 await stack.enter_async_context(shown(self.watch, self.blocking))
-            return await self._run_admitted(FanOutEventSink(*sinks))
+            with runtime_correlation.within(RuntimeCorrelation(self.document.run_id)):
+                return await self._run_admitted(FanOutEventSink(*sinks))
 
     async def _run_admitted(self, sink: FanOutEventSink) -> RunResult:
         admission = AdaptiveRequestAdmissionController(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.binding import BoundNode, BoundPipeline
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.outputs import read_cell

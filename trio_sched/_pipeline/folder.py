@@ -44,7 +44,7 @@ from filelock import FileLock, Timeout
 
 from trio_sched._capacity import plain
 from trio_sched._errors import InvalidTypeError, InvalidValueError
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.errors import OutputExistsError, OutputInUseError, OutputNotWritableError
 from trio_sched._pipeline.fingerprint import DatasetIdentity

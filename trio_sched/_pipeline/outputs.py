@@ -20,7 +20,7 @@ from typing import cast
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.errors import JSON_VALUES, MalformedOutputError
 
 __all__ = ["Cell", "EncodedCell", "Outputs", "cell_text", "keep_cell", "malformed", "one_per_row", "read_cell"]

@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Literal, Protocol, cast
 
 from trio_sched._errors import require
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.outputs import Cell, cell_text, read_cell
 from trio_sched._util import parse_json
 

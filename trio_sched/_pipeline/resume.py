@@ -25,7 +25,7 @@ from typing import Literal, cast, get_args
 import attrs
 
 from trio_sched._errors import InvalidValueError
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.errors import (
     InputChangedError,
     MalformedOutputError,

@@ -11,7 +11,7 @@ from os import PathLike
 
 from trio_sched._events.sinks import AnyAdmissionEventSink
 from trio_sched._observe.display import LiveMode, RunWatch, choose_display
-from trio_sched._observe.run_progress import RunProgressSink
+from trio_sched._observe.progress import RunProgressSink
 from trio_sched._pipeline.attempt import RunAttempt
 from trio_sched._pipeline.binding import bind_pipeline
 from trio_sched._pipeline.capacity import ENGINE_THREADS, run_bounds

@@ -23,7 +23,7 @@ from typing import Final, TypeAlias, cast
 
 from trio_sched import _validation as check
 from trio_sched._errors import PipelineError
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.errors import InputRowError
 from trio_sched._scheduler.messages import FixedRowGroupPlan, RowGroup, SkippingRowGroupPlan
 from trio_sched._util import Blocking

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.errors import OutputNotWritableError
 from trio_sched._pipeline.folder import RunFolder, make_folder, write_durably
 from trio_sched._pipeline.outputs import Cell, EncodedCell, read_cell

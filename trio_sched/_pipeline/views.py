@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from trio_sched._observe.run_views import REPORT_FILE, TRACE_FILE, write_run_views
+from trio_sched._observe.recorded_run import REPORT_FILE, TRACE_FILE, write_run_views
 from trio_sched._pipeline.folder import RunFolder
 from trio_sched._util import Blocking, single_error
 

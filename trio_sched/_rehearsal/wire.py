@@ -23,7 +23,7 @@ from typing import Final, TypeAlias, cast
 import attrs
 
 from trio_sched._errors import shown
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._rehearsal.answers import chat_answer, embedding
 from trio_sched._rehearsal.provider import Accepted, Refused
 from trio_sched._rehearsal.script import HintPlace, Phase, RehearsalScript

@@ -28,7 +28,7 @@ from typing_extensions import Self
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError
 from trio_sched._events.correlation import runtime_correlation
-from trio_sched._events.sinks import RequestAdmissionEventSink, request_event_stream
+from trio_sched._events.sinks import RequestAdmissionEventSink, subscribed_request_event_stream
 from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError, refuse_nested_admission
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.core import RequestAdmissionCore
@@ -76,7 +76,7 @@ class AdaptiveRequestAdmissionController:
     ) -> None:
         self._config = RequestAdmissionConfig() if config is None else config
         self._resolver = RequestResourceResolver() if resolver is None else resolver
-        stream = request_event_stream(event_sink)
+        stream = subscribed_request_event_stream(event_sink)
         self._core = RequestAdmissionCore(self._config, stream, next(_generations))
         self._parking = Parking(self._abandon)
         self._supervisor = RequestSupervisor(self._core, stream, self._parking)

@@ -6,7 +6,7 @@ that could be admitted is left, so between two operations there never is one: th
 once wherever there is room, without passing anybody who could have been served.
 
 What an operation leaves for its caller to carry out is in `woken` (waiters that left the queue with a `decision`),
-`updates` (for `apply`, oldest first) and `journal.pending` (events). The caller takes them out when it is over.
+`updates` (for `apply`, oldest first) and `events.pending` (events). The caller takes them out when it is over.
 
         try_lease ------ room ------------------------------> lease --- release ---> gone, once
             |  full                                             ^
@@ -25,10 +25,10 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from trio_sched._errors import InvalidValueError
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._events.sinks import RequestEventStream
 from trio_sched._request.config import RequestAdmissionConfig, check_limit
-from trio_sched._request.journal import RequestJournal
+from trio_sched._request.events import RequestEventRecorder
 from trio_sched._request.leases import RequestAdmissionDenied, RequestAdmissionLease, RequestDenialReason
 from trio_sched._request.limit import LimitChoice, limit_name
 from trio_sched._request.limit_updates import LimitUpdate, LimitUpdater
@@ -74,14 +74,14 @@ class RequestAdmissionPolicy:
 class RequestAdmissionCore:
     """Ledger, queue and adaptive limits of one controller, settled after every change."""
 
-    __slots__ = ("_limits", "_policy", "_shut", "_waiters_made", "journal", "ledger", "queue", "updates", "woken")
+    __slots__ = ("_limits", "_policy", "_shut", "_waiters_made", "events", "ledger", "queue", "updates", "woken")
 
     def __init__(self, config: RequestAdmissionConfig, stream: RequestEventStream, generation: int) -> None:
         self.ledger = RequestLedger(config, generation)
         self.queue = RequestFairQueue()
-        self.journal = RequestJournal(stream, self._snapshot)
+        self.events = RequestEventRecorder(stream, self._snapshot)
         self.woken: list[RequestWaiter] = []
-        self._limits = LimitUpdater(self.journal)
+        self._limits = LimitUpdater(self.events)
         self.updates: deque[LimitUpdate] = self._limits.updates
         self._policy = RequestAdmissionPolicy()
         self._shut = False
@@ -112,8 +112,8 @@ class RequestAdmissionCore:
             return self._policy.refusal(
                 domain, waiters_ahead=self._waiters_ahead(domain), waits_for_hint=waits_for_hint
             )
-        if not self.journal.silent:
-            self.journal.of_item("request_wait_started", item, domain, now, correlation)
+        if not self.events.silent:
+            self.events.of_item("request_wait_started", item, domain, now, correlation)
         return self._grant(item, domain, now, holder, correlation, waited=0.0)
 
     def deny(
@@ -126,12 +126,10 @@ class RequestAdmissionCore:
         """Put a refusal into words, and on record."""
         domain = self.ledger.domains.get(item.resource)
         if reason == "queue_timeout":
-            self.journal.of_item("request_wait_started", item, domain, now, correlation)
-            self.journal.of_item(
-                "request_wait_timeout", item, domain, now, correlation, reason, {"waited_seconds": 0.0}
-            )
+            self.events.of_item("request_wait_started", item, domain, now, correlation)
+            self.events.of_item("request_wait_timeout", item, domain, now, correlation, reason, {"waited_seconds": 0.0})
         else:
-            self.journal.of_item("request_acquire_denied", item, domain, now, correlation, reason)
+            self.events.of_item("request_acquire_denied", item, domain, now, correlation, reason)
         return self._denied(item, reason, now)
 
     def enqueue(
@@ -156,10 +154,10 @@ class RequestAdmissionCore:
         waiting = self.queue.queued_in(item.resource)
         if waiting > domain.peak_waiters:
             domain.peak_waiters = waiting
-        if not self.journal.silent:
+        if not self.events.silent:
             if waiting == 1:
-                self.journal.of_domain("request_queue_formed", domain, now)
-            self.journal.of_item("request_wait_started", item, domain, now, correlation, reason, facts)
+                self.events.of_domain("request_queue_formed", domain, now)
+            self.events.of_item("request_wait_started", item, domain, now, correlation, reason, facts)
         self._touch(domain.endpoint)
         self.settle(now)
         return waiter
@@ -177,7 +175,7 @@ class RequestAdmissionCore:
         self, waiter: RequestWaiter, reason: Literal["cancellation", "queue_timeout"], now: float
     ) -> RequestAdmissionDenied:
         """Put a withdrawal into words, and on record."""
-        self.journal.of_item(
+        self.events.of_item(
             "request_wait_timeout" if reason == "queue_timeout" else "request_wait_cancelled",
             waiter.item,
             self.ledger.domains[waiter.item.resource],
@@ -200,15 +198,15 @@ class RequestAdmissionCore:
             if domain is not None:
                 domain.release_diagnostics[reason] = domain.release_diagnostics.get(reason, 0) + 1
                 domain.sequence += 1
-            self.journal.of_lease("request_release_diagnostic", lease, domain, now, reason)
+            self.events.of_lease("request_release_diagnostic", lease, domain, now, reason)
             return ReleaseResult(released=False, reason=reason)
         domain.last_outcome = outcome.kind
         self._limits.learn(domain, lease, outcome, now)
-        if not self.journal.silent:
+        if not self.events.silent:
             facts: dict[str, JsonValue] = {"held_seconds": now - lease.acquired_at}
             if outcome.provider_status is not None:
                 facts["provider_status"] = outcome.provider_status
-            self.journal.of_lease("request_lease_released", lease, domain, now, outcome.kind, facts)
+            self.events.of_lease("request_lease_released", lease, domain, now, outcome.kind, facts)
         self._touch(domain.endpoint)
         self.settle(now)
         return _RELEASED
@@ -222,7 +220,7 @@ class RequestAdmissionCore:
     ) -> None:
         """Put a provider call on record."""
         domain = self.ledger.domains.get(lease.item.resource)
-        self.journal.of_lease(kind, lease, domain, now, None if outcome is None else outcome.kind)
+        self.events.of_lease(kind, lease, domain, now, None if outcome is None else outcome.kind)
 
     # Rules and time
 
@@ -280,7 +278,7 @@ class RequestAdmissionCore:
                 endpoint.limit = limit
             self.advance(now)
             endpoint.set_static_cap(static_cap)
-        self.journal.of_endpoint(
+        self.events.of_endpoint(
             "request_resource_registered",
             key,
             now,
@@ -293,7 +291,7 @@ class RequestAdmissionCore:
         )
         if previous is None or previous == static_cap.cap:
             return
-        self.journal.of_endpoint(
+        self.events.of_endpoint(
             "request_effective_cap_changed", key, now, {"previous": previous, "current": static_cap.cap}
         )
         for domain in endpoint.domains.values():
@@ -361,15 +359,15 @@ class RequestAdmissionCore:
         lease = self.ledger.issue(item, domain, now, holder, correlation)
         if domain.limits.has_news:
             self._limits.granted(domain, lease)
-        if not self.journal.silent:
-            self.journal.of_lease("request_wait_completed", lease, domain, now, facts={"waited_seconds": waited})
-            self.journal.of_lease("request_lease_acquired", lease, domain, now)
+        if not self.events.silent:
+            self.events.of_lease("request_wait_completed", lease, domain, now, facts={"waited_seconds": waited})
+            self.events.of_lease("request_lease_acquired", lease, domain, now)
         return lease
 
     def _left_queue(self, domain: DomainState, now: float) -> None:
         domain.sequence += 1
-        if not self.journal.silent and not self.queue.queued_in(domain.key):
-            self.journal.of_domain("request_queue_drained", domain, now)
+        if not self.events.silent and not self.queue.queued_in(domain.key):
+            self.events.of_domain("request_queue_drained", domain, now)
 
     def _refuse(self, waiters: Iterable[RequestWaiter], reason: RequestDenialReason, now: float) -> None:
         for waiter in waiters:
@@ -377,7 +375,7 @@ class RequestAdmissionCore:
             domain = self.ledger.domains[waiter.item.resource]
             self._left_queue(domain, now)
             waited: dict[str, JsonValue] = {"waited_seconds": now - waiter.enqueued_at}
-            self.journal.of_item("request_acquire_denied", waiter.item, domain, now, waiter.correlation, reason, waited)
+            self.events.of_item("request_acquire_denied", waiter.item, domain, now, waiter.correlation, reason, waited)
             waiter.decision = self._denied(waiter.item, reason, now)
             self.woken.append(waiter)
 

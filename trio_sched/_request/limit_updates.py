@@ -23,9 +23,8 @@ from typing import Final
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.request import RequestAdmissionEventKind
-from trio_sched._request.journal import RequestJournal
+from trio_sched._events.records import JsonValue, RequestAdmissionEventKind
+from trio_sched._request.events import RequestEventRecorder
 from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.limit import LimitTransition, LimitTransitionKind, RequestSample
 from trio_sched._request.state import DomainState, EndpointState
@@ -63,10 +62,10 @@ class LimitUpdate:
 class LimitUpdater:
     """Keeps the limits of one controller. updates: those that await `apply`, oldest first."""
 
-    __slots__ = ("_deadlines", "_journal", "next_due", "touched", "updates")
+    __slots__ = ("_deadlines", "_events", "next_due", "touched", "updates")
 
-    def __init__(self, journal: RequestJournal) -> None:
-        self._journal = journal
+    def __init__(self, events: RequestEventRecorder) -> None:
+        self._events = events
         self._deadlines: dict[DomainState, float] = {}
         self.next_due: float = math.inf
         self.updates: deque[LimitUpdate] = deque()
@@ -113,7 +112,7 @@ class LimitUpdater:
         assert domain.pending >= 0, "an update is applied once"
         self._put_in_force(domain)
         if outcome is not None and outcome.kind == "rate_limited":
-            self._journal.of_lease(
+            self._events.of_lease(
                 "request_rate_limited",
                 lease,
                 domain,
@@ -128,7 +127,7 @@ class LimitUpdater:
             )
         if outcome is None and lease.grant.trial:
             facts: dict[str, JsonValue] = {"blocked_until_monotonic": domain.limits.blocked_until}
-            self._journal.of_lease("request_trial_started", lease, domain, now, facts=facts)
+            self._events.of_lease("request_trial_started", lease, domain, now, facts=facts)
         self._note(domain, update.transitions, now)
         self.advance(now)
 
@@ -153,7 +152,7 @@ class LimitUpdater:
             return
         transitions = domain.limits.set_effective_max(effective_max, now)
         self._put_in_force(domain)
-        self._journal.of_domain(
+        self._events.of_domain(
             "request_effective_cap_changed", domain, now, facts={"previous": previous, "current": effective_max}
         )
         self._note(domain, transitions, now)
@@ -213,4 +212,4 @@ class LimitUpdater:
             "current": current,
             "rate_limit_ceiling": ceiling,
         }
-        self._journal.of_domain(kind, domain, now, facts=facts)
+        self._events.of_domain(kind, domain, now, facts=facts)

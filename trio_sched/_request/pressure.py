@@ -14,7 +14,7 @@ import attrs
 
 from trio_sched._request.state import DomainState, EndpointState
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
-from trio_sched._resources.request import ProviderModelPressureSnapshot, RequestPressureSnapshot, make_pressure_snapshot
+from trio_sched._resources.request import ProviderModelPressureSnapshot, RequestPressureSnapshot
 
 __all__ = [
     "RequestAdmissionMaxima",
@@ -65,7 +65,7 @@ def domain_snapshot(domain: DomainState, *, waiters: int, now: float) -> Request
     until = limits.blocked_until
     blocked = until is not None and until > now
     # Fields in order: every event that is wanted carries a snapshot, and naming its fields doubles the cost of it.
-    return make_pressure_snapshot(
+    return RequestPressureSnapshot(
         now,
         domain.sequence,
         domain.key,

@@ -110,7 +110,7 @@ class RequestSupervisor:
     def __init__(self, core: RequestAdmissionCore, stream: RequestEventStream, parking: Parking) -> None:
         self._core = core
         self._parking = parking
-        self._tellers = stream.tellers
+        self._handlers = stream.handlers
         self._delivering = False
         self._nursery_manager: AbstractAsyncContextManager[trio.Nursery, bool | None] | None = None
         self._nursery: trio.Nursery | None = None
@@ -161,18 +161,20 @@ class RequestSupervisor:
         if updates is not None and core.next_deadline() < self._armed:
             self._armed = core.next_deadline()
             updates.send_nowait(None)
-        if core.journal.pending and not self._delivering:
+        if core.events.pending and not self._delivering:
             self._deliver()
 
     @trio.lowlevel.disable_ki_protection
     def _deliver(self) -> None:
         """Hand events to the sink, in order even if the sink causes more of them."""
-        pending, tellers = self._core.journal.pending, self._tellers
+        pending, handlers = self._core.events.pending, self._handlers
         self._delivering = True
         try:
             while pending:
-                parts = pending.popleft()
-                tellers[parts[0]](parts)
+                event = pending.popleft()
+                handle = handlers.get(event.event_kind)
+                if handle is not None:
+                    handle(event)
         finally:
             self._delivering = False
 

@@ -14,7 +14,6 @@ from typing import Literal
 import attrs
 
 from trio_sched import _validation as check
-from trio_sched._fast_constructor import fast_constructor
 
 __all__ = [
     "ProviderModelKey",
@@ -22,7 +21,6 @@ __all__ = [
     "RequestDomain",
     "RequestResourceKey",
     "RuntimeCorrelation",
-    "make_correlation",
 ]
 
 
@@ -88,18 +86,17 @@ class ProviderModelStaticCap:
     merge_rule: Literal["min_same_endpoint"] = "min_same_endpoint"
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen
 class RuntimeCorrelation:
-    """Identity of one task execution, carried by context to everything that it causes."""
+    """Identity of one task execution, carried by context to everything that it causes.
+
+    Of what belongs to a row group, or to the run as a whole, the more specific fields are None.
+    """
 
     run_id: str
-    row_group: int | None
-    task_column: str | None
-    task_type: str | None
-    scheduling_group_kind: str | None
-    scheduling_group_identity_hash: str | None
-    task_execution_id: str | None
-
-
-make_correlation = fast_constructor(RuntimeCorrelation)
-"""Makes one where it is made for every task."""
+    row_group: int | None = None
+    task_column: str | None = None
+    task_type: str | None = None
+    scheduling_group_kind: str | None = None
+    scheduling_group_identity_hash: str | None = None
+    task_execution_id: str | None = None

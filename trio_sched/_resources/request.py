@@ -13,7 +13,6 @@ import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import shown
-from trio_sched._fast_constructor import fast_constructor
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey, RuntimeCorrelation
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "RequestOutcomeKind",
     "RequestPressureSnapshot",
     "RequestReleaseOutcome",
-    "make_pressure_snapshot",
 ]
 
 RequestOutcomeKind = Literal[
@@ -113,9 +111,12 @@ def _usable_hint(hint: object) -> bool:
     return check.is_finite(hint) and hint >= 0
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen
 class RequestPressureSnapshot:
-    """One request resource at `captured_at` (the run's clock, seconds). `sequence` counts its state changes."""
+    """One request resource at `captured_at` (the run's clock, seconds). `sequence` counts its state changes.
+
+    The defaults are those of a resource that nothing has stopped yet.
+    """
 
     captured_at: float
     sequence: int
@@ -125,16 +126,12 @@ class RequestPressureSnapshot:
     in_flight_count: int
     active_lease_count: int
     waiters: int
-    blocked_until_monotonic: float | None
-    cooldown_remaining_seconds: float
-    rate_limit_ceiling: int | None
-    consecutive_rate_limits: int
-    last_outcome: str | None
-    leak_diagnostics: Mapping[str, int]
-
-
-make_pressure_snapshot = fast_constructor(RequestPressureSnapshot)
-"""Makes one where it is made for every event."""
+    blocked_until_monotonic: float | None = None
+    cooldown_remaining_seconds: float = 0.0
+    rate_limit_ceiling: int | None = None
+    consecutive_rate_limits: int = 0
+    last_outcome: str | None = None
+    leak_diagnostics: Mapping[str, int] = attrs.field(factory=dict[str, int])
 
 
 @attrs.frozen

@@ -13,11 +13,11 @@ from typing import TypeVar
 
 import trio
 
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.scheduler import SchedulerAdmissionEventKind, SchedulerEventSubject
+from trio_sched._events.records import JsonValue, SchedulerAdmissionEventKind
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, Task, TaskGroupKey
 from trio_sched._scheduler.advisory import PressureAdvisory
 from trio_sched._scheduler.context import SchedulerContext, task_of
+from trio_sched._scheduler.events import SchedulerEventContext
 from trio_sched._scheduler.worker import Workers
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
 from trio_sched._task.queue_view import QueueSelection
@@ -94,7 +94,7 @@ class Dispatcher:
         return first_attempts
 
     def _start(
-        self, selection: QueueSelection, task: Task, lease: TaskAdmissionLease, execution: SchedulerEventSubject
+        self, selection: QueueSelection, task: Task, lease: TaskAdmissionLease, execution: SchedulerEventContext
     ) -> bool:
         """Commit and spawn under `lease`, which is the worker's from then on; if that fails, release it."""
         event: SchedulerAdmissionEventKind = "worker_spawn_failed"
@@ -111,7 +111,7 @@ class Dispatcher:
         return False
 
     def _release(
-        self, event: SchedulerAdmissionEventKind, lease: TaskAdmissionLease, execution: SchedulerEventSubject
+        self, event: SchedulerAdmissionEventKind, lease: TaskAdmissionLease, execution: SchedulerEventContext
     ) -> None:
         self._admission.release(lease)
         facts: dict[str, JsonValue] = {"still_queued": True} if lease.item.task_id in self._queue else {}

@@ -25,7 +25,7 @@ import trio
 from trio_sched import _validation as check
 from trio_sched._capacity import AsyncCapacityObservedMaxima
 from trio_sched._errors import TrioSchedError
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._events.sinks import SchedulerEventStream, scheduler_event_stream
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._resources.task import SUBMISSION

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from trio_sched._events.json_value import JsonValue
+from trio_sched._events.records import JsonValue
 from trio_sched._resources.task import SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.queue_view import QueueView

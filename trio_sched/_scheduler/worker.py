@@ -24,9 +24,9 @@ from typing import Final, Protocol
 import trio
 
 from trio_sched._events.correlation import runtime_correlation
-from trio_sched._events.scheduler import SchedulerEventSubject
 from trio_sched._resources.task import Task
 from trio_sched._scheduler.context import SchedulerContext
+from trio_sched._scheduler.events import SchedulerEventContext
 from trio_sched._scheduler.foreign_cancel import StrayCancellations
 from trio_sched._scheduler.messages import RowDrop, WorkerDone
 from trio_sched._task.leases import TaskAdmissionLease
@@ -75,7 +75,7 @@ class Workers:
         """The workers of `row_group` are to run in `nursery`."""
         self._nurseries[row_group] = nursery
 
-    def start(self, task: Task, lease: TaskAdmissionLease, execution: SchedulerEventSubject) -> None:
+    def start(self, task: Task, lease: TaskAdmissionLease, execution: SchedulerEventContext) -> None:
         """Start the worker of `task`, which owns `lease` from then on. May raise, and then has not started it."""
         scope = trio.CancelScope() if task.column in self._may_lose_rows else None
         self._nurseries[task.row_group].start_soon(
@@ -116,7 +116,7 @@ class Workers:
 
     @trio.lowlevel.enable_ki_protection
     async def _run(
-        self, task: Task, lease: TaskAdmissionLease, execution: SchedulerEventSubject, scope: trio.CancelScope | None
+        self, task: Task, lease: TaskAdmissionLease, execution: SchedulerEventContext, scope: trio.CancelScope | None
     ) -> None:
         """Run `task` under `lease` and report how it ended."""
         events = self._events
@@ -125,7 +125,7 @@ class Workers:
         stopped = False
         try:
             with lease:
-                token = runtime_correlation.set(execution.captured_correlation)
+                token = runtime_correlation.set(execution.correlation)
                 try:
                     if scope is None:
                         row_drops = await self._call_generator(task, lease)

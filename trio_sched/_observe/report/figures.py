@@ -1,29 +1,59 @@
-"""What a report shows, as plain values: collected from the events of a run and from its two documents.
+"""What a report shows, as plain values: figures, and charts as data for the charting library.
 
 `ReportCollector` is a sink for both streams. It counts with the same code that counts for the run's own result, so the
-figures of both are equal. Of the documents only what is named here is taken over.
+figures of both are equal. Rows are those in the parts. Of the run's two documents only what is named here is taken
+over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Final
 
 import attrs
 
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import AdmissionEvent, JsonValue, RequestAdmissionEvent, SchedulerAdmissionEvent
+from trio_sched._observe.layers import LAYERS, Layer, nanoseconds, seconds
 from trio_sched._observe.plan_lines import PlanLine, plan_lines
-from trio_sched._observe.report.bins import TimeBins
 from trio_sched._observe.statistics import RequestStatistics, RequestStatisticsSink
+from trio_sched._observe.timeline import TimeBins
 from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
 from trio_sched._resources.identity import RequestResourceKey
 
-__all__ = ["ColumnFigures", "EndpointFigures", "FailureFigures", "ReportCollector", "ReportFigures"]
+__all__ = [
+    "LAYER_COLOURS",
+    "LAYER_NAMES",
+    "Chart",
+    "DurableRows",
+    "EndpointFigures",
+    "FailureFigures",
+    "ReportCollector",
+    "ReportFigures",
+    "Series",
+    "endpoint_chart",
+    "limits_chart",
+    "rows_chart",
+    "throughput_chart",
+]
 
 _ROWS: Final = "rows"
 _TASKS: Final = "tasks"
+
+LAYER_COLOURS: Final[dict[Layer, str]] = {
+    "readiness": "grey",
+    "fairness": "pink",
+    "task_admission": "yellow",
+    "request_admission": "blue",
+    "cooldown": "orange",
+    "provider": "green",
+    "completion": "sky",
+}
+
+LAYER_NAMES: Final[dict[Layer, str]] = {layer: layer.replace("_", " ") for layer in LAYERS}
+
+_PROBE_HEIGHT: Final = 0.93
+_TRIAL_HEIGHT: Final = 0.98
 
 
 @attrs.frozen
@@ -52,16 +82,8 @@ class EndpointFigures:
 
 
 @attrs.frozen
-class ColumnFigures:
-    """One column: executions by result."""
-
-    column: str
-    by_result: Mapping[str, int]
-
-
-@attrs.frozen
 class FailureFigures:
-    """Tasks that failed alike. `final`: given up, else repeated later."""
+    """Tasks that failed alike. `final`: rejected, else repeated later."""
 
     column: str
     error: str
@@ -71,17 +93,28 @@ class FailureFigures:
 
 
 @attrs.frozen
+class DurableRows:
+    """The rows in a run's parts: written, and those that the parts lack, rejected or removed by processors."""
+
+    rows: int
+    dropped: int
+    filtered: int
+    row_groups: int
+
+
+@attrs.frozen
 class ReportFigures:
-    """Everything on the page. `times`: the beginning of each bin, in seconds since the first event."""
+    """Everything on the page. durable: None where the parts cannot be read; all else comes from events.
+
+    times: the beginning of each bin, in seconds since the first event. rows_seen: those that became durable meanwhile.
+    """
 
     run_id: str
     status: str
     versions: Mapping[str, str]
     view: CorrelatedRuntimeView
-    rows: int
-    dropped_rows: int
-    filtered_rows: int
-    row_groups: int
+    durable: DurableRows | None
+    rows_seen: int
     times: Sequence[float]
     rows_per_second: Sequence[float]
     tasks_per_second: Sequence[float]
@@ -91,39 +124,44 @@ class ReportFigures:
 
 
 class ReportCollector:
-    """Takes the events of one run in the order of their times; `figures` makes the report's values of them."""
+    """Takes the events of one run in the order of their times; `figures` makes the report's values of them.
 
-    def __init__(self) -> None:
+    scheduler_stream, request_stream: whether there are events of that stream.
+    """
+
+    def __init__(self, *, scheduler_stream: bool = True, request_stream: bool = True) -> None:
         # Executions one by one are for those who ask about one: the page shows sums.
-        self._view = RuntimeViewBuilder(max_executions=0)
+        self._view = RuntimeViewBuilder(
+            scheduler_stream=scheduler_stream, request_stream=request_stream, max_executions=0
+        )
         self._statistics = RequestStatisticsSink()
         self._bins = TimeBins()
         self._names: dict[RequestResourceKey | None, str] = {}
         self._levels: dict[str, tuple[int, int, int]] = {}
         self._first_limits: dict[str, int] = {}
-        self._stopped_until: dict[str, float] = {}
-        self._sizes: dict[int, int] = {}
+        self._stopped_until: dict[str, int] = {}
         self._failures: dict[tuple[str, str, str, bool], int] = {}
-        self._dropped = 0
-        self._filtered = 0
-        self._row_groups = 0
+
+    @property
+    def result(self) -> str | None:
+        """How the run ended, as far as its events say it."""
+        return self._view.result
+
+    def emit(self, event: AdmissionEvent) -> None:
+        """Take the next event of either stream."""
+        if isinstance(event, SchedulerAdmissionEvent):
+            self.emit_scheduler_event(event)
+        else:
+            self.emit_request_event(event)
 
     def emit_scheduler_event(self, event: SchedulerAdmissionEvent) -> None:
         """Take the next scheduler event."""
         self._view.emit_scheduler_event(event)
-        at, correlation = event.captured_at_monotonic, event.captured_correlation
+        at, correlation = nanoseconds(event.captured_at_monotonic), event.captured_correlation
         self._bins.reach(at)
-        row_group = correlation.row_group if correlation is not None else None
         match event.event_kind:
-            case "row_group_admitted" if row_group is not None:
-                self._sizes[row_group] = _int(event.diagnostics.get("size"))
-            case "row_group_checkpointed" if row_group is not None:
-                rows = _int(event.diagnostics.get("rows"))
-                self._bins.add(_ROWS, at, rows)
-                self._row_groups += 1
-                filtered = _int(event.diagnostics.get("filtered"))
-                self._filtered += filtered
-                self._dropped += max(0, self._sizes.pop(row_group, rows + filtered) - rows - filtered)
+            case "row_group_checkpointed":
+                self._bins.add(_ROWS, at, _int(event.diagnostics.get("rows")))
             case "task_completed" if event.reason_or_result == "success":
                 self._bins.add(_TASKS, at, 1)
             case "retry_deferred" | "non_retryable_dropped":
@@ -131,7 +169,7 @@ class ReportCollector:
                 error = str(event.diagnostics.get("error", "unknown"))
                 final = event.event_kind == "non_retryable_dropped"
                 key = (column, error, event.reason_or_result or "unknown", final)
-                # A task that named the rows which it gave up says how many.
+                # A task that names the rows which it rejects says how many.
                 self._failures[key] = self._failures.get(key, 0) + (_int(event.diagnostics.get("rows")) or 1)
             case _:
                 pass
@@ -140,7 +178,7 @@ class ReportCollector:
         """Take the next request event."""
         self._view.emit_request_event(event)
         self._statistics.emit_request_event(event)
-        at, key = event.captured_at_monotonic, event.request_resource_key
+        at, key = nanoseconds(event.captured_at_monotonic), event.request_resource_key
         resource = self._names.get(key)
         if resource is None:
             resource = self._names[key] = str(key)
@@ -158,19 +196,19 @@ class ReportCollector:
                 self._end_stops(at)
             until = pressure.blocked_until_monotonic
             if until is not None and pressure.cooldown_remaining_seconds > 0:
-                self._bins.set_level(f"stopped {resource}", at, 1.0, before=0.0)
-                self._stopped_until[resource] = until
+                self._bins.set_level(f"stopped {resource}", at, 1, before=0)
+                self._stopped_until[resource] = nanoseconds(until)
             elif self._stopped_until.pop(resource, None) is not None:
                 # An answered trial ends a stop before its time.
-                self._bins.set_level(f"stopped {resource}", at, 0.0)
+                self._bins.set_level(f"stopped {resource}", at, 0)
         match event.event_kind:
             case "request_lease_released":
                 refused = event.reason_or_outcome == "rate_limited"
                 self._bins.add(f"{'refused' if refused else 'answered'} {resource}", at, 1)
             case "request_outage_started":
-                self._bins.set_level(f"outage {resource}", at, 1.0, before=0.0)
+                self._bins.set_level(f"outage {resource}", at, 1, before=0)
             case "request_outage_ended":
-                self._bins.set_level(f"outage {resource}", at, 0.0)
+                self._bins.set_level(f"outage {resource}", at, 0)
             case "request_trial_started":
                 self._bins.add(f"trials {resource}", at, 1)
             case "request_limit_decreased" if event.diagnostics.get("cause") == "probe_refused":
@@ -180,24 +218,26 @@ class ReportCollector:
 
     def figures(
         self,
+        status: str,
         run_document: Mapping[str, JsonValue],
         plan_document: Mapping[str, JsonValue],
+        durable: DurableRows | None,
+        *,
         problems: Sequence[str] = (),
+        missing_events: int = 0,
     ) -> ReportFigures:
-        """The figures so far, with what `run.json` and `capacity_plan.json` tell; either may be empty."""
+        """The figures so far, with what `run.json` and `capacity_plan.json` say; either may be empty."""
         self._end_stops(self._bins.ended_at)
         self._bins.close()
-        view = self._view.view(problems=problems)
+        view = self._view.view(problems=problems, missing_events=missing_events)
         versions = run_document.get("versions")
         return ReportFigures(
             run_id=view.run_id or str(run_document.get("run_id", "unknown")),
-            status=view.result or str(run_document.get("status", "unknown")),
-            versions={name: str(told) for name, told in versions.items()} if isinstance(versions, dict) else {},
+            status=status,
+            versions={name: str(version) for name, version in versions.items()} if isinstance(versions, dict) else {},
             view=view,
-            rows=round(self._bins.total(_ROWS)),
-            dropped_rows=self._dropped,
-            filtered_rows=self._filtered,
-            row_groups=self._row_groups,
+            durable=durable,
+            rows_seen=self._bins.total(_ROWS),
             times=self._bins.times(),
             rows_per_second=self._bins.per_second(_ROWS),
             tasks_per_second=self._bins.per_second(_TASKS),
@@ -209,9 +249,9 @@ class ReportCollector:
             plan=plan_lines(plan_document),
         )
 
-    def _end_stops(self, now: float) -> None:
+    def _end_stops(self, now: int) -> None:
         for resource in [each for each, until in self._stopped_until.items() if until <= now]:
-            self._bins.set_level(f"stopped {resource}", self._stopped_until.pop(resource), 0.0)
+            self._bins.set_level(f"stopped {resource}", self._stopped_until.pop(resource), 0)
 
     def _endpoints(self, wall_seconds: float) -> list[EndpointFigures]:
         found: list[EndpointFigures] = []
@@ -228,14 +268,14 @@ class ReportCollector:
                     statistics.success_seconds / carried if carried else None,
                     answered=self._bins.per_second(f"answered {resource}"),
                     refused=self._bins.per_second(f"refused {resource}"),
-                    limit=self._bins.per_second(f"limit {resource}"),
-                    in_flight=self._bins.per_second(f"in flight {resource}"),
-                    waiting=self._bins.per_second(f"waiting {resource}"),
-                    stopped=self._bins.per_second(f"stopped {resource}"),
-                    outage=self._bins.per_second(f"outage {resource}"),
-                    probes_refused=self._bins.counts(f"probes refused {resource}"),
-                    trials=self._bins.counts(f"trials {resource}"),
-                    stopped_seconds=self._bins.total(f"stopped {resource}"),
+                    limit=self._bins.means(f"limit {resource}"),
+                    in_flight=self._bins.means(f"in flight {resource}"),
+                    waiting=self._bins.means(f"waiting {resource}"),
+                    stopped=self._bins.means(f"stopped {resource}"),
+                    outage=self._bins.means(f"outage {resource}"),
+                    probes_refused=self._bins.sums(f"probes refused {resource}"),
+                    trials=self._bins.sums(f"trials {resource}"),
+                    stopped_seconds=seconds(self._bins.total(f"stopped {resource}")),
                 )
             )
         return found
@@ -243,3 +283,138 @@ class ReportCollector:
 
 def _int(value: JsonValue) -> int:
     return value if isinstance(value, int) else 0
+
+
+# Charts
+
+
+@attrs.frozen
+class Series:
+    """One line of a chart. shaded: filled below. stacked: drawn on top of the series after it. share: from 0 to 1.
+
+    mark: where along the height a dot is drawn for each bin in which something happened; such a series has no line.
+    """
+
+    label: str
+    colour: str
+    values: Sequence[float]
+    shaded: bool = False
+    stacked: bool = False
+    dashed: bool = False
+    share: bool = False
+    mark: float | None = None
+
+
+@attrs.frozen
+class Chart:
+    """A chart over the run's time. `series` are in the order of the legend. `percent`: all values are shares."""
+
+    name: str
+    description: str
+    times: Sequence[float]
+    series: Sequence[Series]
+    percent: bool = False
+
+    def data(self) -> JsonValue:
+        """What the page's script draws. Each mean holds for its whole bin, so the last is repeated at the end."""
+        series: list[JsonValue] = []
+        for each, values in zip(self.series, self._drawn_values(), strict=True):
+            series.append(
+                {
+                    "label": each.label,
+                    "colour": each.colour,
+                    "values": [round(value, 4) for value in values],
+                    "shaded": each.shaded,
+                    "stacked": each.stacked,
+                    "dashed": each.dashed,
+                    "scale": "share" if each.share or each.mark is not None else "y",
+                    "mark": each.mark,
+                }
+            )
+        return {
+            "times": [round(time, 4) for time in self.times],
+            "series": series,
+            "percent": self.percent,
+            "top": 1 if self.percent else None,
+        }
+
+    def _drawn_values(self) -> list[Sequence[float]]:
+        """Stacked series as running sums, the highest first, so that each lower one is painted over it."""
+        if not any(each.stacked for each in self.series):
+            return [each.values for each in self.series]
+        drawn: list[Sequence[float]] = []
+        for index in range(len(self.series)):
+            rest = self.series[index:]
+            drawn.append([min(1.0, sum(values)) for values in zip(*(each.values for each in rest), strict=True)])
+        return drawn
+
+
+def throughput_chart(figures: ReportFigures) -> Chart:
+    """Tasks and answers a second."""
+    bins = range(len(figures.times))
+    answers = [sum(each.answered[index] for each in figures.endpoints) for index in bins]
+    refusals = [sum(each.refused[index] for each in figures.endpoints) for index in bins]
+    return Chart(
+        "throughput",
+        "Tasks finished, requests answered, and requests refused by rate limits, each second.",
+        figures.times,
+        [
+            Series("tasks", "grey", figures.tasks_per_second, shaded=True),
+            Series("requests answered", "green", answers),
+            Series("requests refused", "orange", refusals),
+        ],
+    )
+
+
+def rows_chart(figures: ReportFigures) -> Chart:
+    """Durable rows so far."""
+    widths = [later - earlier for earlier, later in pairwise((*figures.times, figures.view.wall_seconds))]
+    made = [rate * width for rate, width in zip(figures.rows_per_second, widths, strict=True)]
+    return Chart(
+        "rows",
+        "Durable rows so far; they come a row group at a time.",
+        figures.times,
+        [Series("durable rows", "blue", [round(rows) for rows in accumulate(made)], shaded=True)],
+    )
+
+
+def endpoint_chart(figures: ReportFigures, endpoint: EndpointFigures, number: int) -> Chart:
+    """Limit, requests in flight and waiting ones of one request resource, and what its limit went through.
+
+    Outages, trial calls and refused probes are left out where there were none.
+    """
+    series = [Series("stopped", "orange", endpoint.stopped, shaded=True, share=True)]
+    if endpoint.statistics.outages:
+        series.append(Series("outage", "pink", endpoint.outage, shaded=True, share=True))
+    series += [
+        Series("limit", "blue", endpoint.limit),
+        Series("in flight", "green", endpoint.in_flight),
+        Series("waiting", "grey", endpoint.waiting, dashed=True),
+    ]
+    if endpoint.statistics.probes_refused:
+        series.append(Series("asked for more and refused", "yellow", endpoint.probes_refused, mark=_PROBE_HEIGHT))
+    if endpoint.statistics.trials:
+        series.append(Series("trial calls", "sky", endpoint.trials, mark=_TRIAL_HEIGHT))
+    return Chart(
+        f"endpoint-{number}",
+        f"Limit, requests in flight, waiting requests and stops of {endpoint.resource}.",
+        figures.times,
+        series,
+    )
+
+
+def limits_chart(figures: ReportFigures) -> Chart:
+    """Which layer limited progress, over time."""
+    timeline = figures.view.timeline
+    start = figures.view.started_at
+    shares = [each.limited_by.shares() for each in timeline]
+    return Chart(
+        "limits",
+        "The share of each time bin in which a layer limited progress; all layers together make the whole.",
+        [each.started_at - start for each in timeline],
+        [
+            Series(LAYER_NAMES[layer], LAYER_COLOURS[layer], [share[layer] for share in shares], stacked=True)
+            for layer in LAYERS
+        ],
+        percent=True,
+    )

@@ -13,18 +13,19 @@ from functools import cache
 from importlib.resources import files
 from string import Template
 
-from trio_sched._observe.lines import duration
-from trio_sched._observe.report.charts import (
+from trio_sched._observe.display import duration
+from trio_sched._observe.layers import LAYERS, Layer, WaitBreakdown, seconds
+from trio_sched._observe.report.figures import (
     LAYER_COLOURS,
     LAYER_NAMES,
     Chart,
+    EndpointFigures,
+    ReportFigures,
     endpoint_chart,
     limits_chart,
     rows_chart,
     throughput_chart,
 )
-from trio_sched._observe.report.figures import EndpointFigures, ReportFigures
-from trio_sched._observe.waits import LAYERS, Layer, WaitBreakdown, seconds
 from trio_sched._version import __version__
 
 __all__ = ["report_page"]
@@ -81,13 +82,15 @@ def _text(value: object) -> _Html:
 def _lead(figures: ReportFigures) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in figures.versions.items() if name != "platform")
     state = {
-        "completed": "It came to its end.",
-        "cancelled": "It was stopped before its end; every row that counts here is complete.",
-        "stopped_early": "It stopped because too much failed; every row that counts here is complete.",
-        "interrupted": "It was interrupted; every row that counts here is complete.",
-        "failed": "It failed; every row that counts here is complete.",
-        "running": "It was under way when this was written, or it was killed; every row that counts here is complete.",
-    }.get(figures.status, f"Its state is {figures.status}.")
+        "completed": "Completed.",
+        "cancelled": "Cancelled before its end; every row counted here is complete.",
+        "stopped_early": "Stopped early because too much failed; every row counted here is complete.",
+        "interrupted": "Interrupted; every row counted here is complete.",
+        "failed": "Failed; every row counted here is complete.",
+        "running": "Running when this was written, or killed; every row counted here is complete.",
+        "killed": "Killed; every row counted here is complete.",
+        "unknown": "How it ended is not known; every row counted here is complete.",
+    }.get(figures.status, f"State: {figures.status}.")
     return f"{state} Made with {versions}." if versions else state
 
 
@@ -99,13 +102,14 @@ def _summary(figures: ReportFigures) -> _Html:
     view = figures.view
     attempts = sum(each.statistics.attempts for each in figures.endpoints)
     refused = sum(each.statistics.outcomes.get("rate_limited", 0) for each in figures.endpoints)
+    durable = figures.durable
     facts = [
-        ("rows written", f"{figures.rows:,}"),
-        ("rows dropped", f"{figures.dropped_rows:,}"),
-        ("rows filtered", f"{figures.filtered_rows:,}"),
-        ("row groups", f"{figures.row_groups:,}"),
-        ("time", duration(view.wall_seconds)),
-        ("rows a second", f"{figures.rows / view.wall_seconds:.2f}" if view.wall_seconds else "-"),
+        ("rows written", "not known" if durable is None else f"{durable.rows:,}"),
+        ("rows dropped", "not known" if durable is None else f"{durable.dropped:,}"),
+        ("rows filtered", "not known" if durable is None else f"{durable.filtered:,}"),
+        ("row groups", "not known" if durable is None else f"{durable.row_groups:,}"),
+        ("time" if view.complete else "time shown", duration(view.wall_seconds)),
+        ("rows a second", f"{figures.rows_seen / view.wall_seconds:.2f}" if view.wall_seconds else "-"),
         ("requests", f"{attempts:,}"),
         ("refused by rate limits", f"{refused:,} ({refused / attempts:.1%})" if attempts else "0"),
         ("limited most by", LAYER_NAMES[view.limited_by.largest] if view.limited_by.total else "-"),
@@ -120,7 +124,7 @@ def _summary(figures: ReportFigures) -> _Html:
 def _limits(figures: ReportFigures, charts: list[Chart]) -> _Html:
     view = figures.view
     if not view.limited_by.total:
-        return _paragraph("No time passed.")
+        return _nothing(figures, "No time passed.")
     rows = [
         (
             LAYER_NAMES[limit.layer],
@@ -141,13 +145,13 @@ def _limits(figures: ReportFigures, charts: list[Chart]) -> _Html:
 
 def _throughput(figures: ReportFigures, charts: list[Chart]) -> _Html:
     if not figures.times:
-        return _paragraph("No time passed.")
+        return _nothing(figures, "No time passed.")
     return _Html(_figure(throughput_chart(figures), charts) + _figure(rows_chart(figures), charts))
 
 
 def _endpoints(figures: ReportFigures, charts: list[Chart]) -> _Html:
     if not figures.endpoints:
-        return _paragraph("No model was called.")
+        return _nothing(figures, "No model was called.")
     parts = [
         _paragraph(
             "Utilisation is the time of answered calls over what the static cap could have carried in the time of the "
@@ -229,7 +233,7 @@ def _probed_row(endpoint: EndpointFigures) -> tuple[str, ...]:
 def _waits(figures: ReportFigures) -> _Html:
     columns = figures.view.columns
     if not columns:
-        return _paragraph("No task finished.")
+        return _nothing(figures, "No task finished.")
     rows = [
         (
             column,
@@ -250,19 +254,21 @@ def _waits(figures: ReportFigures) -> _Html:
 
 def _failures(figures: ReportFigures) -> _Html:
     if not figures.failures:
-        return _paragraph("No task failed.")
+        return _nothing(figures, "No task failed.")
     rows = [
         (
             each.column,
             each.error,
             each.reason.replace("_", " "),
-            "given up" if each.final else "repeated",
+            "rejected" if each.final else "repeated",
             f"{each.tasks:,}",
         )
         for each in figures.failures
     ]
+    durable = figures.durable
+    dropped = "" if durable is None else f"<p>Rows dropped from durable row groups: {durable.dropped:,}.</p>"
     return _Html(
-        f"<p>{figures.dropped_rows:,} rows of durable row groups were dropped.</p>"
+        dropped
         + _table("Failures by cause", ("column", "error", "reason", "then", "tasks or rows"), rows, text_columns=4)
     )
 
@@ -329,6 +335,11 @@ def _table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *,
 
 def _words(holds_words: bool) -> str:
     return ' class="text wrap"' if holds_words else ""
+
+
+def _nothing(figures: ReportFigures, sentence: str) -> _Html:
+    """Says that something did not happen, which only complete events can show."""
+    return _paragraph(sentence if figures.view.complete else f"{sentence[:-1]}, as far as the events show.")
 
 
 def _paragraph(sentence: str) -> _Html:

@@ -8,10 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sched._events.json_value import JsonValue
-from trio_sched._events.request import RequestAdmissionEvent, RequestAdmissionEventKind
-from trio_sched._events.scheduler import SchedulerAdmissionEvent, SchedulerAdmissionEventKind
-from trio_sched._events.serde import event_line, read_event
+from trio_sched._events.jsonl import event_line, read_event
+from trio_sched._events.records import (
+    JsonValue,
+    RequestAdmissionEvent,
+    RequestAdmissionEventKind,
+    SchedulerAdmissionEvent,
+    SchedulerAdmissionEventKind,
+)
 from trio_sched._resources.identity import RequestDomain, RequestResourceKey, RuntimeCorrelation
 from trio_sched._resources.request import RequestPressureSnapshot
 
@@ -19,7 +23,7 @@ names = st.text(min_size=1, max_size=8)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 10**6)
 json_values: st.SearchStrategy[JsonValue] = st.recursive(
-    st.none() | st.booleans() | st.integers() | numbers | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | numbers | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
     max_leaves=6,
 )
@@ -102,9 +106,25 @@ def test_a_line_that_is_no_event_is_refused() -> None:
         read_event(line, SchedulerAdmissionEvent)
 
 
-def test_what_is_missing_or_empty_is_left_out_of_the_line() -> None:
-    line = event_line(SchedulerAdmissionEvent("selected", 1.0, 1))
-    assert line == '{"event_kind":"selected","captured_at_monotonic":1.0,"sequence":1}\n'
+def test_a_line_of_an_earlier_release_leaves_out_what_is_none_or_empty() -> None:
+    line = (
+        '{"event_kind":"request_lease_released","captured_at_monotonic":8200.000000000001,"sequence":9,'
+        '"captured_correlation":{"run_id":"r","row_group":0},"request_lease_id":4,'
+        '"request_resource_key":{"provider_name":"p","model_id":"m","domain":"chat"},'
+        '"pressure_snapshot":{"captured_at":8200.000000000001,"sequence":7,"resource":{"provider_name":"p",'
+        '"model_id":"m","domain":"chat"},"effective_max":4,"current_limit":2,"in_flight_count":1,'
+        '"active_lease_count":1,"waiters":0,"cooldown_remaining_seconds":0.0,"consecutive_rate_limits":0}}'
+    )
+    key = RequestResourceKey("p", "m", RequestDomain.CHAT)
+    assert read_event(line, RequestAdmissionEvent) == RequestAdmissionEvent(
+        "request_lease_released",
+        8200.000000000001,
+        9,
+        RuntimeCorrelation("r", 0),
+        request_lease_id=4,
+        request_resource_key=key,
+        pressure_snapshot=RequestPressureSnapshot(8200.000000000001, 7, key, 4, 2, 1, 1, 0),
+    )
 
 
 @pytest.mark.parametrize("time", ["7", "7.0", '"7.0"'])
@@ -117,7 +137,7 @@ def test_a_line_that_another_program_wrote_is_judged_by_cattrs(time: str) -> Non
 
 def test_two_events_in_a_line_are_none() -> None:
     line = event_line(SchedulerAdmissionEvent("selected", 1.0, 1))
-    with pytest.raises(ValueError, match=r"^an event is one JSON object and nothing else$"):
+    with pytest.raises(ValueError, match="it is no JSON"):
         read_event(line.rstrip() + line, SchedulerAdmissionEvent)
 
 
@@ -126,20 +146,6 @@ def test_a_correlation_with_other_fields_is_none(broken: str) -> None:
     line = f'{{"event_kind":"selected","captured_at_monotonic":1.0,"sequence":1,"captured_correlation":{{{broken}}}}}'
     with pytest.raises(ValueError, match="its fields are not those of a SchedulerAdmissionEvent"):
         read_event(line, SchedulerAdmissionEvent)
-
-
-@pytest.mark.parametrize("name", ["current_limit", "in_flight_count", "waiters"])
-def test_a_pressure_snapshot_that_counts_in_text_is_none(name: str) -> None:
-    """The trace writes these as they are."""
-    resource = RequestResourceKey("openai", "gpt", RequestDomain.CHAT)
-    snapshot = RequestPressureSnapshot(1.0, 1, resource, 9, 77, 77, 9, 77, None, 0.0, None, 0, None, {})
-    event = RequestAdmissionEvent("request_lease_acquired", 1.0, 1, pressure_snapshot=snapshot)
-    line = event_line(event)
-    assert read_event(line, RequestAdmissionEvent) == event
-    broken = line.replace(f'"{name}":77', f'"{name}":"7\\",7"').replace(f'"{name}": 77', f'"{name}": "7\\",7"')
-    assert broken != line
-    with pytest.raises(ValueError, match=f"{name} of a pressure snapshot must be an int"):
-        read_event(broken, RequestAdmissionEvent)
 
 
 def test_bytes_that_are_no_text_are_no_event() -> None:

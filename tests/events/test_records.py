@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sched._events.both_streams import AdmissionEvent, merged_by_time
-from trio_sched._events.request import RequestAdmissionEvent
-from trio_sched._events.scheduler import SchedulerAdmissionEvent
+from trio_sched._events.records import AdmissionEvent, RequestAdmissionEvent, SchedulerAdmissionEvent, merged_by_time
 
 times = st.lists(st.integers(0, 5).map(float), max_size=8).map(sorted)
 

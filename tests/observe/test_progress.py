@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from sample_runs import SampleRun, sample_run
 
-from trio_sched._events.both_streams import AdmissionEvent
-from trio_sched._observe.record import RunEventFiles
-from trio_sched._observe.run_progress import RunProgress, RunProgressSink
+from trio_sched._events.records import AdmissionEvent
+from trio_sched._observe.progress import RunProgress, RunProgressSink
+from trio_sched._observe.recorded_run import RecordedEvents
 from trio_sched.lowlevel import SchedulerAdmissionEvent
 
 
@@ -28,7 +28,7 @@ def fed(sink: RunProgressSink, events: list[AdmissionEvent]) -> float:
 
 def progress_after(run: SampleRun, length: int, total: int | None = 12) -> RunProgress:
     sink = RunProgressSink(total)
-    return sink.progress(fed(sink, list(RunEventFiles(run.folder).events())[:length]))
+    return sink.progress(fed(sink, list(RecordedEvents(run.folder).events())[:length]))
 
 
 def length(run: SampleRun) -> int:
@@ -63,11 +63,11 @@ def test_counts_on_the_way_never_exceed_what_there_is(run: SampleRun) -> None:
         assert progress.eta_seconds is None or progress.eta_seconds >= 0
 
 
-def test_stops_trials_and_an_outage_are_told_while_they_last(run: SampleRun) -> None:
+def test_stops_trials_and_an_outage_are_reported_while_they_last(run: SampleRun) -> None:
     seen = [progress_after(run, cut) for cut in range(1, length(run))]
     writers = [(each, endpoint) for each in seen for endpoint in each.endpoints if "writer" in endpoint.resource]
-    told = {(endpoint.activity.kind, endpoint.activity.outage) for _, endpoint in writers}
-    assert {("open", False), ("probing", False), ("stopped", False), ("stopped", True), ("trial", True)} <= told
+    kinds = {(endpoint.activity.kind, endpoint.activity.outage) for _, endpoint in writers}
+    assert {("open", False), ("probing", False), ("stopped", False), ("stopped", True), ("trial", True)} <= kinds
     assert all(
         endpoint.activity.kind in ("stopped", "trial")
         for each, endpoint in writers
@@ -99,7 +99,7 @@ def test_before_the_first_event_all_is_zero() -> None:
 
 def test_rates_now_forget_what_is_over_a_minute_ago(run: SampleRun) -> None:
     sink = RunProgressSink(12)
-    end = fed(sink, list(RunEventFiles(run.folder).events()))
+    end = fed(sink, list(RecordedEvents(run.folder).events()))
     assert sink.progress(end).rate_now > 0
     later = sink.progress(end + 61)
     assert later.rate_now == 0
