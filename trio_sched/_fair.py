@@ -253,17 +253,17 @@ class FairOrder(Generic[K]):
     def ranked(self, *lanes: Hashable) -> Iterator[K]:
         """The groups of these lanes, or of all, in fair order; lazily, changing nothing."""
         chosen = [self._lanes[name] for name in lanes if name in self._lanes] if lanes else self._lanes.values()
-        front = [(lane.heap[0], number, lane.heap, 0) for number, lane in enumerate(chosen)]
-        heapify(front)
-        number = len(front)
-        while front:
-            entry, _, heap, index = heappop(front)
-            if entry[2].entry is entry:
+        heaps = [lane.heap for lane in chosen]
+        if not heaps:
+            return
+        first = heaps[0][0] if len(heaps) == 1 else min([heap[0] for heap in heaps])
+        yield first[2].key  # which is mostly all that is asked for
+        entries = heaps[0].copy() if len(heaps) == 1 else [entry for heap in heaps for entry in heap]
+        heapify(entries)
+        while entries:
+            entry = heappop(entries)
+            if entry[2].entry is entry and entry is not first:
                 yield entry[2].key
-            for child in (2 * index + 1, 2 * index + 2):
-                if child < len(heap):
-                    number += 1
-                    heappush(front, (heap[child], number, heap, child))
 
     def statistics(self) -> FairOrderStatistics:
         """How much is remembered."""

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
-from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy, repays_only_borrowed
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy, repays_only_borrowed
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, StrictShareRounding, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
+from trio_sched._task.ledger import TaskAdmissionView
 from trio_sched._task.policies import TaskAdmissionPolicyDecision
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueView
-from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
+from trio_sched._task.queue import FairTaskQueue, QueueView
+from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 
 A, B, C = group_key("a"), group_key("b"), group_key("c")
 MODEL = {"submission": 1, "x": 1}
@@ -211,7 +211,7 @@ def test_an_indebted_group_gets_no_more_while_an_entitled_peer_waits() -> None:
         "requested": 1,
         "strict_share": 5,
         "debt": 1,
-        "because": "an entitled peer competes",
+        "because": "a peer within its share competes",
     }
     assert judge(item, held=2, debt=1) == TaskAdmissionPolicyDecision(allowed=True)
 
@@ -219,7 +219,7 @@ def test_an_indebted_group_gets_no_more_while_an_entitled_peer_waits() -> None:
 def test_nobody_goes_above_its_share_while_an_entitled_peer_waits() -> None:
     refused = judge(make_task("t", "a", MODEL), make_task("p", "b", MODEL), held=5)
     assert (refused.allowed, refused.reason) == (False, "group_cap")
-    assert refused.diagnostics["because"] == "an entitled peer competes"
+    assert refused.diagnostics["because"] == "a peer within its share competes"
 
 
 @pytest.mark.parametrize("rounding", ["ceil", "floor"])

@@ -10,14 +10,14 @@ from task_values import group_key, group_spec, make_task, make_tasks, names, sta
 
 from trio_sched._errors import InvalidValueError
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
-from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.leases import TaskAdmissionLease
+from trio_sched._task.ledger import TaskAdmissionView
 from trio_sched._task.policies import PolicyStateDelta
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueView
-from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
+from trio_sched._task.queue import FairTaskQueue, QueueView
+from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 
 A, B = group_key("a"), group_key("b")
 MODEL = {"submission": 1, "x": 1}
@@ -160,7 +160,7 @@ def test_groups_at_their_limits_wait_for_an_entitled_peer_whatever_amounts_they_
 
 
 def test_a_policy_of_another_controller_judges_by_the_heads_it_is_shown() -> None:
-    """Classes are its controller's policy's; another policy must not read its own standings out of them."""
+    """What one policy has kept of a state is not what another has, nor is it that of another controller."""
     queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10))
     capped = make_tasks(group_spec("a", admitted_limit=1), 2)
     queue.enqueue([*capped, *make_tasks("b", 1)])
@@ -186,7 +186,7 @@ def test_one_contested_resource_of_several_is_enough(resource: str) -> None:
 
 
 def test_a_policy_judges_live_views_of_a_controller_that_is_not_its_own() -> None:
-    """By the facts: the classes of the queue's heads are those of another policy, or of nobody.
+    """By the facts, whoever asked about the queue's heads before.
 
     To strict fairness `b`, which has no limit, is entitled; but it holds more than its share.
     """

@@ -11,8 +11,7 @@ from trio_sched._resources.task import SchedulableTask, TaskGroupSpec
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueView
+from trio_sched._task.queue import FairTaskQueue, QueueView
 
 X1: Mapping[str, int] = {"x": 1}
 X4: Mapping[str, int] = {"x": 4}
@@ -367,7 +366,7 @@ def test_of_equal_requests_the_first_in_fair_order_is_counted_whoever_was_queued
     stage.enqueue("w0", "w0", X4)
     stage.enqueue("w1", "w1", X4)
     if not is_shown:
-        # From now on the classes of the queue's heads are another controller's.
+        # Another controller has been asked last.
         stage.queue.select_next(TaskAdmissionController().is_eligible)
     stage.controller.release(stage.running.pop())
     lease = stage.controller.try_acquire(make_task("elsewhere", "nobody", X1), stage.queue.view())

@@ -22,8 +22,7 @@ from trio_sched._scheduler.peaks import CapacityPeaks
 from trio_sched._task.completion import CompletionTracker
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueSelection
+from trio_sched._task.queue import FairTaskQueue, QueueSelection
 from trio_sched._task.resolver import TaskSchedulingResolver
 
 __all__ = ["Dispatcher", "Spawn"]

@@ -51,7 +51,7 @@ from trio_sched._scheduler.row_groups import RowGroupPlan, RowGroupStore
 from trio_sched._scheduler.snapshot import release_diagnostics, scheduler_snapshot
 from trio_sched._scheduler.standstill import Standstill
 from trio_sched._scheduler.worker import TaskRunner, Workers
-from trio_sched._task.borrow import repays_only_borrowed
+from trio_sched._task.bounded_borrow import repays_only_borrowed
 from trio_sched._task.completion import CompletionTracker
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController

@@ -12,8 +12,7 @@ from trio_sched._resources.task import SchedulableTask
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueView
+from trio_sched._task.queue import FairTaskQueue, QueueView
 
 X = {"submission": 1, "x": 1}
 TERMS = {
