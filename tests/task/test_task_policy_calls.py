@@ -74,17 +74,17 @@ def test_a_policy_of_others_is_asked_about_every_head() -> None:
     assert start_next(queue, controller) is None
 
 
-def test_what_a_policy_saw_while_it_was_told_is_no_answer_for_the_state_after_it() -> None:
+def test_what_a_policy_saw_in_on_acquire_is_no_answer_for_the_state_after_it() -> None:
     class Owing(ScriptedPolicy):
-        """A group that owes anything is refused; every grant makes it owe."""
+        """A group with a debt is refused; every grant is a debt."""
 
-        def owes(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
+        def has_debt(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
             return bool(admission_view.account(item.group.key).debt)
 
         def evaluate(
             self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
         ) -> TaskAdmissionPolicyDecision:
-            return TaskAdmissionPolicyDecision(allowed=not self.owes(item, admission_view))
+            return TaskAdmissionPolicyDecision(allowed=not self.has_debt(item, admission_view))
 
         def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
             self.seen.append(controller.is_eligible(head, queue.view()))
@@ -117,8 +117,8 @@ def test_whether_a_reservation_helps_is_asked_as_if_nobody_else_were_queued() ->
         assert isinstance(granted, TaskAdmissionLease)
     assert len(controller.view().reservations) == 1
     key, amounts = wide.group.key, {"submission": 2}
-    alone = QueueView(1, {key: 1}, {key: amounts}, {key: amounts}, {key: wide}, {key: wide.group}, amounts)
-    assert views[-1] == alone
+    uncontended = QueueView(1, {key: 1}, {key: amounts}, {key: amounts}, {key: wide}, {key: wide.group}, amounts)
+    assert views[-1] == uncontended
 
 
 @pytest.mark.parametrize(("kinder", "grows", "expected"), [(False, "a", ("a0", "b0")), (True, "b", (None, "b0"))])
@@ -159,8 +159,8 @@ class Looking(ScriptedPolicy):
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
     ) -> TaskAdmissionPolicyDecision:
-        is_alone = len(queue_view.first_candidate_tasks_by_group) < 3 and not admission_view.leased_resources
-        return TaskAdmissionPolicyDecision(allowed=is_alone and item.payload != "refused")
+        is_uncontended = len(queue_view.first_candidate_tasks_by_group) < 3 and not admission_view.leased_resources
+        return TaskAdmissionPolicyDecision(allowed=is_uncontended and item.payload != "refused")
 
 
 @pytest.mark.parametrize("change", ["nothing", "other item", "other view", "other queue", "other state", "by hand"])
@@ -244,7 +244,7 @@ def test_a_group_that_runs_nothing_may_owe() -> None:
     assert view.policy_debt_by_group_resource == {}
 
 
-def test_a_group_that_owes_only_after_its_last_release_may_be_named_by_any_equal_key() -> None:
+def test_a_group_that_has_a_debt_only_after_its_last_release_may_be_named_by_any_equal_key() -> None:
     policy = ScriptedPolicy()
     controller = TaskAdmissionController(policy=policy)
     item = make_task("t", "a")
@@ -260,19 +260,19 @@ def test_a_group_that_owes_only_after_its_last_release_may_be_named_by_any_equal
 
 
 class RefusingDebtors(ScriptedPolicy):
-    """A group that owes gets nothing."""
+    """A group with a debt gets nothing."""
 
-    def owes(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
+    def has_debt(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
         return (item.group.key, "submission") in admission_view.policy_debt_by_group_resource
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
     ) -> TaskAdmissionPolicyDecision:
-        return TaskAdmissionPolicyDecision(allowed=not self.owes(item, admission_view))
+        return TaskAdmissionPolicyDecision(allowed=not self.has_debt(item, admission_view))
 
 
 def test_a_policy_may_let_another_group_pay() -> None:
-    """A head is asked about again once its group owes more, or less, because of somebody else's task."""
+    """A head is asked about again once its group has more debt, or less, because of somebody else's task."""
     policy = RefusingDebtors()
     controller = TaskAdmissionController(policy=policy)
     queue = FairTaskQueue()
@@ -350,7 +350,7 @@ def test_an_error_in_on_release_is_raised_by_the_next_acquire() -> None:
     assert controller.diagnostics() == {"granted": 3, "released": 2, "policy_release_errors": 2}
 
 
-def test_ctrl_c_in_on_release_is_not_swallowed_and_the_ledger_is_settled() -> None:
+def test_ctrl_c_in_on_release_is_not_swallowed_and_the_ledger_is_booked() -> None:
     policy = ScriptedPolicy()
     controller = TaskAdmissionController(policy=policy)
     lease = acquire(controller, make_task("t", "a"))
@@ -361,7 +361,7 @@ def test_ctrl_c_in_on_release_is_not_swallowed_and_the_ledger_is_settled() -> No
     assert controller.release(lease).reason == "duplicate"
 
 
-def test_a_policy_that_looks_while_it_is_told_sees_the_booked_state() -> None:
+def test_a_policy_that_looks_in_its_callbacks_sees_the_booked_state() -> None:
     class Looking(ScriptedPolicy):
         def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
             self.seen.append(controller.is_eligible(lease.item, NOBODY))

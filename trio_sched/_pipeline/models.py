@@ -68,12 +68,15 @@ class Model:
 def alias_models(models: Iterable[Model]) -> dict[Model, str]:
     """A name of its own for every model, so that the caps of two models of one endpoint are both kept."""
     aliases: dict[Model, str] = {}
-    taken: dict[str, int] = {}
-    for model in models:
-        if model not in aliases:
-            name = str(model.endpoint)
-            taken[name] = taken.get(name, 0) + 1
-            aliases[model] = name if taken[name] == 1 else f"{name}#{taken[name]}"
+    taken: set[str] = set()
+    for model in dict.fromkeys(models):
+        name = alias = str(model.endpoint)
+        number = 1
+        while alias in taken:
+            number += 1
+            alias = f"{name}#{number}"
+        taken.add(alias)
+        aliases[model] = alias
     return aliases
 
 

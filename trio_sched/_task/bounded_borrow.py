@@ -77,6 +77,8 @@ class BoundedBorrowTaskAdmissionPolicy(PeerPolicy):
 
 
 class _BorrowContention(Contention):
+    __slots__ = ("_config", "_shares")
+
     def __init__(
         self,
         config: BoundedBorrowTaskAdmissionPolicyConfig,
@@ -89,40 +91,37 @@ class _BorrowContention(Contention):
         self._shares: dict[tuple[SchedulerResourceKey, float, int | None], int] = {}
 
     def is_within_share(self, item: SchedulableTask) -> bool:
-        account = self.view.account(item.group.key)
-        for resource in item.resource_request.competed_for:
-            if resource in account.debt or self._excess(resource, item, account) > 0:
-                return False
-        return True
+        return not self._beyond_share(item, self.view.account(item.group.key))
 
     def decide(self, item: SchedulableTask) -> TaskAdmissionPolicyDecision:
-        key, request = item.group.key, item.resource_request
+        key, amounts = item.group.key, item.resource_request.amounts
         account = self.view.account(key)
-        is_within_share, excess = True, []
-        for resource in request.competed_for:
-            above = self._excess(resource, item, account)
-            excess.append((resource, above))
-            is_within_share = is_within_share and above <= 0 and resource not in account.debt
-        if is_within_share:
+        beyond = self._beyond_share(item, account)
+        if not beyond:
             return ALLOWED
         borrowed: list[tuple[SchedulerResourceKey, int]] = []
-        for resource, above in excess:
-            amount, held, debt = request.amounts[resource], account.held.get(resource, 0), account.debt.get(resource, 0)
+        for resource, above in beyond:
+            amount, held, debt = amounts[resource], account.held.get(resource, 0), account.debt.get(resource, 0)
             if self.is_contested(resource):
-                if debt or above > 0:
-                    reason: TaskAdmissionDenyReason = "borrow_debt" if debt else "group_cap"
-                    return _refused(reason, resource, held, amount, above, debt, _CONTESTED)
-            elif above > 0:
+                reason: TaskAdmissionDenyReason = "borrow_debt" if debt else "group_cap"
+                return _refused(reason, resource, held, amount, above, debt, _CONTESTED)
+            if above > 0:
                 units = min(amount, above)
                 if self._exceeds_bound(key, resource, held + amount, debt + units):
                     return _refused("borrow_debt", resource, held, amount, above, debt, _BOUNDED)
                 borrowed.append((resource, units))
         return _borrowing(*borrowed)
 
-    def _excess(self, resource: SchedulerResourceKey, item: SchedulableTask, account: GroupAccount) -> int:
-        """The units above its share that the group would hold if `item` were granted; at most 0 within its share."""
-        held = account.held.get(resource, 0) + item.resource_request.amounts[resource]
-        return held - self._share(resource, item.group)
+    def _beyond_share(self, item: SchedulableTask, account: GroupAccount) -> list[tuple[SchedulerResourceKey, int]]:
+        """The resources of which the group has a debt, or would hold more than its share, and how many units more."""
+        request, spec = item.resource_request, item.group
+        held, debts, amounts = account.held, account.debt, request.amounts
+        beyond: list[tuple[SchedulerResourceKey, int]] = []
+        for resource in request.competed_for:
+            above = held.get(resource, 0) + amounts[resource] - self._share(resource, spec)
+            if above > 0 or resource in debts:
+                beyond.append((resource, above))
+        return beyond
 
     def _share(self, resource: SchedulerResourceKey, spec: TaskGroupSpec) -> int:
         key = resource, spec.weight, spec.admitted_limit

@@ -42,6 +42,8 @@ from trio_sched._task.leases import (
 )
 from trio_sched._task.ledger import TaskAdmissionView, TaskLedger
 from trio_sched._task.policies import (
+    NO_CHANGE,
+    Contention,
     PolicyStateDelta,
     TaskAdmissionPolicy,
     TaskAdmissionPolicyDecision,
@@ -77,7 +79,9 @@ class TaskAdmissionController:
             borrow = config.bounded_borrow
             policy = StrictFairTaskAdmissionPolicy() if borrow is None else BoundedBorrowTaskAdmissionPolicy(borrow)
         self._policy = policy
-        self._peer_policy = as_peer_policy(policy)
+        # A subclass that answers for itself is asked about every head, as a policy of others is.
+        answers_itself = type(self).is_eligible is not TaskAdmissionController.is_eligible
+        self._peer_policy = None if answers_itself else as_peer_policy(policy)
         self._ledger = TaskLedger(config.limits)
         self._reservations = Reservations(config.multi_unit_skip_bound, self._ledger, policy)
         self._view = self._ledger.view(self._reservations)
@@ -88,7 +92,7 @@ class TaskAdmissionController:
         self._last_lease_id = 0
         self._granted = 0
         self._policy_error: Exception | None = None
-        self._allowed: tuple[SchedulableTask, QueueView, int, int, TaskAdmissionPolicyDecision] | None = None
+        self._allowed: tuple[SchedulableTask, Contention, TaskAdmissionPolicyDecision] | None = None
         self._counters: dict[str, int] = {}
 
     def __repr__(self) -> str:
@@ -156,15 +160,15 @@ class TaskAdmissionController:
 
     def allows(self, queue_view: QueueView) -> Callable[[SchedulableTask], bool]:
         """`is_eligible` as a function of heads whose requests fit. It is good for as long as nothing changes."""
-        answers_itself = type(self).is_eligible is not TaskAdmissionController.is_eligible
-        if self._peer_policy is None or self._reservations.made or answers_itself or queue_view.queue is None:
+        if self._peer_policy is None or self._reservations.made:
             return lambda head: self.is_eligible(head, queue_view)
-        decide = self._peer_policy.contention(queue_view, self._view).decide
+        contention = self._peer_policy.contention(queue_view, self._view)
+        decide = contention.decide
 
         def is_allowed(head: SchedulableTask) -> bool:
             decision = decide(head)
             if decision.allowed:
-                self._allowed = head, queue_view, queue_view.version, self._ledger.version, decision
+                self._allowed = head, contention, decision
             return decision.allowed
 
         return is_allowed
@@ -237,11 +241,11 @@ class TaskAdmissionController:
 
     def _last_answer(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | None:
         """What a policy of this package has just said of `item`, if nothing has changed since."""
-        if self._allowed is None:
+        if self._allowed is None or self._peer_policy is None:
             return None
-        seen, shown, queue_version, version, decision = self._allowed
-        is_same = seen is item and shown is queue_view and queue_version == queue_view.version
-        return decision if is_same and version == self._ledger.version else None
+        head, contention, decision = self._allowed
+        is_same = head is item and contention is self._peer_policy.contention(queue_view, self._view)
+        return decision if is_same else None
 
     def _judge(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | TaskAdmissionDenied:
         if not self._is_open:
@@ -271,6 +275,8 @@ class TaskAdmissionController:
         return MappingProxyType({"missing_resources": missing})
 
     def _apply(self, delta: PolicyStateDelta) -> None:
+        if delta is NO_CHANGE:
+            return
         if delta.debt_changes:
             self._ledger.change_debt(delta.debt_changes)
         for name, count in delta.diagnostic_counters.items():

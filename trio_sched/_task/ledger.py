@@ -1,17 +1,17 @@
 """The ledger of the task stage: which units are held, by which group, and what groups have borrowed.
 
 Each resource has one `trio.CapacityLimiter`, of which every unit that is held is borrowed, by the lease that holds it.
-Beside it the ledger keeps what is free as a plain number, as it is read at every turn, and one *account* for each
+Beside it the ledger keeps what is free as a plain number, as it is read in every cycle, and one *account* for each
 group: how much it holds, how many tasks it runs, and its debt, the units that it took above its share and has not given
 back yet.
 
-Entries that come to zero are dropped, so the ledger is as large as what is held and owed. Nothing is clamped: a count
-that would go below zero is a bug, and is asserted against.
+Entries that come to zero are dropped, so the ledger is as large as what is held and borrowed. Nothing is clamped: a
+count that would go below zero is a bug, and is asserted against.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -26,7 +26,7 @@ __all__ = ["GroupAccount", "LeaseUnit", "TaskAdmissionView", "TaskLedger", "Task
 
 
 class GroupAccount:
-    """What one group holds and owes, by resource, and how many tasks it runs. Zeros are absent."""
+    """What one group holds and its debt, by resource, and how many tasks it runs. Zeros are absent."""
 
     __slots__ = ("debt", "held", "running")
 
@@ -56,11 +56,11 @@ class TaskReservation:
 
 
 class TaskLedger:
-    """Units of every resource, lent to leases.
+    """Units of every resource, lent to leases: the first unit to the lease itself, each further one to a `LeaseUnit`.
 
     limits: of every resource. free: the units of it that nobody holds, negative after a limit shrank. accounts: of the
-    groups that hold or owe anything. version: rises with every change; who changes anything else that an answer of the
-    stage depends on raises it too.
+    groups that hold anything or have a debt. version: rises with every change; who changes anything else that an answer
+    of the stage depends on raises it too.
     """
 
     def __init__(self, limits: Mapping[SchedulerResourceKey, int]) -> None:
@@ -87,26 +87,32 @@ class TaskLedger:
         if account is None:
             account = self.accounts[group] = GroupAccount()
         account.running += 1
+        held = account.held
         for resource, amount in amounts.items():
             self.free[resource] -= amount
-            for borrower in _borrowers(lease, amount):
-                self.limiters[resource].acquire_on_behalf_of_nowait(borrower)
-            account.held[resource] = account.held.get(resource, 0) + amount
+            limiter = self.limiters[resource]
+            limiter.acquire_on_behalf_of_nowait(lease)
+            for number in range(1, amount):
+                limiter.acquire_on_behalf_of_nowait(LeaseUnit(lease, number))
+            held[resource] = held.get(resource, 0) + amount
 
     def unbook(self, group: TaskGroupKey, amounts: Mapping[SchedulerResourceKey, int], lease: Hashable) -> None:
         """Take all of `amounts` back from `lease`."""
         self.version += 1
         account = self.accounts[group]
+        held = account.held
         for resource, amount in amounts.items():
-            for borrower in _borrowers(lease, amount):
-                self.limiters[resource].release_on_behalf_of(borrower)
             self.free[resource] += amount
-            rest = account.held[resource] - amount
-            assert rest >= 0
-            if rest:
-                account.held[resource] = rest
+            limiter = self.limiters[resource]
+            limiter.release_on_behalf_of(lease)
+            for number in range(1, amount):
+                limiter.release_on_behalf_of(LeaseUnit(lease, number))
+            rest = held[resource] - amount
+            if rest > 0:
+                held[resource] = rest
             else:
-                del account.held[resource]
+                assert not rest
+                del held[resource]
         account.running -= 1
         self._forget_if_empty(group, account)
 
@@ -153,11 +159,6 @@ class TaskLedger:
             del self.accounts[group]
 
 
-def _borrowers(lease: Hashable, amount: int) -> Iterable[Hashable]:
-    """Who borrows: the lease itself the first unit, a `LeaseUnit` each further one."""
-    return (lease,) if amount == 1 else (lease, *(LeaseUnit(lease, number) for number in range(1, amount)))
-
-
 @attrs.frozen
 class TaskAdmissionView:
     """What is held and what is free. Of each resource, held + free = limit; free is negative after a limit shrank.
@@ -176,7 +177,7 @@ class TaskAdmissionView:
     ledger: TaskLedger | None = attrs.field(default=None, eq=False, repr=False)
 
     def account(self, group: TaskGroupKey) -> GroupAccount:
-        """What `group` holds and owes, to be read and not kept."""
+        """What `group` holds and its debt, to be read and not kept."""
         if self.ledger is not None:
             return self.ledger.accounts.get(group, _NO_ACCOUNT)
         account = GroupAccount()

@@ -65,20 +65,20 @@ class PolicyStateDelta:
     diagnostic_counters: Mapping[str, int] = attrs.field(factory=dict[str, int])
 
     def __attrs_post_init__(self) -> None:
-        for owing, change in self.debt_changes.items():
-            _check_change(owing, change)
+        for debt, change in self.debt_changes.items():
+            _check_change(debt, change)
         for name, count in self.diagnostic_counters.items():
             check.check_text("PolicyStateDelta.diagnostic_counters key", name)
             check.check_int(f"PolicyStateDelta.diagnostic_counters[{name!r}]", count, minimum=0)
 
 
-def _check_change(owing: object, change: object) -> None:
-    match owing:
+def _check_change(debt: object, change: object) -> None:
+    match debt:
         case (TaskGroupKey(), str()):
             if not isinstance(change, int) or isinstance(change, bool):
-                raise InvalidTypeError(f"PolicyStateDelta.debt_changes[{owing!r}]", change, "an int")
+                raise InvalidTypeError(f"PolicyStateDelta.debt_changes[{debt!r}]", change, "an int")
         case _:
-            raise InvalidTypeError("a key of PolicyStateDelta.debt_changes", owing, "a group and a resource")
+            raise InvalidTypeError("a key of PolicyStateDelta.debt_changes", debt, "a group and a resource")
 
 
 ALLOWED: Final = TaskAdmissionPolicyDecision(allowed=True)
@@ -109,6 +109,8 @@ class Contention(ABC):
     Sums are made when they are first asked for. item: None, or who is judged as the head of its group although it is
     not, or lacks units.
     """
+
+    __slots__ = ("_competing", "_contested", "_heads", "_item", "_totals", "queue_view", "view")
 
     def __init__(
         self, queue_view: QueueView, admission_view: TaskAdmissionView, item: SchedulableTask | None = None
@@ -145,12 +147,15 @@ class Contention(ABC):
         """Whether a group that is within its share competes for `resource`. Who asks is not within its own."""
         found = self._contested.get(resource)
         if found is None:
-            found = self._contested[resource] = any(
-                self.is_within_share(group.head)
-                for lane in self._heads.lanes_of.get(resource, ())
-                for group in self._competing_in(lane)
-            )
+            found = self._contested[resource] = self._has_peer_within_share(resource)
         return found
+
+    def _has_peer_within_share(self, resource: SchedulerResourceKey) -> bool:
+        for lane in self._heads.lanes_of.get(resource, ()):
+            for group in self._competing_in(lane):
+                if self.is_within_share(group.head):
+                    return True
+        return False
 
     def includes(self, item: SchedulableTask) -> bool:
         """Whether `item` is one of the heads that compete."""
@@ -165,7 +170,7 @@ class Contention(ABC):
         if found is None:
             fits, queue_view = self.view.fits, self.queue_view
             if self._item is None and not self.view.reservations:
-                first = next(iter(lane.groups))
+                first = next(iter(lane.groups))  # The same units are free to all.
                 found = lane.groups if fits(first.head, queue_view) else ()
             else:
                 found = [group for group in lane.groups if group.head is self._item or fits(group.head, queue_view)]

@@ -192,11 +192,6 @@ class QueueView:
     queued_peer_demand_by_resource: Mapping[SchedulerResourceKey, int]
     queue: FairTaskQueue | None = attrs.field(default=None, eq=False, repr=False)
 
-    @property
-    def version(self) -> int:
-        """That of the queue: a view that shows the same has the same. Always 0 of a view without a queue."""
-        return 0 if self.queue is None else self.queue.version
-
     def heads(self) -> HeadsByRequest:
         """The heads in their lanes."""
         return HeadsByRequest(self._groups()) if self.queue is None else self.queue.heads
@@ -405,8 +400,8 @@ class FairTaskQueue:
             del self._groups[group.key]
         elif item is group.head:
             head = group.head = next(iter(group.items.values()))
-            # Most groups ask for the same with every task, and stay where they are.
-            if head.resource_request != item.resource_request or head.group.weight != item.group.weight:
+            # Most groups ask for the same with every task, under the same spec, and stay where they are.
+            if head.resource_request is not item.resource_request or head.group is not item.group:
                 self.heads.remove(group, item)
                 self._order.move(group.key, self.heads.add(group))
         self._changed()

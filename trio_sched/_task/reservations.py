@@ -8,9 +8,9 @@ So it is counted how often it is skipped. A grant *skips* a multi-unit head of a
 - its units were not all free before the grant, and of a resource that the grant takes, fewer are left than it needs.
 
 After `bound` such grants in a row all its units are *reserved*: what is free of them counts as taken for everybody
-else, so they gather until the head can run. Older reservations go first; those made by one grant, in fair order. A
+else, so they stay free until the head can run. Older reservations go first; those made by one grant, in fair order. A
 reservation ends when its item is granted, or no longer heads its group. It is suspended while the item asks for more
-than a limit, or the policy would refuse it even if nobody else were queued: gathering units would help nobody then.
+than a limit, or the policy would refuse it even if nobody else were queued: reserved units would help nobody then.
 
 The count is taken in the grant, the one step that changes the ledger in somebody's favour. Asking changes nothing. A
 view made by hand says nothing of order: there every head counts as being before the granted task.
@@ -128,5 +128,5 @@ class Reservations(Sequence[TaskReservation]):
         key, wanted = item.group.key, item.resource_request.amounts
         if any(amount > self._ledger.limits.get(resource, 0) for resource, amount in wanted.items()):
             return True
-        alone = QueueView(1, {key: 1}, {key: wanted}, {key: wanted}, {key: item}, {key: item.group}, wanted)
-        return not self._policy.evaluate(item, alone, self._view).allowed
+        uncontended = QueueView(1, {key: 1}, {key: wanted}, {key: wanted}, {key: item}, {key: item.group}, wanted)
+        return not self._policy.evaluate(item, uncontended, self._view).allowed

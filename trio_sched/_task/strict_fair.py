@@ -44,18 +44,27 @@ class StrictFairTaskAdmissionPolicy(PeerPolicy):
 
 
 class _StrictContention(Contention):
+    __slots__ = ("_contested_of",)
+
+    def __init__(self, queue_view: QueueView, admission_view: TaskAdmissionView, item: SchedulableTask | None) -> None:
+        super().__init__(queue_view, admission_view, item)
+        self._contested_of: dict[tuple[SchedulerResourceKey, ...], tuple[SchedulerResourceKey, ...]] = {}
+
     def is_within_share(self, item: SchedulableTask) -> bool:
         limit = item.group.admitted_limit
         return limit is None or self.view.account(item.group.key).running < limit
 
     def decide(self, item: SchedulableTask) -> TaskAdmissionPolicyDecision:
-        if self.is_within_share(item):
+        limit, resources = item.group.admitted_limit, item.resource_request.competed_for
+        if limit is None or self.view.account(item.group.key).running < limit:
             return ALLOWED
-        contested = [resource for resource in item.resource_request.competed_for if self.is_contested(resource)]
-        return _refused(item.group.admitted_limit, *contested) if contested else ALLOWED
+        contested = self._contested_of.get(resources)
+        if contested is None:
+            contested = self._contested_of[resources] = tuple(filter(self.is_contested, resources))
+        return _refused(limit, contested) if contested else ALLOWED
 
 
 @lru_cache(1024)
-def _refused(limit: int | None, *contested: SchedulerResourceKey) -> TaskAdmissionPolicyDecision:
+def _refused(limit: int, contested: tuple[SchedulerResourceKey, ...]) -> TaskAdmissionPolicyDecision:
     facts = {"admitted_limit": limit, "contested_resources": contested}
     return TaskAdmissionPolicyDecision(allowed=False, reason="group_cap", diagnostics=MappingProxyType(facts))
