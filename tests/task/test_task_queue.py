@@ -357,7 +357,7 @@ def test_a_queue_can_change_its_controller() -> None:
 
 
 def test_a_snapshot_does_not_hold_the_queue() -> None:
-    assert FairTaskQueue().view().snapshot().queue is None
+    assert FairTaskQueue().view().snapshot().groups is None
 
 
 @given(st.data())

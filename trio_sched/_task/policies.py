@@ -27,7 +27,7 @@ from trio_sched._errors import InvalidTypeError
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease
 from trio_sched._task.ledger import TaskAdmissionView
-from trio_sched._task.queue import Lane, QueuedGroup, QueueView, exact_weight
+from trio_sched._task.queue import Lane, QueuedGroup, QueueView, exact_weight, heads_of, heads_with
 
 __all__ = [
     "ALLOWED",
@@ -118,7 +118,7 @@ class Contention(ABC):
         self.queue_view = queue_view
         self.view = admission_view
         self._item = item
-        self._heads = queue_view.heads() if item is None else queue_view.heads_with(item)
+        self._heads = heads_of(queue_view) if item is None else heads_with(queue_view, item)
         self._competing: dict[Lane, Collection[QueuedGroup]] = {}
         self._totals: dict[SchedulerResourceKey, tuple[int, int]] = {}
         self._contested: dict[SchedulerResourceKey, bool] = {}
@@ -159,7 +159,8 @@ class Contention(ABC):
 
     def includes(self, item: SchedulableTask) -> bool:
         """Whether `item` is one of the heads that compete."""
-        group = None if self.queue_view.queue is None else self.queue_view.queue.group_of(item)
+        groups = self.queue_view.groups
+        group = None if groups is None else groups.by_task.get(item.task_id)
         if group is None or group.head is not item:
             return False
         return group in self._competing_in(self._heads.lanes[item.resource_request])
@@ -196,15 +197,15 @@ class PeerPolicy(ABC):
 
     def contention(self, queue_view: QueueView, admission_view: TaskAdmissionView) -> Contention:
         """What this policy answers about heads whose units are free. Of live views it is kept while nothing changes."""
-        queue, ledger, last = queue_view.queue, admission_view.ledger, self._last
-        if queue is None or ledger is None:
+        groups, ledger, last = queue_view.groups, admission_view.ledger, self._last
+        if groups is None or ledger is None:
             return self.make_contention(queue_view, admission_view)
-        if last is not None and last[0] == queue.version and last[1] == ledger.version:
+        if last is not None and last[0] == groups.version and last[1] == ledger.version:
             contention = last[2]
             if contention.queue_view is queue_view and contention.view is admission_view:
                 return contention
         contention = self.make_contention(queue_view, admission_view)
-        self._last = queue.version, ledger.version, contention
+        self._last = groups.version, ledger.version, contention
         return contention
 
     def evaluate(

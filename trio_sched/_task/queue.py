@@ -44,7 +44,10 @@ __all__ = [
     "QueueSelection",
     "QueueView",
     "QueuedGroup",
+    "QueuedGroups",
     "exact_weight",
+    "heads_of",
+    "heads_with",
 ]
 
 IsEligible: TypeAlias = "Callable[[SchedulableTask, QueueView], bool]"
@@ -174,13 +177,32 @@ class HeadsByRequest:
                     del self.lanes_of[resource]
 
 
+class QueuedGroups:
+    """The state of a queue, for the parts of this package: its groups, their heads in lanes, and the fair order.
+
+    by_key: the groups that have queued tasks. by_task: of each queued task's id the group. version: rises with every
+    change.
+    """
+
+    def __init__(self) -> None:
+        self.by_key: dict[TaskGroupKey, QueuedGroup] = {}
+        self.by_task: dict[str, QueuedGroup] = {}
+        self.order: FairOrder[TaskGroupKey] = FairOrder()
+        self.heads = HeadsByRequest()
+        self.version = 0
+
+    def rank(self, group: QueuedGroup) -> tuple[float, int]:
+        """The place of a group with queued tasks in fair order, smaller is earlier. Valid until the next change."""
+        return self.order.rank(group.key)
+
+
 @attrs.frozen
 class QueueView:
     """Who is queued, by group, and what each group's head asks for. Facts without judgement.
 
     A view that a queue hands out is live and read-only: it costs nothing, and shows every later change. `snapshot()`
-    freezes it. The mappings inside its mappings are of the instant at which they were asked for. Only a live view has a
-    `queue`.
+    freezes it. The mappings inside its mappings are of the instant at which they were asked for. Only a live view has
+    `groups`, the state of the queue that it shows.
     """
 
     queued_total: int
@@ -190,27 +212,7 @@ class QueueView:
     first_candidate_tasks_by_group: Mapping[TaskGroupKey, SchedulableTask]
     first_candidate_group_specs_by_group: Mapping[TaskGroupKey, TaskGroupSpec]
     queued_peer_demand_by_resource: Mapping[SchedulerResourceKey, int]
-    queue: FairTaskQueue | None = attrs.field(default=None, eq=False, repr=False)
-
-    def heads(self) -> HeadsByRequest:
-        """The heads in their lanes."""
-        return HeadsByRequest(self._groups()) if self.queue is None else self.queue.heads
-
-    def heads_with(self, item: SchedulableTask) -> HeadsByRequest:
-        """The heads in their lanes, with `item` as the head of its group, and last."""
-        key = item.group.key
-        others = self._groups() if self.queue is None else self.queue.groups()
-        return HeadsByRequest([*(group for group in others if group.key != key), QueuedGroup(key, item)])
-
-    def _groups(self) -> Iterator[QueuedGroup]:
-        """The groups of a view without a queue. One that was made by hand may leave out tasks and specs."""
-        tasks, specs = self.first_candidate_tasks_by_group, self.first_candidate_group_specs_by_group
-        for key, amounts in self.first_candidate_resources_by_group.items():
-            head = tasks.get(key)
-            if head is None:
-                spec = specs.get(key, TaskGroupSpec(key))
-                head = SchedulableTask("", None, spec, SchedulerResourceRequest(amounts))
-            yield QueuedGroup(key, head)
+    groups: QueuedGroups | None = attrs.field(default=None, eq=False, repr=False)
 
     def snapshot(self) -> QueueView:
         """This view at this instant; later changes do not show in it."""
@@ -225,6 +227,29 @@ class QueueView:
             MappingProxyType(dict(self.first_candidate_group_specs_by_group)),
             MappingProxyType(dict(self.queued_peer_demand_by_resource)),
         )
+
+
+def heads_of(view: QueueView) -> HeadsByRequest:
+    """The heads that `view` shows, in their lanes."""
+    return HeadsByRequest(_shown_by(view)) if view.groups is None else view.groups.heads
+
+
+def heads_with(view: QueueView, item: SchedulableTask) -> HeadsByRequest:
+    """The heads that `view` shows, in their lanes, with `item` as the head of its group, and last."""
+    others = _shown_by(view) if view.groups is None else view.groups.by_key.values()
+    key = item.group.key
+    return HeadsByRequest([*(group for group in others if group.key != key), QueuedGroup(key, item)])
+
+
+def _shown_by(view: QueueView) -> Iterator[QueuedGroup]:
+    """The groups of a frozen view. One that was made by hand may leave out tasks and specs."""
+    tasks, specs = view.first_candidate_tasks_by_group, view.first_candidate_group_specs_by_group
+    for key, amounts in view.first_candidate_resources_by_group.items():
+        head = tasks.get(key)
+        if head is None:
+            spec = specs.get(key, TaskGroupSpec(key))
+            head = SchedulableTask("", None, spec, SchedulerResourceRequest(amounts))
+        yield QueuedGroup(key, head)
 
 
 class _TotalDemand(Mapping[SchedulerResourceKey, int]):
@@ -268,19 +293,12 @@ make_selection = fast_constructor(QueueSelection)
 
 
 class FairTaskQueue:
-    """Ready tasks in weighted fair order over their groups. Synchronous; belongs to one task.
-
-    heads: in their lanes; changed by the queue alone. version: rises with every change.
-    """
+    """Ready tasks in weighted fair order over their groups. Synchronous; belongs to one task."""
 
     def __init__(self) -> None:
-        self.heads = HeadsByRequest()
-        self.version = 0
-        self._groups: dict[TaskGroupKey, QueuedGroup] = {}
-        self._group_of: dict[str, QueuedGroup] = {}
-        self._order: FairOrder[TaskGroupKey] = FairOrder()
+        self._groups = QueuedGroups()
         self._asked: tuple[IsEligible, Eligibility | None] | None = None
-        groups = self._groups
+        groups = self._groups.by_key
         self._view = QueueView(
             queued_total=0,
             queued_by_group=LiveMapping(groups, lambda group: len(group.items)),
@@ -289,17 +307,17 @@ class FairTaskQueue:
             first_candidate_tasks_by_group=LiveMapping(groups, lambda group: group.head),
             first_candidate_group_specs_by_group=LiveMapping(groups, lambda group: group.head.group),
             queued_peer_demand_by_resource=_TotalDemand(groups),
-            queue=self,
+            groups=self._groups,
         )
 
     def __len__(self) -> int:
-        return len(self._group_of)
+        return len(self._groups.by_task)
 
     def __contains__(self, task_id: str) -> bool:
-        return task_id in self._group_of
+        return task_id in self._groups.by_task
 
     def __repr__(self) -> str:
-        return f"<FairTaskQueue: {len(self._group_of)} tasks in {len(self._groups)} groups>"
+        return f"<FairTaskQueue: {len(self._groups.by_task)} tasks in {len(self._groups.by_key)} groups>"
 
     @trio.lowlevel.enable_ki_protection
     def enqueue(self, items: Iterable[SchedulableTask]) -> tuple[str, ...]:
@@ -307,19 +325,19 @@ class FairTaskQueue:
 
         Raises InvalidTypeError, and queues nothing, if any of them is no `SchedulableTask`.
         """
-        accepted: list[str] = []
+        groups, accepted = self._groups, list[str]()
         items = tuple(items)
         _check_tasks(items)
         for item in items:
             task_id, key = item.task_id, item.group.key
-            if task_id in self._group_of:
+            if task_id in groups.by_task:
                 continue
-            group = self._groups.get(key)
+            group = groups.by_key.get(key)
             if group is None:
-                group = self._groups[key] = QueuedGroup(key, item)
-                self._order.activate(key, self.heads.add(group), weight=item.group.weight)
+                group = groups.by_key[key] = QueuedGroup(key, item)
+                groups.order.activate(key, groups.heads.add(group), weight=item.group.weight)
             group.add(item)
-            self._group_of[task_id] = group
+            groups.by_task[task_id] = group
             accepted.append(task_id)
         if accepted:
             self._changed()
@@ -327,16 +345,47 @@ class FairTaskQueue:
 
     def select_next(self, is_eligible: IsEligible) -> QueueSelection | None:
         """The first head in fair order that is eligible, or None. Changes nothing."""
-        view, eligibility = self._view, self._eligibility(is_eligible)
-        requests = list(self.heads.lanes if eligibility is None else filter(eligibility.fits, self.heads.lanes))
+        groups, view, eligibility = self._groups, self._view, self._eligibility(is_eligible)
+        lanes = groups.heads.lanes
+        requests = list(lanes if eligibility is None else filter(eligibility.fits, lanes))
         if not requests:
             return None
         allows = partial(_ask, is_eligible, view) if eligibility is None else eligibility.allows(view)
-        for key in self._order.ranked(*requests):
-            head = self._groups[key].head
+        for key in groups.order.ranked(*requests):
+            head = groups.by_key[key].head
             if allows(head):
-                return make_selection(head, view, self.version)
+                return make_selection(head, view, groups.version)
         return None
+
+    @trio.lowlevel.enable_ki_protection
+    def commit(self, selection: QueueSelection) -> SchedulableTask | None:
+        """Take the selected item out and charge its group; None if it is no longer its group's head."""
+        item = selection.item
+        group = self._groups.by_task.get(item.task_id)
+        if group is None or group.head is not item:
+            return None
+        self._groups.order.serve(group.key, item.group.weight)
+        self._remove(group, item)
+        return item
+
+    @trio.lowlevel.enable_ki_protection
+    def discard(self, task_id: str) -> bool:
+        """Take the item out without charging its group; whether it was queued."""
+        group = self._groups.by_task.get(task_id)
+        if group is None:
+            return False
+        self._remove(group, group.items[task_id])
+        return True
+
+    def discard_where(self, predicate: Callable[[SchedulableTask], bool]) -> tuple[str, ...]:
+        """Discard every item that `predicate` holds for; return their ids."""
+        queued = self._groups.by_task.items()
+        chosen = tuple(task_id for task_id, group in queued if predicate(group.items[task_id]))
+        return tuple(task_id for task_id in chosen if self.discard(task_id))
+
+    def view(self) -> QueueView:
+        """The live view: always the same object, always the present state."""
+        return self._view
 
     def _eligibility(self, is_eligible: IsEligible) -> Eligibility | None:
         """The owner of `is_eligible`, if it can be asked about many heads. Mostly the same as last time."""
@@ -346,66 +395,22 @@ class FairTaskQueue:
             self._asked = is_eligible, owner if known else None
         return self._asked[1]
 
-    @trio.lowlevel.enable_ki_protection
-    def commit(self, selection: QueueSelection) -> SchedulableTask | None:
-        """Take the selected item out and charge its group; None if it is no longer its group's head."""
-        item = selection.item
-        group = self._group_of.get(item.task_id)
-        if group is None or group.head is not item:
-            return None
-        self._order.serve(group.key, item.group.weight)
-        self._remove(group, item)
-        return item
-
-    @trio.lowlevel.enable_ki_protection
-    def discard(self, task_id: str) -> bool:
-        """Take the item out without charging its group; whether it was queued."""
-        group = self._group_of.get(task_id)
-        if group is None:
-            return False
-        self._remove(group, group.items[task_id])
-        return True
-
-    def discard_where(self, predicate: Callable[[SchedulableTask], bool]) -> tuple[str, ...]:
-        """Discard every item that `predicate` holds for; return their ids."""
-        chosen = tuple(task_id for task_id, group in self._group_of.items() if predicate(group.items[task_id]))
-        return tuple(task_id for task_id in chosen if self.discard(task_id))
-
-    def view(self) -> QueueView:
-        """The live view: always the same object, always the present state."""
-        return self._view
-
-    def groups(self) -> Iterable[QueuedGroup]:
-        """The groups that have queued tasks."""
-        return self._groups.values()
-
-    def group_of(self, item: SchedulableTask) -> QueuedGroup | None:
-        """The group in which a task of that id is queued, if there is one."""
-        return self._group_of.get(item.task_id)
-
-    def group(self, key: TaskGroupKey) -> QueuedGroup | None:
-        """The group of that key, if it has queued tasks."""
-        return self._groups.get(key)
-
-    def rank(self, group: QueuedGroup) -> tuple[float, int]:
-        """The place of a group with queued tasks in fair order, smaller is earlier. Valid until the next change."""
-        return self._order.rank(group.key)
-
     def _remove(self, group: QueuedGroup, item: SchedulableTask) -> None:
-        del self._group_of[item.task_id]
+        groups = self._groups
+        del groups.by_task[item.task_id]
         group.remove(item)
         if not group.items:
-            self.heads.remove(group, item)
-            self._order.deactivate(group.key)
-            del self._groups[group.key]
+            groups.heads.remove(group, item)
+            groups.order.deactivate(group.key)
+            del groups.by_key[group.key]
         elif item is group.head:
             head = group.head = next(iter(group.items.values()))
             # Most groups ask for the same with every task, under the same spec, and stay where they are.
             if head.resource_request is not item.resource_request or head.group is not item.group:
-                self.heads.remove(group, item)
-                self._order.move(group.key, self.heads.add(group))
+                groups.heads.remove(group, item)
+                groups.order.move(group.key, groups.heads.add(group))
         self._changed()
 
     def _changed(self) -> None:
-        self.version += 1
-        object.__setattr__(self._view, "queued_total", len(self._group_of))  # frozen to whoever holds it
+        self._groups.version += 1
+        object.__setattr__(self._view, "queued_total", len(self._groups.by_task))  # frozen to whoever holds it

@@ -26,7 +26,7 @@ import trio
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupKey
 from trio_sched._task.ledger import TaskLedger, TaskReservation
 from trio_sched._task.policies import TaskAdmissionPolicy
-from trio_sched._task.queue import QueuedGroup, QueueView
+from trio_sched._task.queue import QueuedGroup, QueueView, heads_of
 
 __all__ = ["Reservations"]
 
@@ -60,7 +60,7 @@ class Reservations(Sequence[TaskReservation]):
 
     def granted(self, item: SchedulableTask, queue_view: QueueView) -> None:
         """`item` was granted and its units are booked: end its reservation, and count whom that skipped."""
-        if not self.made and not queue_view.heads().multi_unit_lanes:
+        if not self.made and not heads_of(queue_view).multi_unit_lanes:
             self._skipped = {}
             return
         heads = queue_view.first_candidate_tasks_by_group
@@ -88,24 +88,24 @@ class Reservations(Sequence[TaskReservation]):
 
     def _waiting(self, queue_view: QueueView) -> list[QueuedGroup]:
         """Of each multi-unit request the first group whose head has no reservation, all in fair order."""
-        queue = queue_view.queue
+        groups = queue_view.groups
         firsts: list[QueuedGroup] = []
-        for lane in queue_view.heads().multi_unit_lanes:
+        for lane in heads_of(queue_view).multi_unit_lanes:
             without = [group for group in lane.groups if not self._is_made_for(group)]
             if without:
-                firsts.append(without[0] if queue is None else min(without, key=queue.rank))
-        return firsts if queue is None else sorted(firsts, key=queue.rank)
+                firsts.append(without[0] if groups is None else min(without, key=groups.rank))
+        return firsts if groups is None else sorted(firsts, key=groups.rank)
 
     def _is_made_for(self, group: QueuedGroup) -> bool:
         made = self.made.get(group.key)
         return made is not None and made.item.task_id == group.head.task_id
 
     def _is_before(self, group: QueuedGroup, granted: SchedulableTask, queue_view: QueueView) -> bool:
-        queue = queue_view.queue
-        if queue is None:
+        groups = queue_view.groups
+        if groups is None:
             return True
-        other = queue.group(granted.group.key)
-        return other is None or queue.rank(group) < queue.rank(other)
+        other = groups.by_key.get(granted.group.key)
+        return other is None or groups.rank(group) < groups.rank(other)
 
     def _is_skipped(self, head: SchedulableTask, granted: SchedulableTask) -> bool:
         taken = granted.resource_request.amounts
