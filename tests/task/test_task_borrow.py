@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
-import trio
-import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
-import trio_sched as ts
-from trio_sched._generator import ColumnGenerator
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
-from trio_sched._scheduler.scheduler import default_task_admission
 from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy, repays_only_borrowed
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, StrictShareRounding, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
@@ -24,9 +18,7 @@ from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
 from trio_sched._task.ledger import TaskAdmissionView
 from trio_sched._task.policies import TaskAdmissionPolicyDecision
 from trio_sched._task.queue import FairTaskQueue, QueueView
-from trio_sched._task.resolver import TaskSchedulingResolver
 from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
-from trio_sched.lowlevel import InMemoryAdmissionEventSink, inline
 
 A, B, C = group_key("a"), group_key("b"), group_key("c")
 MODEL = {"submission": 1, "x": 1}
@@ -539,38 +531,3 @@ def test_whether_a_lease_repays_only_what_it_borrowed_can_be_asked(any_lease_rep
     config = BoundedBorrowTaskAdmissionPolicyConfig(repay_on_withheld_peer_pressure=any_lease_repays)
     assert repays_only_borrowed(BoundedBorrowTaskAdmissionPolicy(config)) is (not any_lease_repays)
     assert not repays_only_borrowed(StrictFairTaskAdmissionPolicy())
-
-
-# The default of a run
-
-
-def test_a_run_borrows_unless_it_is_given_another_policy(tmp_path: Path) -> None:
-    """An uncontended column takes all that a run may have in flight, and borrows what lies above half of it."""
-    sink = InMemoryAdmissionEventSink()
-
-    @ts.from_scratch_column()
-    async def made(span: ts.RowSpan) -> list[int]:
-        return [1] * span.count
-
-    @ts.column(needs=["made"])
-    async def slow(row: dict[str, object]) -> object:
-        await trio.sleep(1)
-        return row["made"]
-
-    async def main() -> None:
-        config = ts.RunConfig(submission_capacity=4, buffer_size=8)
-        await ts.run([made, slow], records=8, output=tmp_path / "out", config=config, event_sink=sink, blocking=inline)
-
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    borrowed = [
-        event.diagnostics.get("borrowed")
-        for event in sink.scheduler_events
-        if event.event_kind == "task_lease_acquired" and (event.task_id or "").endswith(":slow")
-    ]
-    assert borrowed[:4] == [None, None, {"submission": 1}, {"submission": 1}]
-
-
-def test_the_policy_of_a_run_is_bounded_borrow_with_its_default_terms() -> None:
-    controller = TaskAdmissionController(default_task_admission(TaskSchedulingResolver({"a": ColumnGenerator()})))
-    assert isinstance(controller.policy, BoundedBorrowTaskAdmissionPolicy)
-    assert controller.policy.config == Terms()
