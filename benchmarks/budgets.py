@@ -115,28 +115,46 @@ OURS: Final = "full_cycle_and_nothing_us"
 PEERS: Final = "open_cycle_us"
 
 
-def _cycle_ahead(groups: int, policy: str, bound: float, *, resources: str = "local", binding: bool = True) -> Budget:
+def _cycle_ahead(groups: int, policy: str, bound: float) -> Budget:
     return Budget(
-        f"cycle-{policy}-{groups}-{resources}",
+        f"cycle-{policy}-{groups}-local",
         "tasks",
-        f"admission cycle, {policy}, {groups} group{'s' * (groups > 1)}, {resources}, against the peer's",
-        Quantity("peer", PEERS, _tasks(groups, policy, resources=resources)),
+        f"admission cycle, {policy}, {groups} group{'s' * (groups > 1)}, local, against the peer's",
+        Quantity("peer", PEERS, _tasks(groups, policy)),
         "at least",
         bound,
-        Quantity("candidate", OURS, _tasks(groups, policy, resources=resources)),
-        binding=binding,
+        Quantity("candidate", OURS, _tasks(groups, policy)),
     )
 
 
-def _cycle_growth(policy: str, resources: str, bound: float) -> Budget:
+def _cycle_growth(policy: str) -> Budget:
     return Budget(
-        f"cycle-{policy}-growth-{resources}",
+        f"cycle-{policy}-growth-local",
         "tasks",
-        f"admission cycle, {policy}, {resources}: 256 groups against 1",
-        Quantity("candidate", OURS, _tasks(256, policy, resources=resources)),
+        f"admission cycle, {policy}, local: 256 groups against 1",
+        Quantity("candidate", OURS, _tasks(256, policy)),
         "at most",
-        bound,
-        Quantity("candidate", OURS, _tasks(1, policy, resources=resources)),
+        1.5,
+        Quantity("candidate", OURS, _tasks(1, policy)),
+    )
+
+
+def _worst_cases(policy: str) -> tuple[Budget, ...]:
+    """A resource of its own for each group, and every other group refused: cost grows with the groups, but little."""
+    shared = Quantity("candidate", OURS, _tasks(64, policy))
+    exclusive = Quantity("candidate", OURS, _tasks(64, policy, resources="exclusive"))
+    refused = Quantity("candidate", "capped_cycle_us", _tasks(64, policy))
+    of_each = f"admission cycle, {policy}, 64 groups, a resource of its own for each"
+    of_refused = f"admission cycle, {policy}, 64 groups, all but one refused"
+    return (
+        Budget(
+            f"cycle-{policy}-exclusive", "tasks", f"{of_each}: against a shared one", exclusive, "at most", 5, shared
+        ),
+        Budget(
+            f"cycle-{policy}-refused", "tasks", f"{of_refused}: against none refused", refused, "at most", 7, shared
+        ),
+        _orients(f"cycle-{policy}-exclusive-time", of_each, exclusive, 150),
+        _orients(f"cycle-{policy}-refused-time", of_refused, refused, 150),
     )
 
 
@@ -179,26 +197,23 @@ BUDGETS: Final[tuple[Budget, ...]] = (
         Quantity("candidate", "enqueue_us", _tasks(8, "strict")),
     ),
     _orients("enqueue-time", "enqueue, per task", Quantity("candidate", "enqueue_us", _tasks(8, "strict")), 2.5),
-    _cycle_ahead(1, "strict", 2.8),
-    _cycle_ahead(256, "strict", 37),
-    _cycle_ahead(256, "strict", 37, resources="exclusive"),
-    _cycle_growth("strict", "local", 1.3),
-    _cycle_growth("strict", "exclusive", 1.3),
+    _cycle_ahead(1, "strict", 2.3),
+    _cycle_ahead(256, "strict", 30),
+    _cycle_growth("strict"),
+    *_worst_cases("strict"),
     _cycle_backlog("strict", 1),
     _cycle_backlog("strict", 256),
     _orients(
-        "cycle-strict-time", "admission cycle, strict, 1 group", Quantity("candidate", OURS, _tasks(1, "strict")), 12
+        "cycle-strict-time", "admission cycle, strict, 1 group", Quantity("candidate", OURS, _tasks(1, "strict")), 15
     ),
-    _cycle_ahead(256, "borrow", 80),
-    # The bound is that of groups that share a resource: there the peer's cycle under borrowing takes 2.8 times what it
-    # takes under strict fair, as in the figures that the bounds come from, and here twice.
-    _cycle_ahead(256, "borrow", 80, resources="exclusive", binding=False),
-    _cycle_growth("borrow", "local", 1.3),
-    _cycle_growth("borrow", "exclusive", 1.3),
+    _cycle_ahead(1, "borrow", 1.8),
+    _cycle_ahead(256, "borrow", 60),
+    _cycle_growth("borrow"),
+    *_worst_cases("borrow"),
     _cycle_backlog("borrow", 1),
     _cycle_backlog("borrow", 256),
     _orients(
-        "cycle-borrow-time", "admission cycle, borrow, 1 group", Quantity("candidate", OURS, _tasks(1, "borrow")), 15
+        "cycle-borrow-time", "admission cycle, borrow, 1 group", Quantity("candidate", OURS, _tasks(1, "borrow")), 32
     ),
     Budget(
         "request-alone",
@@ -319,6 +334,6 @@ def _calls(part: str, groups: int, resources: str, policy: str) -> Budget:
 COUNT_BUDGETS: Final[tuple[Budget, ...]] = tuple(
     _calls(part, 256, resources, policy)
     for policy in ("strict", "borrow")
-    for part, resources in (("open", "local"), ("full", "local"), ("full", "exclusive"), ("capped", "local"))
+    for part, resources in (("open", "local"), ("full", "local"), ("full", "exclusive"))
 )
 """What stands for cost where counts must repeat: how many heads are looked at, whatever the machine."""

@@ -17,7 +17,7 @@ about two idle groups per active one are remembered, the nearest tags being forg
 forgetting a group that is not remembered enters as if it had just been served, but no later than the latest tag
 forgotten: so a crowd of groups that come and go cannot starve one that stays.
 
-Groups stand in *lanes*, each with a first of its own, so that groups which share a fate can be passed over together.
+Groups stand in *lanes*, each with a first of its own, so that groups which share a fate can be skipped together.
 Lanes are heaps of (tag, turn, group) with lazy deletion: an entry counts only while it is its group's own, the top of a
 heap always counts, and a heap is rebuilt when more than half of it does not.
 
@@ -29,13 +29,13 @@ tags. With weights within a factor of 2**32 of each other that happens once in b
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import attrs
 
-__all__ = ["FairGroup", "FairLane", "FairOrder", "FairOrderStatistics", "FairPlace"]
+__all__ = ["FairOrder", "FairOrderStatistics"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -88,7 +88,7 @@ class FairGroup(Generic[K]):
 
 
 FairPlace: TypeAlias = tuple[float, int, FairGroup[K]]
-"""Place of an active group: tag, turn, group. Places compare as their groups do; a group that moves gets a new one."""
+"""Place of an active group: tag, turn, group. A group that moves gets a new one."""
 
 _NOWHERE: Final[FairPlace[Any]] = (math.inf, 0, FairGroup(None, math.inf))
 
@@ -115,9 +115,9 @@ class FairLane(Generic[K]):
         self.live -= 1
         if self.heap[0] is entry:
             heappop(self.heap)
-        self.settle()
+        self.drop_stale()
 
-    def settle(self) -> None:
+    def drop_stale(self) -> None:
         heap = self.heap
         if len(heap) > 2 * self.live + _SPARE_STALE:
             heap[:] = self.entries()
@@ -142,7 +142,7 @@ class FairLane(Generic[K]):
 class FairOrder(Generic[K]):
     """Orders the groups that have backlog. It knows keys and weights, never the items.
 
-    shifts: how often virtual time was subtracted from all tags. Places of before and after do not compare.
+    shifts: how often virtual time was subtracted from all tags.
     """
 
     __slots__ = ("_active", "_forgotten", "_idle", "_idle_lane", "_lanes", "_turn", "_virtual_time", "shifts")
@@ -162,11 +162,6 @@ class FairOrder(Generic[K]):
 
     def __contains__(self, key: K) -> bool:
         return key in self._active
-
-    @property
-    def remembered(self) -> Collection[K]:
-        """The groups without backlog that come back with the tag they had."""
-        return self._idle.keys()
 
     def activate(self, key: K, lane: Hashable = None, *, weight: float = 1.0) -> None:
         """`key` has backlog from now on. `weight` is what it will be served with first, as far as is known."""
@@ -202,14 +197,13 @@ class FairOrder(Generic[K]):
         if not self._active:
             self._virtual_time = self._forgotten = 0.0
 
-    def move(self, key: K, lane: Hashable) -> FairLane[K]:
+    def move(self, key: K, lane: Hashable) -> None:
         """Stand in `lane` from now on, in the same place of the order. The lane lasts while anybody stands there."""
         group = self._active[key]
         if group.lane.name != lane:
             self._leave_lane(group)
             tag, turn, _ = group.entry
             self._lane(lane).add(group, tag, turn)
-        return group.lane
 
     def serve(self, key: K, weight: float) -> None:
         """Charge `key` one unit of service at `weight`."""
@@ -238,7 +232,7 @@ class FairOrder(Generic[K]):
                 return
         else:
             heappush(heap, new)
-        lane.settle()
+        lane.drop_stale()
 
     def head(self, lane: Hashable = None) -> K | None:
         """First of a lane, or None if nobody stands there."""
@@ -252,18 +246,17 @@ class FairOrder(Generic[K]):
 
     def ranked(self, *lanes: Hashable) -> Iterator[K]:
         """The groups of these lanes, or of all, in fair order; lazily, changing nothing."""
-        chosen = [self._lanes[name] for name in lanes if name in self._lanes] if lanes else self._lanes.values()
-        front = [(lane.heap[0], number, lane.heap, 0) for number, lane in enumerate(chosen)]
-        heapify(front)
-        number = len(front)
-        while front:
-            entry, _, heap, index = heappop(front)
-            if entry[2].entry is entry:
+        heaps = [self._lanes[name].heap for name in lanes or self._lanes if name in self._lanes]
+        if not heaps:
+            return
+        first = heaps[0][0] if len(heaps) == 1 else min([heap[0] for heap in heaps])
+        yield first[2].key  # which is mostly all that is asked for
+        entries = heaps[0].copy() if len(heaps) == 1 else [entry for heap in heaps for entry in heap]
+        heapify(entries)
+        while entries:
+            entry = heappop(entries)
+            if entry[2].entry is entry and entry is not first:
                 yield entry[2].key
-            for child in (2 * index + 1, 2 * index + 2):
-                if child < len(heap):
-                    number += 1
-                    heappush(front, (heap[child], number, heap, child))
 
     def statistics(self) -> FairOrderStatistics:
         """How much is remembered."""

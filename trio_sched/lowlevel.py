@@ -106,7 +106,7 @@ if TYPE_CHECKING:
     from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerConfig, SchedulerResult
     from trio_sched._scheduler.stall import NoProgressError, SchedulerStalledError, StallExplanation
     from trio_sched._scheduler.worker import TaskRunner
-    from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
+    from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy
     from trio_sched._task.completion import CompletionTracker
     from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
     from trio_sched._task.controller import TaskAdmissionController
@@ -116,13 +116,12 @@ if TYPE_CHECKING:
         TaskAdmissionDecision,
         TaskAdmissionDenied,
         TaskAdmissionLease,
-        TaskAdmissionView,
     )
+    from trio_sched._task.ledger import TaskAdmissionView
     from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
-    from trio_sched._task.queue import FairTaskQueue
-    from trio_sched._task.queue_view import QueueSelection, QueueView
+    from trio_sched._task.queue import FairTaskQueue, QueueSelection, QueueView
     from trio_sched._task.resolver import ResolvedTaskScheduling, TaskSchedulingResolver
-    from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
+    from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
     from trio_sched._util import Blocking, in_threads, inline
     from trio_sched.metadata import ColumnGenerator, SchedulingMetadata, SchedulingMetadataError
 else:
@@ -192,20 +191,19 @@ else:
             "trio_sched._scheduler.scheduler": "AsyncTaskScheduler SchedulerConfig SchedulerResult",
             "trio_sched._scheduler.stall": "NoProgressError SchedulerStalledError StallExplanation",
             "trio_sched._scheduler.worker": "TaskRunner",
-            "trio_sched._task.borrow": "BoundedBorrowTaskAdmissionPolicy",
+            "trio_sched._task.bounded_borrow": "BoundedBorrowTaskAdmissionPolicy",
             "trio_sched._task.completion": "CompletionTracker",
             "trio_sched._task.config": "BoundedBorrowTaskAdmissionPolicyConfig TaskAdmissionConfig",
             "trio_sched._task.controller": "TaskAdmissionController",
             "trio_sched._task.graph": "ExecutionGraph GraphNode",
             "trio_sched._task.leases": (
-                "TaskAdmissionBlockSummary TaskAdmissionDecision TaskAdmissionDenied TaskAdmissionLease "
-                "TaskAdmissionView"
+                "TaskAdmissionBlockSummary TaskAdmissionDecision TaskAdmissionDenied TaskAdmissionLease"
             ),
+            "trio_sched._task.ledger": "TaskAdmissionView",
             "trio_sched._task.policies": "PolicyStateDelta TaskAdmissionPolicy TaskAdmissionPolicyDecision",
-            "trio_sched._task.queue": "FairTaskQueue",
-            "trio_sched._task.queue_view": "QueueSelection QueueView",
+            "trio_sched._task.queue": "FairTaskQueue QueueSelection QueueView",
             "trio_sched._task.resolver": "ResolvedTaskScheduling TaskSchedulingResolver",
-            "trio_sched._task.strict": "StrictFairTaskAdmissionPolicy",
+            "trio_sched._task.strict_fair": "StrictFairTaskAdmissionPolicy",
             "trio_sched._util": "Blocking in_threads inline",
             "trio_sched.metadata": "ColumnGenerator SchedulingMetadata SchedulingMetadataError",
         },

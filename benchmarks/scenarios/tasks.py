@@ -41,7 +41,7 @@ def block(point: Point) -> Hashable:
 
 TASKS = Scenario(
     scenario_id="tasks",
-    version="2",
+    version="3",
     title="queue and task admission",
     axes={
         "tasks": (1_000, 10_000, 100_000),
@@ -53,7 +53,7 @@ TASKS = Scenario(
         *grid({"tasks": (1_000,), "groups": (1, 8, 64, 256), "resources": ("local",), "policy": ("strict", "borrow")}),
         *grid({"tasks": (100_000,), "groups": (1, 256), "resources": ("local",), "policy": ("strict", "borrow")}),
         *grid({"tasks": (10_000,), "groups": (256,), "resources": ("local",), "policy": ("strict", "borrow")}),
-        *grid({"tasks": (1_000,), "groups": (1, 256), "resources": ("exclusive",), "policy": ("strict", "borrow")}),
+        *grid({"tasks": (1_000,), "groups": (64, 256), "resources": ("exclusive",), "policy": ("strict", "borrow")}),
     ),
     smoke_points=grid(
         {
@@ -76,10 +76,6 @@ TASKS = Scenario(
         Headline("full_select_nothing_us", "the select after it, which finds nothing (p50)"),
         Headline("full_cycle_and_nothing_us", "both together (p50)"),
         Headline("capped_cycle_us", "cycle with every other group refused by the policy (p50)"),
-    ),
-    remark=(
-        "with everything held, cycles go unmeasured until every group was served, for a second at most; their number "
-        "is in the artifact as full_cycles_unmeasured"
     ),
     accepts=frozenset({"task_capacity"}),
     skips=skips,

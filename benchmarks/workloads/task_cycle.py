@@ -5,9 +5,7 @@ Each iteration has these parts, with a fresh queue and a fresh controller each:
 
     open     nothing else runs: enqueue all, then cycles of select, acquire, commit, release
     full     every unit of every resource is held: a unit is released, one task takes it, and then a select finds
-             nothing, as after every completion of a running system. A stage that has just become full is not yet one
-             that runs: a group's first cycle there settles where it stands. So cycles go unmeasured until every group
-             was served once, or the seconds of a part are over; how many is counted
+             nothing, as after every completion of a running system
     capped   every group but one is refused by the policy, not for want of a resource: cycles of the one that is not
 
 The queue is topped up outside of the measured cycle, so the backlog stays what it was said to be.
@@ -127,8 +125,6 @@ class Cycles:
         held = self.hold_everything(queue, controller)
         self.fill_queue(queue, self.items, steps, counts)
         eligible = self.eligible(controller, counts, "full")
-        counts["full_cycles_unmeasured"] += self.settle(queue, controller, held, eligible)
-        counts.pop("full_eligibility_calls", None)
         released, select, acquire = steps.of("full_release"), steps.of("full_select"), steps.of("full_acquire")
         commit, nothing = steps.of("full_commit"), steps.of("full_select_nothing")
         cycle, whole, topped_up = steps.of("full_cycle"), steps.of("full_cycle_and_nothing"), steps.of("requeue")
@@ -190,29 +186,6 @@ class Cycles:
         return self.leftover(queue, controller)
 
     # Their steps
-
-    def settle(
-        self,
-        queue: ReadyQueue,
-        controller: AdmissionController,
-        held: deque[Any],
-        eligible: Callable[[Any, Any], bool],
-    ) -> int:
-        """Cycles of a full stage until every group was served, as far as time allows; how many it took."""
-        unserved = {group.name for group in self.groups}
-        start, done, at_most = clock(), 0, len(held) * len(self.groups)
-        while unserved and since(start) < self.seconds:
-            assert done < at_most, f"not served in {done} cycles: {unserved}"
-            done += 1
-            controller.release(held.popleft())
-            selection = queue.select_next(eligible)
-            assert selection is not None, "a unit is free and nobody may have it"
-            held.append(controller.try_acquire(selection.item, selection.queue_view))
-            queue.commit(selection)
-            assert queue.select_next(eligible) is None, "nothing is free and somebody is to have it"
-            unserved.discard(self.by_spec[id(selection.item.group)].name)
-            queue.enqueue([self.again(selection.item)])
-        return done
 
     def serve(
         self,

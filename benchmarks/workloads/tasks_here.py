@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import trio
@@ -56,18 +56,23 @@ class ProjectTaskStage:
 
 
 class CountedEligibility:
-    """A controller's eligibility, which notes every question. The queue keeps its heads in classes for this one too."""
+    """A controller's eligibility, which notes every question about a head. Lanes that do not fit are skipped."""
 
     def __init__(self, controller: TaskAdmissionController, note: Callable[[], None]) -> None:
         self._controller = controller
         self._note = note
 
-    @property
-    def standings(self) -> object:
-        return self._controller.standings
+    def fits(self, request: SchedulerResourceRequest) -> bool:
+        return self._controller.fits(request)
 
-    def aspect(self, head: SchedulableTask) -> Hashable:
-        return self._controller.aspect(head)
+    def allows(self, queue_view: QueueView) -> Callable[[SchedulableTask], bool]:
+        allows = self._controller.allows(queue_view)
+
+        def noted(head: SchedulableTask) -> bool:
+            self._note()
+            return allows(head)
+
+        return noted
 
     def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
         self._note()

@@ -31,11 +31,16 @@ def test_names_are_unique() -> None:
 
 def test_the_table_of_the_specification_is_there() -> None:
     wanted = {
-        "cycle-strict-1-local": ("at least", 2.8),
-        "cycle-strict-256-local": ("at least", 37),
-        "cycle-strict-growth-local": ("at most", 1.3),
-        "cycle-borrow-256-local": ("at least", 80),
-        "cycle-borrow-growth-local": ("at most", 1.3),
+        "cycle-strict-1-local": ("at least", 2.3),
+        "cycle-strict-256-local": ("at least", 30),
+        "cycle-strict-growth-local": ("at most", 1.5),
+        "cycle-strict-exclusive-time": ("at most", 150),
+        "cycle-strict-refused-time": ("at most", 150),
+        "cycle-borrow-1-local": ("at least", 1.8),
+        "cycle-borrow-256-local": ("at least", 60),
+        "cycle-borrow-growth-local": ("at most", 1.5),
+        "cycle-borrow-exclusive-time": ("at most", 150),
+        "cycle-borrow-refused-time": ("at most", 150),
         "request-alone": ("at least", 13),
         "request-2000": ("at least", 700),
         "request-100000": ("at most", 2),

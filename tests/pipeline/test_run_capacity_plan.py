@@ -134,6 +134,15 @@ def test_an_engine_that_admits_otherwise_shows_it(monkeypatch: pytest.MonkeyPatc
     assert row_groups.max_admitted_rows == CapacityValue(30, "engine_internal_config")
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_an_endpoint_whose_name_looks_like_an_alias_keeps_its_own_cap(*, last: bool) -> None:
+    again = [ts.Model("here", "model", max_parallel_requests=cap) for cap in (9, 3)]
+    numbered = ts.Model("here", "model#2", max_parallel_requests=5)
+    caps = planned(*((*again, numbered) if last else (numbered, *again))).configured.provider_model_static_caps
+    assert {str(endpoint): cap.required.cap for endpoint, cap in caps.items()} == {"here/model": 3, "here/model#2": 5}
+    assert len({alias for cap in caps.values() for alias in cap.required.aliases}) == 3
+
+
 def test_names_of_one_endpoint_share_the_smallest_cap_and_each_is_kept() -> None:
     wide, narrow = (ts.Model("here", "model", max_parallel_requests=cap) for cap in (9, 3))
     other = ts.Model("there", "model", max_parallel_requests=5)

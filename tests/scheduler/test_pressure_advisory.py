@@ -10,7 +10,7 @@ from scheduler_samples import Setup, simulate
 
 from trio_sched._scheduler.advisory import PressureAdvisory
 from trio_sched._scheduler.events import SchedulerEvents
-from trio_sched._task.eligibility import LaneEligibility
+from trio_sched._task.queue import Eligibility
 from trio_sched.lowlevel import (
     ColumnGenerator,
     GraphNode,
@@ -154,9 +154,8 @@ def test_nothing_is_asked_where_there_is_nothing_to_prefer() -> None:
     assert pressure.asked == 0
 
 
-def test_the_advisory_lets_the_queue_keep_heads_in_classes() -> None:
+def test_the_queue_asks_the_advisory_about_many_heads_at_once() -> None:
     events = SchedulerEvents(scheduler_event_stream(InMemoryAdmissionEventSink()), "run")
     admission = TaskAdmissionController()
     advisory = PressureAdvisory(admission, Pressure(), events)
-    assert isinstance(advisory, LaneEligibility)
-    assert advisory.standings is admission.standings
+    assert isinstance(advisory, Eligibility)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import pytest
 import trio
@@ -289,12 +289,9 @@ def test_a_policy_that_names_times_gone_by_is_asked_once_a_second() -> None:
     simulate(main)
 
 
-def test_the_dispatcher_wakes_for_a_policy_with_standings_while_something_runs() -> None:
+def test_the_dispatcher_wakes_for_a_policy_that_names_a_time_while_something_runs() -> None:
     class OneAtFirst(PlainWaiting):
         """Lets one task run before the time."""
-
-        def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> Hashable:
-            return None
 
         def evaluate(
             self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView

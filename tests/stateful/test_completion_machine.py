@@ -36,7 +36,7 @@ class ModelGroup:
         self.finished: set[str] = set()
         self.dropped: set[int] = set()
 
-    def living(self) -> list[int]:
+    def active(self) -> list[int]:
         return [row for row in range(self.size) if row not in self.dropped]
 
     def ready(self, row_group: int, *, ordered: bool = False) -> set[Task]:
@@ -48,25 +48,25 @@ class ModelGroup:
             if TYPES[column] == "cell":
                 tasks.update(
                     Task(column, row_group, row, "cell")
-                    for row in self.living()
+                    for row in self.active()
                     if (column, row) not in self.done and all((need, row) in self.done for need in needs)
                 )
             elif column not in self.finished:
-                living = self.living()
-                if living and all((need, row) in self.done for need in needs for row in living):
+                active = self.active()
+                if active and all((need, row) in self.done for need in needs for row in active):
                     tasks.add(Task(column, row_group, None, TYPES[column]))
         return tasks
 
     def first_unfinished(self, row_group: int, column: str) -> Task | None:
         """Whose turn it is at an ordered node, were there no other row group."""
-        living = self.living()
+        active = self.active()
         if TYPES[column] == "cell":
-            rows = [row for row in living if (column, row) not in self.done]
+            rows = [row for row in active if (column, row) not in self.done]
             return Task(column, row_group, rows[0], "cell") if rows else None
-        return Task(column, row_group, None, TYPES[column]) if living and column not in self.finished else None
+        return Task(column, row_group, None, TYPES[column]) if active and column not in self.finished else None
 
     def complete(self) -> bool:
-        return all((column, row) in self.done for column in NEEDS for row in self.living())
+        return all((column, row) in self.done for column in NEEDS for row in self.active())
 
 
 class TrackerMachine(RuleBasedStateMachine):
@@ -77,7 +77,7 @@ class TrackerMachine(RuleBasedStateMachine):
         self.durable: dict[int, set[int]] = {}
         self.acknowledged: set[Task] = set()
         self.lingering: dict[str, Task] = {}
-        """Per ordered node, a task that was given up while it was out, and has not ended."""
+        """Per ordered node, a task that was dropped while it was out, and has not ended."""
         self.next_group = 0
 
     def ready(self) -> set[Task]:
@@ -112,7 +112,7 @@ class TrackerMachine(RuleBasedStateMachine):
         task = data.draw(st.sampled_from(sorted(before, key=stable_task_id)))
         group = self.groups[task.row_group]
         delta = self.tracker.mark_complete(task)
-        rows = group.living() if task.row_index is None else [task.row_index]
+        rows = group.active() if task.row_index is None else [task.row_index]
         group.done.update((task.column, row) for row in rows)
         if task.row_index is None:
             group.finished.add(task.column)
@@ -127,17 +127,17 @@ class TrackerMachine(RuleBasedStateMachine):
         assert self.tracker.reopen(task).added == (task,)
         self.acknowledged.discard(task)
 
-    @precondition(lambda self: any(group.living() for group in self.groups.values()))
+    @precondition(lambda self: any(group.active() for group in self.groups.values()))
     @rule(data=st.data())
     def drop_row(self, data: st.DataObject) -> None:
-        index = data.draw(st.sampled_from([i for i, group in self.groups.items() if group.living()]))
+        index = data.draw(st.sampled_from([i for i, group in self.groups.items() if group.active()]))
         group = self.groups[index]
-        row = data.draw(st.sampled_from(group.living()))
+        row = data.draw(st.sampled_from(group.active()))
         before = self.ready()
         delta = self.tracker.drop_row(index, row)
         group.dropped.add(row)
         needless = {task for task in before if task.row_group == index and task.row_index in (row, None)}
-        if group.living():
+        if group.active():
             needless = {task for task in needless if task.row_index == row}
         self.lingering.update({task.column: task for task in needless & self.acknowledged if task.column in ORDERED})
         after = self.ready()
@@ -185,7 +185,7 @@ class TrackerMachine(RuleBasedStateMachine):
         assert self.tracker.open_row_groups == tuple(self.groups)
         for index, group in self.groups.items():
             assert self.tracker.is_complete(index) == group.complete()
-            assert list(self.tracker.living_rows(index)) == group.living()
+            assert list(self.tracker.living_rows(index)) == group.active()
         for index, dropped in self.durable.items():
             assert self.tracker.is_durable(index)
             assert {row for row in range(16) if self.tracker.is_dropped(index, row)} == dropped

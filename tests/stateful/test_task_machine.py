@@ -1,8 +1,8 @@
 """Queue, ledger and policies under random histories, against a small model of what is held and owed.
 
-Every history is run in three worlds. In the first the queues know their controller and look at classes of heads, in the
-second they know it through a wrapper with an aspect of its own, in the third the same eligibility hides behind a plain
-function and every head is asked in fair order. All must choose alike, at every step. Each world has two queues, whose
+Every history is run in three worlds. In the first the queues ask their controller, and skip lanes that do not fit. In
+the second they ask a wrapper that avoids some tasks. In the third the same eligibility hides behind a plain function,
+and every head is asked about in fair order. All must choose alike, at every step. Each world has two queues, whose
 groups are the same, before one controller; now and then another controller is asked about the same queues. What a group
 weighs and how many of its tasks may run changes from task to task.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Literal
 
 import attrs
@@ -19,15 +19,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupKey, TaskGroupSpec
-from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.heads import StandingSource
-from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
+from trio_sched._task.ledger import TaskAdmissionView
 from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueView
-from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
+from trio_sched._task.queue import FairTaskQueue, QueueView
+from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 
 GROUPS = tuple(TaskGroupKey("local", ("local", name)) for name in "abcdef")
 REQUESTS = tuple(
@@ -47,7 +46,7 @@ REFUSED = TaskAdmissionPolicyDecision(allowed=False, reason="policy_denial")
 
 
 class Plain:
-    """A policy that does not say how groups stand: three tasks of a group at most."""
+    """A policy of others: three tasks of a group at most."""
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
@@ -62,13 +61,7 @@ class Plain:
 
 
 class Passing(Plain):
-    """A policy that says how groups stand. A group's tasks run up a debt of the group after it; that and the task's own
-    payload decide, and how much is leased in all.
-    """
-
-    def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> Hashable:
-        account = admission_view.account(item.group.key)
-        return account.debt.get("x", 0) > 1, account.running > 1, item.payload
+    """A group's tasks run up a debt of the group after it. That, the payload, and what is leased in all decide."""
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
@@ -89,7 +82,7 @@ class Passing(Plain):
 
 
 class StricterFair(StrictFairTaskAdmissionPolicy):
-    """Refuses more than its standings tell."""
+    """Refuses more than the policy that it is made of."""
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
@@ -100,7 +93,7 @@ class StricterFair(StrictFairTaskAdmissionPolicy):
 
 
 class StricterBorrow(BoundedBorrowTaskAdmissionPolicy):
-    """Refuses more than its standings tell, and only while others are queued."""
+    """Refuses more than the policy that it is made of, and only while others are queued."""
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
@@ -147,13 +140,12 @@ class Wrapper:
         self.controller = controller
         self.avoided: frozenset[object] = frozenset()
 
-    @property
-    def standings(self) -> StandingSource | None:
-        return self.controller.standings
+    def fits(self, request: SchedulerResourceRequest) -> bool:
+        return self.controller.fits(request)
 
-    def aspect(self, head: SchedulableTask) -> Hashable:
-        assert isinstance(head.payload, str)
-        return head.payload
+    def allows(self, queue_view: QueueView) -> Callable[[SchedulableTask], bool]:
+        allows = self.controller.allows(queue_view)
+        return lambda head: head.payload not in self.avoided and allows(head)
 
     def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
         return item.payload not in self.avoided and self.controller.is_eligible(item, queue_view)
@@ -166,7 +158,7 @@ class World:
         self,
         config: TaskAdmissionConfig,
         policy: type[TaskAdmissionPolicy] | None,
-        way: Literal["classed", "wrapped", "asked"],
+        way: Literal["known", "wrapped", "asked"],
     ) -> None:
         self.queues = FairTaskQueue(), FairTaskQueue()
         self.controller = TaskAdmissionController(config, None if policy is None else policy(), clock=lambda: 0.0)
@@ -180,7 +172,7 @@ class World:
         self.wrapper.avoided = avoided
         if self.way == "wrapped":
             return self.wrapper.is_eligible
-        if self.way == "classed" and not avoided:
+        if self.way == "known" and not avoided:
             return self.controller.is_eligible
         return lambda item, view: self.wrapper.is_eligible(item, view)
 
@@ -204,9 +196,9 @@ class TaskAdmissionMachine(RuleBasedStateMachine):
             self.borrow = BoundedBorrowTaskAdmissionPolicyConfig()
         self.limits = {"submission": submission, "x": x, "y": 2}
         settings_of_all = TaskAdmissionConfig(submission, {"x": x, "y": 2}, self.borrow, bound)
-        self.classed = World(settings_of_all, self.policy, "classed")
+        self.known = World(settings_of_all, self.policy, "known")
         self.asked = World(settings_of_all, self.policy, "asked")
-        self.worlds = (self.classed, World(settings_of_all, self.policy, "wrapped"), self.asked)
+        self.worlds = (self.known, World(settings_of_all, self.policy, "wrapped"), self.asked)
         self.specs = [TaskGroupSpec(key, *spec) for key, spec in zip(GROUPS * 2, specs, strict=True)]
         self.number = 0
         self.queued: tuple[dict[str, SchedulableTask], ...] = ({}, {})
@@ -352,8 +344,8 @@ class TaskAdmissionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     def release_wrongly(self, data: st.DataObject) -> None:
         """Leases of another controller, of another task, and of nobody."""
-        lease = data.draw(st.sampled_from(self.classed.held))
-        controller = self.classed.controller
+        lease = data.draw(st.sampled_from(self.known.held))
+        controller = self.known.controller
         other = SchedulableTask("other", None, self.specs[0], REQUESTS[0])
         assert controller.release(attrs.evolve(lease, item=other)).reason == "stale_lease"
         assert controller.release(attrs.evolve(lease, lease_id=10**9)).reason == "unknown_lease"
@@ -470,21 +462,21 @@ class TaskAdmissionMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_view_gives_the_same_answer(self) -> None:
-        """Live with classes, live without, frozen: an item's eligibility is a function of the facts."""
+        """Live and frozen, in every world: an item's eligibility is a function of the facts."""
         for number in (0, 1):
             live = [(world.controller, world.queues[number].view()) for world in self.worlds]
             views = [*live, *((controller, view.snapshot()) for controller, view in live)]
-            for item in tuple(self.classed.queues[number].view().first_candidate_tasks_by_group.values()):
+            for item in tuple(self.known.queues[number].view().first_candidate_tasks_by_group.values()):
                 assert len({controller.is_eligible(item, view) for controller, view in views}) == 1
 
     @invariant()
     def nobody_waits_beside_free_capacity(self) -> None:
         """What selection passes over is blocked; without ceilings and reserves only for want of units."""
         for number in (0, 1):
-            queue = self.classed.queues[number]
+            queue = self.known.queues[number]
             if self._select(number, frozenset()) is not None or not len(queue):
                 continue
-            summary = self.classed.controller.explain_blocked(queue.view())
+            summary = self.known.controller.explain_blocked(queue.view())
             assert summary == self.asked.controller.explain_blocked(self.asked.queues[number].view().snapshot())
             assert sum(summary.dominant_denial_reasons.values()) == len(queue.view().queued_by_group)
             if self.is_shut_down:

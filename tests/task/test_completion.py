@@ -113,7 +113,7 @@ def test_a_ready_task_stays_in_the_frontier_until_it_is_acknowledged() -> None:
     assert not tracker.is_ordered
 
 
-def test_a_batch_is_ready_once_every_living_row_has_what_it_needs() -> None:
+def test_a_batch_is_ready_once_every_active_row_has_what_it_needs() -> None:
     tracker = with_roots_done(3)
     assert tracker.mark_complete(cell("b", 0)) == FrontierDelta()
     assert tracker.mark_complete(cell("b", 2)) == FrontierDelta()
@@ -140,7 +140,7 @@ def test_a_batch_that_is_ready_stays_ready_while_a_row_lives() -> None:
     assert not tracker.has_finished_row(0)
 
 
-def test_giving_up_the_last_row_removes_roots_that_have_not_run() -> None:
+def test_dropping_the_last_row_removes_roots_that_have_not_run() -> None:
     tracker = CompletionTracker(ROWS)
     tracker.open_row_group(0, 1)
     assert tracker.drop_row(0, 0) == FrontierDelta((), (ROOT,))
@@ -148,7 +148,7 @@ def test_giving_up_the_last_row_removes_roots_that_have_not_run() -> None:
     assert tracker.is_complete(0)
 
 
-def test_what_a_row_that_was_given_up_still_makes_counts_for_nothing() -> None:
+def test_what_a_dropped_row_still_makes_counts_for_nothing() -> None:
     tracker = with_roots_done(3)
     assert tracker.drop_row(0, 0) == FrontierDelta((), (cell("b", 0),))
     assert tracker.drop_row(0, 0) == FrontierDelta()
@@ -162,7 +162,7 @@ def test_what_a_row_that_was_given_up_still_makes_counts_for_nothing() -> None:
     assert tracker.is_complete(0)
 
 
-def test_a_row_that_is_finished_can_still_be_given_up() -> None:
+def test_a_row_that_is_finished_can_still_be_dropped() -> None:
     tracker = with_roots_done(2)
     for row in (0, 1):
         tracker.mark_complete(cell("b", row))
@@ -178,7 +178,7 @@ def test_a_row_that_is_finished_can_still_be_given_up() -> None:
 
 
 @pytest.mark.parametrize("row", [-1, 2])
-def test_a_row_that_does_not_exist_cannot_be_given_up(row: int) -> None:
+def test_a_row_that_does_not_exist_cannot_be_dropped(row: int) -> None:
     tracker = with_roots_done(2)
     with pytest.raises(TrackerError, match=rf"^row group 0 has rows 0 to 1, and no row {row}$"):
         tracker.drop_row(0, row)

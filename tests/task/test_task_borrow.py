@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
-from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy, repays_only_borrowed
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy, repays_only_borrowed
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, StrictShareRounding, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
+from trio_sched._task.ledger import TaskAdmissionView
 from trio_sched._task.policies import TaskAdmissionPolicyDecision
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueView
-from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
+from trio_sched._task.queue import FairTaskQueue, QueueView
+from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 
 A, B, C = group_key("a"), group_key("b"), group_key("c")
 MODEL = {"submission": 1, "x": 1}
@@ -49,7 +49,7 @@ def judge(
     debt: int = 0,
     terms: Terms | None = None,
 ) -> TaskAdmissionPolicyDecision:
-    """The answer on views made by hand, where `item`'s group holds `held` and owes `debt` of `x`."""
+    """The answer on views made by hand, where `item`'s group holds `held` of `x` and has a debt of `debt`."""
     heads = (item, *peers)
     amounts = {head.group.key: head.resource_request.amounts for head in heads}
     queue = QueueView(
@@ -178,7 +178,7 @@ def test_the_share_changes_as_competitors_come_and_go(rounding: StrictShareRound
 # Borrowing
 
 
-def test_a_group_alone_uses_everything_and_owes_what_is_above_half() -> None:
+def test_an_uncontended_group_uses_everything_and_borrows_what_is_above_half() -> None:
     queue, controller = borrowing(10)
     queue.enqueue(make_tasks("a", 20))
     leases = start_all(queue, controller)
@@ -201,7 +201,7 @@ def test_a_new_peer_gets_the_next_free_units_up_to_its_share() -> None:
     assert controller.view().running_counts_by_group == {A: 5, B: 5}
 
 
-def test_an_indebted_group_gets_no_more_while_an_entitled_peer_waits() -> None:
+def test_an_indebted_group_gets_no_more_while_a_peer_within_its_share_waits() -> None:
     item, peer = make_task("t", "a", MODEL), make_task("p", "b", MODEL)
     refused = judge(item, peer, held=2, debt=1)
     assert (refused.allowed, refused.reason) == (False, "borrow_debt")
@@ -211,15 +211,15 @@ def test_an_indebted_group_gets_no_more_while_an_entitled_peer_waits() -> None:
         "requested": 1,
         "strict_share": 5,
         "debt": 1,
-        "because": "an entitled peer competes",
+        "because": "a peer within its share competes",
     }
     assert judge(item, held=2, debt=1) == TaskAdmissionPolicyDecision(allowed=True)
 
 
-def test_nobody_goes_above_its_share_while_an_entitled_peer_waits() -> None:
+def test_nobody_goes_above_its_share_while_a_peer_within_its_share_waits() -> None:
     refused = judge(make_task("t", "a", MODEL), make_task("p", "b", MODEL), held=5)
     assert (refused.allowed, refused.reason) == (False, "group_cap")
-    assert refused.diagnostics["because"] == "an entitled peer competes"
+    assert refused.diagnostics["because"] == "a peer within its share competes"
 
 
 @pytest.mark.parametrize("rounding", ["ceil", "floor"])
@@ -232,7 +232,7 @@ def test_two_groups_beyond_their_right_do_not_block_each_other(rounding: StrictS
     assert debts(controller) == {"a": 4, "b": 3}
 
 
-def test_debt_from_a_time_of_peers_does_not_hold_a_group_back_that_is_now_alone() -> None:
+def test_debt_from_a_time_of_peers_does_not_hold_a_group_back_that_is_now_uncontended() -> None:
     queue, controller = borrowing(10)
     limited = [group_spec("a", admitted_limit=1), group_spec("b", admitted_limit=1)]
     queue.enqueue([*make_tasks(limited[0], 5), *make_tasks(limited[1], 5)])
@@ -292,7 +292,7 @@ def test_only_what_lies_above_the_share_is_borrowed_of_each_resource() -> None:
         assert (lease.item.task_id, lease.borrowed) == ("both", {"y": 1})
 
 
-def test_who_owes_is_not_entitled_even_if_it_holds_nothing() -> None:
+def test_who_has_a_debt_is_not_within_its_share_even_if_it_holds_nothing() -> None:
     refused = judge(make_task("t", "a", MODEL), make_task("p", "b", MODEL), debt=1)
     assert refused.reason == "borrow_debt"
 
@@ -321,10 +321,10 @@ def test_nothing_is_counted_where_nothing_is_borrowed() -> None:
     assert controller.diagnostics() == {"granted": 1, "released": 0}
 
 
-# Who is entitled, and so holds others back
+# Who is within its share, and so holds others back
 
 
-ENTITLED: dict[str, tuple[TaskGroupSpec, Mapping[str, int], Mapping[str, int], bool]] = {
+WITHIN_SHARE: dict[str, tuple[TaskGroupSpec, Mapping[str, int], Mapping[str, int], bool]] = {
     "holds nothing": (group_spec("b"), {}, {"x": 1}, True),
     "within its share": (group_spec("b"), {"x": 9}, {"x": 1}, True),
     "at its share": (group_spec("b"), {"x": 10}, {"x": 1}, False),
@@ -345,10 +345,10 @@ ENTITLED: dict[str, tuple[TaskGroupSpec, Mapping[str, int], Mapping[str, int], b
 @pytest.mark.parametrize(
     "terms", [Terms(), Terms(dynamic_borrow_reserve_fraction=0.01), Terms(default_borrow_ceiling=99)]
 )
-@pytest.mark.parametrize("case", ENTITLED)
-def test_only_an_entitled_peer_holds_others_back(case: str, terms: Terms) -> None:
-    """The group `a` is at its limit; it may borrow unless its peer is entitled. However it is asked."""
-    spec, holds, amounts, is_entitled = ENTITLED[case]
+@pytest.mark.parametrize("case", WITHIN_SHARE)
+def test_only_a_peer_within_its_share_holds_others_back(case: str, terms: Terms) -> None:
+    """The group `a` is at its limit; it may borrow unless its peer is within its share. However it is asked."""
+    spec, holds, amounts, is_within_share = WITHIN_SHARE[case]
     limited = group_spec("a", admitted_limit=5)
     queue, controller = borrowing(100, terms, {"x": 30, "y": 4})
     nobody = FairTaskQueue().view()
@@ -362,14 +362,14 @@ def test_only_an_entitled_peer_holds_others_back(case: str, terms: Terms) -> Non
     view, admission = queue.view(), controller.view()
     chosen = queue.select_next(controller.is_eligible)
     assert chosen is not None
-    assert (chosen.item.task_id == "peer") is is_entitled
+    assert (chosen.item.task_id == "peer") is is_within_share
     more = view.first_candidate_tasks_by_group[A]
     for queue_view in (view, view.snapshot()):
         for admission_view in (admission, admission.snapshot()):
-            assert controller.policy.evaluate(more, queue_view, admission_view).allowed is not is_entitled
+            assert controller.policy.evaluate(more, queue_view, admission_view).allowed is not is_within_share
 
 
-def test_a_peer_that_owes_holds_nobody_back() -> None:
+def test_a_peer_with_a_debt_holds_nobody_back() -> None:
     """It borrowed when it had a limit; now it has none, and holds no more than its share."""
     queue, controller = borrowing(100, limits={"x": 20})
     nobody = FairTaskQueue().view()
@@ -399,7 +399,7 @@ def test_a_peer_that_owes_holds_nobody_back() -> None:
         (Terms(default_borrow_ceiling=5, dynamic_borrow_reserve_fraction=1.0), 10),
     ],
 )
-def test_the_terms_bound_what_a_group_alone_uses(terms: Terms, expected: int) -> None:
+def test_the_terms_bound_what_an_uncontended_group_uses(terms: Terms, expected: int) -> None:
     queue, controller = borrowing(10, terms)
     queue.enqueue(make_tasks("a", 20))
     assert len(start_all(queue, controller)) == expected
@@ -527,7 +527,7 @@ def test_a_denial_names_the_terms_it_met() -> None:
 
 
 @pytest.mark.parametrize("any_lease_repays", [True, False])
-def test_whether_a_lease_repays_only_what_it_borrowed_can_be_told(any_lease_repays: bool) -> None:
+def test_whether_a_lease_repays_only_what_it_borrowed_can_be_asked(any_lease_repays: bool) -> None:
     config = BoundedBorrowTaskAdmissionPolicyConfig(repay_on_withheld_peer_pressure=any_lease_repays)
     assert repays_only_borrowed(BoundedBorrowTaskAdmissionPolicy(config)) is (not any_lease_repays)
     assert not repays_only_borrowed(StrictFairTaskAdmissionPolicy())

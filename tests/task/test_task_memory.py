@@ -14,10 +14,10 @@ from task_values import group_key, group_spec, make_task, make_tasks, start_next
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.leases import TaskAdmissionLease
+from trio_sched._task.ledger import TaskAdmissionView
 from trio_sched._task.policies import ALLOWED, PolicyStateDelta, TaskAdmissionPolicyDecision
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueView
+from trio_sched._task.queue import FairTaskQueue, QueueView
 
 RESOURCES = tuple("stuvwxyz")
 ROUNDS = 200
@@ -168,15 +168,15 @@ def test_comings_and_goings_leave_nothing_behind(
     assert growth(rounds) < MOST_BYTES
 
 
-def groups_pass_through_alone(queue: FairTaskQueue, controller: TaskAdmissionController) -> Iterator[None]:
-    """Nobody stays, so no class and no lane does."""
+def groups_pass_through_one_by_one(queue: FairTaskQueue, controller: TaskAdmissionController) -> Iterator[None]:
+    """Nobody stays, so no lane does."""
     for number in itertools.count():
         queue.enqueue([make_task(f"t{number}", f"g{number % 7}", {"submission": 1 + number % 2})])
         start(queue, controller)
         yield
 
 
-@pytest.mark.parametrize("pattern", [*PATTERNS[:-1], groups_pass_through_alone])
+@pytest.mark.parametrize("pattern", [*PATTERNS[:-1], groups_pass_through_one_by_one])
 def test_comings_and_goings_need_no_garbage_collector(
     pattern: Callable[[FairTaskQueue, TaskAdmissionController], Iterator[None]],
 ) -> None:

@@ -1,4 +1,4 @@
-"""Strict fair sharing: who is entitled, who competes, and that nobody is held back for nothing."""
+"""Strict fair sharing: who is within its share, who competes, and that nobody is held back for nothing."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from task_values import group_key, group_spec, make_task, make_tasks, names, sta
 
 from trio_sched._errors import InvalidValueError
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
-from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.leases import TaskAdmissionLease
+from trio_sched._task.ledger import TaskAdmissionView
 from trio_sched._task.policies import PolicyStateDelta
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueView
-from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
+from trio_sched._task.queue import FairTaskQueue, QueueView
+from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 
 A, B = group_key("a"), group_key("b")
 MODEL = {"submission": 1, "x": 1}
@@ -77,7 +77,7 @@ ROOM = {"submission": 5, "x": 5}
         pytest.param(make_task("u", "b", {"x": 6}), ROOM, {A: 2}, True, id="the peer asks for more than is free"),
     ],
 )
-def test_a_limit_binds_only_while_an_entitled_peer_competes(
+def test_a_limit_binds_only_while_a_peer_within_its_share_competes(
     peer: SchedulableTask, available: dict[str, int], running: dict[TaskGroupKey, int], allowed: bool
 ) -> None:
     assert allows(CAPPED, queue_view(CAPPED, peer), admission_view(available, running)) is allowed
@@ -109,7 +109,7 @@ def test_a_view_by_hand_may_leave_out_tasks_and_specs() -> None:
         assert allows(CAPPED, view, admission_view(ROOM, running)) is allowed
 
 
-def test_nothing_is_owed() -> None:
+def test_nothing_is_borrowed() -> None:
     policy = StrictFairTaskAdmissionPolicy()
     controller = TaskAdmissionController(policy=policy)
     queue = FairTaskQueue()
@@ -120,7 +120,7 @@ def test_nothing_is_owed() -> None:
     assert policy.on_acquire(lease, decision) == policy.on_release(lease) == PolicyStateDelta()
 
 
-def test_a_group_alone_is_never_held_back() -> None:
+def test_an_uncontended_group_is_never_held_back() -> None:
     queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10))
     queue.enqueue(make_tasks(group_spec("a", admitted_limit=2), 20))
     assert len(start_all(queue, controller)) == 10
@@ -149,7 +149,7 @@ def test_two_groups_at_their_limits_do_not_block_each_other() -> None:
     assert controller.view().running_counts_by_group == {A: 5, B: 5}
 
 
-def test_groups_at_their_limits_wait_for_an_entitled_peer_whatever_amounts_they_ask_for() -> None:
+def test_groups_at_their_limits_wait_for_a_peer_within_its_share_whatever_amounts_they_ask_for() -> None:
     queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(20, {"x": 8, "y": 1}))
     narrow, wide = group_spec("narrow", admitted_limit=1), group_spec("wide", admitted_limit=1)
     queue.enqueue([*make_tasks(narrow, 3, MODEL), *make_tasks(wide, 3, {"submission": 1, "x": 2})])
@@ -160,7 +160,7 @@ def test_groups_at_their_limits_wait_for_an_entitled_peer_whatever_amounts_they_
 
 
 def test_a_policy_of_another_controller_judges_by_the_heads_it_is_shown() -> None:
-    """Classes are its controller's policy's; another policy must not read its own standings out of them."""
+    """What one policy has kept of a state is not what another has, nor is it that of another controller."""
     queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10))
     capped = make_tasks(group_spec("a", admitted_limit=1), 2)
     queue.enqueue([*capped, *make_tasks("b", 1)])
@@ -186,9 +186,9 @@ def test_one_contested_resource_of_several_is_enough(resource: str) -> None:
 
 
 def test_a_policy_judges_live_views_of_a_controller_that_is_not_its_own() -> None:
-    """By the facts: the classes of the queue's heads are those of another policy, or of nobody.
+    """By the facts, whoever asked about the queue's heads before.
 
-    To strict fairness `b`, which has no limit, is entitled; but it holds more than its share.
+    To strict fairness `b`, which has no limit, is within its share; to bounded borrow it holds more.
     """
     queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(20, {"x": 9}))
     for item in (*make_tasks("a", 3, MODEL), *make_tasks("b", 5, MODEL)):

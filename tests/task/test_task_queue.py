@@ -1,9 +1,9 @@
-"""The ready queue: order, idempotence, selection and commit, views, and who may be examined in classes."""
+"""The ready queue: order, idempotence, selection and commit, views, and which heads are asked about."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable
 
 import attrs
 import pytest
@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
 from trio_sched._errors import InvalidTypeError
-from trio_sched._resources.task import SchedulableTask, TaskGroupKey
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupKey
 from trio_sched._task.config import TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.heads import StandingSource
 from trio_sched._task.leases import TaskAdmissionLease
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueView
+from trio_sched._task.queue import FairTaskQueue, QueueView
 
 
 def anything(item: SchedulableTask, view: QueueView) -> bool:
@@ -252,12 +250,11 @@ class Counting:
         self.asked: list[str] = []
         self.avoided: TaskGroupKey | None = None
 
-    @property
-    def standings(self) -> StandingSource | None:
-        return self.controller.standings
+    def fits(self, request: SchedulerResourceRequest) -> bool:
+        return self.controller.fits(request)
 
-    def aspect(self, head: SchedulableTask) -> Hashable:
-        return head.group.key == self.avoided
+    def allows(self, queue_view: QueueView) -> Callable[[SchedulableTask], bool]:
+        return lambda head: self.is_eligible(head, queue_view)
 
     def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
         self.asked.append(item.task_id)
@@ -267,7 +264,7 @@ class Counting:
         return self.is_eligible(item, queue_view)
 
 
-def test_of_many_groups_alike_only_one_is_asked() -> None:
+def test_nobody_is_asked_about_after_the_first_that_is_eligible() -> None:
     queue = FairTaskQueue()
     counting = Counting(TaskAdmissionController(TaskAdmissionConfig(submission_capacity=300)))
     counting.avoided = group_key("g0")
@@ -322,7 +319,7 @@ def test_requests_that_lack_the_same_are_looked_at_again_together() -> None:
 
 
 @pytest.mark.parametrize("method", ["something_else", "is_eligible"])
-def test_only_the_eligibility_itself_is_trusted_with_classes(method: str) -> None:
+def test_only_the_eligibility_itself_is_trusted_with_lanes(method: str) -> None:
     """Another method of the same object, which might answer differently, is asked about every head."""
     queue = FairTaskQueue()
     counting = Counting(TaskAdmissionController())
@@ -334,8 +331,8 @@ def test_only_the_eligibility_itself_is_trusted_with_classes(method: str) -> Non
     assert len(counting.asked) == (10 if method == "something_else" else 0)
 
 
-def test_a_class_that_earlier_and_earlier_heads_join_stays_in_order() -> None:
-    """Each joins before all others, so the class is entered anew each time."""
+def test_a_lane_that_earlier_and_earlier_heads_join_stays_in_order() -> None:
+    """Each joins before all others."""
     queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(100, {"x": 100}))
     for number in range(40):
         spec = group_spec(f"g{number:02}")
@@ -359,24 +356,13 @@ def test_a_queue_can_change_its_controller() -> None:
     assert start_next(queue, full) is not None
 
 
-def test_a_controller_forgets_queues_that_are_gone() -> None:
-    controller = TaskAdmissionController(TaskAdmissionConfig(submission_capacity=2))
-    for _ in range(3):
-        queue = FairTaskQueue()
-        queue.enqueue(make_tasks("a", 1))
-        lease = start_next(queue, controller)
-        assert lease is not None
-        del queue
-        controller.release(lease)
-
-
 def test_a_snapshot_does_not_hold_the_queue() -> None:
-    assert FairTaskQueue().view().snapshot().heads is None
+    assert FairTaskQueue().view().snapshot().groups is None
 
 
 @given(st.data())
-def test_classes_and_order_agree_whatever_the_aspect(data: st.DataObject) -> None:
-    """An advisory that avoids one group at a time: with classes, and asked about each head."""
+def test_lanes_and_order_agree_whomever_a_wrapper_avoids(data: st.DataObject) -> None:
+    """An advisory that avoids one group at a time: by lanes, and asked about each head."""
     controller = TaskAdmissionController(TaskAdmissionConfig(submission_capacity=12, resource_limits={"x": 2}))
     queue = FairTaskQueue()
     number = 0
@@ -389,12 +375,12 @@ def test_classes_and_order_agree_whatever_the_aspect(data: st.DataObject) -> Non
     for avoided in data.draw(st.lists(st.sampled_from("abcd"), max_size=8)):
         counting = Counting(controller)
         counting.avoided = group_key(avoided)
-        by_class = queue.select_next(counting.is_eligible)
+        by_lane = queue.select_next(counting.is_eligible)
         by_order = queue.select_next(counting.something_else)
-        assert by_class == by_order
-        if by_class is not None:
-            controller.try_acquire(by_class.item, by_class.queue_view)
-            queue.commit(by_class)
+        assert by_lane == by_order
+        if by_lane is not None:
+            controller.try_acquire(by_lane.item, by_lane.queue_view)
+            queue.commit(by_lane)
 
 
 def test_views_are_values() -> None:
@@ -411,7 +397,7 @@ def test_what_is_no_task_is_refused_before_anything_is_queued() -> None:
     assert queue.enqueue([make_task("a", "a")]) == ("a",)
 
 
-def test_demand_is_told_exactly_where_tasks_of_a_group_ask_for_different_things() -> None:
+def test_demand_is_exact_where_tasks_of_a_group_ask_for_different_things() -> None:
     queue, group = FairTaskQueue(), group_key("a")
     wanted = {"small": {"submission": 1}, "large": {"submission": 2, "x": 1}, "again": {"submission": 1}}
     demands = queue.view().queued_resource_demand_by_group

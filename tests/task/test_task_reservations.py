@@ -1,4 +1,4 @@
-"""Heads whose units must gather do not starve behind smaller ones, and cost nobody more than that."""
+"""Multi-unit heads do not starve behind smaller ones, and cost nobody more than that."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from trio_sched._resources.task import SchedulableTask, TaskGroupSpec
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueView
+from trio_sched._task.queue import FairTaskQueue, QueueView
 
 X1: Mapping[str, int] = {"x": 1}
 X4: Mapping[str, int] = {"x": 4}
@@ -55,7 +54,7 @@ def fill(stage: Stage) -> None:
 
 @pytest.mark.parametrize("borrow", [False, True])
 @pytest.mark.parametrize("bound", [1, 3, 8])
-def test_it_is_passed_over_as_often_as_the_bound_says(bound: int, borrow: bool) -> None:
+def test_it_is_skipped_as_often_as_the_bound_says(bound: int, borrow: bool) -> None:
     stage = Stage(bound, borrow=borrow)
     fill(stage)
     stage.enqueue("wide", "wide", X4)
@@ -148,7 +147,7 @@ def test_of_equal_requests_the_first_in_order_is_counted_however_its_group_stand
     assert [each.item.task_id for each in stage.controller.view().reservations] == ["w0"]
 
 
-def test_units_of_several_resources_gather_too() -> None:
+def test_units_of_several_resources_are_reserved_too() -> None:
     """x and y come free in turn and are taken at once, so both are never free together."""
     stage = Stage(3, {"x": 1, "y": 1})
     stage.small({"x": 1}, "x")
@@ -171,7 +170,7 @@ def test_the_older_reservation_goes_first() -> None:
     stage.enqueue("w4", "w4", X4)
     stage.finish_one()
     stage.enqueue("w3", "w3", {"x": 3})
-    # Nothing small is granted any more, so w3 is never passed over: it simply comes after w4.
+    # Nothing small is granted any more, so w3 is never skipped: it simply comes after w4.
     order: list[str] = []
     while len(order) < 2:
         stage.controller.release(stage.running.pop(0))
@@ -233,7 +232,7 @@ def test_the_end_of_a_reservation_is_news_to_heads_that_lacked_units_only_becaus
 
 @pytest.mark.parametrize("is_shown", [True, False])
 def test_heads_whose_units_come_free_at_once_need_no_reservation(*, is_shown: bool) -> None:
-    """One that lacks x is passed over by tasks that take all of `submission`, beside one that gathers."""
+    """One that lacks x is skipped by tasks that take all of `submission`, beside a multi-unit head."""
     queue = FairTaskQueue()
     controller = TaskAdmissionController(TaskAdmissionConfig(2, {"x": 1}, multi_unit_skip_bound=1))
     assert isinstance(controller.try_acquire(make_task("holder", "h", X1), queue.view()), TaskAdmissionLease)
@@ -248,7 +247,7 @@ def test_heads_whose_units_come_free_at_once_need_no_reservation(*, is_shown: bo
     assert not controller.view().reservations
 
 
-def test_a_head_that_came_between_selection_and_grant_is_passed_over_too() -> None:
+def test_a_head_that_came_between_selection_and_grant_is_skipped_too() -> None:
     stage = Stage(1)
     fill(stage)
     stage.small()
@@ -261,7 +260,7 @@ def test_a_head_that_came_between_selection_and_grant_is_passed_over_too() -> No
     assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide"]
 
 
-def test_a_grant_to_a_group_that_is_not_queued_passes_over_every_head() -> None:
+def test_a_grant_to_a_group_that_is_not_queued_skips_every_head() -> None:
     stage = Stage(1)
     fill(stage)
     stage.enqueue("wide", "wide", X4)
@@ -324,7 +323,7 @@ def test_a_reservation_of_a_head_that_was_replaced_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("is_live", [True, False])
-def test_a_group_does_not_pass_itself_over(*, is_live: bool) -> None:
+def test_a_group_does_not_skip_itself(*, is_live: bool) -> None:
     stage = Stage(1)
     fill(stage)
     stage.enqueue("wide", "wide", X4)
@@ -336,7 +335,7 @@ def test_a_group_does_not_pass_itself_over(*, is_live: bool) -> None:
 
 
 @pytest.mark.parametrize("wanted", [{"x": 4, "y": 1}, {"y": 1, "x": 4}])
-def test_one_resource_of_which_units_lack_is_enough_to_be_passed_over(wanted: Mapping[str, int]) -> None:
+def test_one_resource_of_which_units_lack_is_enough_to_be_skipped(wanted: Mapping[str, int]) -> None:
     stage = Stage(1, {"x": 4, "y": 1})
     fill(stage)
     stage.enqueue("wide", "wide", wanted)
@@ -344,7 +343,7 @@ def test_one_resource_of_which_units_lack_is_enough_to_be_passed_over(wanted: Ma
     assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide"]
 
 
-def test_a_grant_that_leaves_enough_of_what_it_takes_passes_nobody_over() -> None:
+def test_a_grant_that_leaves_enough_of_what_it_takes_skips_nobody() -> None:
     stage = Stage(1, {"x": 4, "y": 1})
     view = stage.queue.view()
     for task_id, amounts in (("holder", {"y": 1}), ("first", X1)):
@@ -367,7 +366,7 @@ def test_of_equal_requests_the_first_in_fair_order_is_counted_whoever_was_queued
     stage.enqueue("w0", "w0", X4)
     stage.enqueue("w1", "w1", X4)
     if not is_shown:
-        # From now on the classes of the queue's heads are another controller's.
+        # Another controller has been asked last.
         stage.queue.select_next(TaskAdmissionController().is_eligible)
     stage.controller.release(stage.running.pop())
     lease = stage.controller.try_acquire(make_task("elsewhere", "nobody", X1), stage.queue.view())
@@ -434,7 +433,7 @@ def test_a_peer_whose_units_are_reserved_for_another_does_not_compete() -> None:
 
 
 def test_a_reservation_that_helps_nobody_is_suspended() -> None:
-    """Its group may not borrow so much, even alone: gathering units for it would block the others for ever."""
+    """Its group may not borrow so much, even uncontended: reserving units for it would block the others for ever."""
     terms = BoundedBorrowTaskAdmissionPolicyConfig({(group_key("wide"), "x"): 0})
     queue = FairTaskQueue()
     controller = TaskAdmissionController(TaskAdmissionConfig(100, {"x": 4}, terms, multi_unit_skip_bound=1))
@@ -544,7 +543,7 @@ def test_a_group_whose_reserved_head_has_run_is_reserved_for_again() -> None:
     assert started.count("small") <= 8, started
 
 
-def test_a_head_whose_reservation_ended_with_a_grant_before_another_queue_is_passed_over_anew() -> None:
+def test_a_head_whose_reservation_ended_with_a_grant_before_another_queue_is_skipped_anew() -> None:
     """Of who heads its groups, a grant knows what its view shows; so the reservation ends, though its head is there."""
     stage = Stage(2)
     fill(stage)
@@ -613,7 +612,7 @@ def test_a_head_that_asks_for_what_has_no_limit_blocks_nobody() -> None:
     assert not stage.controller.view().reservations
 
 
-def test_a_group_that_comes_back_with_the_same_request_is_passed_over_too() -> None:
+def test_a_group_that_comes_back_with_the_same_request_is_skipped_too() -> None:
     """It is remembered while another group has backlog, as it was served ahead of its time."""
     stage = Stage(1)
     wide = make_tasks("wide", 2, {"x": 2})
@@ -625,7 +624,7 @@ def test_a_group_that_comes_back_with_the_same_request_is_passed_over_too() -> N
     assert [each.item.task_id for each in stage.controller.view().reservations] == ["wide1"]
 
 
-def test_heads_whose_units_gather_pass_over_each_other() -> None:
+def test_multi_unit_heads_skip_each_other() -> None:
     stage = Stage(1)
     stage.queue.enqueue(make_tasks("pair", 4, {"x": 2}))
     assert stage.start() == ["pair0", "pair1"]

@@ -10,22 +10,20 @@ change, since no worker runs.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable
 
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._resources.identity import RequestResourceKey
-from trio_sched._resources.task import SchedulableTask, TaskGroupKey
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupKey
 from trio_sched._scheduler.events import SchedulerEvents
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.heads import StandingSource
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueSelection, QueueView
+from trio_sched._task.queue import FairTaskQueue, QueueSelection, QueueView
 
 __all__ = ["PressureAdvisory"]
 
 
 class PressureAdvisory:
-    """Task admission's eligibility with a preference; satisfies `LaneEligibility`."""
+    """Task admission's eligibility with a preference; satisfies `Eligibility`."""
 
     def __init__(
         self, admission: TaskAdmissionController, pressure: RequestPressureSnapshotProvider, events: SchedulerEvents
@@ -58,19 +56,21 @@ class PressureAdvisory:
             self._tell(selection.item)
         return selection
 
-    @property
-    def standings(self) -> StandingSource | None:
+    def fits(self, request: SchedulerResourceRequest) -> bool:
         """As of task admission."""
-        return self._admission.standings
+        return self._admission.fits(request)
 
-    def aspect(self, head: SchedulableTask) -> Hashable:
-        """The answer depends on the endpoint besides."""
-        return head.request_resource_key
+    def allows(self, queue_view: QueueView) -> Callable[[SchedulableTask], bool]:
+        """`is_eligible` as a function of heads whose requests fit."""
+        allows = self._admission.allows(queue_view)
+        return lambda head: allows(head) and self._is_preferred(head)
 
     def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
         """Whether `item` may run now, and there is no reason to prefer another."""
-        if not self._admission.is_eligible(item, queue_view):
-            return False
+        return self._admission.is_eligible(item, queue_view) and self._is_preferred(item)
+
+    def _is_preferred(self, item: SchedulableTask) -> bool:
+        """Whether there is no reason to prefer another to `item`, which may run."""
         if not self._prefers or not self._is_pressured(item.request_resource_key):
             return True
         self._passed_over[item.group.key] = item

@@ -20,7 +20,7 @@ from trio_sched._scheduler.context import SchedulerContext, task_of
 from trio_sched._scheduler.events import SchedulerEventContext
 from trio_sched._scheduler.worker import Workers
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
-from trio_sched._task.queue_view import QueueSelection
+from trio_sched._task.queue import QueueSelection
 
 __all__ = ["Dispatcher"]
 

@@ -54,7 +54,7 @@ from trio_sched._scheduler.row_group_admission import RowGroupAdmission, RowGrou
 from trio_sched._scheduler.snapshot import release_diagnostics, scheduler_snapshot
 from trio_sched._scheduler.stall import StallWatch
 from trio_sched._scheduler.worker import TaskRunner, Workers
-from trio_sched._task.borrow import repays_only_borrowed
+from trio_sched._task.bounded_borrow import repays_only_borrowed
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.graph import ExecutionGraph

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from trio_sched._events.records import JsonValue
 from trio_sched._resources.task import SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.queue_view import QueueView
+from trio_sched._task.queue import QueueView
 
 __all__ = ["release_diagnostics", "scheduler_snapshot"]
 

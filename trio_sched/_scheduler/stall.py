@@ -164,9 +164,7 @@ class StallWatch:
         self._limit = no_progress_seconds
         self._had_backlog = False
         self._was_empty = False
-        standings = context.admission.standings
-        # Only a policy of others says when it would judge anew.
-        self._may_name_a_time = standings is None or not standings.decides
+        self._may_name_a_time = context.admission.names_times
         self._reports_backlog = self._events.wants("admission_blocked") or self._events.wants("group_capped")
         self._look_again_at = 0.0
         self._dominant: str | None = None

@@ -2,35 +2,112 @@
 
 Per row the tracker keeps one int, the bits of the generators that have finished it. When a bit is set, only the nodes
 fed by it are looked at, and a node becomes ready exactly once, when the last bit it needs arrives. A batch node counts
-the living rows that have what it needs and becomes ready when all of them do.
+the active rows that have what it needs, and becomes ready when all of them do.
 
 A ready task sits in the *frontier* until it is acknowledged. The tracker never enqueues: its owner takes
 `ready_frontier()`, offers it to the queue, and acknowledges with `mark_enqueued` exactly what the queue accepted. A
 task that must run again re-enters through `reopen`, so a retry takes the same way as a first attempt.
 
-The tasks of an *ordered* node become ready one at a time; `turns.py` says when. There a task that was given up while it
-was out holds its successor back until its owner says, with `mark_ended`, that nobody runs it any more.
+The tasks of an *ordered* node form a sequence and become ready one at a time. A task of a row that was dropped in the
+meantime holds its successor back until its owner says, with `mark_ended`, that nobody runs it any more.
 
-A row group is opened, completes when every living row has every column, and is compacted when it is durable: from then
-on it costs nothing but a note of its dropped rows, if any. Every mutation returns a `FrontierDelta`.
+A row is *active* until it is dropped. A row group is opened, completes when every active row has every column, and is
+compacted when it is durable: from then on it costs nothing but a note of its dropped rows, if any. Every mutation
+returns a `FrontierDelta`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import TrioSchedError
 from trio_sched._resources.task import FrontierDelta, Task, make_frontier_delta, stable_task_id
 from trio_sched._row_group_set import RowGroupSet
-from trio_sched._task.graph import ExecutionGraph
-from trio_sched._task.turns import RowGroupProgress, Turn
+from trio_sched._task.graph import ExecutionGraph, GraphNode
 
 __all__ = ["CompletionTracker", "TrackerError"]
 
 
 class TrackerError(TrioSchedError):
     """A transition that the tracker's state does not allow: a bug in its owner, never a user's mistake."""
+
+
+@attrs.define(eq=False)
+class RowGroupProgress:
+    """How far one open row group is. Invariant: open_rows counts the rows that are neither dropped nor finished.
+
+    done: per row, the bits of the nodes that have finished it. satisfied: per unfinished batch node, the active rows
+    that have what it waits for.
+    """
+
+    size: int
+    done: list[int]
+    dropped: set[int]
+    open_rows: int
+    finished_batches: set[str]
+    satisfied: dict[str, int]
+
+    @property
+    def active(self) -> int:
+        """How many rows were not dropped."""
+        return self.size - len(self.dropped)
+
+
+@attrs.define(eq=False)
+class OrderedSequence:
+    """The tasks of one ordered node, which run one at a time. current: the one that was made ready and has not ended.
+
+    They are ordered by the opening of their row groups, and within a row group by row. A dropped row is left out; if
+    its task had been made ready already, it stays current until nobody runs it any more, so two never overlap. A task
+    that failed and waits to run again stays current too.
+    """
+
+    node: GraphNode
+    bit: int
+    needs_mask: int
+    current: Task | None = None
+    _row_groups: deque[int] = attrs.field(factory=deque[int], init=False)
+    _row: int = attrs.field(default=0, init=False)
+
+    def opened(self, row_group: int) -> None:
+        """The tasks of `row_group` come after those of all row groups that were opened before it."""
+        self._row_groups.append(row_group)
+
+    def advance(self, groups: Mapping[int, RowGroupProgress]) -> Task | None:
+        """The next task, if none is current and it has all its inputs; it is current from then on."""
+        if self.current is not None:
+            return None
+        while self._row_groups:
+            row_group = self._row_groups[0]
+            group = groups.get(row_group)
+            if group is not None:
+                is_ready = self._is_ready(group)
+                if is_ready:
+                    row = self._row if self.node.task_type == "cell" else None
+                    self.current = Task(self.node.column, row_group, row, self.node.task_type)
+                if is_ready is not None:
+                    return self.current
+            self._row_groups.popleft()
+            self._row = 0
+        return None
+
+    def _is_ready(self, group: RowGroupProgress) -> bool | None:
+        """Whether the next task of `group` has all its inputs; None if there is no next."""
+        column = self.node.column
+        if self.node.task_type != "cell":
+            if column in group.finished_batches or not group.active:
+                return None
+            return self.node.task_type == "from_scratch" or group.satisfied[column] == group.active
+        while self._row < group.size:
+            done = group.done[self._row]
+            if self._row not in group.dropped and not done & self.bit:
+                return not self.needs_mask & ~done
+            self._row += 1
+        return None
 
 
 class CompletionTracker:
@@ -43,16 +120,16 @@ class CompletionTracker:
         self._durable = RowGroupSet()
         self._dropped_rows: dict[int, bytes] = {}
         self._batch_nodes = [node for node in graph.nodes.values() if node.task_type == "batch"]
-        self._turns = {
-            node.column: Turn(node, graph.bit[node.column], graph.needs_mask[node.column])
+        self._sequences = {
+            node.column: OrderedSequence(node, graph.bit[node.column], graph.needs_mask[node.column])
             for node in graph.nodes.values()
             if node.ordered
         }
-        self._turns_moved_by = {
+        self._sequences_moved_by = {
             column: tuple(
-                self._turns[each.column]
+                self._sequences[each.column]
                 for each in (graph.nodes[column], *graph.downstream[column])
-                if each.column in self._turns
+                if each.column in self._sequences
             )
             for column in graph.order
         }
@@ -80,22 +157,22 @@ class CompletionTracker:
             satisfied={node.column: 0 for node in self._batch_nodes},
         )
         roots = [Task(root.column, row_group, None, "from_scratch") for root in self._graph.roots if not root.ordered]
-        for turn in self._turns.values():
-            turn.opened(row_group)
-        return self._publish(roots + self._advance(self._turns.values()))
+        for sequence in self._sequences.values():
+            sequence.opened(row_group)
+        return self._publish(roots + self._advance(self._sequences.values()))
 
     def mark_complete(self, task: Task) -> FrontierDelta:
         """Note that `task` has made its cells. A task of a row dropped in the meantime changes nothing."""
         group = self._group(task.row_group)
         removed = self._withdraw(task)
         column, row = task.column, task.row_index
-        bit, turns = self._graph.bit[column], self._turns_moved_by[column]
+        bit, sequences = self._graph.bit[column], self._sequences_moved_by[column]
         added: list[Task] = []
-        if turns:
-            self._give_turn_back(task)
+        if sequences:
+            self._end(task)
         if row is not None:
             if row in group.dropped:
-                return self._publish(self._advance(turns), removed)
+                return self._publish(self._advance(sequences), removed)
             if group.done[row] & bit:
                 raise TrackerError(f"{task} was completed before")
             self._set_bit(task, group, row, bit, added)
@@ -104,11 +181,11 @@ class CompletionTracker:
                 raise TrackerError(f"{task} was completed before")
             group.finished_batches.add(column)
             group.satisfied.pop(column, None)
-            for living in range(group.size):
-                if living not in group.dropped:
-                    self._set_bit(task, group, living, bit, added)
-        if turns:
-            added.extend(self._advance(turns))
+            for active in range(group.size):
+                if active not in group.dropped:
+                    self._set_bit(task, group, active, bit, added)
+        if sequences:
+            added.extend(self._advance(sequences))
         return self._publish(added, removed)
 
     def reopen(self, task: Task) -> FrontierDelta:
@@ -117,14 +194,14 @@ class CompletionTracker:
 
     def mark_ended(self, task: Task) -> FrontierDelta:
         """Note that a task that is needless now is neither queued nor running any more: its successor may run."""
-        if not self._give_turn_back(task):
+        if not self._end(task):
             return FrontierDelta()
-        return self._publish(self._advance(self._turns_moved_by[task.column]))
+        return self._publish(self._advance(self._sequences_moved_by[task.column]))
 
     def drop_row(self, row_group: int, row_index: int) -> FrontierDelta:
-        """Give a row up. `removed` holds every ready task that is now needless, acknowledged or not.
+        """Drop a row. `removed` holds every ready task that is now needless, acknowledged or not.
 
-        That is the row's own cells, and with the last living row every task of the row group. Those among them that
+        That is the row's own cells, and with the last active row every task of the row group. Those among them that
         were acknowledged are to be taken out of the queue or stopped; for each, `mark_ended` follows.
         """
         group = self._group(row_group)
@@ -137,7 +214,7 @@ class CompletionTracker:
         group.dropped.add(row_index)
         if done != graph.full_mask:
             group.open_rows -= 1
-        living = group.living
+        active = group.active
         added: list[Task] = []
         removed: list[Task] = []
         for node in graph.nodes.values():
@@ -153,17 +230,17 @@ class CompletionTracker:
             whole = Task(node.column, row_group, None, node.task_type)
             was_ready = True
             if node.task_type == "batch":
-                was_ready = group.satisfied[node.column] == living + 1
+                was_ready = group.satisfied[node.column] == active + 1
                 if has_needs:
                     group.satisfied[node.column] -= 1
-                if living and not was_ready and group.satisfied[node.column] == living and not node.ordered:
+                if active and not was_ready and group.satisfied[node.column] == active and not node.ordered:
                     added.append(whole)
-            if was_ready and not living and self._may_be_out(whole):
+            if was_ready and not active and self._may_be_out(whole):
                 removed.append(whole)
         for task in removed:
             if self._withdraw(task):
-                self._give_turn_back(task)
-        return self._publish(added + self._advance(self._turns.values()), tuple(removed))
+                self._end(task)
+        return self._publish(added + self._advance(self._sequences.values()), tuple(removed))
 
     def abandon(self, row_group: int) -> FrontierDelta:
         """Forget an open row group that will not be finished. `removed` holds its tasks that were not acknowledged."""
@@ -171,30 +248,30 @@ class CompletionTracker:
         removed = tuple(task for task in self._frontier.values() if task.row_group == row_group)
         for task in removed:
             self._withdraw(task)
-            self._give_turn_back(task)
+            self._end(task)
         del self._groups[row_group]
-        return self._publish(self._advance(self._turns.values()), removed)
+        return self._publish(self._advance(self._sequences.values()), removed)
 
     def has_finished_row(self, row_group: int) -> bool:
-        """Whether a living row of an open row group has every column."""
+        """Whether an active row of an open row group has every column."""
         group = self._group(row_group)
         return any(done == self._graph.full_mask and row not in group.dropped for row, done in enumerate(group.done))
 
     @property
     def is_ordered(self) -> bool:
         """Whether any node is ordered, so that a row group is made with its predecessors in mind."""
-        return bool(self._turns)
+        return bool(self._sequences)
 
     def is_complete(self, row_group: int) -> bool:
-        """Whether every living row of an open row group has every column."""
+        """Whether every active row of an open row group has every column."""
         return self._group(row_group).open_rows == 0
 
     def has_living_row(self, row_group: int) -> bool:
-        """Whether a row of an open row group was not given up."""
-        return self._group(row_group).living > 0
+        """Whether a row of an open row group is active."""
+        return self._group(row_group).active > 0
 
     def is_dropped(self, row_group: int, row_index: int) -> bool:
-        """Whether a row was given up; answers for durable row groups too."""
+        """Whether a row was dropped; answers for durable row groups too."""
         if row_group in self._groups:
             return row_index in self._groups[row_group].dropped
         bits = self._dropped_rows.get(row_group, b"")
@@ -202,12 +279,12 @@ class CompletionTracker:
         return byte < len(bits) and bool(bits[byte] >> bit & 1)
 
     def is_needless(self, task: Task) -> bool:
-        """Whether nothing depends on `task` any more: its row, or every row of its row group, was given up."""
+        """Whether nothing depends on `task` any more: its row, or every row of its row group, was dropped."""
         group = self._group(task.row_group)
         return len(group.dropped) == group.size if task.row_index is None else task.row_index in group.dropped
 
     def living_rows(self, row_group: int) -> tuple[int, ...]:
-        """Row indices of an open row group that were not given up, ascending."""
+        """The active rows of an open row group, ascending."""
         group = self._group(row_group)
         return tuple(row for row in range(group.size) if row not in group.dropped)
 
@@ -254,23 +331,24 @@ class CompletionTracker:
                     added.append(Task(node.column, completed.row_group, row, "cell"))
             else:
                 group.satisfied[node.column] += 1
-                if group.satisfied[node.column] == group.living and not node.ordered:
+                if group.satisfied[node.column] == group.active and not node.ordered:
                     added.append(Task(node.column, completed.row_group, None, "batch"))
 
     def _may_be_out(self, ready: Task) -> bool:
-        """Whether a task that has all its inputs was made ready: at an ordered node only who holds the turn was."""
-        turn = self._turns.get(ready.column)
-        return turn is None or turn.task == ready
+        """Whether a task that has all its inputs was made ready: at an ordered node only the current one was."""
+        sequence = self._sequences.get(ready.column)
+        return sequence is None or sequence.current == ready
 
-    def _give_turn_back(self, task: Task) -> bool:
-        turn = self._turns.get(task.column)
-        if turn is None or turn.task != task:
+    def _end(self, task: Task) -> bool:
+        """Note that `task` is not current any more; whether it was."""
+        sequence = self._sequences.get(task.column)
+        if sequence is None or sequence.current != task:
             return False
-        turn.task = None
+        sequence.current = None
         return True
 
-    def _advance(self, turns: Iterable[Turn]) -> list[Task]:
-        return [task for turn in turns if (task := turn.advance(self._groups)) is not None]
+    def _advance(self, sequences: Iterable[OrderedSequence]) -> list[Task]:
+        return [task for sequence in sequences if (task := sequence.advance(self._groups)) is not None]
 
     def _withdraw(self, task: Task) -> tuple[Task, ...]:
         return () if self._frontier.pop(stable_task_id(task), None) is None else (task,)

@@ -44,7 +44,7 @@ def _flag(instance: object, attribute: attrs.Attribute[bool], value: object) -> 
 class BoundedBorrowTaskAdmissionPolicyConfig:
     """How far a group may borrow above its strict share.
 
-    A ceiling bounds what a group may owe: the one of (group, resource), else `default_borrow_ceiling`, else none. Where
+    A ceiling bounds the debt of a group: the one of (group, resource), else `default_borrow_ceiling`, else none. Where
     there is no ceiling, a group may use the whole resource but for a reserve, `dynamic_borrow_reserve_fraction` of its
     limit rounded up and at most `dynamic_borrow_max_reserved_slots`. With the defaults nothing is held back, so
     capacity is idle only when nobody wants it; a ceiling or a reserve keeps some idle, which is what it is for.
@@ -77,7 +77,7 @@ class TaskAdmissionConfig:
 
     submission_capacity: most tasks in flight over all groups; it is the limit of `submission` unless `resource_limits`
     names one. bounded_borrow: the terms of borrowing, or None for strict fair sharing. multi_unit_skip_bound: how often
-    a head that asks for more than one unit may be passed over for want of capacity before units are reserved for it.
+    a head that asks for more than one unit may be skipped for want of capacity before units are reserved for it.
     """
 
     submission_capacity: int = attrs.field(default=1024, validator=check.positive_int)

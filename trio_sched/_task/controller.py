@@ -1,60 +1,62 @@
-"""Task admission: leases for the units a task holds while it runs.
+"""Task admission: leases for the units that a task holds while it runs.
 
-The controller has three parts. The *ledger* counts units; the *policy* judges between groups; *reservations* let units
-gather for a head that smaller tasks would otherwise pass over for ever. A task is granted a lease if its units are free
-to it and the policy allows it, and then all of its units at once.
+The controller has three parts. The *ledger* counts units. The *policy* judges between groups. *Reservations* keep units
+together for a multi-unit task that smaller ones would otherwise skip for ever. A task is granted a lease if all its
+units are free to it and the policy allows it; it gets all of them or none.
 
-Asking (`is_eligible`, `view`, `explain_blocked`) changes nothing. Two steps change something: a grant and a release,
-each atomic. In a grant the policy is asked first, then the ledger is booked, then the policy is told; if it raises, the
-ledger is as before. To tell whom the grant passed over the policy may be asked how groups stand; if it raises then, the
-lease is released. In a release the ledger is settled first, then the policy is told; if it raises, the error is kept
-and raised by the next `try_acquire`, as a release raises nothing. Policies are called without protection from Ctrl-C;
-everything that changes something is protected.
+Asking (`is_eligible`, `view`, `explain_blocked`) changes nothing. Two steps change something, and each is atomic:
 
-For whoever waits: every answer is a function of the queue and of the state at `version`, and time where a policy says
-`available_after`. After a denial, ask again when the queue or `version` has changed, or that time has come.
+- A grant asks the policy, books the ledger, and reports the lease to the policy (`on_acquire`). If that raises, the
+  ledger is as before.
+- A release books the ledger, and reports to the policy (`on_release`). If that raises, the error is kept and raised by
+  the next `try_acquire`, as a release raises nothing.
+
+Policies are called without protection from Ctrl-C; everything that changes something is protected.
+
+Whoever waits asks again when the queue or `version` has changed, or when `available_after` has come.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+import attrs
 import trio
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError, UnknownNameError
 from trio_sched._resources.release import ReleaseReason, ReleaseResult
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest
-from trio_sched._task.borrow import BoundedBorrowTaskAdmissionPolicy
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy
 from trio_sched._task.config import TaskAdmissionConfig
-from trio_sched._task.eligibility import no_aspect
-from trio_sched._task.heads import StandingSource
 from trio_sched._task.leases import (
     LeakedTaskLease,
     TaskAdmissionBlockSummary,
     TaskAdmissionDecision,
     TaskAdmissionDenied,
     TaskAdmissionLease,
-    TaskAdmissionView,
     make_lease,
 )
+from trio_sched._task.ledger import TaskAdmissionView, TaskLedger
 from trio_sched._task.policies import (
-    ALLOWED,
+    NO_CHANGE,
+    Contention,
+    PolicyStateDelta,
     TaskAdmissionPolicy,
     TaskAdmissionPolicyDecision,
+    as_peer_policy,
 )
-from trio_sched._task.queue_view import QueueView
-from trio_sched._task.state import TaskAdmissionState
-from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
+from trio_sched._task.queue import QueueView
+from trio_sched._task.reservations import Reservations
+from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 from trio_sched._util import run_clock
 
 __all__ = ["TaskAdmissionController"]
 
 _GENERATIONS = itertools.count(1)
-_MOST_REMEMBERED: Final = 1024
 _RELEASED: Final = ReleaseResult(released=True, reason="released", diagnostics=MappingProxyType({}))
 
 
@@ -76,70 +78,66 @@ class TaskAdmissionController:
         if policy is None:
             borrow = config.bounded_borrow
             policy = StrictFairTaskAdmissionPolicy() if borrow is None else BoundedBorrowTaskAdmissionPolicy(borrow)
-        self._state = TaskAdmissionState(config, policy)
+        self._policy = policy
+        # A subclass that answers for itself is asked about every head, as a policy of others is.
+        answers_itself = type(self).is_eligible is not TaskAdmissionController.is_eligible
+        self._peer_policy = None if answers_itself else as_peer_policy(policy)
+        self._ledger = TaskLedger(config.limits)
+        self._reservations = Reservations(config.multi_unit_skip_bound, self._ledger, policy)
+        self._view = self._ledger.view(self._reservations)
+        self._is_open = True
         self._clock = run_clock if clock is None else clock
         self._generation = next(_GENERATIONS)
         self._leases: dict[int, TaskAdmissionLease] = {}
         self._last_lease_id = 0
-        self._undone = 0
+        self._granted = 0
         self._policy_error: Exception | None = None
+        self._allowed: tuple[SchedulableTask, Contention, TaskAdmissionPolicyDecision] | None = None
         self._counters: dict[str, int] = {}
-        self._grantable: set[SchedulerResourceRequest] = set()
-        self._allowed: tuple[SchedulableTask, QueueView, int, int, TaskAdmissionPolicyDecision] | None = None
 
     def __repr__(self) -> str:
-        return f"<TaskAdmissionController: {len(self._leases)} leases of {dict(self.view().leased_resources)}>"
+        count = len(self._leases)
+        leases = "1 lease" if count == 1 else f"{count} leases"
+        return f"<TaskAdmissionController: {leases} of {dict(self._view.leased_resources)}>"
 
     # Asking
 
     @property
     def policy(self) -> TaskAdmissionPolicy:
         """Who judges between groups."""
-        return self._state.policy
+        return self._policy
+
+    @property
+    def names_times(self) -> bool:
+        """Whether denials may have an `available_after`: the policies of this package never say one."""
+        return self._peer_policy is None
 
     @property
     def version(self) -> int:
         """Rises with every grant, release, change of a limit, and shutdown."""
-        return self._state.version
-
-    @property
-    def standings(self) -> StandingSource | None:
-        """Who tells a queue how groups stand; None if the policy does not say. See `LaneEligibility`.
-
-        Also None of a subclass that answers for itself, as it may judge otherwise than the standings tell.
-        """
-        answers = type(self).is_eligible is TaskAdmissionController.is_eligible
-        return self._state if answers and self._state.has_standings else None
-
-    @property
-    def aspect(self) -> Callable[[SchedulableTask], Hashable]:
-        """That of `LaneEligibility`: nothing but standing tells heads apart, and no entitled head is refused."""
-        return no_aspect
+        return self._ledger.version
 
     def view(self) -> TaskAdmissionView:
         """The live view of the ledger: always the same object, always the present state."""
-        return self._state.view
+        return self._view
 
     def diagnostics(self) -> Mapping[str, int]:
         """How often what happened: grants, denials and releases by reason, and what the policy counts."""
-        granted = self._last_lease_id - self._undone
-        return MappingProxyType({"granted": granted, "released": granted - len(self._leases), **self._counters})
+        released = self._granted - len(self._leases)
+        return MappingProxyType({"granted": self._granted, "released": released, **self._counters})
 
     def limiter_statistics(self) -> Mapping[SchedulerResourceKey, trio.CapacityLimiterStatistics]:
         """The statistics of every resource's limiter; nobody ever waits there."""
-        return {resource: limiter.statistics() for resource, limiter in self._state.ledger.limiters.items()}
+        return {resource: limiter.statistics() for resource, limiter in self._ledger.limiters.items()}
 
     def leak_report(self) -> tuple[LeakedTaskLease, ...]:
         """The leases that are held now, and by which task. Empty when everything was given back."""
-        return tuple(LeakedTaskLease.of(lease) for lease in self._leases.values())
+        return tuple(map(LeakedTaskLease.of, self._leases.values()))
 
     def validate(self, item: SchedulableTask) -> None:
         """Raise if `item` could never be granted: it names a resource without a limit, or more than a limit."""
-        request = item.resource_request
-        if request in self._grantable:
-            return
-        limits = self.view().resource_limits
-        for resource, amount in request.amounts.items():
+        limits = self._ledger.limits
+        for resource, amount in item.resource_request.amounts.items():
             limit = limits.get(resource)
             if limit is None:
                 raise UnknownNameError("stage resource", resource, used_by=f"task {item.task_id!r}", known=limits)
@@ -149,22 +147,31 @@ class TaskAdmissionController:
                     amount,
                     f"at most {limit}, the limit of {resource!r}",
                 )
-        if len(self._grantable) >= _MOST_REMEMBERED:
-            self._grantable.clear()
-        self._grantable.add(request)
+
+    def fits(self, request: SchedulerResourceRequest) -> bool:
+        """False only if no head that asks for `request` is eligible now."""
+        return self._is_open and self._ledger.fits(request)
 
     def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
         """Whether `try_acquire` would grant `item` now."""
-        state = self._state
-        if not state.is_open or state.lacking_for(item, queue_view) is not None:
+        if not self.fits(item.resource_request) or (self._reservations.made and not self._view.fits(item, queue_view)):
             return False
-        decision = state.policy.evaluate(item, queue_view, state.view)
-        index = queue_view.heads
-        if decision.allowed and state.has_standings and index is not None:
-            # `try_acquire` will ask the same at once. Only of a live view can it be known that it shows the same state,
-            # and only of a policy that says how groups stand that it is as pure as it should be.
-            self._allowed = (item, queue_view, index.queue_version, state.version, decision)
-        return decision.allowed
+        return self._policy.evaluate(item, queue_view, self._view).allowed
+
+    def allows(self, queue_view: QueueView) -> Callable[[SchedulableTask], bool]:
+        """`is_eligible` as a function of heads whose requests fit. It is good for as long as nothing changes."""
+        if self._peer_policy is None or self._reservations.made:
+            return lambda head: self.is_eligible(head, queue_view)
+        contention = self._peer_policy.contention(queue_view, self._view)
+        decide = contention.decide
+
+        def is_allowed(head: SchedulableTask) -> bool:
+            decision = decide(head)
+            if decision.allowed:
+                self._allowed = head, contention, decision
+            return decision.allowed
+
+        return is_allowed
 
     def explain_blocked(self, queue_view: QueueView) -> TaskAdmissionBlockSummary:
         """Why the heads in `queue_view` cannot run, by reason; heads that could run now are left out."""
@@ -180,55 +187,22 @@ class TaskAdmissionController:
         if self._policy_error is not None:
             error, self._policy_error = self._policy_error, None
             raise error
-        state, index = self._state, queue_view.heads
-        verdict = None if index is None else index.verdict_on(item, state)
-        answer: TaskAdmissionPolicyDecision | None
-        if verdict == "uncharged" or verdict == "entitled":
-            answer = ALLOWED
-        elif verdict == "alone" and state.lone_decision is not None:
-            answer = state.lone_decision(item, state.view)
-        elif verdict is not None:
-            answer = state.policy.evaluate(item, queue_view, state.view)
-        else:
-            answer = self._remembered_answer(item, queue_view)
-        if answer is None or not answer.allowed:
-            judgement = self._judge(item, queue_view)
-            if isinstance(judgement, TaskAdmissionDenied):
-                self._count(f"denied_{judgement.reason}")
-                return judgement
-            answer = judgement
-        lease_id = self._last_lease_id + 1
-        lease = make_lease(
-            lease_id,
-            item,
-            item.resource_request.amounts,
-            self._clock(),
-            self._generation,
-            answer.borrowed,
-            self,
-        )
-        self._last_lease_id = lease_id
-        account = state.ledger.book(lease)
+        answer = self._last_answer(item, queue_view) or self._judge(item, queue_view)
+        if isinstance(answer, TaskAdmissionDenied):
+            self._count(f"denied_{answer.reason}")
+            return attrs.evolve(answer, snapshot=self._view.snapshot())
+        self._last_lease_id += 1
+        key, amounts = item.group.key, item.resource_request.amounts
+        lease = make_lease(self._last_lease_id, item, amounts, self._clock(), self._generation, answer.borrowed, self)
+        self._ledger.book(key, amounts, lease)
         try:
-            if state.keeps_debt:
-                state.version += 1
-                delta = state.on_acquire(lease, answer)
-                for group in state.ledger.change_debt(delta.debt_changes, item.group.key, account):
-                    state.changed(group, ())
-                if delta.diagnostic_counters:
-                    self._count_all(delta.diagnostic_counters)
+            self._apply(_on_acquire(self._policy, lease, answer))
         except BaseException:
-            state.ledger.unbook(lease)
-            self._undone += 1
-            # The policy may have looked at a queue while the units were taken.
-            state.changed(item.group.key, lease.resources)
+            self._ledger.unbook(key, amounts, lease)
             raise
-        self._leases[lease_id] = lease
-        try:
-            state.granted(item, queue_view)
-        except BaseException:
-            self.release(lease)
-            raise
+        self._leases[lease.lease_id] = lease
+        self._granted += 1
+        self._reservations.granted(item, queue_view)
         return lease
 
     @trio.lowlevel.enable_ki_protection
@@ -238,23 +212,12 @@ class TaskAdmissionController:
         if held is None or (held is not lease and not _is_same(held, lease)):
             return self._not_released(lease, held)
         del self._leases[held.lease_id]
-        state = self._state
-        account = state.ledger.unbook(held)
+        self._ledger.unbook(held.item.group.key, held.resources, held)
         try:
-            # The policies of this package do no more than repay, and who owes nothing has nothing to repay.
-            if state.keeps_debt and (account.debt or not state.decides):
-                state.version += 1
-                delta = state.on_release(held)
-                for group in state.ledger.change_debt(delta.debt_changes, held.item.group.key, account):
-                    state.changed(group, ())
-                if delta.diagnostic_counters:
-                    self._count_all(delta.diagnostic_counters)
+            self._apply(_on_release(self._policy, held))
         except Exception as error:
             self._count("policy_release_errors")
-            if self._policy_error is None:
-                self._policy_error = error
-        finally:
-            state.changed(held.item.group.key, held.resources)
+            self._policy_error = self._policy_error or error
         return _RELEASED
 
     @trio.lowlevel.enable_ki_protection
@@ -264,50 +227,60 @@ class TaskAdmissionController:
         Queued tasks that ask for more than the new limit wait until it is raised; `explain_blocked` shows them.
         """
         check.check_int(f"limit of {resource!r}", limit, minimum=1)
-        ledger = self._state.ledger
-        if resource not in ledger.limits:
-            raise UnknownNameError("stage resource", resource, used_by="set_limit", known=ledger.limits)
-        ledger.set_limit(resource, limit)
-        self._grantable.clear()
-        self._state.changed(None, (resource,))
+        if resource not in self._ledger.limits:
+            raise UnknownNameError("stage resource", resource, used_by="set_limit", known=self._ledger.limits)
+        self._ledger.set_limit(resource, limit)
 
     @trio.lowlevel.enable_ki_protection
     def shutdown(self) -> None:
         """Grant nothing from now on. Leases that are held stay held and can be given back."""
-        self._state.is_open = False
-        self._state.changed(None, ())
+        self._is_open = False
+        self._ledger.version += 1
 
     # Inside
 
-    def _remembered_answer(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | None:
-        """What the policy last said to `is_eligible`, if it was asked of `item` in this state."""
-        index, allowed = queue_view.heads, self._allowed
-        if (
-            index is not None
-            and allowed is not None
-            and allowed[0] is item
-            and allowed[1] is queue_view
-            and allowed[2] == index.queue_version
-            and allowed[3] == self._state.version
-        ):
-            return allowed[4]
-        return None
+    def _last_answer(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | None:
+        """What a policy of this package has just said of `item`, if nothing has changed since."""
+        if self._allowed is None or self._peer_policy is None:
+            return None
+        head, contention, decision = self._allowed
+        is_same = head is item and contention is self._peer_policy.contention(queue_view, self._view)
+        return decision if is_same else None
 
     def _judge(self, item: SchedulableTask, queue_view: QueueView) -> TaskAdmissionPolicyDecision | TaskAdmissionDenied:
-        state = self._state
-        if not state.is_open:
+        if not self._is_open:
             return TaskAdmissionDenied(item, "shutdown")
-        if state.lacking_for(item, queue_view) is not None:
-            return TaskAdmissionDenied(item, "no_capacity", diagnostics=state.shortage(item, queue_view))
-        decision = state.evaluate(item, queue_view)
+        if not self._view.fits(item, queue_view):
+            return TaskAdmissionDenied(item, "no_capacity", diagnostics=self._shortage(item, queue_view))
+        decision = _evaluate(self._policy, item, queue_view, self._view)
         if decision.allowed:
             return decision
         reason = decision.reason or "policy_denial"
         return TaskAdmissionDenied(item, reason, decision.available_after, diagnostics=decision.diagnostics)
 
-    def _count_all(self, counts: Mapping[str, int]) -> None:
-        for name, count in counts.items():
-            self._counters[name] = self._counters.get(name, 0) + count
+    def _shortage(self, item: SchedulableTask, queue_view: QueueView) -> Mapping[str, object]:
+        """What `item` lacks, as facts for a denial."""
+        free, limits = self._ledger.free, self._ledger.limits
+        reserved = self._view.reserved_for_others(item, queue_view)
+        missing = {
+            resource: {
+                "requested": amount,
+                "available": free.get(resource, 0),
+                "reserved_for_others": reserved.get(resource, 0),
+                "limit": limits.get(resource),
+            }
+            for resource, amount in item.resource_request.amounts.items()
+            if free.get(resource, 0) - reserved.get(resource, 0) < amount
+        }
+        return MappingProxyType({"missing_resources": missing})
+
+    def _apply(self, delta: PolicyStateDelta) -> None:
+        if delta is NO_CHANGE:
+            return
+        if delta.debt_changes:
+            self._ledger.change_debt(delta.debt_changes)
+        for name, count in delta.diagnostic_counters.items():
+            self._count(name, count)
 
     def _not_released(self, lease: TaskAdmissionLease, held: TaskAdmissionLease | None) -> ReleaseResult:
         reason: ReleaseReason
@@ -320,9 +293,8 @@ class TaskAdmissionController:
         else:
             reason = "unknown_lease"
         self._count(reason)
-        return ReleaseResult(
-            released=False, reason=reason, diagnostics={"lease_id": lease.lease_id, "task_id": lease.item.task_id}
-        )
+        facts = {"lease_id": lease.lease_id, "task_id": lease.item.task_id}
+        return ReleaseResult(released=False, reason=reason, diagnostics=facts)
 
     def _count(self, name: str, count: int = 1) -> None:
         self._counters[name] = self._counters.get(name, 0) + count
@@ -334,3 +306,22 @@ def _is_same(held: TaskAdmissionLease, lease: TaskAdmissionLease) -> bool:
         and held.item is lease.item
         and held.resources == lease.resources
     )
+
+
+@trio.lowlevel.disable_ki_protection
+def _evaluate(
+    policy: TaskAdmissionPolicy, item: SchedulableTask, queue_view: QueueView, view: TaskAdmissionView
+) -> TaskAdmissionPolicyDecision:
+    return policy.evaluate(item, queue_view, view)
+
+
+@trio.lowlevel.disable_ki_protection
+def _on_acquire(
+    policy: TaskAdmissionPolicy, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision
+) -> PolicyStateDelta:
+    return policy.on_acquire(lease, decision)
+
+
+@trio.lowlevel.disable_ki_protection
+def _on_release(policy: TaskAdmissionPolicy, lease: TaskAdmissionLease) -> PolicyStateDelta:
+    return policy.on_release(lease)

@@ -1,12 +1,12 @@
-"""What task admission answers: a lease or a denial, what is held now, and why nothing moves.
+"""What task admission answers: a lease or a denial, and why nothing moves.
 
-A lease is the right to run one task, and the borrower of every unit it holds: of each resource's limiter it borrows
-the first unit itself and each further unit through a `LeaseUnit`. It is a context manager whose exit gives all back.
+A lease is the right to run one task, and holds all units that the task asks for. It is a context manager whose exit
+gives them back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -16,20 +16,15 @@ import trio
 from trio_sched._fast_constructor import fast_constructor
 from trio_sched._resources.release import ReleaseResult
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
+from trio_sched._task.ledger import TaskAdmissionView
 
 __all__ = [
-    "NO_ACCOUNT",
-    "AdmissionSource",
-    "GroupAccount",
     "LeakedTaskLease",
-    "LeaseUnit",
     "TaskAdmissionBlockSummary",
     "TaskAdmissionDecision",
     "TaskAdmissionDenied",
     "TaskAdmissionDenyReason",
     "TaskAdmissionLease",
-    "TaskAdmissionView",
-    "TaskReservation",
     "make_lease",
 ]
 
@@ -82,106 +77,18 @@ make_lease = fast_constructor(TaskAdmissionLease)
 
 
 @attrs.frozen
-class LeaseUnit:
-    """Borrower of a lease's second and further units of one resource; a limiter lends one unit to each borrower."""
-
-    lease: TaskAdmissionLease
-    number: int
-
-
-@attrs.frozen(eq=False)
-class TaskReservation:
-    """All units that `item` asks for wait for it, as it has been passed over too often; nobody else is given them."""
-
-    item: SchedulableTask
-
-
-class GroupAccount:
-    """What one group holds and owes, by resource, and how many tasks it runs. Zeros are absent."""
-
-    __slots__ = ("debt", "held", "running")
-
-    def __init__(self) -> None:
-        self.running: int = 0
-        self.held: dict[SchedulerResourceKey, int] = {}
-        self.debt: dict[SchedulerResourceKey, int] = {}
-
-
-NO_ACCOUNT: Final = GroupAccount()
-"""Of every group that holds and owes nothing."""
-
-
-class AdmissionSource(Protocol):
-    """The state that a live view shows."""
-
-    @property
-    def accounts(self) -> Mapping[TaskGroupKey, GroupAccount]:
-        """Of the groups that hold or owe anything."""
-        ...
-
-    @property
-    def policy(self) -> object:
-        """Who judges by it."""
-        ...
-
-
-@attrs.frozen
-class TaskAdmissionView:
-    """What is held and what is free. Of each resource, held + free = limit; free is negative after a limit shrank.
-
-    `reservations` are in force while their item heads its group, the oldest first; reserved units count as free here.
-    A view that a controller hands out is live and read-only; `snapshot()` freezes it. `source` is the state that a live
-    view shows.
-    """
-
-    resource_limits: Mapping[SchedulerResourceKey, int]
-    resources_available: Mapping[SchedulerResourceKey, int]
-    leased_resources: Mapping[SchedulerResourceKey, int]
-    leased_resources_by_group: Mapping[TaskGroupKey, Mapping[SchedulerResourceKey, int]]
-    running_counts_by_group: Mapping[TaskGroupKey, int]
-    policy_debt_by_group_resource: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int]
-    reservations: Sequence[TaskReservation] = attrs.field(default=(), eq=tuple)
-    source: AdmissionSource | None = attrs.field(default=None, eq=False, repr=False)
-
-    def account(self, group: TaskGroupKey) -> GroupAccount:
-        """What `group` holds and owes, to be read and not kept."""
-        if self.source is not None:
-            return self.source.accounts.get(group, NO_ACCOUNT)
-        account = GroupAccount()
-        account.running = self.running_counts_by_group.get(group, 0)
-        account.held.update(self.leased_resources_by_group.get(group, _NOTHING))
-        account.debt.update(
-            {resource: debt for (owing, resource), debt in self.policy_debt_by_group_resource.items() if owing == group}
-        )
-        return account
-
-    def snapshot(self) -> TaskAdmissionView:
-        """This view at this instant; later changes do not show in it."""
-        return TaskAdmissionView(
-            MappingProxyType(dict(self.resource_limits)),
-            MappingProxyType(dict(self.resources_available)),
-            MappingProxyType(dict(self.leased_resources)),
-            MappingProxyType(
-                {group: MappingProxyType(dict(amounts)) for group, amounts in self.leased_resources_by_group.items()}
-            ),
-            MappingProxyType(dict(self.running_counts_by_group)),
-            MappingProxyType(dict(self.policy_debt_by_group_resource)),
-            tuple(self.reservations),
-        )
-
-
-@attrs.frozen
 class TaskAdmissionDenied:
     """Why `item` may not run now. diagnostics: the facts that decided.
 
-    available_after: when waiting alone may change the answer, on the controller's clock, where the policy knows. The
-    controller leaves `snapshot` None, as its view costs nothing to ask for and much to copy.
+    available_after: when waiting alone may change the answer, on the controller's clock; None if only a release or
+    another change can, as is always so with the policies of this package. snapshot: what was held and free when
+    `try_acquire` refused; it says nothing of the item, so denials are compared without it.
     """
 
     item: SchedulableTask
     reason: TaskAdmissionDenyReason
     available_after: float | None = None
-    snapshot: TaskAdmissionView | None = None
+    snapshot: TaskAdmissionView | None = attrs.field(default=None, eq=False)
     diagnostics: Mapping[str, object] = attrs.field(factory=dict[str, object])
 
 

@@ -1,106 +1,112 @@
-"""The ledger of the task stage: what is held, by which group, and what groups owe.
+"""The ledger of the task stage: which units are held, by which group, and what groups have borrowed.
 
-Each resource has one `trio.CapacityLimiter`, and the limiter is the count: what is held is what is borrowed. Beside it
-the ledger keeps the limits as plain numbers, which are read at every turn, and what no limiter can tell: how much of it
-each group holds and owes, and how many tasks it runs.
-Entries that come to zero are dropped, so the ledger is as large as what is held and owed. Nothing here is clamped: a
-count that would go below zero is a bug and is asserted against.
+Each resource has one `trio.CapacityLimiter`, of which every unit that is held is borrowed, by the lease that holds it.
+Beside it the ledger keeps what is free as a plain number, as it is read in every cycle, and one *account* for each
+group: how much it holds, how many tasks it runs, and its debt, the units that it took above its share and has not given
+back yet.
+
+Entries that come to zero are dropped, so the ledger is as large as what is held and borrowed. Nothing is clamped: a
+count that would go below zero is a bug, and is asserted against.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Final
 
+import attrs
 import trio
 
-from trio_sched._resources.task import SchedulerResourceKey, TaskGroupKey
-from trio_sched._task.leases import (
-    AdmissionSource,
-    GroupAccount,
-    LeaseUnit,
-    TaskAdmissionLease,
-    TaskAdmissionView,
-    TaskReservation,
-)
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest, TaskGroupKey
 from trio_sched._task.live import LiveMapping
+from trio_sched._task.queue import QueueView
 
-__all__ = ["TaskLedger"]
+__all__ = ["GroupAccount", "LeaseUnit", "TaskAdmissionView", "TaskLedger", "TaskReservation"]
 
 
-def _free(limiter: trio.CapacityLimiter) -> int:
-    free = limiter.available_tokens
-    assert isinstance(free, int)
-    return free
+class GroupAccount:
+    """What one group holds and its debt, by resource, and how many tasks it runs. Zeros are absent."""
+
+    __slots__ = ("debt", "held", "running")
+
+    def __init__(self) -> None:
+        self.running: int = 0
+        self.held: dict[SchedulerResourceKey, int] = {}
+        self.debt: dict[SchedulerResourceKey, int] = {}
+
+
+_NO_ACCOUNT: Final = GroupAccount()
+_NOTHING: Final[Mapping[SchedulerResourceKey, int]] = MappingProxyType({})
+
+
+@attrs.frozen
+class LeaseUnit:
+    """Borrower of a lease's second and further units of one resource; a limiter lends one unit to each borrower."""
+
+    lease: Hashable
+    number: int
+
+
+@attrs.frozen(eq=False)
+class TaskReservation:
+    """All units that `item` asks for are kept for it, as it has been skipped too often; nobody else is given them."""
+
+    item: SchedulableTask
 
 
 class TaskLedger:
-    """Units of every resource, lent to leases. limits: of every resource. accounts: of the groups that hold or owe
-    anything.
+    """Units of every resource, lent to leases: the first unit to the lease itself, each further one to a `LeaseUnit`.
+
+    limits: of every resource. free: the units of it that nobody holds, negative after a limit shrank. accounts: of the
+    groups that hold anything or have a debt. version: rises with every change; who changes anything else that an answer
+    of the stage depends on raises it too.
     """
 
-    __slots__ = ("accounts", "limiters", "limits")
-
     def __init__(self, limits: Mapping[SchedulerResourceKey, int]) -> None:
-        self.limits: dict[SchedulerResourceKey, int] = dict(limits)
+        self.limits = dict(limits)
+        self.free = dict(limits)
         self.limiters = {resource: trio.CapacityLimiter(limit) for resource, limit in limits.items()}
         self.accounts: dict[TaskGroupKey, GroupAccount] = {}
+        self.version = 0
 
-    def free(self, resource: SchedulerResourceKey) -> int:
-        """Units that nobody holds: 0 of a resource without a limit, negative after a limit shrank."""
-        limiter = self.limiters.get(resource)
-        return 0 if limiter is None else self.limits[resource] - limiter.borrowed_tokens
-
-    def set_limit(self, resource: SchedulerResourceKey, limit: int) -> None:
-        """Change the limit of `resource`, which has one."""
-        self.limits[resource] = limit
-        self.limiters[resource].total_tokens = limit
-
-    def lacking(
-        self, amounts: Mapping[SchedulerResourceKey, int], reserved: Mapping[SchedulerResourceKey, int]
-    ) -> SchedulerResourceKey | None:
-        """A resource of which less than in `amounts` is free beside what is `reserved`, or None."""
-        limiters = self.limiters
-        for resource, amount in amounts.items():
-            limiter = limiters.get(resource)
-            if limiter is None:
-                return resource
+    def fits(self, request: SchedulerResourceRequest, reserved: Mapping[SchedulerResourceKey, int] = _NOTHING) -> bool:
+        """Whether all units of `request` are free beside what is `reserved`. Nothing is free of what has no limit."""
+        free = self.free
+        for resource, amount in request.amounts.items():
             if reserved:
                 amount += reserved.get(resource, 0)
-            if limiter.borrowed_tokens + amount > self.limits[resource]:
-                return resource
-        return None
+            if amount > free.get(resource, 0):
+                return False
+        return True
 
-    def book(self, lease: TaskAdmissionLease) -> GroupAccount:
-        """Lend `lease` all its units, which are free: the caller has looked. Returns its group's account."""
-        group = lease.item.group.key
+    def book(self, group: TaskGroupKey, amounts: Mapping[SchedulerResourceKey, int], lease: Hashable) -> None:
+        """Lend `lease` all of `amounts`, which are free: the caller has looked."""
+        self.version += 1
         account = self.accounts.get(group)
         if account is None:
             account = self.accounts[group] = GroupAccount()
         account.running += 1
         held = account.held
-        limiters = self.limiters
-        for resource, amount in lease.resources.items():
-            limiter = limiters[resource]
+        for resource, amount in amounts.items():
+            self.free[resource] -= amount
+            limiter = self.limiters[resource]
             limiter.acquire_on_behalf_of_nowait(lease)
-            if amount > 1:
-                for number in range(1, amount):
-                    limiter.acquire_on_behalf_of_nowait(LeaseUnit(lease, number))
+            for number in range(1, amount):
+                limiter.acquire_on_behalf_of_nowait(LeaseUnit(lease, number))
             held[resource] = held.get(resource, 0) + amount
-        return account
 
-    def unbook(self, lease: TaskAdmissionLease) -> GroupAccount:
-        """Take all of the lease's units back. Returns its group's account, which may be forgotten by then."""
-        group = lease.item.group.key
+    def unbook(self, group: TaskGroupKey, amounts: Mapping[SchedulerResourceKey, int], lease: Hashable) -> None:
+        """Take all of `amounts` back from `lease`."""
+        self.version += 1
         account = self.accounts[group]
         held = account.held
-        limiters = self.limiters
-        for resource, amount in lease.resources.items():
-            limiter = limiters[resource]
+        for resource, amount in amounts.items():
+            self.free[resource] += amount
+            limiter = self.limiters[resource]
             limiter.release_on_behalf_of(lease)
-            if amount > 1:
-                for number in range(1, amount):
-                    limiter.release_on_behalf_of(LeaseUnit(lease, number))
+            for number in range(1, amount):
+                limiter.release_on_behalf_of(LeaseUnit(lease, number))
             rest = held[resource] - amount
             if rest > 0:
                 held[resource] = rest
@@ -108,72 +114,121 @@ class TaskLedger:
                 assert not rest
                 del held[resource]
         account.running -= 1
-        if not account.running:
-            assert not held
-            if not account.debt:
-                del self.accounts[group]
-        return account
+        self._forget_if_empty(group, account)
 
-    def change_debt(
-        self,
-        changes: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int],
-        own: TaskGroupKey,
-        own_account: GroupAccount,
-    ) -> list[TaskGroupKey]:
-        """Apply a policy's changes and return the groups but `own` whose debt changed.
-
-        A negative change is a repayment, and repays min(debt, units). own_account: that of `own`, which may have been
-        forgotten by now.
-        """
-        others: list[TaskGroupKey] = []
-        accounts = self.accounts
+    def change_debt(self, changes: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int]) -> None:
+        """Apply a policy's changes. A negative change is a repayment, and repays min(debt, units)."""
+        self.version += 1
         for (group, resource), change in changes.items():
-            is_own = group is own or group == own
-            account = own_account if is_own else accounts.get(group)
-            if account is None:
-                if change <= 0:
-                    continue
-                account = accounts[group] = GroupAccount()
-            debts = account.debt
-            if resource in debts:
-                rest = debts[resource] + change
-                if rest > 0:
-                    debts[resource] = rest
-                else:
-                    del debts[resource]
-                    if not debts and not account.running:
-                        del accounts[group]
-            elif change > 0:
-                if not debts and not account.running:
-                    accounts[group] = account  # Its group has just given back all it held.
-                debts[resource] = change
-            else:
-                continue
-            if not is_own:
-                others.append(group)
-        return others
+            account = self.accounts.get(group)
+            rest = change if account is None else account.debt.get(resource, 0) + change
+            if rest > 0:
+                if account is None:
+                    account = self.accounts[group] = GroupAccount()
+                account.debt[resource] = rest
+            elif account is not None and resource in account.debt:
+                del account.debt[resource]
+                self._forget_if_empty(group, account)
 
-    def view(self, reservations: Sequence[TaskReservation], source: AdmissionSource) -> TaskAdmissionView:
-        """The live view of this ledger."""
+    def set_limit(self, resource: SchedulerResourceKey, limit: int) -> None:
+        """Change the limit of `resource`, which has one."""
+        self.version += 1
+        self.free[resource] += limit - self.limits[resource]
+        self.limits[resource] = limit
+        self.limiters[resource].total_tokens = limit
+
+    def view(self, reservations: Sequence[TaskReservation] = ()) -> TaskAdmissionView:
+        """A live view of this ledger, and of `reservations`."""
         accounts = self.accounts
         return TaskAdmissionView(
             resource_limits=MappingProxyType(self.limits),
-            resources_available=LiveMapping(self.limiters, _free),
+            resources_available=LiveMapping(self.free, int),
             leased_resources=LiveMapping(self.limiters, lambda limiter: limiter.borrowed_tokens, omit_zero=True),
-            leased_resources_by_group=LiveMapping(accounts, _held, omit_zero=True),
+            leased_resources_by_group=LiveMapping(
+                accounts, lambda account: MappingProxyType(account.held), omit_zero=True
+            ),
             running_counts_by_group=LiveMapping(accounts, lambda account: account.running, omit_zero=True),
             policy_debt_by_group_resource=_DebtByGroupResource(accounts),
             reservations=reservations,
-            source=source,
+            ledger=self,
+        )
+
+    def _forget_if_empty(self, group: TaskGroupKey, account: GroupAccount) -> None:
+        if not account.running and not account.debt:
+            assert not account.held
+            del self.accounts[group]
+
+
+@attrs.frozen
+class TaskAdmissionView:
+    """What is held and what is free. Of each resource, held + free = limit; free is negative after a limit shrank.
+
+    `reservations` are in force while their item heads its group, the oldest first; reserved units count as free here.
+    A view that a controller hands out is live and read-only; `snapshot()` freezes it. Only a live view has a `ledger`.
+    """
+
+    resource_limits: Mapping[SchedulerResourceKey, int]
+    resources_available: Mapping[SchedulerResourceKey, int]
+    leased_resources: Mapping[SchedulerResourceKey, int]
+    leased_resources_by_group: Mapping[TaskGroupKey, Mapping[SchedulerResourceKey, int]]
+    running_counts_by_group: Mapping[TaskGroupKey, int]
+    policy_debt_by_group_resource: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int]
+    reservations: Sequence[TaskReservation] = attrs.field(default=(), eq=tuple)
+    ledger: TaskLedger | None = attrs.field(default=None, eq=False, repr=False)
+
+    def account(self, group: TaskGroupKey) -> GroupAccount:
+        """What `group` holds and its debt, to be read and not kept."""
+        if self.ledger is not None:
+            return self.ledger.accounts.get(group, _NO_ACCOUNT)
+        account = GroupAccount()
+        account.running = self.running_counts_by_group.get(group, 0)
+        account.held.update(self.leased_resources_by_group.get(group, _NOTHING))
+        account.debt.update(
+            {resource: debt for (owing, resource), debt in self.policy_debt_by_group_resource.items() if owing == group}
+        )
+        return account
+
+    def fits(self, item: SchedulableTask, queue_view: QueueView) -> bool:
+        """Whether all units of `item` are free to it: what is reserved for another head is not."""
+        reserved = self.reserved_for_others(item, queue_view) if self.reservations else _NOTHING
+        if self.ledger is not None:
+            return self.ledger.fits(item.resource_request, reserved)
+        available = self.resources_available
+        return all(
+            available.get(resource, 0) - reserved.get(resource, 0) >= amount
+            for resource, amount in item.resource_request.amounts.items()
+        )
+
+    def reserved_for_others(self, item: SchedulableTask, queue_view: QueueView) -> Mapping[SchedulerResourceKey, int]:
+        """The units that reservations keep from `item`: older ones than its own, or all if it has none."""
+        reserved: dict[SchedulerResourceKey, int] = {}
+        for reservation in self.reservations:
+            owner = reservation.item
+            if owner.task_id == item.task_id:
+                break
+            head = queue_view.first_candidate_tasks_by_group.get(owner.group.key)
+            if head is not None and head.task_id == owner.task_id:
+                for resource, amount in owner.resource_request.amounts.items():
+                    reserved[resource] = reserved.get(resource, 0) + amount
+        return reserved
+
+    def snapshot(self) -> TaskAdmissionView:
+        """This view at this instant; later changes do not show in it."""
+        return TaskAdmissionView(
+            MappingProxyType(dict(self.resource_limits)),
+            MappingProxyType(dict(self.resources_available)),
+            MappingProxyType(dict(self.leased_resources)),
+            MappingProxyType(
+                {group: MappingProxyType(dict(amounts)) for group, amounts in self.leased_resources_by_group.items()}
+            ),
+            MappingProxyType(dict(self.running_counts_by_group)),
+            MappingProxyType(dict(self.policy_debt_by_group_resource)),
+            tuple(self.reservations),
         )
 
 
-def _held(account: GroupAccount) -> Mapping[SchedulerResourceKey, int]:
-    return MappingProxyType(account.held)
-
-
 class _DebtByGroupResource(Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int]):
-    """What all groups owe, read from their accounts."""
+    """The debts of all groups, read from their accounts."""
 
     __slots__ = ("_accounts",)
 

@@ -1,34 +1,47 @@
 """Task admission policies: may this task run now, given that its units are free?
 
-A policy is pure. It sees the queue and the ledger and answers; what a grant or a release does to a group's debt it
-returns as a delta, which the controller applies in the same step as the ledger. The policies of this package are strict
-fair sharing (`_task/strict.py`) and bounded borrowing (`_task/borrow.py`); `_task/competition.py` is what they share.
+A policy is pure. It sees the queue and the ledger, and answers. What a grant or a release changes of a group's debt it
+returns as a delta, which the controller applies in the same step as the ledger.
+
+The policies of this package, strict fair sharing (`strict_fair.py`) and bounded borrowing (`bounded_borrow.py`), judge
+a group against its *peers*. A peer of an item is another group whose head asks for a resource that the item competes
+for, and whose units are free now. An item competes for what it names beside `submission`, or for `submission` where it
+names nothing more; a peer competes with everything it asks for.
+
+Each policy says who is *within its share*, and may run whoever else is queued. Only a peer within its share holds
+anybody back: a resource that such a peer asks for is *contested*. So when a head is held back somebody else may run,
+and groups beyond their share never block each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidTypeError
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
-from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease, TaskAdmissionView
-from trio_sched._task.queue_view import QueueView
+from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease
+from trio_sched._task.ledger import TaskAdmissionView
+from trio_sched._task.queue import Lane, QueuedGroup, QueueView, exact_weight, heads_of, heads_with
 
 __all__ = [
     "ALLOWED",
     "NO_CHANGE",
+    "Contention",
+    "PeerPolicy",
     "PolicyStateDelta",
     "TaskAdmissionPolicy",
     "TaskAdmissionPolicyDecision",
+    "as_peer_policy",
 ]
 
-_NO_UNITS: Mapping[SchedulerResourceKey, int] = MappingProxyType({})
-_NO_DIAGNOSTICS: Mapping[str, object] = MappingProxyType({})
+_NO_UNITS: Final[Mapping[SchedulerResourceKey, int]] = MappingProxyType({})
+_NO_DIAGNOSTICS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 @attrs.frozen
@@ -52,33 +65,28 @@ class PolicyStateDelta:
     diagnostic_counters: Mapping[str, int] = attrs.field(factory=dict[str, int])
 
     def __attrs_post_init__(self) -> None:
-        for owing, change in self.debt_changes.items():
-            _check_change(owing, change)
+        for debt, change in self.debt_changes.items():
+            _check_change(debt, change)
         for name, count in self.diagnostic_counters.items():
             check.check_text("PolicyStateDelta.diagnostic_counters key", name)
             check.check_int(f"PolicyStateDelta.diagnostic_counters[{name!r}]", count, minimum=0)
 
 
-def _check_change(owing: object, change: object) -> None:
-    match owing:
+def _check_change(debt: object, change: object) -> None:
+    match debt:
         case (TaskGroupKey(), str()):
             if not isinstance(change, int) or isinstance(change, bool):
-                raise InvalidTypeError(f"PolicyStateDelta.debt_changes[{owing!r}]", change, "an int")
+                raise InvalidTypeError(f"PolicyStateDelta.debt_changes[{debt!r}]", change, "an int")
         case _:
-            raise InvalidTypeError("a key of PolicyStateDelta.debt_changes", owing, "a group and a resource")
+            raise InvalidTypeError("a key of PolicyStateDelta.debt_changes", debt, "a group and a resource")
 
 
-ALLOWED = TaskAdmissionPolicyDecision(allowed=True)
-NO_CHANGE = PolicyStateDelta(MappingProxyType({}), MappingProxyType({}))
+ALLOWED: Final = TaskAdmissionPolicyDecision(allowed=True)
+NO_CHANGE: Final = PolicyStateDelta(MappingProxyType({}), MappingProxyType({}))
 
 
 class TaskAdmissionPolicy(Protocol):
-    """Decides whether a task whose units are free may run now.
-
-    A policy may also have `standing(item, admission_view)`: a hashable value such that heads of equal request and equal
-    standing always get the same answer at any one instant, and that changes only with what the item's own group holds
-    and owes. The queue then examines one head of each kind; without it, one of each group, in fair order.
-    """
+    """Decides whether a task whose units are free may run now."""
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
@@ -93,3 +101,124 @@ class TaskAdmissionPolicy(Protocol):
     def on_release(self, lease: TaskAdmissionLease) -> PolicyStateDelta:
         """`lease` was given back."""
         ...
+
+
+class Contention(ABC):
+    """Who competes for which resource in one state of queue and ledger, and what a policy answers in that state.
+
+    Sums are made when they are first asked for. item: None, or who is judged as the head of its group although it is
+    not, or lacks units.
+    """
+
+    __slots__ = ("_competing", "_contested", "_heads", "_item", "_totals", "queue_view", "view")
+
+    def __init__(
+        self, queue_view: QueueView, admission_view: TaskAdmissionView, item: SchedulableTask | None = None
+    ) -> None:
+        self.queue_view = queue_view
+        self.view = admission_view
+        self._item = item
+        self._heads = heads_of(queue_view) if item is None else heads_with(queue_view, item)
+        self._competing: dict[Lane, Collection[QueuedGroup]] = {}
+        self._totals: dict[SchedulerResourceKey, tuple[int, int]] = {}
+        self._contested: dict[SchedulerResourceKey, bool] = {}
+
+    @abstractmethod
+    def is_within_share(self, item: SchedulableTask) -> bool:
+        """Whether `item` may run whoever else is queued, if its units are free."""
+
+    @abstractmethod
+    def decide(self, item: SchedulableTask) -> TaskAdmissionPolicyDecision:
+        """The answer for `item`, whose group is one of those that compete."""
+
+    def totals(self, resource: SchedulerResourceKey) -> tuple[int, int]:
+        """Exact weight and number of the groups that compete for `resource`."""
+        found = self._totals.get(resource)
+        if found is None:
+            weight = number = 0
+            for lane in self._heads.lanes_of.get(resource, ()):
+                groups = self._competing_in(lane)
+                number += len(groups)
+                weight += lane.weight if groups is lane.groups else _weight(groups)
+            found = self._totals[resource] = weight, number
+        return found
+
+    def is_contested(self, resource: SchedulerResourceKey) -> bool:
+        """Whether a group that is within its share competes for `resource`. Who asks is not within its own."""
+        found = self._contested.get(resource)
+        if found is None:
+            found = self._contested[resource] = self._has_peer_within_share(resource)
+        return found
+
+    def _has_peer_within_share(self, resource: SchedulerResourceKey) -> bool:
+        for lane in self._heads.lanes_of.get(resource, ()):
+            for group in self._competing_in(lane):
+                if self.is_within_share(group.head):
+                    return True
+        return False
+
+    def includes(self, item: SchedulableTask) -> bool:
+        """Whether `item` is one of the heads that compete."""
+        groups = self.queue_view.groups
+        group = None if groups is None else groups.by_task.get(item.task_id)
+        if group is None or group.head is not item:
+            return False
+        return group in self._competing_in(self._heads.lanes[item.resource_request])
+
+    def _competing_in(self, lane: Lane) -> Collection[QueuedGroup]:
+        """The groups of `lane` whose units are free."""
+        found = self._competing.get(lane)
+        if found is None:
+            fits, queue_view = self.view.fits, self.queue_view
+            if self._item is None and not self.view.reservations:
+                first = next(iter(lane.groups))  # The same units are free to all.
+                found = lane.groups if fits(first.head, queue_view) else ()
+            else:
+                found = [group for group in lane.groups if group.head is self._item or fits(group.head, queue_view)]
+            self._competing[lane] = found
+        return found
+
+
+def _weight(groups: Collection[QueuedGroup]) -> int:
+    return sum(exact_weight(group.head.group.weight) for group in groups)
+
+
+class PeerPolicy(ABC):
+    """A policy that judges a group against its peers."""
+
+    _last: tuple[int, int, Contention] | None = None
+    """The contention of live views that was asked for last, and the versions of queue and ledger that it is of."""
+
+    @abstractmethod
+    def make_contention(
+        self, queue_view: QueueView, admission_view: TaskAdmissionView, item: SchedulableTask | None = None
+    ) -> Contention:
+        """What this policy answers in the state that the views show."""
+
+    def contention(self, queue_view: QueueView, admission_view: TaskAdmissionView) -> Contention:
+        """What this policy answers about heads whose units are free. Of live views it is kept while nothing changes."""
+        groups, ledger, last = queue_view.groups, admission_view.ledger, self._last
+        if groups is None or ledger is None:
+            return self.make_contention(queue_view, admission_view)
+        if last is not None and last[0] == groups.version and last[1] == ledger.version:
+            contention = last[2]
+            if contention.queue_view is queue_view and contention.view is admission_view:
+                return contention
+        contention = self.make_contention(queue_view, admission_view)
+        self._last = groups.version, ledger.version, contention
+        return contention
+
+    def evaluate(
+        self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
+    ) -> TaskAdmissionPolicyDecision:
+        """Answer for `item` as head of its group."""
+        contention = self.contention(queue_view, admission_view)
+        if not contention.includes(item):
+            contention = self.make_contention(queue_view, admission_view, item)
+        return contention.decide(item)
+
+
+def as_peer_policy(policy: TaskAdmissionPolicy) -> PeerPolicy | None:
+    """`policy`, if it answers as its contention does. A subclass with an `evaluate` of its own may judge otherwise."""
+    evaluate: object = type(policy).evaluate
+    return policy if isinstance(policy, PeerPolicy) and evaluate is PeerPolicy.evaluate else None

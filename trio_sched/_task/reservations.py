@@ -1,101 +1,49 @@
-"""Keeps a head whose units must gather from starving behind smaller ones.
+"""Reservations: a multi-unit head does not starve behind smaller tasks.
 
-A head that asks for several units of one resource, or of several resources that it competes for, may wait for ever
-although nothing is wrong: whenever some of its units come free, a smaller task behind it takes them. So its being
-passed over is counted. A grant *passes over* a head of another group if
+A head is *multi-unit* if it asks for several units of one resource, or for several resources that it competes for. It
+may wait for ever although nothing is wrong: whenever some of its units come free, a smaller task behind it takes them.
+So it is counted how often it is skipped. A grant *skips* a multi-unit head of another group if
 
-- the head asks for units that must gather, is before the granted task in fair order, and is the first of those that ask
-  for the same;
-- the units it asks for were not all free before the grant, and of a resource that the granted task takes, fewer are
-  left after it than the head needs.
+- the head is before the granted task in fair order, and the first of those that ask for the same;
+- its units were not all free before the grant, and of a resource that the grant takes, fewer are left than it needs.
 
-When that has happened `bound` times to the same head, all its units are *reserved*: what is free of them counts as
-taken for everybody else, so they gather until the head can run. Several reservations are served in the order in which
-they were made, those made at once in fair order. A reservation ends when its item is granted or no longer heads its
-group, and is suspended while it asks for more than a limit, or the policy would refuse it even if no other group were
-queued, as no gathering helps then.
+After `bound` such grants in a row all its units are *reserved*: what is free of them counts as taken for everybody
+else, so they stay free until the head can run. Older reservations go first; those made by one grant, in fair order. A
+reservation ends when its item is granted, or no longer heads its group. It is suspended while the item asks for more
+than a limit, or the policy would refuse it even if nobody else were queued: reserved units would help nobody then.
 
-The count is taken in the one step that changes the ledger in somebody's favour, the grant; asking changes nothing.
-A view made by hand says nothing of order: there every head counts as being before the granted task.
+The count is taken in the grant, the one step that changes the ledger in somebody's favour. Asking changes nothing. A
+view made by hand says nothing of order: there every head counts as being before the granted task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Protocol, overload
+from collections.abc import Sequence
+from typing import overload
 
-from trio_sched._resources.task import (
-    SchedulableTask,
-    SchedulerResourceKey,
-    SchedulerResourceRequest,
-    TaskGroupKey,
-)
-from trio_sched._task.heads import StandingSource, gathers
-from trio_sched._task.leases import TaskAdmissionView, TaskReservation
-from trio_sched._task.ledger import TaskLedger
-from trio_sched._task.queue_view import QueueView
+import trio
 
-__all__ = ["Reservations", "has_room_in", "reserved_before"]
+from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupKey
+from trio_sched._task.ledger import TaskLedger, TaskReservation
+from trio_sched._task.policies import TaskAdmissionPolicy
+from trio_sched._task.queue import QueuedGroup, QueueView, heads_of
 
-Heads = Mapping[TaskGroupKey, SchedulableTask]
-
-_NOTHING: Mapping[SchedulerResourceKey, int] = MappingProxyType({})
-
-
-def reserved_before(
-    reservations: Sequence[TaskReservation], claim: object, heads: Heads
-) -> Mapping[SchedulerResourceKey, int]:
-    """What older reservations than `claim`, or without a claim all of them, keep for one of `heads`."""
-    reserved: dict[SchedulerResourceKey, int] = {}
-    for reservation in reservations:
-        if reservation is claim:
-            break
-        item = reservation.item
-        head = heads.get(item.group.key)
-        if head is not None and head.task_id == item.task_id:
-            for resource, amount in item.resource_request.amounts.items():
-                reserved[resource] = reserved.get(resource, 0) + amount
-    return reserved
-
-
-def has_room_in(view: TaskAdmissionView, head: SchedulableTask, heads: Heads) -> bool:
-    """Whether `view` shows the units of `head` free to it."""
-    reserved = _NOTHING
-    if view.reservations:
-        claim = next((each for each in view.reservations if each.item.task_id == head.task_id), None)
-        reserved = reserved_before(view.reservations, claim, heads)
-    available = view.resources_available
-    for resource, amount in head.resource_request.amounts.items():
-        if available.get(resource, 0) - reserved.get(resource, 0) < amount:
-            return False
-    return True
-
-
-class ReservationJudge(StandingSource, Protocol):
-    """The controller, which asks its policy."""
-
-    def is_refused_alone(self, item: SchedulableTask) -> bool:
-        """Whether limits or the policy refuse `item` even if nobody else is queued."""
-        ...
+__all__ = ["Reservations"]
 
 
 class Reservations(Sequence[TaskReservation]):
-    """Who waits for units to gather. As a sequence: the reservations in force, the oldest first; `made`: all.
+    """As a sequence: the reservations in force, the oldest first. made: all, those that are suspended included."""
 
-    passed_over: of each request whose units must gather, who was passed over last, and how often in a row.
-    """
-
-    __slots__ = ("_bound", "_in_force", "_in_force_at", "_judge", "_ledger", "made", "passed_over")
-
-    def __init__(self, bound: int, ledger: TaskLedger, judge: ReservationJudge) -> None:
+    def __init__(self, bound: int, ledger: TaskLedger, policy: TaskAdmissionPolicy) -> None:
         self._bound = bound
         self._ledger = ledger
-        self._judge = judge
+        self._policy = policy
+        self._view = ledger.view()
         self.made: dict[TaskGroupKey, TaskReservation] = {}
+        self._skipped: dict[SchedulerResourceRequest, tuple[str, int]] = {}
+        """Of each multi-unit request, which task was skipped last, and how often in a row."""
         self._in_force: tuple[TaskReservation, ...] = ()
-        self._in_force_at = -1
-        self.passed_over: dict[SchedulerResourceRequest, tuple[str, int]] = {}
+        self._in_force_at = 0
 
     @overload
     def __getitem__(self, index: int) -> TaskReservation: ...
@@ -105,87 +53,80 @@ class Reservations(Sequence[TaskReservation]):
         return self._all_in_force()[index]
 
     def __len__(self) -> int:
-        return len(self._all_in_force())
+        return len(self._all_in_force()) if self.made else 0
 
     def __repr__(self) -> str:
         return repr(self._all_in_force())
 
-    def claim(self, head: SchedulableTask) -> TaskReservation | None:
-        """The reservation made for `head`."""
-        made = self.made.get(head.group.key)
-        return made if made is not None and made.item.task_id == head.task_id else None
-
-    def reserved_before(self, claim: object, heads: Heads) -> Mapping[SchedulerResourceKey, int]:
-        """What those in force keep from whoever has `claim`."""
-        return reserved_before(self._all_in_force(), claim, heads)
-
-    def end_stale(self, granted: SchedulableTask, heads: Heads) -> Sequence[TaskGroupKey]:
-        """End the reservations of `granted` and of items that are none of `heads`; return their groups."""
-        ended: list[TaskGroupKey] = []
-        for group, made in self.made.items():
-            head = heads.get(group)
-            if head is None or head.task_id != made.item.task_id or made.item.task_id == granted.task_id:
-                ended.append(group)
-        for group in ended:
-            del self.made[group]
-        return ended
-
-    def granted(self, item: SchedulableTask, queue_view: QueueView) -> Sequence[TaskGroupKey]:
-        """`item` was granted, its units are booked, what is stale has ended; return the groups that now have a claim.
-
-        Raises what the policy raises, and changes nothing then.
-        """
-        claiming: list[TaskGroupKey] = []
-        counts: dict[SchedulerResourceRequest, tuple[str, int]] = {}
-        for head in self._waiting(item, queue_view):
-            request = head.resource_request
-            task_id, count = self.passed_over.get(request, ("", 0))
+    def granted(self, item: SchedulableTask, queue_view: QueueView) -> None:
+        """`item` was granted and its units are booked: end its reservation, and count whom that skipped."""
+        if not self.made and not heads_of(queue_view).multi_unit_lanes:
+            self._skipped = {}
+            return
+        heads = queue_view.first_candidate_tasks_by_group
+        for key, made in list(self.made.items()):
+            head = heads.get(key)
+            if head is None or head.task_id != made.item.task_id or made.item.task_id == item.task_id:
+                del self.made[key]
+                self._ledger.version += 1
+        skipped: dict[SchedulerResourceRequest, tuple[str, int]] = {}
+        for group in self._waiting(queue_view):
+            head = group.head
+            if group.key == item.group.key:
+                continue
+            task_id, count = self._skipped.get(head.resource_request, ("", 0))
             if task_id != head.task_id:
                 count = 0
-            if self._is_passed_over(head, item, queue_view):
+            if self._is_before(group, item, queue_view) and self._is_skipped(head, item):
                 count += 1
             if count >= self._bound:
-                self.made[head.group.key] = TaskReservation(head)
-                claiming.append(head.group.key)
+                self.made[group.key] = TaskReservation(head)
+                self._ledger.version += 1
             elif count:
-                counts[request] = (head.task_id, count)
-        self.passed_over = counts
-        return claiming
+                skipped[head.resource_request] = head.task_id, count
+        self._skipped = skipped
 
-    def _all_in_force(self) -> tuple[TaskReservation, ...]:
-        version = self._judge.version
-        if self._in_force_at != version:
-            self._in_force = tuple(made for made in self.made.values() if not self._judge.is_refused_alone(made.item))
-            self._in_force_at = version
-        return self._in_force
+    def _waiting(self, queue_view: QueueView) -> list[QueuedGroup]:
+        """Of each multi-unit request the first group whose head has no reservation, all in fair order."""
+        groups = queue_view.groups
+        firsts: list[QueuedGroup] = []
+        for lane in heads_of(queue_view).multi_unit_lanes:
+            without = [group for group in lane.groups if not self._is_made_for(group)]
+            if without:
+                firsts.append(without[0] if groups is None else min(without, key=groups.rank))
+        return firsts if groups is None else sorted(firsts, key=groups.rank)
 
-    def _waiting(self, granted: SchedulableTask, queue_view: QueueView) -> Sequence[SchedulableTask]:
-        """Of each request whose units must gather, the first head that has no reservation; all in fair order."""
-        index = queue_view.heads
-        if index is not None and index.source is self._judge:
-            heads = index.in_order([index.first_of(bucket) for bucket in index.gathering() if bucket.claim is None])
-        else:
-            heads = [
-                head
-                for head in queue_view.first_candidate_tasks_by_group.values()
-                if gathers(head.resource_request) and self.claim(head) is None
-            ]
-            if index is not None:
-                heads = index.in_order(heads)
-        first: dict[SchedulerResourceRequest, SchedulableTask] = {}
-        for head in heads:
-            first.setdefault(head.resource_request, head)
-        return [head for head in first.values() if head.group.key != granted.group.key]
+    def _is_made_for(self, group: QueuedGroup) -> bool:
+        made = self.made.get(group.key)
+        return made is not None and made.item.task_id == group.head.task_id
 
-    def _is_passed_over(self, head: SchedulableTask, granted: SchedulableTask, queue_view: QueueView) -> bool:
-        wanted = head.resource_request.amounts
+    def _is_before(self, group: QueuedGroup, granted: SchedulableTask, queue_view: QueueView) -> bool:
+        groups = queue_view.groups
+        if groups is None:
+            return True
+        other = groups.by_key.get(granted.group.key)
+        return other is None or groups.rank(group) < groups.rank(other)
+
+    def _is_skipped(self, head: SchedulableTask, granted: SchedulableTask) -> bool:
         taken = granted.resource_request.amounts
         was_short = is_short = False
-        for resource, amount in wanted.items():
-            missing = amount - self._ledger.free(resource)
+        for resource, amount in head.resource_request.amounts.items():
+            missing = amount - self._ledger.free.get(resource, 0)
             was_short = was_short or missing > taken.get(resource, 0)
             is_short = is_short or (missing > 0 and resource in taken)
-        if not (was_short and is_short):
-            return False
-        index = queue_view.heads
-        return index is None or index.precedes(head.group.key, granted.group.key)
+        return was_short and is_short
+
+    def _all_in_force(self) -> tuple[TaskReservation, ...]:
+        if self._in_force_at != self._ledger.version:
+            self._in_force = tuple(made for made in self.made.values() if not self._is_suspended(made.item))
+            self._in_force_at = self._ledger.version
+        return self._in_force
+
+    @trio.lowlevel.disable_ki_protection
+    def _is_suspended(self, item: SchedulableTask) -> bool:
+        """Whether limits or the policy refuse `item` even if nobody else is queued."""
+        key, wanted = item.group.key, item.resource_request.amounts
+        if any(amount > self._ledger.limits.get(resource, 0) for resource, amount in wanted.items()):
+            return True
+        uncontended = QueueView(1, {key: 1}, {key: wanted}, {key: wanted}, {key: item}, {key: item.group}, wanted)
+        return not self._policy.evaluate(item, uncontended, self._view).allowed

@@ -1,10 +1,10 @@
-"""Heads in classes get the answers that each would get alone: after changes, errors and Ctrl-C at any line."""
+"""A selection by lanes finds what asking about every head would: after changes, errors and Ctrl-C at any line."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -17,25 +17,21 @@ import trio_sched
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupSpec
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.heads import StandingSource
-from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
+from trio_sched._task.ledger import TaskAdmissionView
 from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueView
-from trio_sched._task.strict import StrictFairTaskAdmissionPolicy
+from trio_sched._task.queue import FairTaskQueue, QueueView
+from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 
 REQUEST = SchedulerResourceRequest(UNIT)
 PACKAGE = str(Path(trio_sched.__file__).parent)
 
 
 class Marked:
-    """A policy that says how groups stand, refuses tasks with the payload "marked", and fails when told to."""
+    """A policy that refuses tasks with the payload "marked", and fails when it is given an error."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
-
-    def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> Hashable:
-        return item.payload
 
     def evaluate(
         self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
@@ -56,11 +52,11 @@ def is_fuzzing() -> bool:
 
 
 def choose(queue: FairTaskQueue, controller: TaskAdmissionController) -> str | None:
-    """The next task, found by looking at classes and found by asking about every head."""
-    by_class = queue.select_next(controller.is_eligible)
+    """The next task, found by looking at lanes and found by asking about every head."""
+    by_lane = queue.select_next(controller.is_eligible)
     by_head = queue.select_next(lambda item, view: controller.is_eligible(item, view))
-    assert by_class == by_head
-    return None if by_class is None else by_class.item.task_id
+    assert by_lane == by_head
+    return None if by_lane is None else by_lane.item.task_id
 
 
 def test_what_was_found_for_one_controller_says_nothing_to_another() -> None:
@@ -100,8 +96,8 @@ def test_a_queue_that_changes_to_a_policy_of_others_asks_it() -> None:
         assert choose(queue, controller) == expected
 
 
-def test_classes_stay_in_fair_order_when_all_tags_are_shifted() -> None:
-    # Serving a group of a great weight beside ordinary ones shifts all tags; each group here has a class of its own.
+def test_lanes_stay_in_fair_order_when_all_tags_are_shifted() -> None:
+    # Serving a group of a great weight beside ordinary ones shifts all tags; each group here has a lane of its own.
     limits = dict.fromkeys("bcd", 9)
     controller = TaskAdmissionController(TaskAdmissionConfig(resource_limits=limits))
     queue = FairTaskQueue()
@@ -124,7 +120,7 @@ def test_classes_stay_in_fair_order_when_all_tags_are_shifted() -> None:
     assert "".join(chosen) == "ab" * 10 + "c" + "dab" * 5
 
 
-def test_many_classes_stay_in_fair_order_when_all_tags_are_shifted() -> None:
+def test_many_lanes_stay_in_fair_order_when_all_tags_are_shifted() -> None:
     limits = {f"r{number}": 9 for number in range(24)}
     controller = TaskAdmissionController(TaskAdmissionConfig(resource_limits=limits))
     queue = FairTaskQueue()
@@ -149,7 +145,7 @@ def test_many_classes_stay_in_fair_order_when_all_tags_are_shifted() -> None:
     serve(len(queue))
 
 
-def test_a_head_stands_by_its_own_spec_whatever_the_group_was_before() -> None:
+def test_a_head_is_judged_by_its_own_spec_whatever_the_group_was_before() -> None:
     controller = TaskAdmissionController()
     queue = FairTaskQueue()
     free, capped = group_spec("g"), group_spec("g", admitted_limit=1)
@@ -168,7 +164,7 @@ def test_a_head_stands_by_its_own_spec_whatever_the_group_was_before() -> None:
     assert choose(queue, controller) == "g3"
 
 
-def test_tasks_of_one_group_may_stand_differently() -> None:
+def test_tasks_of_one_group_may_be_judged_differently() -> None:
     controller = TaskAdmissionController(policy=Marked())
     queue = FairTaskQueue()
     spec = group_spec("g")
@@ -229,7 +225,7 @@ def test_a_share_is_measured_against_peers_that_ask_for_something_else() -> None
     assert choose(queue, controller) == "h"
 
 
-def test_a_group_that_comes_to_stand_better_leaves_its_class_even_if_it_is_not_the_first_there() -> None:
+def test_a_group_that_comes_within_its_share_runs_even_if_it_is_not_the_first_of_its_lane() -> None:
     borrowing = BoundedBorrowTaskAdmissionPolicyConfig()
     controller = TaskAdmissionController(TaskAdmissionConfig(64, {"x": 21}, borrowing))
     queue = FairTaskQueue()
@@ -248,7 +244,7 @@ def test_a_group_that_comes_to_stand_better_leaves_its_class_even_if_it_is_not_t
     assert choose(queue, controller) == "h"
 
 
-def test_a_group_that_comes_to_be_entitled_holds_back_those_before_it() -> None:
+def test_a_group_that_comes_within_its_share_holds_back_those_before_it() -> None:
     borrowing = BoundedBorrowTaskAdmissionPolicyConfig(strict_share_rounding="floor")
     controller = TaskAdmissionController(TaskAdmissionConfig(64, {"x": 23}, borrowing))
     queue = FairTaskQueue()
@@ -268,7 +264,7 @@ def test_a_group_that_comes_to_be_entitled_holds_back_those_before_it() -> None:
     assert choose(queue, controller) == "peer"
 
 
-def test_a_peer_that_is_no_longer_entitled_holds_nobody_back() -> None:
+def test_a_peer_that_is_no_longer_within_its_share_holds_nobody_back() -> None:
     """The grant that made it so was of a task that nobody had queued."""
     controller = TaskAdmissionController()
     queue = FairTaskQueue()
@@ -306,7 +302,7 @@ def test_shares_follow_the_weights_of_the_heads_of_now() -> None:
     queue.enqueue(
         make_task(f"h{number}", group_spec("h", weight), {"x": 1}) for number, weight in enumerate((1.0, 7.0))
     )
-    # Of 8 units the group has a right to 4 beside an equal, and to 1 beside one of seven times its weight.
+    # Of 8 units the group's share is 4 beside an equal, and to 1 beside one of seven times its weight.
     assert choose(queue, controller) == "g"
     queue.discard("h0")
     assert choose(queue, controller) == "h1"
@@ -316,12 +312,12 @@ def test_heads_of_one_group_may_differ_for_who_asks() -> None:
     class Choosy:
         """Leaves tasks alone that have the payload "later"."""
 
-        @property
-        def standings(self) -> StandingSource | None:
-            return controller.standings
+        def fits(self, request: SchedulerResourceRequest) -> bool:
+            return controller.fits(request)
 
-        def aspect(self, head: SchedulableTask) -> Hashable:
-            return head.payload
+        def allows(self, queue_view: QueueView) -> Callable[[SchedulableTask], bool]:
+            allows = controller.allows(queue_view)
+            return lambda head: head.payload != "later" and allows(head)
 
         def is_eligible(self, item: SchedulableTask, queue_view: QueueView) -> bool:
             return item.payload != "later" and controller.is_eligible(item, queue_view)
@@ -355,49 +351,7 @@ def test_a_controller_that_answers_for_itself_is_asked() -> None:
     assert names(start_all(queue, controller)) == ["h"]
 
 
-@pytest.mark.parametrize("wanted", ["g2", None])
-def test_standings_that_are_new_whenever_they_are_asked_for_end_no_search(wanted: str | None) -> None:
-    class Drifting(Marked):
-        """Every answer is another, as it would be if it depended on time."""
-
-        asked = 0
-
-        def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> Hashable:
-            self.asked += 1
-            assert self.asked < 1000, "the search does not end"
-            return self.asked
-
-    controller = TaskAdmissionController(policy=Drifting())
-    queue = FairTaskQueue()
-    for number in range(4):
-        name = f"g{number}"
-        queue.enqueue([SchedulableTask(name, None if name == wanted else "marked", group_spec(name), REQUEST)])
-    for _ in range(3):
-        assert choose(queue, controller) == wanted
-
-
-def test_standings_of_peers_that_are_new_whenever_they_are_asked_for_end_no_search() -> None:
-    class Drifting(StrictFairTaskAdmissionPolicy):
-        """Every other answer is another."""
-
-        asked = 0
-
-        def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
-            self.asked += 1
-            assert self.asked < 1000, "the search does not end"
-            return self.asked % 2 == 0
-
-    controller = TaskAdmissionController(policy=Drifting())
-    capped = group_spec("g", admitted_limit=1)
-    queue = FairTaskQueue()
-    assert isinstance(controller.try_acquire(make_task("running", capped), queue.view()), TaskAdmissionLease)
-    queue.enqueue([make_task("g", capped), make_task("h", "h"), make_task("i", "i")])
-    for _ in range(3):
-        assert queue.select_next(controller.is_eligible) is not None
-
-
-def test_a_group_that_comes_to_be_entitled_is_found_where_nobody_looks() -> None:
-    """As long as the peer competes, nobody looks at groups that are at their limit."""
+def test_a_group_that_comes_within_its_share_is_found_behind_those_that_are_refused() -> None:
     controller = TaskAdmissionController()
     queue = FairTaskQueue()
     queue.enqueue(item for name in "gk" for item in make_tasks(group_spec(name, admitted_limit=1), 2))
@@ -439,17 +393,14 @@ def test_peers_may_all_ask_for_something_else_besides() -> None:
     assert controller.is_eligible(head, queue.view())
 
 
-def test_a_group_leaves_its_class_by_a_policy_of_others_too() -> None:
+def test_a_policy_of_others_sees_what_groups_run() -> None:
     class Narrow(Marked):
         """At most two tasks of a group run."""
-
-        def standing(self, item: SchedulableTask, admission_view: TaskAdmissionView) -> bool:
-            return admission_view.account(item.group.key).running > 1
 
         def evaluate(
             self, item: SchedulableTask, queue_view: QueueView, admission_view: TaskAdmissionView
         ) -> TaskAdmissionPolicyDecision:
-            return TaskAdmissionPolicyDecision(allowed=not self.standing(item, admission_view))
+            return TaskAdmissionPolicyDecision(allowed=admission_view.account(item.group.key).running < 2)
 
     controller = TaskAdmissionController(policy=Narrow())
     queue = FairTaskQueue()
@@ -491,7 +442,7 @@ def test_a_head_may_lack_one_resource_after_the_other() -> None:
     assert choose(queue, controller) == "t"
 
 
-def test_a_policy_that_looks_while_it_is_told_of_a_grant_sees_the_state_after_it() -> None:
+def test_a_policy_that_looks_in_on_acquire_sees_the_state_after_it() -> None:
     queue = FairTaskQueue()
     seen: list[bool] = []
 
@@ -513,7 +464,7 @@ def test_a_policy_that_looks_while_it_is_told_of_a_grant_sees_the_state_after_it
     assert seen == [True]
 
 
-def test_a_policy_that_looks_while_it_is_told_of_a_release_sees_the_state_after_it() -> None:
+def test_a_policy_that_looks_in_on_release_sees_the_state_after_it() -> None:
     queue = FairTaskQueue()
     seen: list[bool] = []
 

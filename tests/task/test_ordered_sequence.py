@@ -1,4 +1,4 @@
-"""Ordered nodes: their tasks become ready one at a time, in order, and a turn is held until its task has ended."""
+"""Ordered nodes: their tasks are a sequence, in which one is current until it has ended."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def acknowledge(tracker: CompletionTracker) -> None:
     tracker.mark_enqueued([stable_task_id(task) for task in tracker.ready_frontier()])
 
 
-def test_cells_take_turns_by_row_and_then_by_row_group() -> None:
+def test_cells_follow_each_other_by_row_and_then_by_row_group() -> None:
     tracker = opened(STORY, 2, 1)
     assert tracker.is_ordered
     for row_group in (1, 0):
@@ -53,7 +53,7 @@ def test_cells_take_turns_by_row_and_then_by_row_group() -> None:
     assert tracker.is_complete(0)
 
 
-def test_row_groups_take_turns_in_the_order_of_their_opening() -> None:
+def test_row_groups_follow_each_other_in_the_order_of_their_opening() -> None:
     tracker = CompletionTracker(COUNTER)
     assert tracker.open_row_group(5, 3) == FrontierDelta((root(5, "counter"),))
     assert tracker.open_row_group(2, 3) == NOTHING
@@ -62,7 +62,7 @@ def test_row_groups_take_turns_in_the_order_of_their_opening() -> None:
     assert tracker.open_row_group(3, 1) == FrontierDelta((root(3, "counter"),))
 
 
-def test_a_batch_waits_for_its_turn_and_for_what_it_needs() -> None:
+def test_a_batch_waits_for_its_predecessor_and_for_what_it_needs() -> None:
     tracker = opened(CHAPTER, 2, 2, 2)
     assert tracker.mark_complete(root(1)).added == ()
     assert tracker.mark_complete(root(0)).added == (chapter(0),)
@@ -71,7 +71,7 @@ def test_a_batch_waits_for_its_turn_and_for_what_it_needs() -> None:
     assert tracker.mark_complete(root(2)).added == (chapter(2),)
 
 
-def test_a_task_that_runs_again_keeps_the_turn() -> None:
+def test_a_task_that_runs_again_stays_current() -> None:
     tracker = opened(STORY, 2)
     tracker.mark_complete(root(0))
     for row in (0, 1):
@@ -81,7 +81,7 @@ def test_a_task_that_runs_again_keeps_the_turn() -> None:
     assert tracker.ready_frontier() == (cell("story", 0, 0),)
 
 
-def test_a_row_given_up_before_its_turn_has_none() -> None:
+def test_a_row_dropped_before_its_task_is_ready_is_left_out() -> None:
     tracker = opened(STORY, 3)
     tracker.mark_complete(root(0))
     for row in (0, 1, 2):
@@ -91,7 +91,7 @@ def test_a_row_given_up_before_its_turn_has_none() -> None:
     assert tracker.mark_complete(cell("story", 0, 0)) == FrontierDelta((cell("story", 0, 2),))
 
 
-def test_a_turn_that_nobody_has_taken_up_passes_on_at_once() -> None:
+def test_a_ready_task_that_was_not_acknowledged_makes_room_at_once() -> None:
     tracker = opened(STORY, 2)
     tracker.mark_complete(root(0))
     for row in (0, 1):
@@ -99,7 +99,7 @@ def test_a_turn_that_nobody_has_taken_up_passes_on_at_once() -> None:
     assert tracker.drop_row(0, 0) == FrontierDelta((cell("story", 0, 1),), (cell("story", 0, 0),))
 
 
-def test_a_turn_that_was_given_out_is_held_until_its_task_has_ended() -> None:
+def test_an_acknowledged_task_of_a_dropped_row_stays_current_until_it_has_ended() -> None:
     tracker = opened(STORY, 2)
     tracker.mark_complete(root(0))
     for row in (0, 1):
@@ -112,20 +112,20 @@ def test_a_turn_that_was_given_out_is_held_until_its_task_has_ended() -> None:
     assert tracker.mark_ended(cell("story", 0, 0)) == NOTHING
 
 
-def test_a_row_group_without_living_rows_has_no_turn() -> None:
+def test_a_row_group_without_active_rows_is_left_out() -> None:
     tracker = opened(CHAPTER, 1, 1, 1)
     tracker.mark_complete(root(2))
     assert tracker.drop_row(0, 0) == FrontierDelta((), (root(0),))
     assert tracker.drop_row(1, 0) == FrontierDelta((chapter(2),), (root(1),))
 
 
-def test_a_batch_whose_turn_has_not_come_was_never_ready() -> None:
+def test_a_batch_behind_another_was_never_ready() -> None:
     tracker = opened(CHAPTER, 1, 1)
     assert tracker.mark_complete(root(1)).added == ()
     assert tracker.drop_row(1, 0) == NOTHING
 
 
-def test_a_row_given_up_lets_an_ordered_batch_begin_only_in_its_turn() -> None:
+def test_a_dropped_row_lets_an_ordered_batch_begin_only_after_its_predecessor() -> None:
     chapters = ExecutionGraph(
         [
             GraphNode("a", "from_scratch"),
@@ -142,7 +142,7 @@ def test_a_row_given_up_lets_an_ordered_batch_begin_only_in_its_turn() -> None:
     assert tracker.mark_complete(chapter(0)) == FrontierDelta((chapter(1),), (chapter(0),))
 
 
-def test_an_abandoned_row_group_passes_its_turn_on() -> None:
+def test_an_abandoned_row_group_makes_room() -> None:
     tracker = opened(COUNTER, 1, 1)
     assert tracker.abandon(0) == FrontierDelta((root(1, "counter"),), (root(0, "counter"),))
     acknowledge(tracker)

@@ -1,5 +1,5 @@
-"""A head that competes with nobody: it runs however its group stands, owes what a look at all heads says that it owes,
-and is alone no longer than it is."""
+"""A head that competes with nobody: it runs whatever its group holds, borrows what a look at all heads says,
+and is uncontended no longer than it is."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from trio_sched._resources.task import SchedulableTask
 from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
-from trio_sched._task.queue import FairTaskQueue
-from trio_sched._task.queue_view import QueueView
+from trio_sched._task.queue import FairTaskQueue, QueueView
 
 X = {"submission": 1, "x": 1}
 TERMS = {
@@ -39,7 +38,9 @@ def hold(controller: TaskAdmissionController, queue: FairTaskQueue, items: list[
 @pytest.mark.parametrize(
     ("terms", "owed"), [("strict", [0, 0, 0, 0, 0]), ("up", [0, 0, 0, 1, 2]), ("down", [0, 0, 1, 2, 3])]
 )
-def test_a_lone_group_uses_everything_and_owes_what_lies_above_half_of_it(terms: str, owed: list[int]) -> None:
+def test_an_uncontended_group_uses_everything_and_borrows_what_lies_above_half_of_it(
+    terms: str, owed: list[int]
+) -> None:
     controller, queue = controller_of(terms, x=5), FairTaskQueue()
     queue.enqueue(make_tasks("g", 6, X))
     for expected in owed:
@@ -70,7 +71,7 @@ def test_half_is_at_least_one_unit_and_at_most_the_limit_of_the_group(
 
 @pytest.mark.parametrize("terms", ["strict", "up"])
 @pytest.mark.parametrize("looked", [False, True])
-def test_a_newcomer_between_selection_and_grant_ends_being_alone(terms: str, *, looked: bool) -> None:
+def test_a_newcomer_between_selection_and_grant_ends_being_uncontended(terms: str, *, looked: bool) -> None:
     controller, queue = controller_of(terms, x=4), FairTaskQueue()
     queue.enqueue(make_tasks(group_spec("g", admitted_limit=2), 4, X))
     assert start_next(queue, controller) is not None
@@ -100,7 +101,7 @@ def test_what_was_found_of_one_item_says_nothing_of_another(terms: str) -> None:
     assert denied.reason == "no_capacity"
 
 
-def test_who_was_alone_with_a_debt_waits_for_a_newcomer_until_that_has_its_share() -> None:
+def test_who_was_uncontended_with_a_debt_waits_for_a_newcomer_until_that_has_its_share() -> None:
     controller, queue = controller_of("up", x=4), FairTaskQueue()
     queue.enqueue(make_tasks("g", 9, X))
     leases = [lease for _ in range(4) if (lease := start_next(queue, controller)) is not None]
@@ -114,8 +115,8 @@ def test_who_was_alone_with_a_debt_waits_for_a_newcomer_until_that_has_its_share
     assert started == ["h0", "h1", "g4", "g5"]
 
 
-def test_a_lone_head_does_not_hold_back_who_competes_for_another_of_its_resources() -> None:
-    """`g` is alone at x, and at its limit; `h` is at its limit too, so neither is entitled, and both may run."""
+def test_an_uncontended_head_does_not_hold_back_who_competes_for_another_of_its_resources() -> None:
+    """`g` is uncontended at x. Both are at their limits, so neither is within its share, and both may run."""
     controller, queue = controller_of("strict", x=4), FairTaskQueue()
     g, h = group_spec("g", admitted_limit=1), group_spec("h", admitted_limit=1)
     hold(controller, queue, [make_task("g running", g, X), make_task("h running", h)])
@@ -186,10 +187,10 @@ class Stage:
 )
 def test_few_groups_get_what_a_look_at_every_head_gives_them(terms: str, steps: list[Step], limit: int) -> None:
     specs = [group_spec("a"), group_spec("b", 2.0), group_spec("c", admitted_limit=1), group_spec("d", 1.0, 2)]
-    classed, plain = Stage(terms, limit, plain=False), Stage(terms, limit, plain=True)
+    by_lanes, plain = Stage(terms, limit, plain=False), Stage(terms, limit, plain=True)
     for made, (step, group, request) in enumerate(steps):
         newcomer = make_task(f"t{made}", specs[group], REQUESTS[request])
         number = made - 1 - group if step == "discard" else group
-        assert classed.take(step, newcomer, number) == plain.take(step, newcomer, number)
-        assert classed.controller.view().snapshot() == plain.controller.view().snapshot()
-        assert classed.queue.view().snapshot() == plain.queue.view().snapshot()
+        assert by_lanes.take(step, newcomer, number) == plain.take(step, newcomer, number)
+        assert by_lanes.controller.view().snapshot() == plain.controller.view().snapshot()
+        assert by_lanes.queue.view().snapshot() == plain.queue.view().snapshot()
