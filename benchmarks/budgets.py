@@ -175,12 +175,25 @@ def _orients(budget_id: str, step: str, quantity: Quantity, bound: float) -> Bud
 
 
 def _scenario_of(quantity: Quantity) -> str:
-    return {"callers": "requests", "events": "pipeline", "sink": "events"}.get(next(iter(quantity.point)), "tasks")
+    scenarios = {"callers": "requests", "events": "pipeline", "sink": "events", "columns": "columns"}
+    return scenarios.get(next(iter(quantity.point)), "tasks")
 
 
 def _memory(budget_id: str, step: str, metric: str, load: str, bound: float, unit: str = "MB") -> Budget:
     quantity = Quantity("candidate", metric, {"load": load})
     return Budget(budget_id, "soak", step, quantity, "at most", bound, unit=unit)
+
+
+def _by_width(budget_id: str, step: str, metric: str) -> Budget:
+    return Budget(
+        f"{budget_id}-growth",
+        "columns",
+        f"{step}: 300 columns against 1",
+        Quantity("candidate", metric, {"columns": 300}),
+        "at most",
+        1.3,
+        Quantity("candidate", metric, {"columns": 1}),
+    )
 
 
 FLAT_MB: Final = 5.0
@@ -282,9 +295,30 @@ BUDGETS: Final[tuple[Budget, ...]] = (
         "event-time",
         "an event to JSONL, over a whole pipeline, processor time",
         Quantity("candidate", "event_cpu_us", {"events": "jsonl"}),
-        3,
+        6,
     ),
-    _orients("one-event-time", "one event to JSONL", Quantity("candidate", "one_event_cpu_us", {"sink": "jsonl"}), 3),
+    _orients("one-event-time", "one event to JSONL", Quantity("candidate", "one_event_cpu_us", {"sink": "jsonl"}), 6),
+    _by_width("views", "report and trace, per event", "views_cpu_us"),
+    _by_width("why", "why, per event", "why_cpu_us"),
+    _orients("views-time", "report and trace, per event", Quantity("candidate", "views_cpu_us", {"columns": 300}), 50),
+    Budget(
+        "summary-size",
+        "columns",
+        "a summary of the events of 30 columns, per model call",
+        Quantity("candidate", "summary_bytes", {"columns": 30}),
+        "at most",
+        500,
+        unit="bytes",
+    ),
+    Budget(
+        "summary-share",
+        "columns",
+        "all events of 30 columns, against a summary of them",
+        Quantity("candidate", "all_bytes", {"columns": 30}),
+        "at least",
+        10,
+        Quantity("candidate", "summary_bytes", {"columns": 30}),
+    ),
     Budget(
         "one-unwanted-event",
         "events",

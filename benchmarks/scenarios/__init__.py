@@ -1,5 +1,6 @@
 """The scenario families: each module declares one, and `ALL` names them."""
 
+from benchmarks.scenarios.columns import COLUMNS
 from benchmarks.scenarios.events import EVENTS
 from benchmarks.scenarios.imports import IMPORTS
 from benchmarks.scenarios.pipeline import PIPELINE
@@ -22,6 +23,7 @@ ALL: dict[str, Scenario] = {
         END_TO_END,
         REQUESTS,
         EVENTS,
+        COLUMNS,
         PIPELINE,
         SCALING,
         SOAK,

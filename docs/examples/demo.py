@@ -155,7 +155,7 @@ async def open_providers() -> AsyncGenerator[Providers, None]:
 async def main(output: Path, seed: int, buffer_size: int, row_groups: int) -> ts.RunResult:
     """Run the demo."""
     texts = passages()
-    config = ts.RunConfig(buffer_size=buffer_size, max_concurrent_row_groups=row_groups, seed=seed)
+    config = ts.RunConfig(buffer_size=buffer_size, max_concurrent_row_groups=row_groups, seed=seed, write_events="all")
     async with open_providers() as providers:
         columns = pipeline(texts, providers)
         return await ts.run(

@@ -138,7 +138,7 @@ def test_command_line_before_file_before_the_resumed_run(tmp_path: Path) -> None
             "stop_error_rate in the top level must be false or a number from 0 to 1, got the string 'x'",
         ),
         ("seed = [1]", "seed in the top level must be an int of at least 0, got the array [1]"),
-        ("write_events = 1", "write_events in the top level must be true or false, got the integer 1"),
+        ("write_events = 1", "write_events in the top level must be 'all', 'summary' or 'none', got the integer 1"),
         ("request_admission = 3", "request_admission in the top level must be a table, got the integer 3"),
         ('format = "xml"', "format in the top level must be 'jsonl' or 'parquet', got the string 'xml'"),
         (

@@ -112,7 +112,8 @@ def test_plan_refuses_what_run_refuses(write_module: WriteModule, invoke: Invoke
 
 
 def test_a_finished_run_can_be_read(write_module: WriteModule, invoke: Invoke) -> None:
-    assert invoke("run", f"{write_module(CALLING)}:pipeline", "--records", "5").exit_code == 0
+    name = f"{write_module(CALLING)}:pipeline"
+    assert invoke("run", name, "--records", "5", "--write-events", "all").exit_code == 0
     for command, file in (("report", "report.html"), ("trace", "trace.json")):
         (Path("out") / file).unlink()
         done = invoke(command, "out")
@@ -120,6 +121,23 @@ def test_a_finished_run_can_be_read(write_module: WriteModule, invoke: Invoke) -
         assert (Path("out") / file).stat().st_size > 0
     assert invoke("why", "out").stdout.startswith("completed in ")
     assert json.loads(invoke("why", "out", "--json").stdout)["state"] == "completed"
+
+
+def test_a_run_that_wrote_a_summary_has_no_trace(write_module: WriteModule, invoke: Invoke) -> None:
+    done = invoke("run", f"{write_module(CALLING)}:pipeline", "--records", "5")
+    assert 'trace.json is made with write_events="all"' in done.stdout
+    assert invoke("report", "out").exit_code == 0
+    assert invoke("why", "out").stdout.startswith("completed in ")
+    refused = invoke("trace", "out")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("error: 'out' has a summary of its events, and a trace is made of all of them")
+    assert not Path("out/trace.json").exists()
+
+
+def test_a_run_may_write_no_events(write_module: WriteModule, invoke: Invoke) -> None:
+    name = f"{write_module(CALLING)}:pipeline"
+    assert invoke("run", name, "--records", "5", "--write-events", "none").exit_code == 0
+    assert not list(Path("out/events").iterdir())
 
 
 @pytest.mark.parametrize("command", ["why", "report", "trace"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -137,14 +137,25 @@ def with_hostile(value: object, path: tuple[str, ...]) -> object:
     return {**fields, path[0]: with_hostile(fields[path[0]], path[1:])} if path[0] in fields else fields
 
 
+@pytest.mark.parametrize(
+    ("level", "events", "fields"),
+    [("all", ("events/scheduler.jsonl", "events/request.jsonl"), 60), ("summary", ("events/summary.jsonl",), 40)],
+)
 def test_every_field_of_every_file_that_a_run_leaves(
-    write_module: WriteModule, invoke: Invoke, rows: str, tmp_path: Path
+    level: str,
+    events: Sequence[str],
+    fields: int,
+    write_module: WriteModule,
+    invoke: Invoke,
+    rows: str,
+    tmp_path: Path,
 ) -> None:
     module = write_module(PIPELINE.replace(repr(HOSTILE), "'name'"))
-    assert invoke("run", f"{module}:pipeline", "--rows", rows, "--output", "out").exit_code == 1
+    run = ("run", f"{module}:pipeline", "--rows", rows, "--output", "out", "--write-events", level)
+    assert invoke(*run).exit_code == 1
     folder = tmp_path / "out"
     fed = 0
-    for file in ("events/scheduler.jsonl", "events/request.jsonl", "run.json", "capacity_plan.json"):
+    for file in (*events, "run.json", "capacity_plan.json"):
         path = folder / file
         text = path.read_text(encoding="utf-8")
         lines = text.splitlines() if file.endswith("l") else [text]
@@ -156,15 +167,25 @@ def test_every_field_of_every_file_that_a_run_leaves(
             assert_harmless(done)
             assert_harmless(invoke("why", "out", "--json"), 10_000_000)
         path.write_text(text, encoding="utf-8")
-    assert fed > 60
+    assert fed > fields
 
 
-@pytest.mark.parametrize("command", ["report", "trace", "why"])
+@pytest.mark.parametrize(
+    ("command", "level", "file"),
+    [
+        ("report", "all", "scheduler.jsonl"),
+        ("trace", "all", "scheduler.jsonl"),
+        ("why", "all", "scheduler.jsonl"),
+        ("report", "summary", "summary.jsonl"),
+        ("why", "summary", "summary.jsonl"),
+    ],
+)
 def test_files_that_are_damaged_throughout(
-    command: str, write_module: WriteModule, invoke: Invoke, rows: str, tmp_path: Path
+    command: str, level: str, file: str, write_module: WriteModule, invoke: Invoke, rows: str, tmp_path: Path
 ) -> None:
-    assert invoke("run", f"{write_module(PIPELINE)}:pipeline", "--rows", rows, "--output", "out").exit_code == 1
-    (tmp_path / "out" / "events" / "scheduler.jsonl").write_bytes(b"\x1b[2J\n" * 20_000)
+    run = ("run", f"{write_module(PIPELINE)}:pipeline", "--rows", rows, "--output", "out", "--write-events", level)
+    assert invoke(*run).exit_code == 1
+    (tmp_path / "out" / "events" / file).write_bytes(b"\x1b[2J\n" * 20_000)
     for document in ("run.json", "capacity_plan.json"):
         (tmp_path / "out" / document).write_text("[" * 100_000)
     assert_harmless(invoke(command, "out"))

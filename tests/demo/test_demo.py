@@ -14,7 +14,7 @@ import trio_sched as ts
 from trio_sched.testing import simulate
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-CONFIG = ts.RunConfig(buffer_size=5)
+CONFIG = ts.RunConfig(buffer_size=5, write_events="all")
 A = ts.Model("a", "writer", max_parallel_requests=32)
 B = ts.Model("b", "judge", max_parallel_requests=48)
 

@@ -225,7 +225,7 @@ def _draw_config(rng: random.Random, *, is_tuned: bool) -> ts.RunConfig:
             startup_ramp_seconds=rng.choice((0.0, 0.0, 10.0)),
             queue_wait_timeout_seconds=rng.choice((None, None, 0.5, 30.0)),
         ),
-        write_events=rng.random() < 0.1,
+        write_events="none" if rng.random() >= 0.1 else rng.choice(("all", "summary")),
     )
     return config if is_tuned else attrs.evolve(config, request_admission=None)
 

@@ -168,7 +168,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         return await model.call(reply, row["draft"])
 
     async def main() -> Finished:
-        config = ts.RunConfig(buffer_size=20, max_concurrent_row_groups=3)
+        config = ts.RunConfig(buffer_size=20, max_concurrent_row_groups=3, write_events="all")
         result = await ts.run([number, draft, verdict], records=160, output=folder, config=config, blocking=inline)
         return Finished(folder, result)
 

@@ -69,6 +69,6 @@ def sample_run(folder: Path, *, records: int = 12, seed: int = 0) -> SampleRun:
         return await model.call(reply, row["number"])
 
     events = InMemoryAdmissionEventSink()
-    config = ts.RunConfig(buffer_size=4, max_concurrent_row_groups=2)
+    config = ts.RunConfig(buffer_size=4, max_concurrent_row_groups=2, write_events="all")
     steps = [number, draft, verdict]
     return SampleRun(folder, simulate(steps, records=records, output=folder, config=config, event_sink=events), events)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Literal
 
 import attrs
 import trio
@@ -35,6 +36,7 @@ class FaultyRun:
     buffer_size: int = 4
     cap: int = 2
     cancel_after: float | None = None
+    write_events: Literal["all", "summary", "none"] = "all"
 
     async def run(self, out: Path) -> InMemoryAdmissionEventSink:
         """Run it into `out`, and give both its streams."""
@@ -85,7 +87,7 @@ class FaultyRun:
                 [number, called, judged, counted],
                 records=self.records,
                 output=out,
-                config=ts.RunConfig(buffer_size=self.buffer_size),
+                config=ts.RunConfig(buffer_size=self.buffer_size, write_events=self.write_events),
                 event_sink=sink,
                 blocking=inline,
             )

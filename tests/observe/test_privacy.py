@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import attrs
 import pytest
@@ -86,9 +87,12 @@ def assert_no_marker(where: str, text: str) -> None:
     assert not found, f"{found} in {where}"
 
 
+@pytest.mark.parametrize(
+    ("level", "files"), [("all", {"scheduler.jsonl", "request.jsonl"}), ("summary", {"summary.jsonl"})]
+)
 @pytest.mark.parametrize("ends", ["completed", "cancelled"])
 def test_no_artifact_but_the_data_holds_anything_of_them(
-    tmp_path: Path, ends: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, ends: str, level: Literal["all", "summary"], files: set[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     out, sink = tmp_path / "out", InMemoryAdmissionEventSink()
@@ -99,14 +103,14 @@ def test_no_artifact_but_the_data_holds_anything_of_them(
                 pipeline(Client()),
                 rows=rows(),
                 output=out,
-                config=ts.RunConfig(buffer_size=3),
+                config=ts.RunConfig(buffer_size=3, write_events=level),
                 event_sink=FanOutEventSink(sink),
                 blocking=inline,
             )
 
     mocked(main)
     artifacts = [path for path in out.rglob("*") if path.is_file() and path.parent.name != "data"]
-    assert {path.name for path in artifacts} >= {"run.json", "capacity_plan.json", "scheduler.jsonl", "request.jsonl"}
+    assert {path.name for path in artifacts} >= {"run.json", "capacity_plan.json", *files}
     for path in artifacts:
         assert_no_marker(str(path), path.read_bytes().decode(errors="replace"))
         assert_no_marker("a file's name", path.name)

@@ -125,7 +125,8 @@ def test_each_stream_tells_its_half_when_the_other_is_off(tmp_path: Path) -> Non
         await handle.call(trio.sleep, 2)
 
     async def main() -> None:
-        await ts.run([number, called], records=1, output=tmp_path, blocking=inline)
+        config = ts.RunConfig(write_events="all")
+        await ts.run([number, called], records=1, output=tmp_path, config=config, blocking=inline)
 
     mocked(main)
     both = view_of_run(tmp_path)

@@ -82,7 +82,7 @@ class Scenario:
                     self.columns,
                     records=self.records,
                     output=out,
-                    config=self.config,
+                    config=attrs.evolve(self.config, write_events="all"),
                     event_sink=builder,
                     blocking=inline,
                 )

@@ -42,7 +42,7 @@ class Announcer:
             print("two row groups are durable", flush=True)
 
 async def main():
-    config = ts.RunConfig(buffer_size=10, max_concurrent_row_groups=3)
+    config = ts.RunConfig(buffer_size=10, max_concurrent_row_groups=3, write_events="all")
     await ts.run([number, slow], records=100, output=sys.argv[1], config=config, event_sink=Announcer())
 
 try:

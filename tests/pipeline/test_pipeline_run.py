@@ -366,7 +366,8 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
         return await handle.call(reply, row["number"])
 
     async def main() -> None:
-        await ts.run([number, called], records=25, output=out, config=ts.RunConfig(buffer_size=10), blocking=inline)
+        config = ts.RunConfig(buffer_size=10, write_events="all")
+        await ts.run([number, called], records=25, output=out, config=config, blocking=inline)
 
     mocked(main)
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [

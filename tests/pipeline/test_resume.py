@@ -66,7 +66,7 @@ def run(
     seed: int = 0,
 ) -> ts.RunResult:
     async def main() -> ts.RunResult:
-        config = ts.RunConfig(buffer_size=buffer_size, seed=seed)
+        config = ts.RunConfig(buffer_size=buffer_size, seed=seed, write_events="all")
         return await ts.run(
             columns, output=output, rows=rows, records=records, config=config, resume=resume, blocking=inline
         )

@@ -394,7 +394,7 @@ def test_the_plan_is_in_the_trace_and_in_the_report(tmp_path: Path) -> None:
         calling(ts.Model("here", "model_1", max_parallel_requests=2)),
         records=4,
         output=tmp_path,
-        config=ts.RunConfig(submission_capacity=1024),
+        config=ts.RunConfig(submission_capacity=1024, write_events="all"),
     )
     document = json.loads((tmp_path / "capacity_plan.json").read_text())
     trace = json.loads((tmp_path / "trace.json").read_text())

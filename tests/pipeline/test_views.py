@@ -31,7 +31,7 @@ async def number(span: ts.RowSpan) -> list[int]:
     return list(range(span.start, span.start + span.count))
 
 
-CONFIG = ts.RunConfig(buffer_size=2, max_concurrent_row_groups=1)
+CONFIG = ts.RunConfig(buffer_size=2, max_concurrent_row_groups=1, write_events="all")
 
 
 def assert_views(folder: Path, told: str) -> None:
@@ -144,7 +144,7 @@ def test_nobody_waits_for_ever(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
     mocked(main)
     (record,) = caplog.records
-    assert "take longer than 60 s and are left out" in record.message
+    assert "would take longer than 60 s and are left out" in record.message
     assert f"`trio-sched report {tmp_path / 'out'}` makes them" in record.message
     assert not (tmp_path / "out" / "trace.json").exists()
     assert not list((tmp_path / "out").glob("*.tmp"))
@@ -157,7 +157,7 @@ def test_who_waits_for_an_error_waits_less(tmp_path: Path, caplog: pytest.LogCap
             await ts.run([number], records=100, output=tmp_path / "out", config=CONFIG, blocking=slow)
 
     mocked(main)
-    assert "take longer than 5 s and are left out" in caplog.text
+    assert "would take longer than 5 s and are left out" in caplog.text
     assert not (tmp_path / "out" / "trace.json").exists()
 
 
@@ -183,3 +183,30 @@ def test_a_simulated_clock_does_not_run_out_while_a_thread_draws(tmp_path: Path)
 
     mocked(main)
     assert_views(tmp_path / "out", "Completed.")
+
+
+def test_files_too_large_for_the_time_there_is_are_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("trio_sched._pipeline.views._BYTES_PER_SECOND", 10)
+
+    async def main() -> None:
+        with caplog.at_level(logging.WARNING, logger="trio_sched.run"):
+            slow = SlowDrawing(float("inf"))
+            await ts.run([number], records=4, output=tmp_path / "out", config=CONFIG, blocking=slow)
+
+    mocked(main)
+    assert "trace.json and report.html would take longer than 60 s and are left out" in caplog.text
+
+
+def test_of_a_summary_only_the_report_is_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        await ts.run([number], records=4, output=tmp_path / "out", blocking=inline)
+        slow = SlowDrawing(PATIENCE_AT_THE_END + 1)
+        with caplog.at_level(logging.WARNING, logger="trio_sched.run"):
+            await ts.run([number], records=4, output=tmp_path / "late", blocking=slow)
+
+    mocked(main)
+    assert (tmp_path / "out" / "report.html").exists()
+    assert not (tmp_path / "out" / "trace.json").exists()
+    assert f"report.html would take longer than 60 s and is left out; `trio-sched report {tmp_path}" in caplog.text

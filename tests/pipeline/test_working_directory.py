@@ -11,7 +11,7 @@ from pipeline_samples import Row, mocked, number
 import trio_sched as ts
 from trio_sched.lowlevel import Blocking, inline
 
-CONFIG = ts.RunConfig(buffer_size=2, max_concurrent_row_groups=1)
+CONFIG = ts.RunConfig(buffer_size=2, max_concurrent_row_groups=1, write_events="all")
 
 
 def files_below(folder: Path) -> set[str]:

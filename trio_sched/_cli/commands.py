@@ -29,7 +29,7 @@ from trio_sched._cli.pipelines import NamedPipeline, find_pipeline
 from trio_sched._errors import InvalidValueError, TrioSchedError, shown
 from trio_sched._events.records import JsonValue, SchedulerAdmissionEvent
 from trio_sched._observe.plan_lines import plan_lines
-from trio_sched._observe.recorded_run import REPORT_FILE, TRACE_FILE, write_run_views
+from trio_sched._observe.recorded_run import REPORT_FILE, TRACE_FILE, NoTraceError, RecordedEvents, write_run_views
 from trio_sched._observe.why import why
 from trio_sched._pipeline.capacity import plan_run
 from trio_sched._pipeline.config import RunConfig
@@ -97,6 +97,7 @@ def run_command(
     config: Path | None,
     seed: int | None,
     part_format: str | None,
+    write_events: str | None,
     live: bool,
     max_drop_rate: float,
 ) -> None:
@@ -112,7 +113,7 @@ def run_command(
     it failed under way; 2 for what was refused before any work; 130 after Ctrl-C. Everything finished is kept.
     """
     found = find_pipeline(pipeline, models)
-    settings = Settings(config, seed, part_format).run_config()
+    settings = Settings(config, seed, part_format, write_events).run_config()
     _run(context, found, rows, records, output, resume, settings, live, max_drop_rate)
 
 
@@ -131,6 +132,7 @@ def resume_command(
     config: Path | None,
     seed: int | None,
     part_format: str | None,
+    write_events: str | None,
     live: bool,
     max_drop_rate: float,
 ) -> None:
@@ -149,7 +151,7 @@ def resume_command(
     if document is None:
         raise NothingToResumeError(run_folder)
     earlier, dataset = document.get("config"), document.get("dataset")
-    settings = Settings(config, seed, part_format).run_config(
+    settings = Settings(config, seed, part_format, write_events).run_config(
         of_the_run=dict[str, object](earlier) if isinstance(earlier, dict) else None, at=folder.run_file
     )
     facts = dataset if isinstance(dataset, dict) else {}
@@ -239,6 +241,7 @@ def plan_command(
     config: Path | None,
     seed: int | None,
     part_format: str | None,
+    write_events: str | None,
     as_json: bool,
 ) -> None:
     """Print the capacity plan of a run without running it: every limit, and where its value comes from.
@@ -249,7 +252,7 @@ def plan_command(
       trio-sched plan pipes:pipeline --rows topics.jsonl --config run.toml
     """
     found = find_pipeline(pipeline, models)
-    settings = Settings(config, seed, part_format).run_config()
+    settings = Settings(config, seed, part_format, write_events).run_config()
     plan = plan_run(found.steps, rows=rows, records=records, models=found.models, config=settings)
     document = cast("dict[str, JsonValue]", plain(plan))
     if as_json:
@@ -288,9 +291,13 @@ def report_command(run_folder: Path) -> None:
 def trace_command(run_folder: Path) -> None:
     """Write RUN_DIR/trace.json and print where it is: open it in https://ui.perfetto.dev.
 
+    It is made of all events of a run, which `write_events = "all"` keeps.
+
     \b
       trio-sched trace out
     """
+    if RecordedEvents(run_folder).is_summary:
+        raise NoTraceError(run_folder)
     write_run_views(run_folder)
     say_path(run_folder / TRACE_FILE)
 

@@ -32,6 +32,7 @@ class Settings:
     config: Path | None
     seed: int | None
     part_format: str | None
+    write_events: str | None = None
 
     def run_config(self, *, of_the_run: Mapping[str, object] | None = None, at: Path | None = None) -> RunConfig:
         """The command line, before the file, before what the run `of_the_run` in the folder `at` had, before defaults.
@@ -40,7 +41,7 @@ class Settings:
         """
         earlier: Mapping[str, object] = of_the_run if of_the_run is not None else {}
         settings: Mapping[str, object] = read_settings(self.config) if self.config is not None else {}
-        given = {"seed": self.seed, "format": self.part_format}
+        given = {"seed": self.seed, "format": self.part_format, "write_events": self.write_events}
         said_here = {name: value for name, value in given.items() if value is not None}
         return build_config(at if at is not None else Path("the command line"), earlier, settings, said_here)
 
@@ -64,9 +65,14 @@ def pipeline_options(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def settings_options(command: Callable[P, R]) -> Callable[P, R]:
-    """--config, --seed and --format."""
+    """--config, --seed, --format and --write-events."""
     return _with(
         command,
+        click.option(
+            "--write-events",
+            type=click.Choice(["all", "summary", "none"]),
+            help="What is kept of what happens: report and why need the summary, trace needs all. [default: summary]",
+        ),
         click.option(
             "--format",
             "part_format",

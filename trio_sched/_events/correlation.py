@@ -13,7 +13,7 @@ it was begun under.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from functools import wraps
@@ -69,7 +69,7 @@ class RuntimeCorrelationProvider:
         token.undo = None
 
     @contextmanager
-    def within(self, correlation: RuntimeCorrelation) -> Iterator[None]:
+    def within(self, correlation: RuntimeCorrelation) -> Generator[None, None, None]:
         """The block, and what it spawns, belong to `correlation`."""
         token = self.set(correlation)
         try:

@@ -16,18 +16,19 @@ not is counted in `lost`. An event that cannot be written as JSON is left out an
 events are logged once more, with their numbers, when the files are closed.
 
 *What is missing.* A third file lists what was written together, with lengths and checksums, how much was dropped or
-lost so far, and at last that the streams end. So a reader knows up to where both streams are as they were written.
+lost so far, and at last that the streams end. So a reader knows up to where the streams are as they were written.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
+from types import NoneType
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeAlias, TypeVar, cast, get_args, get_origin
 from zlib import crc32
 
@@ -51,23 +52,27 @@ logger = logging.getLogger("trio_sched.events")
 __all__ = [
     "BATCH_FILE",
     "EVENT_FILES",
+    "SUMMARY_FILE",
     "JsonlEventSink",
     "WhenFull",
     "event_line",
     "open_jsonl_sink",
     "read_event",
+    "written",
 ]
 
 _REFUSED: Final = "The event files cannot be written any more; the run goes on without them"
 
-_STREAMS: Final = ("scheduler", "request")
 EVENT_FILES: Final = ("scheduler.jsonl", "request.jsonl")
 """The scheduler's stream and the request stage's."""
+SUMMARY_FILE: Final = "summary.jsonl"
+"""What is written in their place where the events are summed up."""
 
 BATCH_FILE: Final = "batches.log"
 """What was written together, a line of JSON each: of each stream how many events and bytes, and their CRC-32."""
 
 _MOST_REMEMBERED: Final = 4096
+_OF_AN_OPTIONAL: Final = 2
 
 _LINES_AT_ONCE: Final = 500
 """So many lines are written together: few enough to stay in the processor's cache."""
@@ -119,12 +124,24 @@ def _converter() -> Converter:
     from cattrs.preconf.msgspec import make_converter
 
     converter = make_converter(detailed_validation=False, forbid_extra_keys=True)
+
+    def optional(hint: object) -> Callable[[object, object], object]:
+        # What cattrs itself does for an optional field looks its hook up anew for each value.
+        (kind,) = (each for each in get_args(hint) if each is not NoneType)
+        structure = converter.get_structure_hook(kind)
+        return lambda value, _: None if value is None else structure(value, kind)
+
+    converter.register_structure_hook_factory(_is_optional, optional)
     converter.register_structure_hook_func(_is_json, _json)
     # Thousands of events carry the same of these: each is made once.
     correlation, resource = (lru_cache(_MOST_REMEMBERED)(cls) for cls in (RuntimeCorrelation, RequestResourceKey))
     converter.register_structure_hook(RuntimeCorrelation, lambda fields, _: correlation(**fields))
     converter.register_structure_hook(RequestResourceKey, lambda fields, _: resource(**fields))
     return converter
+
+
+def _is_optional(hint: object) -> bool:
+    return len(get_args(hint)) == _OF_AN_OPTIONAL and NoneType in get_args(hint)
 
 
 def _is_json(hint: object) -> bool:
@@ -148,13 +165,16 @@ class JsonlEventSink:
     dropped: events that found the buffer full. lost: events that the disk, or JSON, refused.
     """
 
-    def __init__(self, folder: Path, max_buffered: int, when_full: WhenFull) -> None:
+    def __init__(
+        self, folder: Path, max_buffered: int, when_full: WhenFull, *, names: Sequence[str] = EVENT_FILES
+    ) -> None:
         self.dropped: int = 0
         self.lost: int = 0
         self._max_buffered = check.check_int("max_buffered", max_buffered, minimum=1)
         self._half = max(1, max_buffered // 2)
         self._drops = when_full == "drop"
-        self._waiting: _Batch = tuple([] for _ in EVENT_FILES)
+        self._streams = tuple(name.removesuffix(".jsonl") for name in names)
+        self._waiting: _Batch = tuple([] for _ in names)
         self._buffered = 0
         self._batches: deque[_Batch] = deque()
         self._writing = Lock()
@@ -164,9 +184,7 @@ class JsonlEventSink:
         self._files: tuple[BinaryIO, ...] = ()
         with ExitStack() as opened:
             try:
-                self._files = tuple(
-                    opened.enter_context((folder / name).open("wb")) for name in (*EVENT_FILES, BATCH_FILE)
-                )
+                self._files = tuple(opened.enter_context((folder / name).open("wb")) for name in (*names, BATCH_FILE))
             except OSError:
                 logger.exception(_REFUSED)
             else:
@@ -201,7 +219,7 @@ class JsonlEventSink:
         """Write the rest, close the files, and say what is missing in them."""
         self.flush()
         with self._writing:
-            self._write(([], []), ended=True)
+            self._write(tuple([] for _ in self._streams), ended=True)
         self._close_files()
         if self.dropped or self.lost:
             logger.warning("The event files are incomplete: %d events dropped, %d lost", self.dropped, self.lost)
@@ -242,7 +260,7 @@ class JsonlEventSink:
         try:
             *files, batches = self._files
             extents: dict[str, object] = {}
-            for name, file, events in zip(_STREAMS, files, batch, strict=True):
+            for name, file, events in zip(self._streams, files, batch, strict=True):
                 length = checksum = lines = 0
                 for start in range(0, len(events), _LINES_AT_ONCE):
                     some = events[start : start + _LINES_AT_ONCE]
@@ -297,11 +315,18 @@ async def open_jsonl_sink(
     the run then waits for the disk, or drops events.
     """
     sink = JsonlEventSink(folder, max_buffered, when_full)
+    async with written(sink, interval, blocking):
+        yield sink
+
+
+@asynccontextmanager
+async def written(sink: JsonlEventSink, interval: float, blocking: Blocking) -> AsyncGenerator[None, None]:
+    """Write what `sink` takes while the block runs, and to its end."""
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sink.write_batches, interval, blocking, name="event writer")
             try:
-                yield sink
+                yield
             finally:
                 nursery.cancel_scope.cancel()
     finally:

@@ -1,11 +1,12 @@
 """The two event streams: one frozen value per transition of the scheduler and of request admission.
 
-This is the only form that an event has: owners build it, sinks take it, files hold it as JSON (`jsonl.py`).
+This is the only form that an event has: owners build it, sinks take it, files hold it as JSON (`jsonl.py`). Samples,
+further down, are what a summary holds in place of most events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Literal, TypeAlias, get_args
 
 import attrs
@@ -17,11 +18,17 @@ __all__ = [
     "REQUEST_EVENT_KINDS",
     "SCHEDULER_EVENT_KINDS",
     "AdmissionEvent",
+    "ColumnSample",
+    "DeferralSample",
+    "FailureSample",
     "JsonValue",
     "RequestAdmissionEvent",
     "RequestAdmissionEventKind",
+    "ResourceSample",
+    "RunSample",
     "SchedulerAdmissionEvent",
     "SchedulerAdmissionEventKind",
+    "SchedulerSample",
     "merged_by_time",
 ]
 
@@ -149,3 +156,107 @@ def merged_by_time(
     if other is not None:
         yield other
         yield from request
+
+
+# What a summary of the events holds in place of most of them: the state of a run at one instant, as counts. A sample
+# is small, whatever is queued. Its defaults are what is there when nothing is, and are left out where it is written.
+
+
+@attrs.frozen
+class ColumnSample:
+    """One column: tasks that are queued and that run, since when the oldest of these, and executions so far by result.
+
+    `since` is on the run's clock, in seconds.
+    """
+
+    queued: int = 0
+    running: int = 0
+    since: float | None = None
+    results: Mapping[str, int] = attrs.field(factory=dict[str, int])
+
+
+@attrs.frozen
+class DeferralSample:
+    """Failed tasks of a column that will run again, of their oldest row group on; `due`: when the first of them may."""
+
+    column: str
+    row_group: int
+    reason: str
+    tasks: int
+    due: float
+
+
+@attrs.frozen
+class FailureSample:
+    """How many tasks, or rows that tasks named, failed alike so far. final: rows were rejected, else deferred."""
+
+    column: str
+    error: str
+    reason: str
+    final: bool
+    tasks: int
+
+
+@attrs.frozen
+class SchedulerSample:
+    """The scheduler.
+
+    unfinished: the oldest row group with tasks that are queued, running or deferred, and a column that these are of.
+    refusals: heads of the queue by the reason for which they are refused. capped: groups that a cap or a debt holds
+    back, with the reason. debt: units by group and resource.
+    """
+
+    columns: Mapping[str, ColumnSample] = attrs.field(factory=dict[str, ColumnSample])
+    unfinished: tuple[int, str] | None = None
+    deferred: tuple[DeferralSample, ...] = ()
+    failures: tuple[FailureSample, ...] = ()
+    refusals: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    capped: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    debt: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict[str, dict[str, int]])
+    release_diagnostics: Mapping[str, int] = attrs.field(factory=dict[str, int])
+
+    @property
+    def finished(self) -> int:
+        """Executions so far."""
+        return sum(sum(column.results.values()) for column in self.columns.values())
+
+
+@attrs.frozen
+class ResourceSample:
+    """One request resource. The fields after `pressure` are those of `RequestStatistics` and of `ReplayedResource`.
+
+    oldest: since when the oldest of its leases is out. recent: of its latest calls how many failed, and how many they
+    are. change, asked: the cause of a change of the limit, the limit before and after it, and what was asked for.
+    """
+
+    pressure: RequestPressureSnapshot
+    static_cap: int | None = None
+    rule: str | None = None
+    oldest: float | None = None
+    hinted_stop: float | None = None
+    outage_since: float | None = None
+    trial: bool = False
+    change: tuple[str, int, int, int] | None = None
+    asked: tuple[str, int, int, int] | None = None
+    calls: int = 0
+    failures: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    recent: tuple[int, int] = (0, 0)
+    attempts: int = 0
+    outcomes: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    statuses: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    success_seconds: float = 0.0
+    max_in_flight: int = 0
+    lowest_limit: int | None = None
+    last_limit: int | None = None
+    probes: int = 0
+    probes_refused: int = 0
+    outages: int = 0
+    trials: int = 0
+
+
+@attrs.frozen
+class RunSample:
+    """Both stages at one instant."""
+
+    scheduler: SchedulerSample
+    requests: tuple[ResourceSample, ...] = ()

@@ -1,6 +1,6 @@
 """Delivery: how an event reaches whoever wants it, without ever touching the run.
 
-An `EventStream` stands between an owner of state and its sinks. It knows which kinds they want (asked once, when the
+An `EventStream` connects an owner of state with its sinks. It knows which kinds they want (asked once, when the
 stream is made), numbers the events it delivers, and contains the failures of each sink: the first is logged, all are
 counted, none reaches the owner. Several sinks are given together as a `FanOutEventSink`. An owner looks up the handler
 of a kind before it builds an event, so an event that nobody wants costs one lookup. Owners deliver after their state
@@ -16,7 +16,7 @@ process, those that exist and those that are made later.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -208,7 +208,7 @@ def subscribed_request_event_stream(sink: RequestAdmissionEventSink | None) -> R
 
 
 @contextmanager
-def subscribe_request_admission_events(sink: RequestAdmissionEventSink) -> Iterator[None]:
+def subscribe_request_admission_events(sink: RequestAdmissionEventSink) -> Generator[None, None, None]:
     """Give `sink` the request events of every controller in this process while the block runs.
 
     Each controller numbers its events by itself, and delivers them in its own thread. A sink that raises is logged once

@@ -22,6 +22,7 @@ import os
 import platform
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from zlib import crc32
 import attrs
 
 from trio_sched._errors import TrioSchedError
-from trio_sched._events.jsonl import BATCH_FILE, EVENT_FILES, read_event
+from trio_sched._events.jsonl import BATCH_FILE, EVENT_FILES, SUMMARY_FILE, read_event
 from trio_sched._events.records import (
     AdmissionEvent,
     JsonValue,
@@ -48,6 +49,7 @@ __all__ = [
     "REPORT_FILE",
     "TRACE_FILE",
     "NoEventsError",
+    "NoTraceError",
     "RecordedEvents",
     "RunState",
     "durable_rows",
@@ -91,8 +93,18 @@ class NoEventsError(TrioSchedError):
 
     def __str__(self) -> str:
         return (
-            f"{str(self.folder)!r} has no events to read: it needs events/{EVENT_FILES[0]} or events/{EVENT_FILES[1]}; "
-            "give the output folder of a run that wrote its events"
+            f"{str(self.folder)!r} has no events to read: it needs events/{SUMMARY_FILE}, events/{EVENT_FILES[0]} or "
+            f"events/{EVENT_FILES[1]}; give the output folder of a run that wrote its events"
+        )
+
+
+class NoTraceError(NoEventsError):
+    """A folder has a summary of its events, from which no trace can be made."""
+
+    def __str__(self) -> str:
+        return (
+            f"{str(self.folder)!r} has a summary of its events, and a trace is made of all of them; "
+            'set write_events="all" for a run that is to have one'
         )
 
 
@@ -107,7 +119,7 @@ _Extent: TypeAlias = "tuple[int, int, int]"
 class _Batch:
     """One line of `batches.log`. unwritten: events so far that were dropped or lost. ended: no more follow."""
 
-    extents: tuple[_Extent, _Extent]
+    extents: tuple[_Extent, ...]
     unwritten: int
     ended: bool
 
@@ -115,18 +127,24 @@ class _Batch:
 class RecordedEvents:
     """The event files of one run folder. Raises `NoEventsError` if there are none, `OSError` if they cannot be read.
 
-    streams: whether there is a file of the scheduler's stream, and of the request stage's. missing_events: at least so
-    many of those that were emitted are not read.
+    streams: whether there is a file of the scheduler's stream, and of the request stage's. is_summary: whether there is
+    a summary in place of both. missing_events: at least so many of those that were emitted are not read.
     """
 
     def __init__(self, run_folder: Path) -> None:
         folder = run_folder / "events"
         self._paths = tuple(folder / name for name in EVENT_FILES)
         self.streams: tuple[bool, ...] = tuple(path.is_file() for path in self._paths)
+        self.is_summary: bool = False
         if not any(self.streams):
-            raise NoEventsError(run_folder)
+            self._paths = (folder / SUMMARY_FILE,)
+            self.is_summary = self._paths[0].is_file()
+            if not self.is_summary:
+                raise NoEventsError(run_folder)
+            # Samples show the request stage too.
+            self.streams = (True, True)
         self._is_over = run_document(run_folder).get("status") in _ENDS
-        self._batches = _read_batches(folder / BATCH_FILE)
+        self._batches = _read_batches(folder / BATCH_FILE, [path.stem for path in self._paths])
         self._whole = None if self._batches is None else self._batches[: self._count_whole(self._batches)]
         self.missing_events: int = self._count_missing()
         self._first: float | None = None
@@ -136,7 +154,7 @@ class RecordedEvents:
     def events(self) -> Iterator[AdmissionEvent]:
         """The events of both streams, by time, as far as both are whole."""
         scheduler = self._read(0, SchedulerAdmissionEvent) if self.streams[0] else ()
-        request = self._read(1, RequestAdmissionEvent) if self.streams[1] else ()
+        request = self._read(1, RequestAdmissionEvent) if self.streams[1] and not self.is_summary else ()
         for event in merged_by_time(scheduler, request):
             if self._damage is not None:
                 return
@@ -149,7 +167,7 @@ class RecordedEvents:
         """What is missing, in sentences, once the events were read to their end; nothing if all are there."""
         absent = [
             f"events/{path.name} is missing: {alone}"
-            for path, there, alone in zip(self._paths, self.streams, _ALONE, strict=True)
+            for path, there, alone in zip(self._paths, self.streams, _ALONE, strict=False)
             if not there
         ]
         cut: list[str] = []
@@ -168,14 +186,15 @@ class RecordedEvents:
     def _count_missing(self) -> int:
         if self._batches is None or self._whole is None:
             return 0
-        written = sum(batch.extents[stream][0] for batch in self._batches for stream in (0, 1))
-        read = sum(batch.extents[stream][0] for batch in self._whole for stream in (0, 1) if self.streams[stream])
+        streams = range(len(self._paths))
+        written = sum(batch.extents[stream][0] for batch in self._batches for stream in streams)
+        read = sum(batch.extents[stream][0] for batch in self._whole for stream in streams if self.streams[stream])
         return written - read + (self._batches[-1].unwritten if self._batches else 0)
 
     def _count_whole(self, batches: list[_Batch]) -> int:
         """How many of the batches are in the files as they were written."""
         files: list[BinaryIO | None] = [
-            path.open("rb") if there else None for path, there in zip(self._paths, self.streams, strict=True)
+            path.open("rb") if there else None for path, there in zip(self._paths, self.streams, strict=False)
         ]
         try:
             for number, batch in enumerate(batches):
@@ -208,7 +227,7 @@ class RecordedEvents:
                 yield event
 
 
-def _read_batches(path: Path) -> list[_Batch] | None:
+def _read_batches(path: Path, streams: list[str]) -> list[_Batch] | None:
     """The lines of `batches.log`, up to the first that is none; None where there is no such file."""
     found: list[_Batch] = []
     try:
@@ -216,14 +235,17 @@ def _read_batches(path: Path) -> list[_Batch] | None:
     except FileNotFoundError:
         return None
     for line in lines:
-        match _json(line):
-            case {"scheduler": scheduler, "request": request, "unwritten": int(unwritten), "ended": bool(ended)}:
-                extents = _extent(scheduler), _extent(request)
+        written = _json(line)
+        if not isinstance(written, dict):
+            break
+        match written:
+            case {"unwritten": int(unwritten), "ended": bool(ended)}:
+                extents = tuple(extent for stream in streams if (extent := _extent(written.get(stream))) is not None)
             case _:
                 break
-        if extents[0] is None or extents[1] is None:
+        if len(extents) < len(streams):
             break
-        found.append(_Batch((extents[0], extents[1]), unwritten, ended))
+        found.append(_Batch(extents, unwritten, ended))
     return found
 
 
@@ -369,8 +391,9 @@ class _NoLongerWantedError(Exception):
 def write_run_views(run_folder: Path, *, keep_going: Callable[[], bool] = lambda: True) -> bool:
     """Write `trace.json` and `report.html` into `run_folder`, and say whether they were written.
 
-    keep_going: asked now and then; once it says no, nothing is left behind. Raises `NoEventsError` for a folder without
-    events, and `OSError` for files that cannot be read or written.
+    Of a summary only the report is made, as a trace shows every event. keep_going: asked now and then; once it says no,
+    nothing is left behind. Raises `NoEventsError` for a folder without events, and `OSError` for files that cannot be
+    read or written.
     """
     recorded = RecordedEvents(run_folder)
     collector = ReportCollector(scheduler_stream=recorded.streams[0], request_stream=recorded.streams[1])
@@ -378,13 +401,12 @@ def write_run_views(run_folder: Path, *, keep_going: Callable[[], bool] = lambda
     unfinished = trace.with_name(TRACE_FILE + ".tmp"), report.with_name(REPORT_FILE + ".tmp")
     plan, document = _document(run_folder / "capacity_plan.json"), run_document(run_folder)
     try:
-        with unfinished[0].open("w", encoding="utf-8") as file:
-            write_trace(
-                _collected(recorded.events(), collector, keep_going),
-                file,
-                capacity_plan=plan,
-                problems=recorded.problems,
-            )
+        events = _collected(recorded.events(), collector, keep_going)
+        if recorded.is_summary:
+            deque(events, maxlen=0)
+        else:
+            with unfinished[0].open("w", encoding="utf-8") as file:
+                write_trace(events, file, capacity_plan=plan, problems=recorded.problems)
         state = recorded_state(document, collector.result)
         figures = collector.figures(
             state,
@@ -395,7 +417,8 @@ def write_run_views(run_folder: Path, *, keep_going: Callable[[], bool] = lambda
             missing_events=recorded.missing_events,
         )
         unfinished[1].write_text(report_page(figures), encoding="utf-8")
-        unfinished[0].replace(trace)
+        if not recorded.is_summary:
+            unfinished[0].replace(trace)
         unfinished[1].replace(report)
     except _NoLongerWantedError:
         return False

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
 
-from trio_sched._events.records import JsonValue, RequestAdmissionEvent
+from trio_sched._events.records import JsonValue, RequestAdmissionEvent, ResourceSample
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._resources.request import RequestPressureSnapshot
 
@@ -73,6 +74,26 @@ class ReplayedResource:
     """When leases came back that the provider refused, until that is reported."""
     _witness: int | None = None
     """The lease whose answer proves the limit that was asked for."""
+
+    @classmethod
+    def of(cls, sample: ResourceSample) -> ReplayedResource:
+        """What a sample shows. Of its leases the number is known, and since when the oldest of them is out."""
+        pressure, (failed, recent) = sample.pressure, sample.recent
+        resource = cls(
+            pressure,
+            sample.rule,
+            held=dict.fromkeys(range(pressure.in_flight_count), sample.oldest or pressure.captured_at),
+            waiters=pressure.waiters,
+            hinted_stop=sample.hinted_stop,
+            change=None if sample.change is None else LimitChange(*sample.change),
+            asked=None if sample.asked is None else LimitChange(*sample.asked),
+            outage_since=sample.outage_since,
+            trial=0 if sample.trial else None,
+            calls=sample.calls,
+            failures=dict(sample.failures),
+        )
+        resource.recent_failed.extend([True] * failed + [False] * (recent - failed))
+        return resource
 
     @property
     def current_limit(self) -> int:
@@ -228,6 +249,17 @@ class RequestReplay:
         if event.event_kind not in _MOVES_NOTHING:
             self.changes += 1
             self._move(resource, event)
+
+    def load(self, samples: Iterable[ResourceSample]) -> None:
+        """Take over the state of samples of all resources."""
+        self.changes += 1
+        for sample in samples:
+            key = sample.pressure.resource
+            self.resources[key] = ReplayedResource.of(sample)
+            if sample.static_cap is not None:
+                self.static_caps[key.provider_model_key] = sample.static_cap
+            if sample.rule is not None:
+                self.rules[key.provider_model_key] = sample.rule
 
     def _move(self, resource: ReplayedResource, event: RequestAdmissionEvent) -> None:
         at, lease_id, facts = event.captured_at_monotonic, event.request_lease_id, event.diagnostics

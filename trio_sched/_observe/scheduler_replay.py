@@ -26,7 +26,7 @@ from typing import Final, NamedTuple, TypeVar, cast
 
 import attrs
 
-from trio_sched._events.records import JsonValue, SchedulerAdmissionEvent
+from trio_sched._events.records import JsonValue, SchedulerAdmissionEvent, SchedulerSample
 from trio_sched._resources.task import SUBMISSION, SchedulerResourceKey
 
 K = TypeVar("K")
@@ -130,6 +130,8 @@ class SchedulerReplay:
     """By lease, where a lease repays only what it borrowed itself."""
 
     changes: int = attrs.field(default=0, init=False)
+    unfinished: tuple[int, str] | None = attrs.field(default=None, init=False)
+    """Of a sample: the oldest row group with unfinished tasks, and a column of them."""
     _leased: dict[SchedulerResourceKey, int] = attrs.field(factory=dict[SchedulerResourceKey, int], init=False)
     _backlogs: dict[tuple[object, ...], Backlog] = attrs.field(factory=dict[tuple[object, ...], Backlog], init=False)
     """By what their tasks ask for, and whether their groups are capped."""
@@ -198,6 +200,35 @@ class SchedulerReplay:
             case _:
                 pass
 
+    def load(self, sample: SchedulerSample) -> None:
+        """Take over the state of a sample. Of its tasks the counts are known, and the oldest of each column."""
+        self.changes += 1
+        if sample.refusals or not any(column.queued for column in sample.columns.values()):
+            self.refusals = dict(sample.refusals)  # else those who are queued are about to be started
+        changed = self.capped_groups.keys() ^ sample.capped.keys()
+        self.capped_groups = dict(sample.capped)
+        self._regroup(changed)
+        self.leases.clear()
+        self._leased.clear()
+        self.running_by_column.clear()
+        for column, now in sample.columns.items():
+            self._queue(column, now.queued - self.queued_by_column.get(column, 0))
+            if now.running:
+                self.running_by_column[column] = now.running
+                self._lease(column, now.running)
+            if now.since is not None:
+                self.leases[len(self.leases)] = TaskPlace(column, None, now.since)
+        self.unfinished = sample.unfinished
+        self.deferred = {
+            f"{each.column} {each.reason}": DeferredTask(each.column, each.row_group, each.reason, each.due)
+            for each in sample.deferred
+        }
+        self.deferred_by_cause = {(each.column, each.reason): each.tasks for each in sample.deferred}
+        self.debt = {
+            (group, resource): units for group, owed in sample.debt.items() for resource, units in owed.items()
+        }
+        self.release_diagnostics = dict(sample.release_diagnostics)
+
     def resources_of(self, column: str) -> Mapping[SchedulerResourceKey, int]:
         """What a task of `column` holds while it runs; one unit of `submission` where the start was not seen."""
         facts = self.columns.get(column)
@@ -257,7 +288,7 @@ class SchedulerReplay:
         leased = self.leased_resources()
         limits = self.resource_limits
         return {
-            "queued_total": len(self.queued),
+            "queued_total": sum(self.queued_by_column.values()),
             "queued_by_group": self._by_group(self.queued_by_column),
             "queued_resource_demand_by_group": self._resources_by_group(self.queued_by_column),
             "running_by_group": self._by_group(self.running_by_column),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
-from trio_sched._events.records import RequestAdmissionEvent
+from trio_sched._events.records import RequestAdmissionEvent, ResourceSample
 from trio_sched._resources.identity import RequestResourceKey
 
 __all__ = ["RequestStatistics", "RequestStatisticsSink"]
@@ -32,6 +32,7 @@ class RequestStatistics:
     lowest_limit, last_limit: of the adaptive limit, None while it never changed. probes: how often the limit was raised
     to ask whether the provider accepts more. probes_refused: how often more than was known to be accepted was refused.
     outages: how often the provider refused everything. trials: calls that went out alone to see whether it still does.
+    statuses: released leases by the HTTP status that the provider answered with, where it was no success.
     """
 
     attempts: int = 0
@@ -45,6 +46,7 @@ class RequestStatistics:
     probes_refused: int = 0
     outages: int = 0
     trials: int = 0
+    statuses: dict[str, int] = attrs.field(factory=dict[str, int])
 
     @property
     def was_refused(self) -> bool:
@@ -91,6 +93,9 @@ class RequestStatisticsSink:
             statistics.outcomes[outcome] = statistics.outcomes.get(outcome, 0) + 1
             if outcome == "success":
                 statistics.success_seconds += held
+            status = event.diagnostics.get("provider_status")
+            if isinstance(status, int):
+                statistics.statuses[str(status)] = statistics.statuses.get(str(status), 0) + 1
         elif event.event_kind == "request_outage_started":
             statistics.outages += 1
         elif event.event_kind == "request_trial_started":
@@ -102,3 +107,21 @@ class RequestStatisticsSink:
             statistics.last_limit = limit
             if statistics.lowest_limit is None or limit < statistics.lowest_limit:
                 statistics.lowest_limit = limit
+
+    def load(self, samples: Iterable[ResourceSample]) -> None:
+        """Take over what samples of all resources have counted."""
+        for sample in samples:
+            self._by_resource[sample.pressure.resource] = RequestStatistics(
+                sample.attempts,
+                dict(sample.outcomes),
+                sample.success_seconds,
+                sample.pressure.in_flight_count,
+                sample.max_in_flight,
+                sample.lowest_limit,
+                sample.last_limit,
+                sample.probes,
+                sample.probes_refused,
+                sample.outages,
+                sample.trials,
+                dict(sample.statuses),
+            )

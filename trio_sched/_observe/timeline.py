@@ -72,6 +72,23 @@ class TimeBins:
             sums[index] += level * (end - since)
             since = end
 
+    def divide(self, series: str, since: int, until: int, amount: int) -> None:
+        """Something happened `amount` times, evenly from `since` to `until`."""
+        self.reach(since)
+        if until <= since:
+            self.add(series, until, amount)
+            return
+        self.reach(until)
+        last = self._fit(until - 1)
+        sums = self._series(series, last)
+        assert self.started_at is not None
+        length, counted = until - since, 0
+        for index in range((since - self.started_at) // self.width, last + 1):
+            end = min(until, self.started_at + (index + 1) * self.width)
+            so_far = amount * (end - since) // length
+            sums[index] += so_far - counted
+            counted = so_far
+
     def set_level(self, series: str, at: int, value: int, *, before: int | None = None) -> None:
         """Something is at `value` from `at` on. before: what it was until then, if it is set first; None: the same."""
         self.reach(at)

@@ -19,10 +19,17 @@ from typing import Final
 
 import attrs
 
-from trio_sched._events.records import AdmissionEvent, RequestAdmissionEvent, SchedulerAdmissionEvent, merged_by_time
+from trio_sched._events.records import (
+    AdmissionEvent,
+    RequestAdmissionEvent,
+    RunSample,
+    SchedulerAdmissionEvent,
+    merged_by_time,
+)
 from trio_sched._observe.executions import ColumnWaits, ExecutionBook, ExecutionView, WaitClocks
 from trio_sched._observe.layers import Layer, Limit, WaitBreakdown, limit_now, nanoseconds, open_limit, seconds
 from trio_sched._observe.request_replay import RequestReplay
+from trio_sched._observe.sampling import SampledWaits, sample_of
 from trio_sched._observe.scheduler_replay import Backlog, SchedulerReplay
 from trio_sched._observe.timeline import LimitTime, ProgressBook, ProgressStretch
 from trio_sched._observe.wait_chain import WaitLink, wait_chain
@@ -119,6 +126,7 @@ class RuntimeViewBuilder:
         self._executions = ExecutionBook(self._clocks, max_kept=max_executions, follows_tasks=scheduler_stream)
         self._progress: ProgressBook | None = None
         self._interval: _Interval | None = None
+        self._sampled: SampledWaits | None = None
         self.stopped_at: tuple[Limit, tuple[WaitLink, ...]] | None = None
         self._stopping_since: float | None = None
         self.result: str | None = None
@@ -134,10 +142,14 @@ class RuntimeViewBuilder:
         self._last_scheduler = event.sequence
         if self._run_id is None and event.captured_correlation is not None:
             self._run_id = event.captured_correlation.run_id
-        if event.event_kind == "cancelled" and event.task_lease_id is not None:
+        ends = event.event_kind == "scheduler_job_completed" and self._sampled is not None
+        if ends or (event.event_kind == "cancelled" and event.task_lease_id is not None):
             self._note_stop(event.captured_at_monotonic)
         self._executions.scheduler_event(event)
         self.scheduler.apply(event)
+        sample = sample_of(event)
+        if sample is not None:
+            self._take_sample(nanoseconds(event.captured_at_monotonic), sample)
         if event.event_kind == "scheduler_job_completed":
             self.result = event.reason_or_result or "completed"
 
@@ -186,12 +198,12 @@ class RuntimeViewBuilder:
             started_at=seconds(progress.start),
             ended_at=seconds(progress.until),
             has_scheduler_events=self._last_scheduler > 0,
-            has_request_events=self._last_request > 0,
+            has_request_events=self._last_request > 0 or bool(self.requests.resources),
             limited_by=whole,
             limits=limits,
             limit=self.limit(now),
             timeline=stretches,
-            columns=self._executions.columns(),
+            columns=self._executions.columns() if self._sampled is None else self._sampled.columns(),
             executions=self._executions.executions(),
             executions_not_kept=self._executions.not_kept,
             uncorrelated_requests=self.requests.uncorrelated,
@@ -211,6 +223,14 @@ class RuntimeViewBuilder:
         """What limits progress at `now`, or after the last event, and who waits for what because of it."""
         at = now if now is not None else seconds(self._progress.until) if self._progress is not None else 0.0
         return wait_chain(self.scheduler, self.requests, at, model_tasks_call=self._model_tasks_call)
+
+    def _take_sample(self, now: int, sample: RunSample) -> None:
+        if self._sampled is None:
+            self._sampled = SampledWaits()
+        self._sampled.spend(now, self.scheduler, self.requests)
+        self._sampled.results = {name: column.results for name, column in sample.scheduler.columns.items()}
+        self.scheduler.load(sample.scheduler)
+        self.requests.load(sample.requests)
 
     def _note_stop(self, time: float) -> None:
         """Keep the chain as it was before the first worker of this instant was cancelled."""

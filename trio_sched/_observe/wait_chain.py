@@ -311,6 +311,8 @@ def _row_group(scheduler: SchedulerReplay) -> list[WaitLink]:
     """
     if not scheduler.row_groups:
         return []
+    if scheduler.unfinished is not None:
+        return [RowGroupWaits(*scheduler.unfinished)]
     known: list[TaskPlace | DeferredTask] = [*scheduler.queued.values(), *scheduler.leases.values()]
     known += scheduler.deferred.values()
     unfinished = [task for task in known if task.row_group in scheduler.row_groups]
@@ -397,7 +399,12 @@ def _to_repeat(scheduler: SchedulerReplay, limit: Limit, now: float) -> list[Wai
         return []
     reason = Counter(each.reason for each in deferred).most_common(1)[0][0]
     due = min((each.due - now for each in deferred if each.due is not None), default=None)
-    return [WaitsToRepeat(limit.where, len(deferred), reason, due)]
+    waiting = sum(
+        count
+        for (column, cause), count in scheduler.deferred_by_cause.items()
+        if column == limit.where and layer_of_deferral(cause) == limit.layer
+    )
+    return [WaitsToRepeat(limit.where, waiting, reason, due)]
 
 
 def _under_way(scheduler: SchedulerReplay, now: float) -> list[WaitLink]:

@@ -20,6 +20,7 @@ from trio_sched._events.jsonl import open_jsonl_sink
 from trio_sched._events.sinks import AnyAdmissionEventSink, FanOutEventSink, scheduler_event_stream
 from trio_sched._executor import ModelRequestExecutor, RequestRetryConfig
 from trio_sched._observe.display import RunWatch, shown
+from trio_sched._observe.sampling import SummaryEventSink, open_summary_sink
 from trio_sched._observe.statistics import RequestStatisticsSink
 from trio_sched._pipeline.binding import THREADS, BoundPipeline
 from trio_sched._pipeline.capacity import RunBounds, capacity_plan
@@ -76,15 +77,15 @@ class RunAttempt:
         try:
             with single_error():
                 result = await self._run_with_sinks()
-                if self.config.write_events:
-                    await write_views(self.folder, self.blocking, patience=PATIENCE_AT_THE_END)
+                level = self.config.write_events
+                await write_views(self.folder, self.blocking, level=level, patience=PATIENCE_AT_THE_END)
         except BaseException as error:
             with _quietly("run.json"):
                 document.write_end(_status(error), error=type(error).__name__)
             self._advise(error)
-            if self.config.write_events:
-                with trio.CancelScope(shield=True):
-                    await write_views(self.folder, self.blocking, patience=PATIENCE_ON_THE_WAY_OUT)
+            with trio.CancelScope(shield=True):
+                level = self.config.write_events
+                await write_views(self.folder, self.blocking, level=level, patience=PATIENCE_ON_THE_WAY_OUT)
             raise
         document.write_end(
             result.status,
@@ -111,22 +112,31 @@ class RunAttempt:
         if self.event_sink is not None:
             sinks.append(self.event_sink)
         async with AsyncExitStack() as stack:
-            if self.config.write_events:
+            if self.config.write_events == "all":
                 files = await stack.enter_async_context(open_jsonl_sink(self.folder.events, blocking=self.blocking))
                 sinks.insert(0, files)
+            summary: SummaryEventSink | None = None
+            if self.config.write_events == "summary":
+                opened = open_summary_sink(
+                    self.folder.events, self.document.run_id, self.statistics, blocking=self.blocking
+                )
+                summary = await stack.enter_async_context(opened)
+                sinks.append(summary)
             if self.watch is not None:
                 sinks.append(self.watch.sink)
                 await stack.enter_async_context(shown(self.watch, self.blocking))
             with runtime_correlation.within(RuntimeCorrelation(self.document.run_id)):
-                return await self._run_admitted(FanOutEventSink(*sinks))
+                return await self._run_admitted(FanOutEventSink(*sinks), summary)
 
-    async def _run_admitted(self, sink: FanOutEventSink) -> RunResult:
+    async def _run_admitted(self, sink: FanOutEventSink, summary: SummaryEventSink | None) -> RunResult:
         admission = AdaptiveRequestAdmissionController(
             self.bounds.requests, event_sink=sink, resolver=self.pipeline.request_resolver
         )
         tasks = TaskAdmissionController(self.bounds.tasks, clock=trio.lowlevel.current_clock().current_time)
         handles = self._make_handles(admission)
         scheduler = self._make_scheduler(handles, admission, tasks, sink)
+        if summary is not None:
+            summary.watch(scheduler.sample, admission.pressure.snapshots)
         started_at = trio.current_time()
         self._write_plan(admission, scheduler)
         try:
@@ -149,6 +159,7 @@ class RunAttempt:
             skipped_cells=self.store.skipped_cells,
             uncalled_models=self._uncalled_models(handles, outcome.rows),
             earlier=self.earlier,
+            events=self.config.write_events,
         )
 
     def _uncalled_models(self, handles: Mapping[str, Sequence[ModelHandle]], rows: int) -> tuple[str, ...]:

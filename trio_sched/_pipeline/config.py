@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
 import attrs
 
@@ -12,12 +12,25 @@ from trio_sched._pipeline.parts import PartFormatName
 from trio_sched._request.config import RequestAdmissionTuningConfig
 from trio_sched._util import records_given
 
-__all__ = ["RunConfig"]
+__all__ = ["RunConfig", "WriteEvents"]
+
+WriteEvents = Literal["all", "summary", "none"]
 
 
 def _part_format(instance: object, attribute: attrs.Attribute[PartFormatName], value: object) -> None:
     if value not in get_args(PartFormatName):
         raise InvalidValueError("RunConfig.format", value, " or ".join(map(repr, get_args(PartFormatName))))
+
+
+def _event_level(value: WriteEvents | bool) -> WriteEvents:
+    if isinstance(value, bool):
+        return "all" if value else "none"
+    return value
+
+
+def _one_of_the_levels(instance: object, attribute: attrs.Attribute[WriteEvents], value: object) -> None:
+    if value not in get_args(WriteEvents):
+        raise InvalidValueError("RunConfig.write_events", value, "'all', 'summary' or 'none'")
 
 
 def _tuning(instance: object, attribute: attrs.Attribute[RequestAdmissionTuningConfig | None], value: object) -> None:
@@ -39,7 +52,8 @@ class RunConfig:
     no_progress_seconds: how long nothing at all may happen before the run fails with the reason; None for no bound.
     seed: from-scratch columns get it, and it seeds the jitter between attempts.
     request_admission: the parameters of AIMD, which select that rule for every endpoint. See `Model.limit`.
-    write_events: whether both event streams are written to `events/`.
+    write_events: what is written to `events/`: `summary` for what `report.html` and `why` need; `all` for both event
+    streams, of which `trace.json` is made too, at some 10 kB a model call; `none`. True is `all`, False `none`.
     format: of the part files, `jsonl`, or `parquet` with the extra of that name.
     given: names of the settings that were passed, whatever their values; the others are defaults.
     """
@@ -52,6 +66,6 @@ class RunConfig:
     no_progress_seconds: float | None = attrs.field(default=1800.0, validator=check.optional_positive_finite)
     seed: int = attrs.field(default=0, validator=check.non_negative_int)
     request_admission: RequestAdmissionTuningConfig | None = attrs.field(default=None, validator=_tuning)
-    write_events: bool = attrs.field(default=True, validator=check.boolean)
+    write_events: WriteEvents = attrs.field(default="summary", converter=_event_level, validator=_one_of_the_levels)
     format: PartFormatName = attrs.field(default="jsonl", validator=_part_format)
     given: frozenset[str] = attrs.field(default=frozenset[str](), init=False, eq=False, repr=False)

@@ -5,7 +5,7 @@
     data/                one part per row group: the dataset
     dropped/             for each part that lacks rows, which
     capacity_plan.json   limits, and what was used of them
-    events/              both event streams of the latest attempt
+    events/              the events of the latest attempt, or a summary of them
     attempts/1/, 2/...   documents and events of the attempts before
 
 Only `data/` and `dropped/` say how far a run has come.

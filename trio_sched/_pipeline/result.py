@@ -12,6 +12,7 @@ import attrs
 from trio_sched._capacity import AsyncCapacityPlan
 from trio_sched._events.records import JsonValue
 from trio_sched._observe.statistics import RequestStatistics
+from trio_sched._pipeline.config import WriteEvents
 from trio_sched._pipeline.folder import EarlierRows, RunFolder
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._scheduler.scheduler import SchedulerResult
@@ -38,7 +39,8 @@ class RunResult:
     run and what was used, as in `capacity_plan.json`. wall_seconds: from the first to the last step. leaks: task and
     request leases still held; always empty unless there is a bug; each entry names the holder. skipped_cells: by
     column, in how many of this attempt's rows the cell was skipped. uncalled_models: columns that have a model, made
-    cells in this attempt, and never called the model. earlier: what was durable before, if it resumed a run.
+    cells in this attempt, and never called the model. earlier: what was durable before, if it resumed a run. events:
+    what was written of the events of this attempt.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class RunResult:
     skipped_cells: Mapping[str, int]
     uncalled_models: tuple[str, ...] = ()
     earlier: EarlierRows = attrs.field(factory=EarlierRows)
+    events: WriteEvents = "all"
 
     @property
     def status(self) -> Literal["completed", "cancelled", "stopped_early"]:
@@ -106,6 +109,8 @@ class RunResult:
             f"wall time    {self.wall_seconds:.1f} s",
             f"leases       {len(self.leaks)} leaked",
         ]
+        if self.events == "summary":
+            lines.append('events       summed up for report and why; trace.json is made with write_events="all"')
         if self.status != "completed":
             stop = self.scheduler.early_stop
             why = "it was cancelled" if stop is None else str(stop)

@@ -1,4 +1,4 @@
-"""Makes `trace.json` and `report.html` when an attempt is over, however it ended.
+"""Makes `trace.json` and `report.html` of all events, or `report.html` of a summary, when an attempt is over.
 
 That takes some 0.05 ms per event, in a worker thread, and at most a fixed time. A file that is not ready by then, or
 when the run is cancelled or interrupted meanwhile, is left out, and the log says how to make it later. An error here
@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from trio_sched._observe.recorded_run import REPORT_FILE, TRACE_FILE, write_run_views
+from trio_sched._pipeline.config import WriteEvents
 from trio_sched._pipeline.folder import RunFolder
 from trio_sched._util import Blocking, single_error
 
@@ -30,8 +31,18 @@ PATIENCE_ON_THE_WAY_OUT: Final = 5.0
 """Seconds to spend when somebody waits for the error, or pressed Ctrl-C."""
 
 
-async def write_views(folder: RunFolder, blocking: Blocking, *, patience: float) -> None:
-    """Make both files of the event files in `folder`, within `patience` seconds."""
+_BYTES_PER_SECOND: Final = 25_000_000
+"""More of event files than can be read in a second: where that would not do, no time is spent in vain."""
+
+
+async def write_views(folder: RunFolder, blocking: Blocking, *, level: WriteEvents, patience: float) -> None:
+    """Make of the event files in `folder` what can be made of them, within `patience` seconds."""
+    if level == "none":
+        return
+    names = f"{TRACE_FILE} and {REPORT_FILE}" if level == "all" else REPORT_FILE
+    if sum(path.stat().st_size for path in folder.events.iterdir()) > patience * _BYTES_PER_SECOND:
+        _leave_out(folder, names, patience)
+        return
     stop = Event()
     # Reading a clock is safe from any thread; `trio.current_time` is not.
     clock = trio.lowlevel.current_clock()
@@ -44,16 +55,10 @@ async def write_views(folder: RunFolder, blocking: Blocking, *, patience: float)
                 write_run_views, folder.path, keep_going=lambda: not stop.is_set() and clock.current_time() < deadline
             )
             if not made:
-                logger.warning(
-                    "%s and %s take longer than %.0f s and are left out; `trio-sched report %s` makes them",
-                    TRACE_FILE,
-                    REPORT_FILE,
-                    patience,
-                    folder.path,
-                )
+                _leave_out(folder, names, patience)
         except Exception:
             # The data and the events are safe; only a view of them is missing.
-            logger.exception("%s and %s could not be made", TRACE_FILE, REPORT_FILE)
+            logger.exception("%s could not be made", names)
         written.set()
 
     with single_error():
@@ -63,3 +68,14 @@ async def write_views(folder: RunFolder, blocking: Blocking, *, patience: float)
                 await written.wait()
             finally:
                 stop.set()
+
+
+def _leave_out(folder: RunFolder, names: str, patience: float) -> None:
+    logger.warning(
+        "%s would take longer than %.0f s and %s left out; `trio-sched report %s` makes %s",
+        names,
+        patience,
+        "is" if names == REPORT_FILE else "are",
+        folder.path,
+        "it" if names == REPORT_FILE else "them",
+    )

@@ -24,6 +24,7 @@ from trio_sched._task.resolver import TaskSchedulingResolver
 __all__ = ["SchedulerEventContext", "SchedulerEvents"]
 
 _MOST_REMEMBERED: Final = 1024
+_FAILURES: Final = frozenset({"retry_deferred", "non_retryable_dropped"})
 
 
 @attrs.define(eq=False)
@@ -38,7 +39,11 @@ class SchedulerEventContext:
 
 
 class SchedulerEvents:
-    """The scheduler's voice on its event stream."""
+    """Reports to the scheduler's event stream, and counts what samples say of the past.
+
+    results: executions that ended, by column and result. failures: tasks, or rows that tasks named, that failed, by
+    column, type of error, reason, and whether their rows were rejected.
+    """
 
     def __init__(self, stream: SchedulerEventStream, run_id: str) -> None:
         self._run_id = run_id
@@ -47,6 +52,8 @@ class SchedulerEvents:
         self._next_sequence = stream.next_sequence
         self._now: Callable[[], float] = self._now_at_first
         self._of_columns: dict[tuple[str, int], tuple[RuntimeCorrelation, str]] = {}
+        self.results: dict[str, dict[str, int]] = {}
+        self.failures: dict[tuple[str, str, str, bool], int] = {}
 
     def execution(self, task: Task, lease: TaskAdmissionLease, attempt: int) -> SchedulerEventContext:
         """The event context of one execution of a task, under a lease."""
@@ -150,7 +157,7 @@ class SchedulerEvents:
             self._emit("row_group_admission_target_changed", diagnostics={"target": target})
 
     def health(self, reason: str, snapshot: dict[str, JsonValue], **diagnostics: JsonValue) -> None:
-        """How the run stands."""
+        """The state of the run."""
         if "scheduler_health_snapshot" in self._handlers:
             self._emit("scheduler_health_snapshot", reason_or_result=reason, snapshot=snapshot, diagnostics=diagnostics)
 
@@ -233,6 +240,7 @@ class SchedulerEvents:
 
     def task_completed(self, execution: SchedulerEventContext, error: Exception | None) -> None:
         """A worker's generator returned or raised; of an error the event says the type only."""
+        self._count(execution, "success" if error is None else "failed")
         if error is None:
             self.task_lease("task_completed", execution, "success")
         else:
@@ -241,10 +249,12 @@ class SchedulerEvents:
     def cancelled(self, execution: SchedulerEventContext, error: BaseException) -> None:
         """A worker was cancelled, or ended by what ends the whole run."""
         result = "cancelled" if isinstance(error, trio.Cancelled) else type(error).__name__
+        self._count(execution, result)
         self.task_lease("cancelled", execution, result)
 
     def stopped(self, execution: SchedulerEventContext) -> None:
-        """A worker was cancelled alone, because its rows were given up while it ran."""
+        """A worker was cancelled alone, because its rows were rejected while it ran."""
+        self._count(execution, "row_given_up")
         self.task_lease("cancelled", execution, "row_given_up")
 
     def task_lease_released(self, execution: SchedulerEventContext) -> None:
@@ -260,7 +270,11 @@ class SchedulerEvents:
         error: str | None,
         **diagnostics: JsonValue,
     ) -> None:
-        """A task was deferred or given up because of `reason`, or is ready again that was. error: the error's type."""
+        """A task was deferred, or its rows were rejected, for `reason`; or it is ready again. error: its type."""
+        if kind in _FAILURES:
+            rows = diagnostics.get("rows")
+            key = (task.column, error or "unknown", reason, kind == "non_retryable_dropped")
+            self.failures[key] = self.failures.get(key, 0) + (rows if isinstance(rows, int) else 1)
         if kind in self._handlers:
             if error is not None:
                 diagnostics = {"error": error, **diagnostics}
@@ -333,6 +347,13 @@ class SchedulerEvents:
             snapshot,
             {} if diagnostics is None else diagnostics,
         )
+
+    def _count(self, execution: SchedulerEventContext, result: str) -> None:
+        column = execution.correlation.task_column or ""
+        results = self.results.get(column)
+        if results is None:
+            results = self.results[column] = {}
+        results[result] = results.get(result, 0) + 1
 
     def _now_at_first(self) -> float:
         """The run's clock, which is asked directly from then on."""

@@ -25,7 +25,7 @@ import trio
 from trio_sched import _validation as check
 from trio_sched._capacity import AsyncCapacityObservedMaxima
 from trio_sched._errors import TrioSchedError
-from trio_sched._events.records import JsonValue
+from trio_sched._events.records import JsonValue, SchedulerSample
 from trio_sched._events.sinks import SchedulerEventStream, scheduler_event_stream
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._resources.task import SUBMISSION
@@ -51,7 +51,7 @@ from trio_sched._scheduler.open_row_groups import OpenRowGroups
 from trio_sched._scheduler.outcomes import DropCause, TaskOutcomes
 from trio_sched._scheduler.retry import FailureClassifier, RetryBook, RetryConfig
 from trio_sched._scheduler.row_group_admission import RowGroupAdmission, RowGroupConfig
-from trio_sched._scheduler.snapshot import release_diagnostics, scheduler_snapshot
+from trio_sched._scheduler.snapshot import release_diagnostics, scheduler_sample, scheduler_snapshot
 from trio_sched._scheduler.stall import StallWatch
 from trio_sched._scheduler.worker import TaskRunner, Workers
 from trio_sched._task.bounded_borrow import repays_only_borrowed
@@ -223,6 +223,23 @@ class AsyncTaskScheduler:
     def living_rows(self, row_group: int) -> tuple[int, ...]:
         """Indices of the active rows of an open row group, which are those not dropped, ascending."""
         return self._context.tracker.living_rows(row_group)
+
+    def sample(self) -> SchedulerSample:
+        """The state of the run now, as counts. May be called between any two steps of the run."""
+        context = self._context
+        columns = {
+            column: resolved.group.key
+            for column, resolved in context.resolver.by_column.items()
+            if column in context.graph.nodes
+        }
+        return scheduler_sample(
+            columns,
+            context.events,
+            context.queue.view(),
+            context.admission,
+            self._workers,
+            context.retries.deferred(),
+        )
 
     def observed_maxima(self) -> AsyncCapacityObservedMaxima:
         """The most of each of the scheduler's own capacities that was ever in use at once; the rest is left empty."""

@@ -18,7 +18,7 @@ generator, waits for something.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -44,7 +44,7 @@ class TaskRunner(Protocol):
         ...
 
 
-class Workers:
+class Workers(Collection[Task]):
     """The tasks that run now, and the nurseries of the open row groups, in which they run.
 
     strays: cancellations that came out of a task while nobody had cancelled its row group.
@@ -67,6 +67,9 @@ class Workers:
 
     def __len__(self) -> int:
         return len(self._running)
+
+    def __contains__(self, task: object) -> bool:
+        return task in self._running
 
     def __iter__(self) -> Iterator[Task]:
         return iter(self._running)

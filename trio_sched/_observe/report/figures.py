@@ -13,13 +13,21 @@ from typing import Final
 
 import attrs
 
-from trio_sched._events.records import AdmissionEvent, JsonValue, RequestAdmissionEvent, SchedulerAdmissionEvent
+from trio_sched._events.records import (
+    AdmissionEvent,
+    JsonValue,
+    RequestAdmissionEvent,
+    RunSample,
+    SchedulerAdmissionEvent,
+)
 from trio_sched._observe.layers import LAYERS, Layer, nanoseconds, seconds
 from trio_sched._observe.plan_lines import PlanLine, plan_lines
+from trio_sched._observe.sampling import sample_of
 from trio_sched._observe.statistics import RequestStatistics, RequestStatisticsSink
 from trio_sched._observe.timeline import TimeBins
 from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
 from trio_sched._resources.identity import RequestResourceKey
+from trio_sched._resources.request import RequestPressureSnapshot
 
 __all__ = [
     "LAYER_COLOURS",
@@ -107,10 +115,12 @@ class ReportFigures:
     """Everything on the page. durable: None where the parts cannot be read; all else comes from events.
 
     times: the beginning of each bin, in seconds since the first event. rows_seen: those that became durable meanwhile.
+    sampled: whether it was made from a summary.
     """
 
     run_id: str
     status: str
+    sampled: bool
     versions: Mapping[str, str]
     view: CorrelatedRuntimeView
     durable: DurableRows | None
@@ -141,6 +151,8 @@ class ReportCollector:
         self._first_limits: dict[str, int] = {}
         self._stopped_until: dict[str, int] = {}
         self._failures: dict[tuple[str, str, str, bool], int] = {}
+        self._sampled_at: int | None = None
+        self._sampled_tasks = 0
 
     @property
     def result(self) -> str | None:
@@ -158,6 +170,10 @@ class ReportCollector:
         """Take the next scheduler event."""
         self._view.emit_scheduler_event(event)
         at, correlation = nanoseconds(event.captured_at_monotonic), event.captured_correlation
+        sample = sample_of(event)
+        if sample is not None:
+            self._take_sample(at, sample)
+            return
         self._bins.reach(at)
         match event.event_kind:
             case "row_group_checkpointed":
@@ -183,24 +199,8 @@ class ReportCollector:
         if resource is None:
             resource = self._names[key] = str(key)
         self._bins.reach(at)
-        pressure = event.pressure_snapshot
-        if pressure is not None:
-            levels = (pressure.current_limit, pressure.in_flight_count, pressure.waiters)
-            if levels != self._levels.get(resource):
-                self._levels[resource] = levels
-                self._first_limits.setdefault(resource, pressure.current_limit)
-                self._bins.set_level(f"limit {resource}", at, pressure.current_limit)
-                self._bins.set_level(f"in flight {resource}", at, pressure.in_flight_count)
-                self._bins.set_level(f"waiting {resource}", at, pressure.waiters)
-            if self._stopped_until:
-                self._end_stops(at)
-            until = pressure.blocked_until_monotonic
-            if until is not None and pressure.cooldown_remaining_seconds > 0:
-                self._bins.set_level(f"stopped {resource}", at, 1, before=0)
-                self._stopped_until[resource] = nanoseconds(until)
-            elif self._stopped_until.pop(resource, None) is not None:
-                # An answered trial ends a stop before its time.
-                self._bins.set_level(f"stopped {resource}", at, 0)
+        if event.pressure_snapshot is not None:
+            self._show(resource, at, event.pressure_snapshot)
         match event.event_kind:
             case "request_lease_released":
                 refused = event.reason_or_outcome == "rate_limited"
@@ -215,6 +215,51 @@ class ReportCollector:
                 self._bins.add(f"probes refused {resource}", at, 1)
             case _:
                 pass
+
+    def _take_sample(self, at: int, sample: RunSample) -> None:
+        """Count what was counted until the sample, evenly over the time since the last, and show what it shows."""
+        self._bins.reach(at)
+        since, self._sampled_at = self._sampled_at, at
+        before = self._statistics.by_resource
+        results = [column.results.get("success", 0) for column in sample.scheduler.columns.values()]
+        self._count(_TASKS, since, at, sum(results) - self._sampled_tasks)
+        self._sampled_tasks = sum(results)
+        for each in sample.requests:
+            resource, earlier = str(each.pressure.resource), before.get(each.pressure.resource, RequestStatistics())
+            refused = each.outcomes.get("rate_limited", 0) - earlier.outcomes.get("rate_limited", 0)
+            ended = sum(each.outcomes.values()) - sum(earlier.outcomes.values())
+            self._count(f"refused {resource}", since, at, refused)
+            self._count(f"answered {resource}", since, at, ended - refused)
+            self._count(f"trials {resource}", since, at, each.trials - earlier.trials)
+            self._count(f"probes refused {resource}", since, at, each.probes_refused - earlier.probes_refused)
+            self._show(resource, at, each.pressure)
+            self._bins.set_level(f"outage {resource}", at, int(each.outage_since is not None), before=0)
+        self._statistics.load(sample.requests)
+        self._failures = {
+            (each.column, each.error, each.reason, each.final): each.tasks for each in sample.scheduler.failures
+        }
+
+    def _show(self, resource: str, at: int, pressure: RequestPressureSnapshot) -> None:
+        levels = (pressure.current_limit, pressure.in_flight_count, pressure.waiters)
+        if levels != self._levels.get(resource):
+            self._levels[resource] = levels
+            self._first_limits.setdefault(resource, pressure.current_limit)
+            self._bins.set_level(f"limit {resource}", at, pressure.current_limit)
+            self._bins.set_level(f"in flight {resource}", at, pressure.in_flight_count)
+            self._bins.set_level(f"waiting {resource}", at, pressure.waiters)
+        if self._stopped_until:
+            self._end_stops(at)
+        until = pressure.blocked_until_monotonic
+        if until is not None and pressure.cooldown_remaining_seconds > 0:
+            self._bins.set_level(f"stopped {resource}", at, 1, before=0)
+            self._stopped_until[resource] = nanoseconds(until)
+        elif self._stopped_until.pop(resource, None) is not None:
+            # An answered trial ends a stop before its time.
+            self._bins.set_level(f"stopped {resource}", at, 0)
+
+    def _count(self, series: str, since: int | None, until: int, amount: int) -> None:
+        if amount:
+            self._bins.divide(series, until if since is None else since, until, amount)
 
     def figures(
         self,
@@ -234,6 +279,7 @@ class ReportCollector:
         return ReportFigures(
             run_id=view.run_id or str(run_document.get("run_id", "unknown")),
             status=status,
+            sampled=self._sampled_at is not None,
             versions={name: str(version) for name, version in versions.items()} if isinstance(versions, dict) else {},
             view=view,
             durable=durable,

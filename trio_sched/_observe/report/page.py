@@ -91,6 +91,8 @@ def _lead(figures: ReportFigures) -> str:
         "killed": "Killed; every row counted here is complete.",
         "unknown": "How it ended is not known; every row counted here is complete.",
     }.get(figures.status, f"State: {figures.status}.")
+    if figures.sampled:
+        state += " It wrote a summary of its events: what happened between two samples is spread evenly over that time."
     return f"{state} Made with {versions}." if versions else state
 
 

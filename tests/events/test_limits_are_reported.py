@@ -1,4 +1,4 @@
-"""Whatever a rule changes is told with a snapshot that shows it, also where the rule says nothing or something else."""
+"""Whatever a rule changes is emitted with a snapshot that shows it, whatever the rule says of it."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class Quiet:
         return self.started_at + 1 if self.in_time else None
 
 
-async def told(rule: Quiet) -> list[tuple[str, dict[str, JsonValue], RequestAdmissionEvent]]:
-    """The changes of a limit that are told while one call goes out, a second passes, and the call ends."""
+async def emitted(rule: Quiet) -> list[tuple[str, dict[str, JsonValue], RequestAdmissionEvent]]:
+    """The changes of a limit that are emitted while one call goes out, a second passes, and the call ends."""
     sink = InMemoryAdmissionEventSink()
     rule.started_at = trio.current_time()
 
@@ -97,7 +97,7 @@ def facts(cause: str, previous: int, current: int, ceiling: int | None = None) -
 
 @pytest.mark.parametrize("tries", [True, False])
 async def test_a_limit_that_moves_when_a_call_goes_out(tries: bool, autojump_clock: trio.testing.MockClock) -> None:
-    ((kind, diagnostics, _),) = await told(Quiet(at_a_grant={"current_limit": 6}, tries=tries))
+    ((kind, diagnostics, _),) = await emitted(Quiet(at_a_grant={"current_limit": 6}, tries=tries))
     assert (kind, diagnostics) == ("request_limit_increased", facts("increased", 4, 6))
 
 
@@ -105,19 +105,19 @@ async def test_a_limit_that_moves_when_a_call_goes_out(tries: bool, autojump_clo
 async def test_a_limit_that_moves_when_a_call_ends(
     says: Sequence[LimitTransition], autojump_clock: trio.testing.MockClock
 ) -> None:
-    ((kind, diagnostics, _),) = await told(Quiet(at_an_end={"current_limit": 2}, says=says))
+    ((kind, diagnostics, _),) = await emitted(Quiet(at_an_end={"current_limit": 2}, says=says))
     assert (kind, diagnostics) == ("request_limit_decreased", facts("decreased", 4, 2))
 
 
 async def test_a_limit_that_moves_as_the_rule_says_is_told_once(autojump_clock: trio.testing.MockClock) -> None:
     says = (LimitTransition("probe_refused", 4, 3, 4),)
-    ((kind, diagnostics, _),) = await told(Quiet(at_an_end={"current_limit": 3, "ceiling": 4}, says=says))
+    ((kind, diagnostics, _),) = await emitted(Quiet(at_an_end={"current_limit": 3, "ceiling": 4}, says=says))
     assert (kind, diagnostics) == ("request_limit_decreased", facts("probe_refused", 4, 3, 4))
 
 
 async def test_a_stop_that_begins_because_time_passes(autojump_clock: trio.testing.MockClock) -> None:
     until = trio.current_time() + 9
-    ((kind, diagnostics, event),) = await told(Quiet(in_time={"blocked_until": until}))
+    ((kind, diagnostics, event),) = await emitted(Quiet(in_time={"blocked_until": until}))
     assert (kind, diagnostics) == ("request_limit_decreased", facts("stopped", 4, 4))
     assert event.pressure_snapshot is not None
     assert event.pressure_snapshot.blocked_until_monotonic == until
@@ -126,18 +126,18 @@ async def test_a_stop_that_begins_because_time_passes(autojump_clock: trio.testi
 async def test_a_stop_that_is_lifted_before_its_time(autojump_clock: trio.testing.MockClock) -> None:
     until = trio.current_time() + 9
     rule = Quiet(at_a_grant={"blocked_until": until}, in_time={"blocked_until": None})
-    ((kind, diagnostics, event),) = await told(rule)
+    ((kind, diagnostics, event),) = await emitted(rule)
     assert (kind, diagnostics) == ("request_limit_increased", facts("resumed", 4, 4))
     assert event.pressure_snapshot is not None
     assert event.pressure_snapshot.blocked_until_monotonic is None
 
 
 async def test_a_ceiling_that_time_moves(autojump_clock: trio.testing.MockClock) -> None:
-    ((kind, diagnostics, _),) = await told(Quiet(in_time={"ceiling": 5}))
+    ((kind, diagnostics, _),) = await emitted(Quiet(in_time={"ceiling": 5}))
     assert (kind, diagnostics) == ("request_limit_increased", facts("ceiling", 4, 4, 5))
 
 
 async def test_a_stop_that_ends_at_its_time_is_no_news(autojump_clock: trio.testing.MockClock) -> None:
     until = trio.current_time() + 1
     rule = Quiet(blocked_until=None, at_a_grant={"blocked_until": until}, in_time={"blocked_until": None})
-    assert await told(rule) == []
+    assert await emitted(rule) == []
