@@ -117,9 +117,11 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> bool | No
         hold = next(shields, None)
         if hold is None or not cancel_run(shields=hold):
             pytest.fail(item.stash[_HANG], pytrace=False)
+        # Only now, since looking at everything takes a while on a busy machine.
+        signal.setitimer(signal.ITIMER_REAL, min(seconds, _GRACE_SECONDS))
 
     signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds, min(seconds, _GRACE_SECONDS))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     return True
 
 
