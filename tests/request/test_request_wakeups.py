@@ -37,10 +37,10 @@ class Crowd:
     controller: AdaptiveRequestAdmissionController
     batches: Batches
     held: list[RequestAdmissionLease]
-    scopes: list[trio.CancelScope] = attrs.field(factory=list)
-    served: list[tuple[int, int]] = attrs.field(factory=list)
-    refused: list[int] = attrs.field(factory=list)
-    slept: list[float] = attrs.field(factory=list)
+    scopes: list[trio.CancelScope] = attrs.field(factory=list[trio.CancelScope])
+    served: list[tuple[int, int]] = attrs.field(factory=list[tuple[int, int]])
+    refused: list[int] = attrs.field(factory=list[int])
+    slept: list[float] = attrs.field(factory=list[float])
 
     async def call(self, number: int) -> None:
         with self.scopes[number]:

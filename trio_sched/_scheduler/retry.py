@@ -132,7 +132,7 @@ class RetryBook:
 
     def __init__(self, config: RetryConfig) -> None:
         self._config = config
-        self.budget = RetryBudget(config.budget)
+        self.budget: RetryBudget = RetryBudget(config.budget)
         self._histories: dict[str, _History] = {}
         self._deferred: dict[str, Deferral] = {}
         self._heap: list[tuple[float, int, Deferral]] = []

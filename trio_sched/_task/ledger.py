@@ -64,11 +64,13 @@ class TaskLedger:
     """
 
     def __init__(self, limits: Mapping[SchedulerResourceKey, int]) -> None:
-        self.limits = dict(limits)
-        self.free = dict(limits)
-        self.limiters = {resource: trio.CapacityLimiter(limit) for resource, limit in limits.items()}
+        self.limits: dict[SchedulerResourceKey, int] = dict(limits)
+        self.free: dict[SchedulerResourceKey, int] = dict(limits)
+        self.limiters: dict[SchedulerResourceKey, trio.CapacityLimiter] = {
+            resource: trio.CapacityLimiter(limit) for resource, limit in limits.items()
+        }
         self.accounts: dict[TaskGroupKey, GroupAccount] = {}
-        self.version = 0
+        self.version: int = 0
 
     def fits(self, request: SchedulerResourceRequest, reserved: Mapping[SchedulerResourceKey, int] = _NOTHING) -> bool:
         """Whether all units of `request` are free beside what is `reserved`. Nothing is free of what has no limit."""

@@ -115,8 +115,8 @@ class Contention(ABC):
     def __init__(
         self, queue_view: QueueView, admission_view: TaskAdmissionView, item: SchedulableTask | None = None
     ) -> None:
-        self.queue_view = queue_view
-        self.view = admission_view
+        self.queue_view: QueueView = queue_view
+        self.view: TaskAdmissionView = admission_view
         self._item = item
         self._heads = heads_of(queue_view) if item is None else heads_with(queue_view, item)
         self._competing: dict[Lane, Collection[QueuedGroup]] = {}

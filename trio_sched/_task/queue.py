@@ -99,8 +99,8 @@ class QueuedGroup:
     __slots__ = ("demand", "head", "items", "key")
 
     def __init__(self, key: TaskGroupKey, head: SchedulableTask) -> None:
-        self.key = key
-        self.head = head
+        self.key: TaskGroupKey = key
+        self.head: SchedulableTask = head
         # A plain dict would search past all that were taken from its front to find its first item.
         self.items: OrderedDict[str, SchedulableTask] = OrderedDict()
         self.demand: dict[SchedulerResourceKey, int] = {}
@@ -188,8 +188,8 @@ class QueuedGroups:
         self.by_key: dict[TaskGroupKey, QueuedGroup] = {}
         self.by_task: dict[str, QueuedGroup] = {}
         self.order: FairOrder[TaskGroupKey] = FairOrder()
-        self.heads = HeadsByRequest()
-        self.version = 0
+        self.heads: HeadsByRequest = HeadsByRequest()
+        self.version: int = 0
 
     def rank(self, group: QueuedGroup) -> tuple[float, int]:
         """The place of a group with queued tasks in fair order, smaller is earlier. Valid until the next change."""
