@@ -28,6 +28,7 @@ html_title = f"trio_sched {release}"
 html_copy_source = False
 nitpicky = True
 nitpick_ignore_regex = [
+    (r"py:class", r"trio_sched\.testing\.T"),  # a type variable
     (r"py:.*", r"trio_sched\._.*"),
     (r"py:.*", r"(?!trio_sched)[\w.]+"),
 ]

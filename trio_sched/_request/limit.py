@@ -17,7 +17,7 @@ reported once with the endpoint's name, and the last good value stays in force; 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, Protocol, TypeAlias, get_args
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import attrs
 import msgspec
@@ -69,7 +69,7 @@ class Grant(msgspec.Struct, frozen=True):
     trial: bool = False
 
 
-class RequestSample(msgspec.Struct, frozen=True):
+class RequestSample(NamedTuple):
     """How one call ended.
 
     outcome: as it was classified. hint: seconds after which the provider wants to see the call again, or None.
