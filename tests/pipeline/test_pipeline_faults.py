@@ -72,7 +72,11 @@ def test_cancelled_at_every_step(tmp_path: Path) -> None:
             trio.lowlevel.add_instrument(canceller)
             with canceller.scope:
                 await ts.run(
-                    [number, called], records=6, output=out, config=ts.RunConfig(buffer_size=2), blocking=inline
+                    [number, called],
+                    records=6,
+                    output=out,
+                    config=ts.RunConfig(buffer_size=2, write_events="all"),
+                    blocking=inline,
                 )
             trio.lowlevel.remove_instrument(canceller)
             cancelled += canceller.scope.cancelled_caught
@@ -147,8 +151,9 @@ class FullDisk:
 def test_a_full_disk_is_told_by_one_error_with_its_path(tmp_path: Path) -> None:
     async def main() -> None:
         out = tmp_path / "out"
+        config = ts.RunConfig(buffer_size=2, write_events="all")
         with pytest.raises(ts.OutputNotWritableError, match=r"part-0000\d.jsonl' cannot be written: No space left"):
-            await ts.run([number], records=6, output=out, config=ts.RunConfig(buffer_size=2), blocking=FullDisk())
+            await ts.run([number], records=6, output=out, config=config, blocking=FullDisk())
         document = json.loads((out / "run.json").read_text())
         assert (document["status"], document["error"]) == ("failed", "OutputNotWritableError")
         assert_clean(out)
@@ -203,8 +208,9 @@ def test_an_interrupt_in_a_column_ends_the_run(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     async def main() -> None:
+        config = ts.RunConfig(write_events="all")
         with pytest.raises(KeyboardInterrupt):
-            await ts.run([number, interrupted], records=4, output=tmp_path / "out", blocking=inline)
+            await ts.run([number, interrupted], records=4, output=tmp_path / "out", config=config, blocking=inline)
 
     mocked(main)
     assert_clean(tmp_path / "out")
