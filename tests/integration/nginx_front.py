@@ -67,6 +67,7 @@ http {
             proxy_pass http://rehearsal;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
+            proxy_set_header Host 127.0.0.1;
         }
     }
 }
