@@ -113,14 +113,14 @@ class MissingExtraError(TrioSchedError, ImportError):
         return f"{self.missing} is not installed; run: pip install 'trio_sched[{self.extra}]'"
 
 
-def shown(value: object) -> str:
-    """The `repr` of a value in a message, cut where it is too long."""
+def shown(value: object, *, longest: int = _LONGEST_VALUE) -> str:
+    """The `repr` of a value in a message, cut after `longest` letters."""
     try:
         text = repr(value)
     except Exception:
         # Python writes no ints of too many digits, and nothing nested too deeply; objects may do as they like.
         return f"a {type(value).__name__} that cannot be shown"
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return text if len(text) <= longest else f"{text[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def require(extra: str, *modules: str) -> None:

@@ -18,6 +18,7 @@ from trio_sched._observe.layers import Layer, Limit, activity_at, layer_of_defer
 from trio_sched._observe.request_replay import ReplayedResource, RequestReplay
 from trio_sched._observe.scheduler_replay import DeferredTask, SchedulerReplay, TaskPlace
 from trio_sched._resources.identity import RequestResourceKey
+from trio_sched._util import counted
 
 __all__ = [
     "CallsOut",
@@ -33,7 +34,6 @@ __all__ = [
     "TasksWait",
     "WaitLink",
     "WaitsToRepeat",
-    "counted",
     "wait_chain",
 ]
 
@@ -46,11 +46,6 @@ _LAYER_WORDS: Mapping[Layer, str] = {
     "provider": "an answer",
     "completion": "their own work",
 }
-
-
-def counted(count: int, what: str) -> str:
-    """`1 task`, `2 tasks`."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _hint(retry_after: bool) -> str:

@@ -27,9 +27,9 @@ from trio_sched._observe.recorded_run import RunState, build_view, recorded_stat
 from trio_sched._observe.request_replay import ReplayedResource
 from trio_sched._observe.timeline import LimitTime
 from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
-from trio_sched._observe.wait_chain import WaitLink, counted
+from trio_sched._observe.wait_chain import WaitLink
 from trio_sched._resources.identity import RequestResourceKey
-from trio_sched._util import page
+from trio_sched._util import counted, page
 
 __all__ = ["Explanation", "FailingCalls", "explain", "failing_calls", "why"]
 

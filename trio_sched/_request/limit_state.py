@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final, cast, get_args
 
-from trio_sched._errors import InvalidTypeError, InvalidValueError
+from trio_sched._errors import InvalidTypeError, InvalidValueError, shown
 from trio_sched._request.aimd import AimdLimit
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.evidence import EvidenceLimit
@@ -56,7 +56,8 @@ def made_by(factory: LimitFactory, owner: str, effective_max: int, now: float) -
         missing = [name for name in _MEMBERS if not hasattr(rule, name)]
         level: object = None if missing else getattr(rule, "current_limit", None)
     except Exception as error:
-        expected = f"made by a function that takes (effective_max, now), not one that raises {_shown(error)}"
+        raised = shown(error, longest=_LONGEST_SHOWN)
+        expected = f"made by a function that takes (effective_max, now), not one that raises {raised}"
         raise InvalidValueError(field, factory, expected) from error
     if missing:
         raise InvalidTypeError(field, rule, f"a RequestLimit, which also has {', '.join(missing)}")
@@ -250,7 +251,7 @@ class AdaptiveRequestLimitState:
                 type(self._rule).__qualname__,
                 self._resource,
                 what,
-                _shown(value),
+                shown(value, longest=_LONGEST_SHOWN),
                 self.learned,
                 exc_info=value if isinstance(value, Exception) else None,
             )
@@ -263,13 +264,6 @@ def _is_level(value: object, effective_max: int) -> bool:
 
 def _is_time(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _shown(value: object) -> str:
-    try:
-        return repr(value)[:_LONGEST_SHOWN]
-    except Exception:
-        return f"a {type(value).__name__} that cannot be shown"
 
 
 class RuleMaker:
