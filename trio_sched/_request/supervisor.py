@@ -20,10 +20,11 @@ moment, before any other task runs. If it was decided first, a cancellation come
 or more steps. If many waiters wake in one batch, their steps take turns: no request leaves before nearly all of them
 do, so their answers come together too, and the leases that these free are granted in one batch again. In each round
 every permit idles for as long as the client needs for all the calls. So a waiter with a lease is woken by the one
-before it, when that runs: the first request is at the provider while the last waiter still sleeps. With 24 calls of
-0.3 s at once over the SDK, 0.97 of the limit is in flight at the provider, not 0.87 (`benchmarks/race`). In a program
-whose batches take long, that would keep permits idle instead, so nobody sleeps on its lease for longer than `PATIENCE`
-and two batches. A refused waiter holds no permit, so it wakes at once, and who finds room need not wake up at all.
+before it, when that runs: the first request is at the provider while the last waiter still sleeps. In single runs of
+`benchmarks/race`, with 24 calls of 0.3 s at once over the SDK, some 0.96 of the limit was in flight at the provider and
+not 0.87. In a program whose batches take long, that would keep permits idle instead, so nobody sleeps on its lease for
+longer than `PATIENCE` and two batches. A refused waiter holds no permit, so it wakes at once, and a caller that finds
+room does not sleep at all.
 """
 
 from __future__ import annotations
