@@ -17,6 +17,7 @@ from trio_sched._resources.identity import ProviderModelKey, RequestDomain, Requ
 
 __all__ = [
     "OUTCOME_KINDS",
+    "Blame",
     "ProviderModelPressureSnapshot",
     "RequestAdmissionItem",
     "RequestEventContext",
@@ -37,6 +38,24 @@ RequestOutcomeKind = Literal[
 ]
 OUTCOME_KINDS: Final[frozenset[str]] = frozenset(get_args(RequestOutcomeKind))
 _OVERLOAD_STATUSES: Final = (503, 529)
+_ACCESS_STATUSES: Final = (401, 403, 404, 498)
+_PASSING_CLIENT_STATUSES: Final = (408, 409, 425, 499)
+_LASTING_SERVER_STATUSES: Final = (501, 505)
+
+Blame = Literal["nobody", "pace", "endpoint", "access", "row"]
+"""Whose failure it is. nobody's: there was none, or it says nothing about row and endpoint, as a cancellation. The
+provider's pace: it had no room. The endpoint's: it did not answer. Access to it: key, model or quota are refused. The
+row's own: the provider answered that this request is wrong, or its own code failed."""
+
+_BLAMES: Final[Mapping[str, Blame]] = {
+    "success": "nobody",
+    "rate_limited": "pace",
+    "provider_failure": "endpoint",
+    "provider_timeout": "endpoint",
+    "local_cancelled": "nobody",
+    "local_timeout": "endpoint",
+    "unexpected_exception": "row",
+}
 
 
 @attrs.frozen
@@ -78,12 +97,26 @@ class RequestReleaseOutcome:
 
     retry_after_seconds: the provider's hint; a hint that is negative, NaN, infinite or no number becomes None, and an
     unknown kind becomes `unexpected_exception`; `diagnostics` says so. provider_status: the HTTP status, if any.
+    blame: whose failure it is, by default what kind and status say.
     """
 
     kind: RequestOutcomeKind
     retry_after_seconds: float | None = None
     provider_status: int | None = None
     diagnostics: Mapping[str, object] = attrs.field(factory=dict[str, object])
+    blame: Blame = attrs.field(kw_only=True)
+
+    @blame.default
+    def _blame_by_kind_and_status(self) -> Blame:
+        kind, status = self.kind, self.provider_status
+        if kind == "provider_failure" and status is not None and status not in _PASSING_CLIENT_STATUSES:
+            if status in _OVERLOAD_STATUSES:
+                return "pace"
+            if status in _ACCESS_STATUSES:
+                return "access"
+            if status < 500 or status in _LASTING_SERVER_STATUSES:
+                return "row"
+        return _BLAMES.get(kind, "row") if isinstance(cast("object", kind), str) else "row"
 
     @property
     def refused(self) -> bool:
