@@ -13,6 +13,9 @@ is. What a function of one's own calls inside cannot be seen from here: it shoul
 A client says that it retries by a `max_retries` above 0, a transport of httpx by its `retries`, a session of requests
 by the `max_retries` of its adapters. Without a `with_options(max_retries=0)` to take a copy from, it is refused.
 
+A client has a timeout of its own, too. Where it is shorter than what a `Model` was given, the copy waits a little
+longer than that, so that the attempt ends by the model's.
+
 A connection pool sizes transport and is no limit of requests: a request that holds a lease may still wait for a
 connection, and one connection of HTTP/2 carries many requests. What is recognised is httpx, alone or within an SDK's
 client. An HTTP client may have a transport for some addresses and another for the rest; since the address is not known
@@ -46,6 +49,8 @@ T = TypeVar("T")
 
 _TAKE_COPY: Final = "pass a method of client.with_options(max_retries=0)"
 _FORMS: Final = ("with_raw_response", "with_streaming_response")
+_LONGER: Final = 5.0
+"""Seconds by which the timeout of a copy is longer than the one that is to end the call."""
 _NO_LIMIT: Final = sys.maxsize
 """What the pool of httpx holds where no limit was set."""
 
@@ -102,9 +107,12 @@ class RetryFreeClients:
         """What was found so far, each different finding once, in the order of finding."""
         return tuple(self._records)
 
-    def use(self, client: T) -> T:
-        """The client to call instead of `client`. Raises `HiddenRetriesError`."""
-        copy = self._know(client).copy
+    def use(self, client: T, *, timeout: float | None = None) -> T:
+        """The client to call instead of `client`. Raises `HiddenRetriesError`.
+
+        timeout: seconds after which others end a call; the first that is given for a client counts.
+        """
+        copy = self._know(client, timeout).copy
         return client if copy is None else cast("T", copy)
 
     def redirect(self, function: Callable[P, T]) -> Callable[P, T]:
@@ -129,11 +137,11 @@ class RetryFreeClients:
         target = known.copy if owner is client else _part(known, owner)
         return cast("Callable[P, T]", _same(given, method, target))
 
-    def _know(self, client: object) -> _Known:
+    def _know(self, client: object, timeout: float | None = None) -> _Known:
         key = id(client)
         known = self._known.get(key)
         if known is None:
-            copy, record = _prepare(client)
+            copy, record = _prepare(client, timeout)
             known = _Known(copy)
             self._records[record] = None
             everything = self._known
@@ -155,7 +163,7 @@ def _client_of(owner: object) -> object | None:
     return client if _max_retries(client) is not None and _package(type(owner)) in packages else None
 
 
-def _prepare(client: object) -> tuple[object | None, ClientRetries]:
+def _prepare(client: object, timeout: float | None) -> tuple[object | None, ClientRetries]:
     name = _name(type(client))
     retries = _max_retries(client)
     copy: object | None = None
@@ -169,9 +177,22 @@ def _prepare(client: object) -> tuple[object | None, ClientRetries]:
             raise HiddenRetriesError(
                 name, f"retries={found} of its {transport}", f"make the {transport} without retries"
             )
-    if copy is not None:
+    own = _timeout(client)
+    with_options = getattr(client, "with_options", None)
+    if timeout is not None and own is not None and own < timeout + _LONGER and callable(with_options):
+        copy = with_options(timeout=timeout + _LONGER, max_retries=0)
+    if retries:
         return copy, ClientRetries(name, retries, "copied_without")
-    return None, ClientRetries(name, retries, "none_found" if retries is None else "already_off")
+    return copy, ClientRetries(name, retries, "none_found" if retries is None else "already_off")
+
+
+def _timeout(client: object) -> float | None:
+    """Seconds for which a client of an SDK waits for an answer, where it says so."""
+    if _max_retries(client) is None:
+        return None
+    value: object = getattr(client, "timeout", None)
+    seconds: object = getattr(value, "read", value)
+    return float(seconds) if isinstance(seconds, int | float) and not isinstance(seconds, bool) else None
 
 
 def _max_retries(client: object) -> int | None:

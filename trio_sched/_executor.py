@@ -2,19 +2,26 @@
 
     admitted ──> model_request_started ──> the call ──> judged ──> model_request_completed ──> released
                                                                                                   │
-              backoff, outside any lease  <── worth another attempt, and attempts are left  <─────┘
+              backoff, outside any lease  <── whatever is not shown to be the request's fault  <──┘
 
 *Release.* Between the grant and the release there is no way out that skips the release, cancellation and Ctrl-C
 included, and no checkpoint between the end of the call and the release. What the caller sees is what the call raised.
 
-*Retries.* Each attempt is admitted anew, so it queues fairly behind others and obeys the limit of that moment. A rate
-limited attempt asks again at once, with the time that the provider named. Admission lets everybody else go first until
-then, so a pause of its own would only leave a permit idle. After any other passing failure the pause is drawn from the
-whole range up to a bound that doubles (full jitter), but is never shorter than the provider's hint. An admission that
-was refused (timeout, shutdown, closed endpoint) is not repeated here. After the last attempt the caller gets the very
-exception of that attempt, so `except openai.RateLimitError` works.
+*Whose failure.* Each attempt is admitted anew, so it queues fairly behind others and obeys the limit of that moment. A
+refusal by the provider's pace never counts: the call asks again at once, with the time that the provider named, and
+admission lets everybody else go first until then. A failure without an answer may be the endpoint's, so it counts
+against the request only if a call that was granted later was answered before the next attempt. Where nobody else calls
+the endpoint, or nobody whose call did not fail as well, nobody can show that, so the last call that it answered is
+sent again, under the domain `healthcheck`.
+After `max_attempts` failures that count, the caller gets the very exception of the last one, so
+`except openai.InternalServerError` works. Between failures the pause is drawn from the whole range up to a bound that
+doubles (full jitter), but is never shorter than the provider's hint. While failures do not count, the bound goes on
+doubling, so that in the end the pause is longer than the calls of others take. An endpoint that does not answer lets
+one call go at a time, see `_request/endpoint.py`; a call that failed there lets others go first. An admission that was
+refused (timeout, shutdown, closed endpoint) is not repeated here.
 
-*Used-up quota.* A refusal that will not pass closes the endpoint for everybody, and is raised as `QuotaExhaustedError`.
+*Closed endpoints.* A key, model or quota that is refused twice closes the endpoint for everybody. The caller gets
+`QuotaExhaustedError`, or `RequestAdmissionError`, with the provider's own error as its cause.
 
 *Threads.* A synchronous SDK is called through `in_thread`. Its thread cannot be stopped, so cancellation and the
 attempt timeout wait for it to end, and the lease is held until then: a call that is still out is still in flight. The
@@ -27,6 +34,7 @@ import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
 import attrs
@@ -37,6 +45,7 @@ from trio_sched._classify import ErrorVerdict, judge_exception
 from trio_sched._errors import InvalidTypeError, TrioSchedError
 from trio_sched._events.correlation import runtime_correlation
 from trio_sched._request.attempt import AdmittedAttempt
+from trio_sched._request.leases import RequestAdmissionError, RequestAdmissionLease
 from trio_sched._request.protocol import ModelCallAdmission, RequestAdmissionController
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 from trio_sched._resources.request import (
@@ -48,7 +57,17 @@ from trio_sched._resources.request import (
 from trio_sched._retry_hints import DEFAULT_HINT_CAP_SECONDS
 from trio_sched._util import Blocking, doubled, in_threads
 
-__all__ = ["ModelRequest", "ModelRequestExecutor", "QuotaExhaustedError", "RequestRetryConfig"]
+__all__ = [
+    "ModelRequest",
+    "ModelRequestExecutor",
+    "ModelTimeoutError",
+    "OpenStreamError",
+    "QuotaExhaustedError",
+    "RequestRetryConfig",
+    "blame_lease",
+    "blamed_lease",
+    "settled_after",
+]
 
 
 P = ParamSpec("P")
@@ -57,6 +76,18 @@ T = TypeVar("T")
 _SUCCESS: Final = RequestReleaseOutcome("success")
 _UNJUDGED: Final = RequestReleaseOutcome("unexpected_exception")
 _MAX_THREADS: Final = 256
+_LONGEST_PAUSE: Final = 600.0
+"""Seconds: the bound of the pauses after failures that do not count against their request."""
+_YIELDS_SECONDS: Final = 60.0
+"""For how long a call that failed at an endpoint which does not answer lets others go first."""
+_REFUSALS_WITHOUT_PAUSE: Final = 5
+"""Refusals of one call after which it pauses outside admission too: a fixed limit never stops it."""
+_SETTLED_BY_HEALTHCHECK: Final = 3
+"""Requests per endpoint that fail for good on the evidence of health checks alone."""
+_FAILURES_BEFORE_ASKING: Final = 3
+"""Failures in a row after which a call asks for a health check, where all others that are under way failed too."""
+_SETTLED: Final = "_trio_sched_settled_after"
+_BLAMED: Final = "_trio_sched_blamed_lease"
 
 
 class QuotaExhaustedError(TrioSchedError):
@@ -78,13 +109,60 @@ class QuotaExhaustedError(TrioSchedError):
         )
 
 
+class ModelTimeoutError(TrioSchedError, TimeoutError):
+    """A call was not answered in time, without any wait for its lease. Attributes: `endpoint`, `seconds`, `setting`."""
+
+    def __init__(self, endpoint: ProviderModelKey, seconds: float, setting: str = "Model(timeout=...)") -> None:
+        super().__init__(endpoint, seconds, setting)
+        self.endpoint = endpoint
+        self.seconds = seconds
+        self.setting = setting
+
+    def __str__(self) -> str:
+        what = "send the next piece of a stream" if self.setting.startswith("idle") else "answer a call"
+        return f"{self.endpoint} did not {what} within {self.seconds:g} s; allow more with {self.setting}"
+
+
+class OpenStreamError(TrioSchedError, TypeError):
+    """A call returned a stream that is still open, although its lease ends with it. Attribute: `kind` (its type)."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return (
+            f"the function given to model.call returned an open stream ({self.kind}), and the lease ends with the "
+            "call; read it in a block: `async with model.request() as request:`, then `stream = await "
+            "request.call(...)` and `async for piece in request.pieces(stream):`"
+        )
+
+
+def settled_after(error: BaseException) -> int | None:
+    """After how many attempts the executor let `error` go, as the request's own failure; None if it did not."""
+    attempts: object = getattr(error, _SETTLED, None)
+    return attempts if isinstance(attempts, int) else None
+
+
+def blame_lease(error: BaseException, endpoint: ProviderModelKey, lease_id: int) -> None:
+    """Note under which lease of which endpoint `error` happened, which may be the endpoint's fault."""
+    setattr(error, _BLAMED, (endpoint, lease_id))
+
+
+def blamed_lease(error: BaseException) -> tuple[ProviderModelKey, int] | None:
+    """What `blame_lease` noted."""
+    found: object = getattr(error, _BLAMED, None)
+    return cast("tuple[ProviderModelKey, int]", found) if isinstance(found, tuple) else None
+
+
 @attrs.frozen
 class RequestRetryConfig:
     """How often and when a model call is attempted.
 
-    max_attempts: outbound attempts in all, rate limited ones included. first_backoff_seconds, max_backoff_seconds: the
-    bound of the jittered pause after the first failure, doubling up to the maximum. max_retry_hint_seconds: the longest
-    wait that a provider may ask for; a longer one is cut to it.
+    max_attempts: failures of one call that count against it; refusals by the provider's pace never do, nor does what
+    may be the endpoint's failure. first_backoff_seconds, max_backoff_seconds: the bound of the jittered pause after the
+    first failure, doubling up to the maximum. max_retry_hint_seconds: the longest wait that a provider may ask for; a
+    longer one is cut to it.
     """
 
     max_attempts: int = attrs.field(default=5, validator=check.positive_int)
@@ -115,7 +193,7 @@ class ModelRequest(Generic[T]):
     it is called, and a streamed answer is read to its end within it. weight: share in the fair order among waiting
     requests. queue_wait_timeout_seconds: longest wait for a lease, None takes admission's default.
     attempt_timeout_seconds: longest time for one attempt once admitted, None for no limit of ours; an attempt that
-    exceeds it raises `trio.TooSlowError` and may be repeated.
+    exceeds it raises `ModelTimeoutError`.
     """
 
     resource: RequestResourceKey = attrs.field(validator=_is_resource)
@@ -137,22 +215,113 @@ class ModelRequest(Generic[T]):
 class _Attempt(AdmittedAttempt):
     """The block of one attempt, released with the outcome that the executor found."""
 
-    __slots__ = ("outcome", "verdict")
+    __slots__ = ("lease_id", "outcome", "verdict")
 
     def __init__(self, admission: RequestAdmissionController, item: RequestAdmissionItem) -> None:
         super().__init__(admission, item, retries=False)
+        self.lease_id = 0
         self.outcome = _UNJUDGED
         self.verdict: ErrorVerdict | None = None
 
-    def _outcome_of(self, exc: BaseException | None) -> RequestReleaseOutcome:
+    def _outcome_of(self, exc: BaseException | None, lease: RequestAdmissionLease) -> RequestReleaseOutcome:
         return self.outcome
+
+
+class _Failures:
+    """Those of one call: which of them count against it. made: attempts in all. open_in_a_row: the latest ones that
+    may be the endpoint's.
+    """
+
+    __slots__ = (
+        "_failed",
+        "_refused",
+        "_retry",
+        "_rng",
+        "_uncounted",
+        "by_healthcheck",
+        "counted",
+        "made",
+        "open_in_a_row",
+    )
+
+    def __init__(self, retry: RequestRetryConfig, rng: random.Random) -> None:
+        self._retry = retry
+        self._rng = rng
+        self._failed = 0
+        self._refused = 0
+        # The lease of the latest failure, while it is open whether it counts.
+        self._uncounted: int | None = None
+        self.counted = 0
+        self.by_healthcheck = 0
+        self.made = 0
+        self.open_in_a_row = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still open if the latest failure, which may be the endpoint's, counts."""
+        return self._uncounted is not None
+
+    def note(self, lease_id: int, verdict: ErrorVerdict) -> None:
+        """An attempt failed."""
+        self.made += 1
+        self._uncounted = None
+        blame = verdict.outcome.blame
+        if verdict.outcome.kind == "rate_limited":
+            self._refused += 1
+        else:
+            self._failed += 1
+        if blame == "pace":
+            return
+        if blame == "row":
+            self.counted += 1
+        elif blame != "nobody":
+            self._uncounted = lease_id
+            self.open_in_a_row += 1
+
+    def count(self, answered: int, *, by_healthcheck: bool) -> None:
+        """The highest lease of a call that was answered is `answered`."""
+        if self._uncounted is not None and answered > self._uncounted:
+            self._uncounted = None
+            self.open_in_a_row = 0
+            self.counted += 1
+            self.by_healthcheck += by_healthcheck
+
+    def pause(self, outcome: RequestReleaseOutcome) -> float:
+        """Seconds to wait outside admission before the next attempt."""
+        retry = self._retry
+        if outcome.kind == "rate_limited":
+            extra = self._refused - _REFUSALS_WITHOUT_PAUSE
+            if extra < 1:
+                return 0.0
+            bound = retry.backoff_bound(extra)
+        else:
+            longest = retry.max_backoff_seconds if self._uncounted is None else _LONGEST_PAUSE
+            bound = doubled(retry.first_backoff_seconds, longest, failures=self._failed)
+        return max(self._rng.uniform(0.0, bound), outcome.retry_after_seconds or 0.0)
+
+
+@attrs.define(eq=False)
+class _CallsOfEndpoint:
+    """Calls under way at one endpoint. failing: those whose latest attempt failed, perhaps by the endpoint's fault."""
+
+    under_way: int = 0
+    failing: set[_Failures] = attrs.field(factory=set[_Failures])
+    last_answered: ModelRequest[Any] | None = None
+    settled_by_healthcheck: int = 0
+
+    def is_nobody_else(self, failures: _Failures) -> bool:
+        """Whether no other call can show that the endpoint answers."""
+        if self.under_way == 1:
+            return True
+        return len(self.failing) == self.under_way and failures.open_in_a_row >= _FAILURES_BEFORE_ASKING
 
 
 class ModelRequestExecutor:
     """Makes model calls under request admission. Belongs to the Trio thread; any number of tasks may share it.
 
     rng: draws the pauses between attempts; give a seeded one for runs that repeat. blocking: where `in_thread` calls
-    run. wall_now: wall time, only for retry hints that are dates.
+    run. wall_now: wall time, only for retry hints that are dates. cut_short: the task executions that were cancelled
+    while a call of theirs waited, for whoever wants to know and takes them out.
     """
 
     def __init__(
@@ -170,6 +339,13 @@ class ModelRequestExecutor:
         self._blocking = in_threads(_MAX_THREADS) if blocking is None else blocking
         self._wall_now = wall_now
         self._requests = itertools.count(1)
+        self._calls: dict[ProviderModelKey, _CallsOfEndpoint] = {}
+        self.cut_short: set[str] = set()
+
+    @property
+    def admission(self) -> ModelCallAdmission:
+        """What admits its calls."""
+        return self._admission
 
     @property
     def retry(self) -> RequestRetryConfig:
@@ -185,31 +361,109 @@ class ModelRequestExecutor:
         return await self._run(request, self._new_attempt(request, next(self._requests), 1))
 
     async def execute(self, request: ModelRequest[T]) -> T:
-        """Attempt until it succeeds, cannot succeed, or has been attempted often enough. Raises as one attempt does."""
-        retry = self._retry
+        """Attempt until it is answered, or shown that it never will be. Raises as one attempt does."""
+        endpoint = request.resource.provider_model_key
+        calls = self._calls.get(endpoint)
+        if calls is None:
+            calls = self._calls[endpoint] = _CallsOfEndpoint()
+        failures = _Failures(self._retry, self._rng)
+        calls.under_way += 1
+        try:
+            answer = await self._execute(request, endpoint, calls, failures)
+            calls.last_answered = request
+            return answer
+        finally:
+            calls.under_way -= 1
+            calls.failing.discard(failures)
+
+    async def _execute(
+        self, request: ModelRequest[T], endpoint: ProviderModelKey, calls: _CallsOfEndpoint, failures: _Failures
+    ) -> T:
         number = next(self._requests)
-        made = failures = 0
         not_before: float | None = None
-        while True:
-            made += 1
+        error: Exception | None = None
+        exhausted: str | None = None
+        for made in itertools.count(1):
             attempt = self._new_attempt(request, number, made, not_before)
             try:
                 return await self._run(request, attempt)
-            except Exception:
-                verdict = attempt.verdict
-                if verdict is None or not verdict.retryable or made >= retry.max_attempts:
+            except Exception as exc:
+                if attempt.verdict is None:
+                    # It was not admitted, or admission itself failed.
+                    if exhausted is not None and error is not None and isinstance(exc, RequestAdmissionError):
+                        raise QuotaExhaustedError(endpoint, exhausted, error) from error
+                    raise exc from error
+                error = exc
+            except trio.Cancelled:
+                if not attempt.lease_id:
+                    self._note_cut_short()
+                raise
+            verdict = attempt.verdict
+            failures.note(attempt.lease_id, verdict)
+            if not verdict.retryable and verdict.exhausted is None:
+                raise error
+            not_before, exhausted = attempt.not_before, verdict.exhausted
+            if failures.is_open:
+                calls.failing.add(failures)
+                asks = verdict.outcome.blame == "access" or calls.is_nobody_else(failures)
+                await self._find_evidence(endpoint, calls, failures, asks=asks)
+            self._settle(error, endpoint, calls, failures)
+            if verdict.outcome.blame in ("endpoint", "access") and self._is_not_answering(endpoint):
+                not_before = trio.current_time() + _YIELDS_SECONDS
+                continue
+            pause = failures.pause(verdict.outcome)
+            if pause:
+                try:
+                    await trio.sleep(pause)
+                except trio.Cancelled:
+                    self._note_cut_short()
                     raise
-            not_before = attempt.not_before
-            if verdict.outcome.kind != "rate_limited":
-                failures += 1
-                pause = self._rng.uniform(0.0, retry.backoff_bound(failures))
-                await trio.sleep(max(pause, verdict.outcome.retry_after_seconds or 0.0))
+                await self._find_evidence(endpoint, calls, failures, asks=False)
+                self._settle(error, endpoint, calls, failures)
+        raise AssertionError("unreachable")
+
+    def _note_cut_short(self) -> None:
+        correlation = runtime_correlation.current()
+        if correlation is not None and correlation.task_execution_id is not None:
+            self.cut_short.add(correlation.task_execution_id)
+
+    async def _find_evidence(
+        self, endpoint: ProviderModelKey, calls: _CallsOfEndpoint, failures: _Failures, *, asks: bool
+    ) -> None:
+        """See whether the endpoint answers others. asks: whether to send it the last call that it answered again."""
+        failures.count(self._admission.answered(endpoint), by_healthcheck=False)
+        if asks and failures.is_open and calls.last_answered is not None:
+            # What becomes of it is on record, and the endpoint's state has learned of it.
+            with suppress(Exception):
+                await self.check_model(calls.last_answered)
+            failures.count(self._admission.answered(endpoint), by_healthcheck=True)
+        if not failures.is_open:
+            calls.failing.discard(failures)
+
+    def _settle(
+        self, error: Exception, endpoint: ProviderModelKey, calls: _CallsOfEndpoint, failures: _Failures
+    ) -> None:
+        """Raise `error` if it is shown to be the request's own."""
+        if failures.counted < self._retry.max_attempts:
+            return
+        if failures.by_healthcheck == failures.counted:
+            calls.settled_by_healthcheck += 1
+            if calls.settled_by_healthcheck > _SETTLED_BY_HEALTHCHECK:
+                why = f"{calls.settled_by_healthcheck} requests failed while it answered nothing but health checks"
+                self._admission.close_endpoint(endpoint, why, "endpoint_not_answering")
+                return
+        setattr(error, _SETTLED, failures.made)
+        raise error
+
+    def _is_not_answering(self, endpoint: ProviderModelKey) -> bool:
+        seen = self._admission.pressure.global_snapshot(endpoint.provider_name, endpoint.model_id)
+        return seen is not None and seen.state != "answering"
 
     async def check_model(self, request: ModelRequest[T]) -> T:
-        """`execute` the request under the `healthcheck` domain of its endpoint."""
+        """`execute_attempt` under the `healthcheck` domain of the request's endpoint."""
         endpoint = request.resource
         resource = RequestResourceKey(endpoint.provider_name, endpoint.model_id, RequestDomain.HEALTHCHECK)
-        return await self.execute(attrs.evolve(request, resource=resource))
+        return await self.execute_attempt(attrs.evolve(request, resource=resource))
 
     def in_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[[], Awaitable[T]]:
         """A `call` for `ModelRequest` out of a synchronous function: each attempt runs it in a worker thread."""
@@ -237,18 +491,14 @@ class ModelRequestExecutor:
     @trio.lowlevel.enable_ki_protection
     async def _run(self, request: ModelRequest[T], attempt: _Attempt) -> T:
         async with attempt as lease:
+            attempt.lease_id = lease.lease_id
             try:
                 self._admission.model_request_started(lease)
                 response = await _call(request)
                 attempt.outcome = _SUCCESS
                 return response
             except BaseException as exc:
-                verdict = self._judge(exc, attempt)
-                if verdict.exhausted is not None:
-                    endpoint = request.resource.provider_model_key
-                    self._admission.close_endpoint(endpoint, f"its quota is used up ({verdict.exhausted})")
-                    if isinstance(exc, Exception):
-                        raise QuotaExhaustedError(endpoint, verdict.exhausted, exc) from exc
+                self._judge(exc, attempt)
                 raise
             finally:
                 self._admission.model_request_completed(lease, attempt.outcome)
@@ -265,17 +515,28 @@ async def _call(request: ModelRequest[T]) -> T:
     """Make the attempt. Checkpoints as the user's function does."""
     timeout = request.attempt_timeout_seconds
     if timeout is None:
-        return await _begin(request)
-    with trio.fail_after(timeout):
-        return await _begin(request)
+        return _read(await _begin(request))
+    with trio.move_on_after(timeout) as scope:
+        return _read(await _begin(request))
+    assert scope.cancelled_caught
+    raise ModelTimeoutError(request.resource.provider_model_key, timeout)
 
 
 def _begin(request: ModelRequest[T]) -> Awaitable[T]:
     made = cast("object", request.call())
     if not isinstance(made, Awaitable):
+        _read(made)
         raise InvalidTypeError(
             "ModelRequest.call()",
             type(made),
             "an awaitable (make a call out of a synchronous function with ModelRequestExecutor.in_thread)",
         )
     return cast("Awaitable[T]", made)
+
+
+def _read(answer: T) -> T:
+    """The answer, unless it is a stream that nobody has read."""
+    kind = type(answer)
+    if hasattr(kind, "__aiter__") or (hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__")):
+        raise OpenStreamError(kind.__qualname__)
+    return answer

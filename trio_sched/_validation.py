@@ -45,6 +45,13 @@ def check_finite(field: str, value: object, *, expected: str, accept: Callable[[
     return value
 
 
+def check_optional_seconds(field: str, value: object) -> float | None:
+    """Return `value` if it is None or a finite number above 0."""
+    if value is None:
+        return None
+    return check_finite(field, value, expected="None or a positive finite number", accept=lambda number: number > 0)
+
+
 def check_text(field: str, value: object) -> str:
     """Return `value` if it is a non-empty string."""
     if not isinstance(value, str):
@@ -140,13 +147,7 @@ def optional_closed_unit_interval(instance: object, attribute: Attribute[float],
 
 def optional_positive_finite(instance: object, attribute: Attribute[float], value: object) -> None:
     """Attrs validator: None, or a finite number above 0."""
-    if value is not None:
-        check_finite(
-            _name(instance, attribute),
-            value,
-            expected="None or a positive finite number",
-            accept=lambda number: number > 0,
-        )
+    check_optional_seconds(_name(instance, attribute), value)
 
 
 def text(instance: object, attribute: Attribute[str], value: object) -> None:

@@ -220,7 +220,7 @@ async def test_a_used_up_quota_ends_one_endpoint_and_no_other(autojump_clock: Mo
     assert results[JUDGE, "ok"] > 80
     assert results[JUDGE, "RequestAdmissionError"] == 0
     assert refusals == {
-        f"no request lease for {resource}: hard_policy_denial (its quota is used up (insufficient_quota))"
+        f"no request lease for {resource}: endpoint_closed (its quota is used up (insufficient_quota))"
         for resource in RESOURCES[:2]
     }
 

@@ -20,17 +20,21 @@ from trio_sched._events.correlation import runtime_correlation
 from trio_sched._executor import (
     ModelRequest,
     ModelRequestExecutor,
+    ModelTimeoutError,
     QuotaExhaustedError,
     RequestRetryConfig,
+    settled_after,
 )
 from trio_sched._request.attempt import refuse_nested_admission
+from trio_sched._request.controller import AdaptiveRequestAdmissionController
+from trio_sched._request.endpoint import ClosedReason
 from trio_sched._request.leases import (
     RequestAdmissionDecision,
     RequestAdmissionDenied,
     RequestAdmissionError,
     RequestAdmissionLease,
 )
-from trio_sched._request.pressure import RequestPressureSnapshotProvider
+from trio_sched._request.pressure import RequestPressure, RequestPressureSnapshotProvider
 from trio_sched._request.protocol import ModelCallAdmission
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey, RuntimeCorrelation
 from trio_sched._resources.release import ReleaseResult
@@ -50,6 +54,7 @@ class FakeAdmission(ModelCallAdmission):
         self.held: dict[int, RequestAdmissionItem] = {}
         self.refusal: str | None = None
         self.closed: list[tuple[ProviderModelKey, str]] = []
+        self.others_are_answered = True
         self._gate = trio.Event()
         if free:
             self._gate.set()
@@ -90,7 +95,12 @@ class FakeAdmission(ModelCallAdmission):
         assert lease.lease_id in self.held
         self._note(f"completed {outcome.kind}")
 
-    def close_endpoint(self, provider_model: ProviderModelKey, reason: str) -> None:
+    def answered(self, provider_model: ProviderModelKey) -> int:
+        return len(self.items) + 1 if self.others_are_answered else 0
+
+    def close_endpoint(
+        self, provider_model: ProviderModelKey, reason: str, denies_with: ClosedReason = "endpoint_closed"
+    ) -> None:
         self.closed.append((provider_model, reason))
         self._note("closed")
 
@@ -102,7 +112,7 @@ class FakeAdmission(ModelCallAdmission):
 
     @property
     def pressure(self) -> RequestPressureSnapshotProvider:
-        raise NotImplementedError
+        return RequestPressure({}, {}, lambda key: 0, trio.current_time)
 
 
 class ProviderError(Exception):
@@ -247,18 +257,19 @@ async def test_a_pause_is_never_shorter_than_the_hint_and_the_hint_is_capped(aut
 
 async def test_after_the_last_attempt_its_own_exception_comes_out(autojump_clock: MockClock) -> None:
     admission = FakeAdmission()
-    errors = [ProviderError(500), ProviderError(429), ProviderError(429)]
+    errors = [ProviderError(500), ProviderError(429), ProviderError(503), ProviderError(500), ConnectionError()]
     executor = ModelRequestExecutor(admission, retry=RequestRetryConfig(max_attempts=3))
-    with pytest.raises(ProviderError) as caught:
+    with pytest.raises(ConnectionError) as caught:
         await executor.execute(chat(scripted(*errors, "never")))
-    assert caught.value is errors[2]
-    assert errors[2].__cause__ is None
-    assert errors[2].__context__ is None
-    assert len(admission.items) == 3
+    assert caught.value is errors[4]
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert len(admission.items) == 5
+    assert settled_after(caught.value) == 5
 
 
 @pytest.mark.parametrize(
-    "error", [ProviderError(400), ProviderError(401), ValueError(), InvalidValueError("a", 1, "b")]
+    "error", [ProviderError(400), ProviderError(422), ValueError(), InvalidValueError("a", 1, "b")]
 )
 async def test_what_cannot_succeed_is_attempted_once(error: Exception) -> None:
     admission = FakeAdmission()
@@ -294,10 +305,11 @@ async def test_a_refusal_between_attempts_ends_it(autojump_clock: MockClock) -> 
 async def test_an_attempt_that_takes_too_long_is_cut_and_repeated(autojump_clock: MockClock) -> None:
     admission = FakeAdmission()
     executor = ModelRequestExecutor(admission, rng=Draws(0.0), retry=RequestRetryConfig(max_attempts=2))
-    with pytest.raises(trio.TooSlowError):
+    with pytest.raises(ModelTimeoutError) as caught:
         await executor.execute(chat(scripted("a", "b", seconds=10), attempt_timeout_seconds=3))
+    assert str(caught.value) == ("openai/gpt-5 did not answer a call within 3 s; allow more with Model(timeout=...)")
     assert trio.current_time() == 6.0
-    assert [outcome.kind for outcome in admission.outcomes] == ["local_timeout", "local_timeout"]
+    assert [outcome.kind for outcome in admission.outcomes] == ["provider_timeout", "provider_timeout"]
     assert await executor.execute(chat(scripted("a", seconds=10), attempt_timeout_seconds=11)) == "a"
 
 
@@ -315,27 +327,48 @@ async def test_the_attempt_timeout_does_not_run_in_the_queue(autojump_clock: Moc
 QUOTA = "insufficient_quota"
 
 
-@pytest.mark.parametrize("method", ["execute", "execute_attempt"])
-async def test_a_used_up_quota_closes_the_endpoint_before_the_lease_goes_back(method: str) -> None:
-    admission = FakeAdmission()
-    error = ProviderError(429, code=QUOTA)
-    with pytest.raises(QuotaExhaustedError) as caught:
-        await getattr(ModelRequestExecutor(admission), method)(chat(scripted(error)))
-    assert (caught.value.endpoint, caught.value.code, caught.value.cause) == (CHAT.provider_model_key, QUOTA, error)
-    assert caught.value.__cause__ is error
-    assert isinstance(caught.value, TrioSchedError)
-    assert str(caught.value) == (
-        "the quota of openai/gpt-5 is used up (insufficient_quota), so no further request is sent to it; "
-        "add credit or raise the limit at the provider, then run again"
-    )
-    assert admission.closed == [(CHAT.provider_model_key, "its quota is used up (insufficient_quota)")]
-    assert admission.words == [
-        "acquired",
-        "started",
-        "closed",
-        "completed rate_limited",
-        "released rate_limited",
-    ]
+async def with_real_admission(call: Callable[[], Awaitable[str]]) -> AdaptiveRequestAdmissionController:
+    """Make a call that is refused for good, and return the controller that closed its endpoint."""
+    controller = AdaptiveRequestAdmissionController()
+    controller.register(provider_name=CHAT.provider_name, model_id=CHAT.model_id, alias="chat", max_parallel_requests=4)
+    async with controller:
+        await ModelRequestExecutor(controller).execute(chat(call))
+    return controller
+
+
+@pytest.mark.parametrize("code", [QUOTA, None])
+async def test_access_that_is_refused_twice_closes_the_endpoint(code: str | None, autojump_clock: MockClock) -> None:
+    errors = [ProviderError(401 if code is None else 429, code=code) for _ in range(2)]
+    controller = AdaptiveRequestAdmissionController()
+    controller.register(provider_name=CHAT.provider_name, model_id=CHAT.model_id, alias="chat", max_parallel_requests=4)
+    async with controller:
+        executor = ModelRequestExecutor(controller)
+        with pytest.raises(QuotaExhaustedError if code else RequestAdmissionError) as caught:
+            await executor.execute(chat(scripted(*errors, "never")))
+        assert caught.value.__cause__ is errors[1]
+        with pytest.raises(RequestAdmissionError) as refused:
+            await executor.execute(chat(scripted("never")))
+    assert refused.value.decision.reason == "endpoint_closed"
+    if isinstance(caught.value, QuotaExhaustedError):
+        assert (caught.value.endpoint, caught.value.code, caught.value.cause) == (
+            CHAT.provider_model_key,
+            QUOTA,
+            errors[1],
+        )
+        assert str(caught.value) == (
+            "the quota of openai/gpt-5 is used up (insufficient_quota), so no further request is sent to it; "
+            "add credit or raise the limit at the provider, then run again"
+        )
+    snapshot = controller.pressure.global_snapshot(CHAT.provider_name, CHAT.model_id)
+    assert snapshot is not None
+    assert snapshot.state == "closed"
+
+
+async def test_access_that_is_given_the_second_time_closes_nothing(autojump_clock: MockClock) -> None:
+    controller = await with_real_admission(scripted(ProviderError(401), "ok"))
+    snapshot = controller.pressure.global_snapshot(CHAT.provider_name, CHAT.model_id)
+    assert snapshot is not None
+    assert (snapshot.state, snapshot.unanswered_since) == ("answering", None)
 
 
 async def raise_it(error: BaseException) -> None:
@@ -354,21 +387,12 @@ def from_a_nursery(*errors: BaseException) -> Callable[[], Awaitable[str]]:
     return call
 
 
-async def test_a_used_up_quota_is_seen_within_a_group() -> None:
-    admission = FakeAdmission()
-    call = from_a_nursery(ProviderError(429, code=QUOTA), ProviderError(500))
-    with pytest.raises(QuotaExhaustedError):
-        await ModelRequestExecutor(admission).execute(chat(call))
-    assert len(admission.closed) == 1
-
-
 async def test_a_used_up_quota_never_swallows_an_interrupt() -> None:
     admission = FakeAdmission()
     errors = (ProviderError(429, code=QUOTA), KeyboardInterrupt())
     with pytest.raises(BaseException, match="Exceptions from Trio nursery") as caught:
         await ModelRequestExecutor(admission).execute(chat(from_a_nursery(*errors)))
     assert set(cast("Any", caught.value).exceptions) == set(errors)
-    assert len(admission.closed) == 1
     assert admission.held == {}
 
 

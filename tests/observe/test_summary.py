@@ -226,7 +226,7 @@ async def test_a_run_that_was_stopped_is_explained(tmp_path: Path, autojump_cloc
     with trio.move_on_after(20):
         await ts.run([number, asking(100)], records=10, output=tmp_path, blocking=inline)
     explanation = why(tmp_path)
-    assert explanation.state == "cancelled"
+    assert explanation.state == "interrupted"
     assert "4 tasks wait for request admission on here/model/chat" in str(explanation)
 
 

@@ -341,7 +341,7 @@ def test_a_run_that_hangs_and_is_cancelled_says_where_it_hung(tmp_path: Path) ->
 
     mocked(main)
     after = why(tmp_path)
-    assert after.state == "cancelled"
+    assert after.state == "interrupted"
     assert [str(link) for link in after.chain] == [
         "row group 0 waits for column stuck",
         "3 tasks of column stuck are at work, the oldest for 100.0 s",

@@ -82,5 +82,5 @@ async def run_and_cancel(
         nursery.cancel_scope.cancel()
     kinds = Counter(event.event_kind for event in sink.scheduler_events)
     assert kinds["task_lease_acquired"] == kinds["task_lease_released"]
-    assert status(output) == "cancelled"
+    assert status(output) == "interrupted"
     assert list((output / "data").iterdir()) == []

@@ -256,7 +256,7 @@ def test_one_that_never_checkpoints_cannot_keep_a_run_from_being_cancelled(tmp_p
 
     mocked(main)
     assert calls == 3
-    assert status(tmp_path / "out") == "cancelled"
+    assert status(tmp_path / "out") == "interrupted"
 
 
 @pytest.mark.parametrize("raised", [UnusualError(), SystemExit(3), GeneratorExit()])

@@ -179,7 +179,7 @@ def test_a_cancellation_from_outside_names_nobody(tmp_path: Path) -> None:
         assert scope.cancelled_caught
 
     mocked(main)
-    assert status(tmp_path / "out") == "cancelled"
+    assert status(tmp_path / "out") == "interrupted"
 
 
 def test_one_that_cancels_it_and_returns_loses_no_row_in_silence(tmp_path: Path) -> None:

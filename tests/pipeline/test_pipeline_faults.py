@@ -82,7 +82,7 @@ def test_cancelled_at_every_step(tmp_path: Path) -> None:
             cancelled += canceller.scope.cancelled_caught
             assert_clean(out)
             if canceller.scope.cancelled_caught:
-                assert json.loads((out / "run.json").read_text())["status"] == "cancelled"
+                assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
         assert cancelled > 50
 
     mocked(main)

@@ -582,7 +582,7 @@ def test_a_run_that_stopped_because_too_much_failed_goes_on(tmp_path: Path, capl
     rows: Rows = [{"number": n} for n in range(500)]
     with caplog.at_level(logging.WARNING, logger="trio_sched.run"):
         first = run([flaky], tmp_path / "out", rows=rows)
-    assert first.status == "stopped_early"
+    assert first.status == "stopped"
     kept = len(list((tmp_path / "out" / "data").iterdir()))
     assert f"run stopped early: {kept} row groups are kept" in caplog.text
     assert 'mend the cause, then the same run goes on from there with resume="if-possible"' in caplog.text
@@ -591,7 +591,7 @@ def test_a_run_that_stopped_because_too_much_failed_goes_on(tmp_path: Path, capl
         f'stopped      before the end: {stop}; to go on: mend the cause, then resume="if-possible"' in first.summary()
     )
     document = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert (document["status"], document["early_stop"]) == ("stopped_early", stop)
+    assert (document["status"], document["early_stop"]) == ("stopped", stop)
     healthy = True
     second = run([flaky], tmp_path / "out", rows=rows, resume="if-possible")
     assert second.status == "completed"
@@ -611,7 +611,7 @@ def test_what_was_never_made_is_made_once_the_cause_of_an_early_stop_is_mended(t
 
     rows: Rows = [{"number": n} for n in range(200)]
     first = run([answer], tmp_path / "out", rows=rows, buffer_size=50)
-    assert (first.status, first.records, first.dropped) == ("stopped_early", 0, 0)
+    assert (first.status, first.records, first.dropped) == ("stopped", 0, 0)
     assert "rejected" not in first.summary()
     assert list((tmp_path / "out" / "data").iterdir()) == []
     healthy = True
@@ -631,7 +631,7 @@ def test_rows_given_up_in_a_row_group_that_is_kept_are_tried_again_as_the_summar
     rows: Rows = [{"number": n} for n in range(200)]
     out = tmp_path / "out"
     first = run([answer], out, rows=rows, buffer_size=50)
-    assert (first.status, first.records, first.dropped) == ("stopped_early", 1, 49)
+    assert (first.status, first.records, first.dropped) == ("stopped", 1, 49)
     (told,) = (line for line in first.summary().splitlines() if line.startswith("rejected"))
     assert told == (
         "rejected     49 rows, in row groups that are kept: resume leaves them out; to try them again, "

@@ -40,7 +40,7 @@ async def test_an_endpoint_is_closed_for_good_registering_it_again_included() ->
             denied = controller.try_acquire(CALL)
             assert isinstance(denied, RequestAdmissionDenied)
             assert (denied.reason, denied.diagnostics) == (
-                "hard_policy_denial",
+                "endpoint_closed",
                 {"explanation": "its quota is used up"},
             )
         assert controller.release(held, RequestReleaseOutcome("success")).released

@@ -581,11 +581,11 @@ async def test_closing_an_endpoint_ends_its_waits() -> None:
             for caller in callers:
                 assert caller.error is not None
                 assert str(caller.error) == (
-                    "no request lease for openai/gpt/chat: hard_policy_denial "
+                    "no request lease for openai/gpt/chat: endpoint_closed "
                     "(the account's quota is exhausted (insufficient_quota))"
                 )
         assert controller.release(lease, SUCCESS).released
-        assert refusal_of(controller).reason == "hard_policy_denial"
+        assert refusal_of(controller).reason == "endpoint_closed"
 
 
 def test_closing_an_endpoint_that_was_never_registered_is_refused() -> None:

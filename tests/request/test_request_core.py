@@ -494,11 +494,11 @@ def test_closing_an_endpoint_refuses_its_waiters_and_all_who_come() -> None:
     bench.core.close_endpoint(GPT, "insufficient_quota", 1.0)
     assert bench.core.ledger.endpoints[GPT].sequence > sequence
     assert bench.woken() == [waiter]
-    assert refused(waiter).reason == "hard_policy_denial"
+    assert refused(waiter).reason == "endpoint_closed"
     assert refused(waiter).diagnostics == {"explanation": "insufficient_quota"}
     bench.release(lease, SUCCESS, 2.0)
     assert bench.refusal(2.0).diagnostics == {"explanation": "insufficient_quota"}
-    assert bench.refusal(2.0, EMBEDDING).reason == "hard_policy_denial"
+    assert bench.refusal(2.0, EMBEDDING).reason == "endpoint_closed"
     bench.release(other, SUCCESS, 2.0)
     assert bench.woken() == [elsewhere]
 

@@ -122,7 +122,7 @@ def test_refusals() -> None:
     bench.core.close_endpoint(GPT, "quota", 3.0)
     drained, denied = bench.take_events()
     assert drained.event_kind == "request_queue_drained"
-    assert (denied.event_kind, denied.reason_or_outcome) == ("request_acquire_denied", "hard_policy_denial")
+    assert (denied.event_kind, denied.reason_or_outcome) == ("request_acquire_denied", "endpoint_closed")
     assert denied.diagnostics == {"waited_seconds": 2.0}
 
 

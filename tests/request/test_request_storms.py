@@ -396,7 +396,7 @@ def test_an_exhausted_endpoint_refuses_the_rest_and_keeps_what_runs() -> None:
                 nursery.start_soon(caller)
             await trio.sleep(2.5)
             controller.close_endpoint(GPT, "insufficient_quota")
-        assert ends == {"served": 15, "hard_policy_denial": 85}
+        assert ends == {"served": 15, "endpoint_closed": 85}
         assert_all_given_back(controller)
 
     run_seeded(0, main)

@@ -148,7 +148,7 @@ class RequestMachine(RuleBasedStateMachine):
             limit.before_grant = self.grant_is_due
             return limit
 
-        config = RequestAdmissionConfig(max_limit_clamps={RESOURCES[4]: 2}, limit=watched)
+        config = RequestAdmissionConfig(max_limit_clamps={RESOURCES[4]: 2}, limit=watched, max_outage_seconds=20.0)
         self.core = RequestAdmissionCore(config, request_event_stream(InMemoryAdmissionEventSink()), 1)
         self.resolver = RequestResourceResolver()
         for endpoint, cap in zip(ENDPOINTS, caps, strict=True):
@@ -253,8 +253,8 @@ class RequestMachine(RuleBasedStateMachine):
         if isinstance(answer, RequestAdmissionLease):
             self.take_in(answer)
             result = answer
-        elif answer in ("shutdown", "hard_policy_denial"):
-            assert self.shut or resource.provider_model_key in self.closed
+        elif answer == "shutdown" or self.core.is_closed(resource.provider_model_key):
+            assert self.shut or self.core.is_closed(resource.provider_model_key)
             self.core.deny(item, answer, self.now)
             result = None
         else:
@@ -284,10 +284,16 @@ class RequestMachine(RuleBasedStateMachine):
         """A denial has a reason that is true, and names the time if there is one."""
         denied = self.core.deny(item, reason, self.now)
         limits = self.core.ledger.domains[item.resource].limits
+        health = self.core.ledger.endpoints[item.resource.provider_model_key].health
         waits = item.not_before is not None and item.not_before > self.now
         assert denied.reason == reason
         if item.resource.provider_model_key in self.closed or self.shut:
-            assert reason in ("hard_policy_denial", "shutdown")
+            assert reason in ("endpoint_closed", "shutdown")
+        elif health.state == "closed":
+            assert reason == health.closed_for
+        elif not health.admits:
+            assert health.state == "not_answering"
+            assert (reason, denied.available_after_monotonic) == ("endpoint_not_answering", health.paused_until)
         elif limits.blocked_until is not None:
             assert (reason, denied.available_after_monotonic) == ("cooldown", max(limits.blocked_until, self.now))
         elif waits:
@@ -319,7 +325,7 @@ class RequestMachine(RuleBasedStateMachine):
         thing=leases,
         kind=st.sampled_from(OUTCOMES),
         hint=st.sampled_from([None, None, 0.25, 6.0]),
-        status=st.sampled_from([None, 500, 503, 529]),
+        status=st.sampled_from([None, 500, 503, 529, 401, 400]),
     )
     def release(
         self,
@@ -460,6 +466,14 @@ class RequestMachine(RuleBasedStateMachine):
         return any(update.domain.key == resource for update in self.core.updates)
 
     @invariant()
+    def an_endpoint_that_does_not_answer_is_asked_by_one_call(self) -> None:
+        for key, endpoint in self.core.ledger.endpoints.items():
+            assert (endpoint.health.state == "answering") <= endpoint.health.admits
+            assert (endpoint.health.state == "closed") <= (not endpoint.health.admits)
+            if key in self.closed:
+                assert endpoint.health.state == "closed"
+
+    @invariant()
     def leases_are_those_held(self) -> None:
         assert dict(self.core.ledger.leases) == self.held
 
@@ -479,9 +493,10 @@ class RequestMachine(RuleBasedStateMachine):
             domain = self.core.ledger.domains[resource]
             endpoint = resource.provider_model_key
             assert not self.shut
-            assert endpoint not in self.closed
+            assert not self.core.is_closed(endpoint)
             waits_for = (
-                domain.limits.blocked_until is not None
+                not domain.endpoint.health.admits
+                or domain.limits.blocked_until is not None
                 or self.has_updates(resource)
                 or self.held_in(resource) >= domain.limits.current_limit
                 or self.held_at(endpoint) >= domain.endpoint.static_cap.cap
@@ -501,6 +516,11 @@ class RequestMachine(RuleBasedStateMachine):
             if limits.blocked_until is not None:
                 assert deadline is not None, "a stop that nobody ends"
                 assert deadline <= limits.blocked_until
+        for endpoint in self.core.ledger.endpoints.values():
+            if endpoint.health.next_deadline() < math.inf:
+                due.append(endpoint.health.next_deadline())
+            if not endpoint.health.admits and endpoint.health.state == "not_answering":
+                assert endpoint.health.next_trial_at < math.inf, "an endpoint that nobody asks again"
         assert self.core.next_deadline() == min(due, default=math.inf)
 
     @invariant()

@@ -87,6 +87,9 @@ RequestAdmissionEventKind = Literal[
     "request_outage_started",
     "request_trial_started",
     "request_outage_ended",
+    "request_endpoint_not_answering",
+    "request_endpoint_answering",
+    "request_endpoint_closed",
     "request_lease_released",
     "request_release_diagnostic",
 ]

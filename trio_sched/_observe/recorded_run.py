@@ -62,14 +62,16 @@ __all__ = [
 TRACE_FILE: Final = "trace.json"
 REPORT_FILE: Final = "report.html"
 
-RunState = Literal["running", "killed", "unknown", "completed", "stopped_early", "cancelled", "interrupted", "failed"]
+RunState = Literal["running", "killed", "unknown", "completed", "stopped", "interrupted", "failed"]
 _ENDS: Final[Mapping[str, RunState]] = {
     "completed": "completed",
-    "stopped_early": "stopped_early",
-    "cancelled": "cancelled",
+    "stopped": "stopped",
     "interrupted": "interrupted",
     "failed": "failed",
+    "stopped_early": "stopped",
+    "cancelled": "interrupted",
 }
+"""What `run.json`, or the last event, says of the end. Folders of 0.1 have the last two."""
 
 _ALONE: Final = (
     "nothing is known of tasks, and time without calls counts as readiness",

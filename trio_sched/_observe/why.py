@@ -127,14 +127,13 @@ _STATES: Final[dict[RunState, tuple[str, str]]] = {
     "unknown": ("not known to have ended", ""),
     "completed": ("completed", "in"),
     "failed": ("failed", "after"),
-    "stopped_early": ("stopped early", "after"),
-    "cancelled": ("cancelled", "after"),
+    "stopped": ("stopped", "after"),
     "interrupted": ("interrupted", "after"),
 }
 """Words for each state, and what to put before the time that it took, where the events show that."""
 
 _GOING_ON: Final = ("running", "killed")
-_STOPPED: Final = ("failed", "stopped_early", "cancelled", "interrupted")
+_STOPPED: Final = ("failed", "stopped", "interrupted")
 
 
 def why(run_folder: Path) -> Explanation:

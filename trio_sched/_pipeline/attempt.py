@@ -30,7 +30,7 @@ from trio_sched._pipeline.folder import EarlierRows, RunDocument, RunFolder
 from trio_sched._pipeline.models import ModelHandle
 from trio_sched._pipeline.result import RunResult, uncalled_model
 from trio_sched._pipeline.resume import resume_advice
-from trio_sched._pipeline.runner import PipelineRunner, RunContext, classify_failure
+from trio_sched._pipeline.runner import PipelineRunner, RunContext, classify_with
 from trio_sched._pipeline.store import PartStore
 from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT, write_views
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
@@ -38,7 +38,9 @@ from trio_sched._resources.identity import RuntimeCorrelation
 from trio_sched._resources.task import SchedulerResourceKey, local_stage_resource
 from trio_sched._scheduler.health import HealthConfig
 from trio_sched._scheduler.messages import RowGroupPlan
+from trio_sched._scheduler.retry import RetryConfig
 from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerConfig
+from trio_sched._scheduler.stall import NoProgressError
 from trio_sched._task.controller import TaskAdmissionController
 from trio_sched._util import Blocking, ThreadPool, single_error
 
@@ -81,7 +83,8 @@ class RunAttempt:
                 await write_views(self.folder, self.blocking, level=level, patience=PATIENCE_AT_THE_END)
         except BaseException as error:
             with _quietly("run.json"):
-                document.write_end(_status(error), error=type(error).__name__)
+                stop_reason = "no_progress" if isinstance(error, NoProgressError) else None
+                document.write_end(_status(error), stop_reason=stop_reason, error=type(error).__name__)
             self._advise(error)
             with trio.CancelScope(shield=True):
                 level = self.config.write_events
@@ -89,6 +92,7 @@ class RunAttempt:
             raise
         document.write_end(
             result.status,
+            stop_reason=result.stop_reason,
             early_stop=str(result.scheduler.early_stop) if result.scheduler.early_stop is not None else None,
             rows=result.records,
             dropped_rows=result.dropped,
@@ -97,8 +101,8 @@ class RunAttempt:
         for column in result.uncalled_models:
             logger.warning("%s", uncalled_model(column))
         if result.status != "completed":
-            advice = resume_advice(self.folder, after_failures=result.status == "stopped_early")
-            logger.warning("run %s: %s", result.status.replace("_", " "), advice)
+            advice = resume_advice(self.folder, after_failures=result.stop_reason == "error_rate")
+            logger.warning("run %s: %s", result.status, advice)
         return result
 
     def _advise(self, error: BaseException) -> None:
@@ -203,9 +207,10 @@ class RunAttempt:
             self.row_groups,
             self.store,
             admission=tasks,
-            classify=classify_failure,
+            classify=classify_with(admission.answered),
             config=SchedulerConfig(
                 row_groups=self.bounds.row_groups,
+                retry=RetryConfig(max_salvage_rounds=self.config.max_attempts - 1),
                 health=HealthConfig(stop_error_rate=self.config.stop_error_rate),
                 no_progress_seconds=self.config.no_progress_seconds,
             ),
@@ -252,9 +257,9 @@ def _waiters_for_threads(blocking: Blocking) -> dict[SchedulerResourceKey, int]:
 
 
 def _status(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | trio.Cancelled):
         return "interrupted"
-    return "cancelled" if isinstance(error, trio.Cancelled) else "failed"
+    return "stopped" if isinstance(error, NoProgressError) else "failed"
 
 
 def _waiters(admission: AdaptiveRequestAdmissionController) -> Iterator[str]:

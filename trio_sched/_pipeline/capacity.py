@@ -88,7 +88,7 @@ def run_bounds(config: RunConfig, pipeline: BoundPipeline, threads: WorkerThread
     return RunBounds(
         RowGroupConfig(max_concurrent=config.max_concurrent_row_groups),
         default_task_admission(pipeline.task_resolver, submission_capacity=config.submission_capacity),
-        request_config(pipeline.aliases, config.request_admission),
+        request_config(pipeline.aliases, config.request_admission, max_outage_seconds=config.max_outage_seconds),
         threads,
     )
 

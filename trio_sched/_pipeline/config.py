@@ -46,10 +46,13 @@ class RunConfig:
     buffer_size: rows per row group, the unit that becomes durable together.
     max_concurrent_row_groups: row groups in flight at once.
     submission_capacity: tasks running at once.
-    max_attempts: outbound attempts per model call, after which its row waits or is rejected; see the failures how-to.
-    stop_error_rate: share of failed attempts among the last hundred, from 0 to 1, that stops the run; rate limits never
-    count; None for no stop. What is finished is kept.
+    max_attempts: failures of one model call that are shown to be its own, after which its row is rejected; neither rate
+    limits nor outages count; see the failures how-to.
+    stop_error_rate: share of rejected rows, from 0 to 1, among a hundred that began one after the other, that stops the
+    run; None for no stop. What is finished is kept.
     no_progress_seconds: how long nothing at all may happen before the run fails with the reason; None for no bound.
+    max_outage_seconds: how long an endpoint may go without an answer before the run stops; None for ever. No row is
+    lost to an outage: resume makes those that are left.
     seed: from-scratch columns get it, and it seeds the jitter between attempts.
     request_admission: the parameters of AIMD, which select that rule for every endpoint. See `Model.limit`.
     write_events: what is written to `events/`: `summary` for what `report.html` and `why` need; `all` for both event
@@ -64,6 +67,7 @@ class RunConfig:
     max_attempts: int = attrs.field(default=5, validator=check.positive_int)
     stop_error_rate: float | None = attrs.field(default=0.5, validator=check.optional_closed_unit_interval)
     no_progress_seconds: float | None = attrs.field(default=1800.0, validator=check.optional_positive_finite)
+    max_outage_seconds: float | None = attrs.field(default=1800.0, validator=check.optional_positive_finite)
     seed: int = attrs.field(default=0, validator=check.non_negative_int)
     request_admission: RequestAdmissionTuningConfig | None = attrs.field(default=None, validator=_tuning)
     write_events: WriteEvents = attrs.field(default="summary", converter=_event_level, validator=_one_of_the_levels)

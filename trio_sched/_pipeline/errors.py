@@ -26,6 +26,7 @@ __all__ = [
     "OutputNotWritableError",
     "ProcessorError",
     "SkipRuleError",
+    "WaitTimeoutError",
 ]
 
 JSON_VALUES = "JSON values (str, int, float, bool, None, list, and dict with str keys)"
@@ -67,6 +68,23 @@ class SkipRuleError(TrioSchedError):
     def __str__(self) -> str:
         return (
             f"skip_when of column {self.column!r} raised {self.__cause__!r}; it must say whether to skip, for any row"
+        )
+
+
+class WaitTimeoutError(TrioSchedError):
+    """A timeout of a column's own ended while its call waited for admission, so the cell is made again.
+
+    Its cause is what the column raised. Attribute: `column`.
+    """
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+        super().__init__(column)
+
+    def __str__(self) -> str:
+        return (
+            f"a timeout around a model call of column {self.column!r} included the wait for admission, which says "
+            "nothing about the row; bound the call alone with Model(timeout=...)"
         )
 
 

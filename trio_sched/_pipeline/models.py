@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import ParamSpec, TypeVar, cast
 
 import attrs
@@ -22,7 +23,9 @@ import attrs
 from trio_sched import _validation as check
 from trio_sched._clients import RetryFreeClients
 from trio_sched._errors import InvalidTypeError, InvalidValueError
+from trio_sched._events.correlation import runtime_correlation
 from trio_sched._executor import ModelRequest, ModelRequestExecutor
+from trio_sched._pipeline.streams import AdmittedRequest, admitted_request
 from trio_sched._request.config import RequestAdmissionConfig, RequestAdmissionTuningConfig, check_limit
 from trio_sched._request.limit import LimitChoice, limit_name
 from trio_sched._request.resolver import RequestResourceResolver
@@ -48,6 +51,7 @@ class Model:
     limit: how many calls may be in flight, up to that number: `evidence` (the default) learns it by counting what the
     provider accepts, `aimd` by additive increase and multiplicative decrease, `fixed` stays at the number; or a
     function (effective_max, now) that returns a `RequestLimit`. Models of one endpoint share one rule.
+    timeout: seconds for one attempt, from its lease to its answer, without any wait for the lease; None for no limit.
     given: names of what was passed, whatever its value; the rest are defaults.
     """
 
@@ -57,6 +61,7 @@ class Model:
     max_parallel_requests: int = attrs.field(default=64, kw_only=True, validator=check.positive_int)
     domain: RequestDomain = attrs.field(default=RequestDomain.CHAT, kw_only=True, converter=RequestDomain)
     limit: LimitChoice | None = attrs.field(default=None, kw_only=True, validator=_is_limit)
+    timeout: float | None = attrs.field(default=600.0, kw_only=True, validator=check.optional_positive_finite)
     given: frozenset[str] = attrs.field(default=frozenset[str](), init=False, repr=False)
 
     def __str__(self) -> str:
@@ -104,14 +109,19 @@ def model_resolver(aliases: Mapping[Model, str]) -> RequestResourceResolver:
 
 
 def request_config(
-    models: Iterable[Model], tuning: RequestAdmissionTuningConfig | None, limit: LimitChoice | None = None
+    models: Iterable[Model],
+    tuning: RequestAdmissionTuningConfig | None,
+    limit: LimitChoice | None = None,
+    max_outage_seconds: float | None = None,
 ) -> RequestAdmissionConfig:
     """The configuration of request admission for `models`, from what a user gives.
 
     Raises `InvalidValueError` for the tuning of AIMD together with another rule, and for a limit that is no rule.
     """
     if tuning is None:
-        return RequestAdmissionConfig() if limit is None else RequestAdmissionConfig(limit=limit)
+        if limit is None:
+            return RequestAdmissionConfig(max_outage_seconds=max_outage_seconds)
+        return RequestAdmissionConfig(limit=limit, max_outage_seconds=max_outage_seconds)
     if not isinstance(cast("object", tuning), RequestAdmissionTuningConfig):
         raise InvalidTypeError("tuning", tuning, "None or a RequestAdmissionTuningConfig")
     if limit is not None:
@@ -123,7 +133,7 @@ def request_config(
         if choice is not None and choice != "aimd":
             expected = "'aimd', or given without a RequestAdmissionTuningConfig, which has the parameters of AIMD alone"
             raise InvalidValueError(field, limit_name(choice), expected)
-    return tuning.with_limits()
+    return tuning.with_limits(max_outage_seconds=max_outage_seconds)
 
 
 P = ParamSpec("P")
@@ -159,7 +169,41 @@ class ModelHandle:
         """
         self.was_called = True
         once = self._clients.redirect(function)
-        return await self._executor.execute(ModelRequest(self._model.resource, lambda: once(*args, **kwargs)))
+        return await self._executor.execute(
+            ModelRequest(
+                self._model.resource,
+                lambda: once(*args, **kwargs),
+                attempt_timeout_seconds=self._model.timeout,
+            )
+        )
+
+    def request(
+        self, *, timeout: float | None = None, idle_timeout: float | None = None
+    ) -> AbstractAsyncContextManager[AdmittedRequest]:
+        """A block for one attempt, inside which anything may be done, such as reading a stream with `pieces`.
+
+        timeout: seconds for the block, from its lease on, the model's by default. idle_timeout: seconds for each piece
+        of a stream, None for no limit. Raises `InvalidValueError` for a bad number of seconds.
+        """
+        self.was_called = True
+        seconds = check.check_optional_seconds("timeout of model.request", timeout)
+        idle = check.check_optional_seconds("idle_timeout of model.request", idle_timeout)
+        return admitted_request(
+            self._executor.admission,
+            self._model.resource,
+            self._clients,
+            timeout=self._model.timeout if seconds is None else seconds,
+            idle_timeout=idle,
+        )
+
+    def took_cut_short(self) -> bool:
+        """Whether the task execution at work here was cancelled while a call of it waited; asking forgets it."""
+        correlation = runtime_correlation.current()
+        execution = None if correlation is None else correlation.task_execution_id
+        if execution not in self._executor.cut_short:
+            return False
+        self._executor.cut_short.discard(execution)
+        return True
 
 
 def retry_free_clients(models: Iterable[Model]) -> RetryFreeClients:
@@ -167,5 +211,5 @@ def retry_free_clients(models: Iterable[Model]) -> RetryFreeClients:
     clients = RetryFreeClients()
     for model in models:
         if model.client is not None:
-            clients.use(model.client)
+            clients.use(model.client, timeout=model.timeout if "timeout" in model.given else None)
     return clients

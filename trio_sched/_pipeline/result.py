@@ -15,6 +15,7 @@ from trio_sched._observe.statistics import RequestStatistics
 from trio_sched._pipeline.config import WriteEvents
 from trio_sched._pipeline.folder import EarlierRows, RunFolder
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
+from trio_sched._scheduler.health import StopReason
 from trio_sched._scheduler.scheduler import SchedulerResult
 from trio_sched._util import counted, page, printable
 
@@ -57,11 +58,17 @@ class RunResult:
     events: WriteEvents = "all"
 
     @property
-    def status(self) -> Literal["completed", "cancelled", "stopped_early"]:
-        """How it ended: with every row written or rejected, by cancellation, or because too much failed."""
+    def status(self) -> Literal["completed", "stopped", "interrupted"]:
+        """How it ended: with every row written or rejected; by itself before that, see `stop_reason`; or cancelled."""
         if self.scheduler.cancelled:
-            return "cancelled"
-        return "completed" if self.scheduler.early_stop is None else "stopped_early"
+            return "interrupted"
+        return "completed" if self.scheduler.early_stop is None else "stopped"
+
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why it stopped: too many rows failed, or an endpoint is closed or did not answer; None if it did not stop."""
+        stop = self.scheduler.early_stop
+        return None if stop is None or self.scheduler.cancelled else stop.reason
 
     @property
     def records(self) -> int:
@@ -115,8 +122,10 @@ class RunResult:
             stop = self.scheduler.early_stop
             why = "it was cancelled" if stop is None else str(stop)
             mend = "" if stop is None else "mend the cause, then "
+            if stop is not None and stop.reason == "endpoint_not_answering":
+                mend = "when it answers again, "
             lines.insert(1, f'stopped      before the end: {why}; to go on: {mend}resume="if-possible"')
-            if stop is not None and stop.last_error is not None:
+            if stop is not None and stop.reason == "error_rate" and stop.last_error is not None:
                 error = stop.last_error
                 lines.insert(2, f"             the last one with {type(error).__name__}: {_error_text(error)}")
         if self.earlier.row_groups:

@@ -11,6 +11,7 @@ one error leaves as itself, and a cancellation of the run is not mistaken for a 
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn, TypeAlias, cast
@@ -20,26 +21,35 @@ import trio
 
 from trio_sched._classify import judge_exception
 from trio_sched._events.correlation import runtime_correlation
-from trio_sched._executor import QuotaExhaustedError
+from trio_sched._executor import QuotaExhaustedError, blamed_lease, settled_after
 from trio_sched._pipeline.binding import BoundNode
 from trio_sched._pipeline.columns import Column, RowSpan, SkipRule
-from trio_sched._pipeline.errors import InputRowError, MalformedOutputError, ProcessorError, SkipRuleError
+from trio_sched._pipeline.errors import (
+    InputRowError,
+    MalformedOutputError,
+    ProcessorError,
+    SkipRuleError,
+    WaitTimeoutError,
+)
 from trio_sched._pipeline.models import ModelHandle
 from trio_sched._pipeline.outputs import Outputs, keep_cell, one_per_row
 from trio_sched._pipeline.processors import Processor
 from trio_sched._pipeline.sources import RowReader
 from trio_sched._pipeline.store import PartStore, RowGroupBuffer
 from trio_sched._request.leases import RequestAdmissionError
+from trio_sched._resources.identity import ProviderModelKey
 from trio_sched._resources.task import Task, TaskType
 from trio_sched._scheduler.messages import RowDrop, RowFailure, RowFiltered
-from trio_sched._scheduler.retry import Failure
+from trio_sched._scheduler.retry import Failure, FailureClassifier
 from trio_sched._scheduler.worker import TaskRunner
 from trio_sched._util import Blocking, leaves_of, single_error
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
-__all__ = ["PipelineRunner", "RunContext", "awaited_call", "classify_failure"]
+__all__ = ["PipelineRunner", "RunContext", "awaited_call", "classify_failure", "classify_with"]
+
+logger = logging.getLogger("trio_sched.run")
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -96,6 +106,8 @@ class _FunctionRunner:
         self._needs = column.needs
         self._outputs = column.outputs
         self._call = awaited_call(column.function, is_async=column.is_async, blocking=context.blocking)
+        if handles:
+            self._call = _minding_waits(self._call, column.name, handles)
         self._handles = tuple(handles)
         self._skipper = skipper
         self._context = context
@@ -230,7 +242,7 @@ def _keep_rows(
     failures: list[RowFailure] = []
     for row_index, result in zip(row_indices, results, strict=True):
         if isinstance(result, Exception):
-            if classify_failure(result).kind == "preserved":
+            if classify_failure(result).kind in ("preserved", "unsettled"):
                 raise result
             failures.append(RowFailure(row_index, result))
             continue
@@ -280,6 +292,42 @@ def awaited_call(function: Callable[..., object], *, is_async: bool, blocking: B
     return call
 
 
+def _minding_waits(call: UserCall, column: str, handles: Sequence[ModelHandle]) -> UserCall:
+    """`call`, for which a timeout that ends while a model call waits is no failure of the row."""
+    has_warned = False
+
+    async def minding(*args: object) -> object:
+        nonlocal has_warned
+        try:
+            return await call(*args)
+        except Exception as error:
+            # All handles share one executor.
+            if handles[0].took_cut_short() and any(isinstance(each, trio.TooSlowError) for each in leaves_of(error)):
+                waited = WaitTimeoutError(column)
+                if not has_warned:
+                    has_warned = True
+                    logger.warning("%s", waited)
+                raise waited from error
+            raise
+
+    return minding
+
+
+def classify_with(answered: Callable[[ProviderModelKey], int]) -> FailureClassifier:
+    """`classify_failure`, for a run: a failure in the block of a request counts against its row only where the endpoint
+    answered a call that was granted later. answered: the highest lease id of a call that an endpoint answered.
+    """
+
+    def classify(error: Exception) -> Failure:
+        failure = classify_failure(error)
+        blamed = blamed_lease(error) if failure.kind == "retryable" else None
+        if blamed is None or answered(blamed[0]) > blamed[1]:
+            return failure
+        return Failure("preserved", failure.reason, failure.retry_after_seconds)
+
+    return classify
+
+
 def _raise_as_one(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     """Raise what a function's own nursery wrapped, as the one thing it is, where it is one."""
     cancelled, rest = group.split(trio.Cancelled)
@@ -295,9 +343,9 @@ def _raise_as_one(group: BaseExceptionGroup[BaseException]) -> NoReturn:
 def classify_failure(error: Exception) -> Failure:
     """What a failure of a column means for the row that needed it.
 
-    A rate limit or a local queue timeout says nothing about the row; trouble of the transport or the server may pass. A
-    used-up quota does not: its endpoint is closed, and the rows that still need it are rejected with that reason. Of
-    several errors that a function raised together, the one that leaves the least hope decides.
+    A rate limit or a local queue timeout says nothing about the row; trouble of the transport or the server may pass,
+    unless the executor has shown that it is the row's own. Where an endpoint is closed or does not answer, the row is
+    not settled. Of several errors that a function raised together, the one that leaves the least hope decides.
     """
     if isinstance(error, ExceptionGroup):
         return _least_hopeful([classify_failure(each) for each in cast("ExceptionGroup[Exception]", error).exceptions])
@@ -305,18 +353,22 @@ def classify_failure(error: Exception) -> Failure:
         return Failure("non_retryable", "malformed_output")
     if isinstance(error, ProcessorError):
         return Failure("fatal", "processor")
+    if isinstance(error, WaitTimeoutError):
+        return Failure("preserved", "local_timeout")
     if isinstance(error, SkipRuleError):
         return Failure("non_retryable", "skip_rule")
     if isinstance(error, RequestAdmissionError):
         decision = error.decision
         if decision.reason == "queue_timeout":
             return Failure("preserved", "queue_timeout", decision.retry_after_seconds)
+        if decision.reason in ("endpoint_closed", "endpoint_not_answering"):
+            return Failure("unsettled", decision.reason)
         return Failure("non_retryable", decision.reason)
     if isinstance(error, QuotaExhaustedError):
-        return Failure("non_retryable", "quota_exhausted")
+        return Failure("unsettled", "endpoint_closed")
     verdict = judge_exception(error)
     outcome = verdict.outcome
-    if not verdict.retryable:
+    if not verdict.retryable or settled_after(error) is not None:
         return Failure("non_retryable", verdict.exhausted or outcome.kind)
     if outcome.kind == "rate_limited":
         return Failure("preserved", "rate_limited", outcome.retry_after_seconds)
@@ -324,5 +376,5 @@ def classify_failure(error: Exception) -> Failure:
 
 
 def _least_hopeful(failures: list[Failure]) -> Failure:
-    order = ("fatal", "non_retryable", "retryable", "preserved")
+    order = ("fatal", "unsettled", "non_retryable", "retryable", "preserved")
     return min(failures, key=lambda failure: (order.index(failure.kind), -(failure.retry_after_seconds or 0)))

@@ -95,7 +95,7 @@ class AdmittedAttempt:
         self._is_entered = False
         outcome = _UNCLASSIFIED
         try:
-            outcome = self._outcome_of(exc)
+            outcome = self._outcome_of(exc, lease)
         finally:
             self._release(lease, outcome, failed=exc is not None)
 
@@ -106,7 +106,7 @@ class AdmittedAttempt:
             return self._item
         return attrs.evolve(self._item, not_before=last.not_before)
 
-    def _outcome_of(self, exc: BaseException | None) -> RequestReleaseOutcome:
+    def _outcome_of(self, exc: BaseException | None, lease: RequestAdmissionLease) -> RequestReleaseOutcome:
         """What became of the attempt that ended with `exc`."""
         return _SUCCESS if exc is None else classify_exception(exc)
 

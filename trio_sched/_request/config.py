@@ -59,6 +59,7 @@ class RequestAdmissionTuningConfig:
         initial_limits: Mapping[RequestResourceKey, int] | None = None,
         max_limit_clamps: Mapping[RequestResourceKey, int] | None = None,
         default_queue_wait_timeout_seconds: float | None = None,
+        max_outage_seconds: float | None = None,
     ) -> RequestAdmissionConfig:
         """The whole configuration: AIMD with this tuning, and the parts that are not tuning."""
         return RequestAdmissionConfig(
@@ -71,6 +72,7 @@ class RequestAdmissionTuningConfig:
             startup_ramp_seconds=self.startup_ramp_seconds,
             default_queue_wait_timeout_seconds=default_queue_wait_timeout_seconds,
             limit="aimd",
+            max_outage_seconds=max_outage_seconds,
         )
 
 
@@ -121,7 +123,8 @@ class RequestAdmissionConfig:
     wait of an item that names none; None waits without end. limit: the rule of every endpoint that names none of its
     own: `evidence`, `aimd`, `fixed`, or a function (effective_max, now) that returns a `RequestLimit`. The rest is
     AIMD's, see `RequestAdmissionTuningConfig`: given without a limit it selects `aimd`; given with another one it is
-    refused. given: names of what was handed over; the rest are defaults.
+    refused. max_outage_seconds: how long an endpoint may go without an answer before it is closed; None for ever.
+    given: names of what was handed over; the rest are defaults.
     """
 
     initial_limits: Mapping[RequestResourceKey, int] = attrs.field(
@@ -141,6 +144,7 @@ class RequestAdmissionConfig:
         default=None, validator=check.optional_non_negative_finite
     )
     limit: LimitChoice = attrs.field(default=DEFAULT_LIMIT, validator=_is_limit)
+    max_outage_seconds: float | None = attrs.field(default=None, validator=check.optional_positive_finite)
     given: frozenset[str] = attrs.field(default=frozenset[str](), init=False, eq=False, repr=False)
 
     def validate_given(self) -> None:
@@ -180,6 +184,7 @@ class RequestAdmissionConfig:
             startup_ramp_seconds=self.startup_ramp_seconds,
             default_queue_wait_timeout_seconds=self.default_queue_wait_timeout_seconds,
             limit=limit_name(self.limit),
+            max_outage_seconds=self.max_outage_seconds,
         )
 
 
@@ -196,3 +201,4 @@ class RequestAdmissionConfigSnapshot:
     startup_ramp_seconds: float
     default_queue_wait_timeout_seconds: float | None
     limit: str
+    max_outage_seconds: float | None = None

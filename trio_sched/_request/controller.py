@@ -32,6 +32,7 @@ from trio_sched._events.sinks import RequestAdmissionEventSink, subscribed_reque
 from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError, refuse_nested_admission
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.core import RequestAdmissionCore
+from trio_sched._request.endpoint import ClosedReason
 from trio_sched._request.leases import (
     LeakedRequestLease,
     RequestAdmissionDecision,
@@ -56,7 +57,7 @@ logger = logging.getLogger("trio_sched.request")
 
 _generations: Final = itertools.count(1)
 _ABANDONED: Final = RequestReleaseOutcome("local_cancelled")
-_FINAL: Final[frozenset[RequestDenialReason]] = frozenset({"shutdown", "hard_policy_denial"})
+_FINAL: Final[frozenset[RequestDenialReason]] = frozenset({"shutdown", "hard_policy_denial", "endpoint_closed"})
 """Refusals that no waiting changes."""
 
 
@@ -154,12 +155,19 @@ class AdaptiveRequestAdmissionController:
         self._carry_out()
 
     @trio.lowlevel.enable_ki_protection
-    def close_endpoint(self, provider_model: ProviderModelKey, reason: str) -> None:
-        """Admit nothing more at an endpoint, for good: whoever waits or comes is refused with `hard_policy_denial`."""
+    def close_endpoint(
+        self, provider_model: ProviderModelKey, reason: str, denies_with: ClosedReason = "endpoint_closed"
+    ) -> None:
+        """Admit nothing more at an endpoint, for good: whoever waits or comes is refused with `denies_with`."""
         if provider_model not in self._core.ledger.endpoints:
             raise InvalidValueError("provider_model", str(provider_model), "a registered endpoint")
-        self._core.close_endpoint(provider_model, reason, run_clock())
+        self._core.close_endpoint(provider_model, reason, run_clock(), denies_with)
         self._carry_out()
+
+    def answered(self, provider_model: ProviderModelKey) -> int:
+        """The highest lease id of a call that the endpoint answered; 0 before the first."""
+        endpoint = self._core.ledger.endpoints.get(provider_model)
+        return 0 if endpoint is None else endpoint.health.answered
 
     @property
     def resolver(self) -> RequestResourceResolver:
@@ -202,8 +210,9 @@ class AdaptiveRequestAdmissionController:
         timeout = item.queue_wait_timeout_seconds
         if timeout is None:
             timeout = self._config.default_queue_wait_timeout_seconds
-        if answer in _FINAL or timeout == 0:
-            denied = self._core.deny(item, answer if answer in _FINAL else "queue_timeout", now, correlation)
+        is_final = answer in _FINAL or self._core.is_closed(item.resource.provider_model_key)
+        if is_final or timeout == 0:
+            denied = self._core.deny(item, answer if is_final else "queue_timeout", now, correlation)
             self._carry_out()
             await trio.lowlevel.cancel_shielded_checkpoint()
             raise RequestAdmissionError(denied)

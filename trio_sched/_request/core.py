@@ -25,9 +25,10 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from trio_sched._errors import InvalidValueError
-from trio_sched._events.records import JsonValue
+from trio_sched._events.records import JsonValue, RequestAdmissionEventKind
 from trio_sched._events.sinks import RequestEventStream
 from trio_sched._request.config import RequestAdmissionConfig, check_limit
+from trio_sched._request.endpoint import ClosedReason, EndpointChange, EndpointHealth
 from trio_sched._request.events import RequestEventRecorder
 from trio_sched._request.leases import RequestAdmissionDenied, RequestAdmissionLease, RequestDenialReason
 from trio_sched._request.limit import LimitChoice, limit_name
@@ -41,6 +42,11 @@ from trio_sched._resources.request import RequestAdmissionItem, RequestPressureS
 
 __all__ = ["RequestAdmissionCore", "RequestAdmissionPolicy"]
 
+_ENDPOINT_EVENTS: Final[dict[EndpointChange, RequestAdmissionEventKind]] = {
+    "not_answering": "request_endpoint_not_answering",
+    "answering": "request_endpoint_answering",
+    "closed": "request_endpoint_closed",
+}
 _RELEASED: Final = ReleaseResult(released=True, reason="released", diagnostics=MappingProxyType({}))
 
 
@@ -62,8 +68,11 @@ class RequestAdmissionPolicy:
         waiters_ahead: whether others already queue for the same capacity. waits_for_hint: whether the provider asked
         for a later moment.
         """
-        if domain.endpoint.closed is not None:
-            return "hard_policy_denial"
+        health = domain.endpoint.health
+        if health.state == "closed":
+            return health.closed_for
+        if not health.admits:
+            return "endpoint_not_answering"
         if domain.limits.blocked_until is not None:
             return "cooldown"
         if waits_for_hint:
@@ -107,7 +116,7 @@ class RequestAdmissionCore:
             self._limits.watch(domain)
         if self._shut:
             return "shutdown"
-        if domain.endpoint.closed is not None or not self._policy.admits(domain):
+        if not self._policy.admits(domain):
             waits_for_hint = item.not_before is not None and item.not_before > now
             return self._policy.refusal(
                 domain, waiters_ahead=self._waiters_ahead(domain), waits_for_hint=waits_for_hint
@@ -202,6 +211,12 @@ class RequestAdmissionCore:
             return ReleaseResult(released=False, reason=reason)
         domain.last_outcome = outcome.kind
         self._limits.learn(domain, lease, outcome, now)
+        health = domain.endpoint.health
+        if outcome.kind == "success" and health.unanswered_since is None:
+            if lease.lease_id > health.answered:
+                health.answered = lease.lease_id
+        else:
+            self._learn_of_endpoint(domain, lease, outcome, now)
         if not self.events.silent:
             facts: dict[str, JsonValue] = {"held_seconds": now - lease.acquired_at}
             if outcome.provider_status is not None:
@@ -235,12 +250,17 @@ class RequestAdmissionCore:
 
     def last_stop(self) -> float:
         """When the last of the stops in force ends; minus infinity where there is none."""
-        ends = (domain.limits.blocked_until for domain in self.ledger.domains.values())
+        ends = [
+            *(domain.limits.blocked_until for domain in self.ledger.domains.values()),
+            *(endpoint.health.paused_until for endpoint in self.ledger.endpoints.values()),
+        ]
         return max((end for end in ends if end is not None), default=-math.inf)
 
     def advance(self, now: float) -> None:
         """Let time pass until `now`."""
         self._limits.advance(now)
+        for endpoint in self._limits.due_endpoints(now):
+            self._took_effect(endpoint, endpoint.health.advance(now), now)
         self.settle(now)
 
     def check_limit(self, key: ProviderModelKey, limit: LimitChoice, cap: int, now: float) -> None:
@@ -271,7 +291,8 @@ class RequestAdmissionCore:
         if endpoint is None:
             choice = self.ledger.config.limit if limit is None else limit
             self.check_limit(key, choice, static_cap.cap, now)
-            endpoint = self.ledger.endpoints[key] = EndpointState(key, static_cap, choice)
+            health = EndpointHealth(self.ledger.config.max_outage_seconds)
+            endpoint = self.ledger.endpoints[key] = EndpointState(key, static_cap, choice, health)
         else:
             if limit is not None:
                 self.check_limit(key, limit, static_cap.cap, now)
@@ -299,12 +320,19 @@ class RequestAdmissionCore:
         self._touch(endpoint)
         self.settle(now)
 
-    def close_endpoint(self, key: ProviderModelKey, explanation: str, now: float) -> None:
+    def is_closed(self, key: ProviderModelKey) -> bool:
+        """Whether an endpoint refuses whoever comes."""
+        endpoint = self.ledger.endpoints.get(key)
+        return endpoint is not None and endpoint.health.state == "closed"
+
+    def close_endpoint(
+        self, key: ProviderModelKey, explanation: str, now: float, denies_with: ClosedReason = "endpoint_closed"
+    ) -> None:
         """Refuse whoever waits for an endpoint, and whoever comes. Its leases stay releasable."""
         endpoint = self.ledger.endpoints[key]
-        endpoint.closed = explanation
-        endpoint.sequence += 1
-        self._refuse(self.queue.waiters(key), "hard_policy_denial", now)
+        if endpoint.health.state != "closed":
+            endpoint.health.close(explanation, denies_with)
+            self._took_effect(endpoint, "closed", now)
 
     def shutdown(self, now: float) -> None:
         """Refuse whoever waits, and whoever comes. Leases stay releasable."""
@@ -333,6 +361,28 @@ class RequestAdmissionCore:
 
     # Parts
 
+    def _learn_of_endpoint(
+        self, domain: DomainState, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome, now: float
+    ) -> None:
+        endpoint = domain.endpoint
+        change = endpoint.health.ended(lease.lease_id, outcome, endpoint.limiter.borrowed_tokens, now)
+        self._took_effect(endpoint, change, now)
+
+    def _took_effect(self, endpoint: EndpointState, change: EndpointChange | None, now: float) -> None:
+        """The state of an endpoint may be another one, or let a trial go."""
+        health = endpoint.health
+        self._limits.watch_endpoint(endpoint)
+        if change is not None:
+            endpoint.sequence += 1
+            facts: dict[str, JsonValue] = {} if health.because is None else {"because": health.because}
+            if change == "closed":
+                facts["denies_with"] = health.closed_for
+            self.events.of_endpoint(_ENDPOINT_EVENTS[change], endpoint.key, now, facts)
+            if change == "closed":
+                self._refuse(self.queue.waiters(endpoint.key), health.closed_for, now)
+        if health.admits:
+            self._touch(endpoint)
+
     def _touch(self, endpoint: EndpointState) -> None:
         if self.queue.queued_at(endpoint.key):
             self._limits.touched.append(endpoint)
@@ -359,9 +409,16 @@ class RequestAdmissionCore:
         lease = self.ledger.issue(item, domain, now, holder, correlation)
         if domain.limits.has_news:
             self._limits.granted(domain, lease)
+        is_trial = False
+        if domain.endpoint.health.state != "answering":
+            is_trial = domain.endpoint.health.granted(lease.lease_id, now)
+            self._limits.watch_endpoint(domain.endpoint)
         if not self.events.silent:
             self.events.of_lease("request_wait_completed", lease, domain, now, facts={"waited_seconds": waited})
             self.events.of_lease("request_lease_acquired", lease, domain, now)
+            if is_trial:
+                because: dict[str, JsonValue] = {"because": domain.endpoint.health.because}
+                self.events.of_lease("request_trial_started", lease, domain, now, "endpoint_not_answering", because)
         return lease
 
     def _left_queue(self, domain: DomainState, now: float) -> None:
@@ -388,9 +445,12 @@ class RequestAdmissionCore:
         until = item.not_before if reason == "retry_hint" else None
         if reason in ("cooldown", "queue_timeout"):
             until = domain.limits.blocked_until
+        if reason == "endpoint_not_answering":
+            until = domain.endpoint.health.paused_until
         if until is not None:
             until = max(until, now)
-        closed = domain.endpoint.closed if reason == "hard_policy_denial" else None
+        health = domain.endpoint.health
+        closed = health.because if reason in ("endpoint_closed", "endpoint_not_answering") else None
         return RequestAdmissionDenied(
             item,
             reason,

@@ -30,6 +30,8 @@ RequestDenialReason = Literal[
     "cancellation",
     "shutdown",
     "hard_policy_denial",
+    "endpoint_not_answering",
+    "endpoint_closed",
 ]
 
 _NO_GRANT: Final = Grant(0, 0, 0)

@@ -66,7 +66,7 @@ class LimitUpdater:
 
     def __init__(self, events: RequestEventRecorder) -> None:
         self._events = events
-        self._deadlines: dict[DomainState, float] = {}
+        self._deadlines: dict[DomainState | EndpointState, float] = {}
         self.next_due: float = math.inf
         self.updates: deque[LimitUpdate] = deque()
         self.touched: list[EndpointState] = []
@@ -79,6 +79,19 @@ class LimitUpdater:
         elif self._deadlines.pop(domain, None) is None:
             return
         self.next_due = min(self._deadlines.values(), default=math.inf)
+
+    def watch_endpoint(self, endpoint: EndpointState) -> None:
+        """Keep time for `endpoint`, as its state wants it now."""
+        due = endpoint.health.next_deadline()
+        if due < math.inf:
+            self._deadlines[endpoint] = due
+        elif self._deadlines.pop(endpoint, None) is None:
+            return
+        self.next_due = min(self._deadlines.values(), default=math.inf)
+
+    def due_endpoints(self, now: float) -> list[EndpointState]:
+        """The endpoints whose state has something to do."""
+        return [each for each, due in self._deadlines.items() if due <= now and isinstance(each, EndpointState)]
 
     def granted(self, domain: DomainState, lease: RequestAdmissionLease) -> None:
         """The grant of `lease` was news to the rule, as that of a trial is."""
@@ -134,7 +147,7 @@ class LimitUpdater:
     def advance(self, now: float) -> None:
         """Let time pass until `now`: stops end, ramps rise."""
         for domain, due in list(self._deadlines.items()):
-            if due <= now:
+            if due <= now and isinstance(domain, DomainState):
                 limits = domain.limits
                 stop, ceiling = limits.blocked_until, limits.ceiling
                 transitions = limits.advance(now)

@@ -102,6 +102,9 @@ def endpoint_snapshot(endpoint: EndpointState, *, now: float) -> ProviderModelPr
                 if domain.limiter.borrowed_tokens
             }
         ),
+        state=endpoint.health.state,
+        state_reason=endpoint.health.because,
+        unanswered_since=endpoint.health.unanswered_since,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from trio_sched._request.endpoint import ClosedReason
 from trio_sched._request.leases import RequestAdmissionDecision, RequestAdmissionLease
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._resources.identity import ProviderModelKey
@@ -49,6 +50,12 @@ class ModelCallAdmission(RequestAdmissionController, Protocol):
         """Record that the call admitted by `lease` is over."""
         ...
 
-    def close_endpoint(self, provider_model: ProviderModelKey, reason: str) -> None:
+    def answered(self, provider_model: ProviderModelKey) -> int:
+        """The highest lease id of a call that an endpoint answered; 0 before the first."""
+        ...
+
+    def close_endpoint(
+        self, provider_model: ProviderModelKey, reason: str, denies_with: ClosedReason = "endpoint_closed"
+    ) -> None:
         """Admit nothing more at an endpoint."""
         ...

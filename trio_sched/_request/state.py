@@ -3,7 +3,8 @@
 Each record owns a `trio.CapacityLimiter`, and the limiter is the count: what is in flight is what is borrowed, one
 token per lease under the lease's own id. An endpoint's total is its static cap. A domain's total is the limit in force,
 or 0 while it is stopped; `publish_limit` is the one place that sets it. What closes a domain before the total does, a
-stop that has just begun or a refusal that is not applied yet, is read from the record itself.
+stop that has just begun or a refusal that is not applied yet, is read from the record itself, and so is the state of an
+endpoint that does not answer.
 
 Every lease is counted before it is handed over, and uncounted once. Lease ids count up from 1 within a controller, so
 no memory of released ids is needed: an id that was issued and is not held any more was released.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import trio
 
 from trio_sched._request.config import RequestAdmissionConfig
+from trio_sched._request.endpoint import EndpointHealth
 from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.limit import LimitChoice
 from trio_sched._request.limit_state import AdaptiveRequestLimitState, RuleMaker
@@ -31,24 +33,30 @@ __all__ = ["DomainState", "EndpointState", "RequestLedger"]
 
 
 class EndpointState:
-    """One registered endpoint. `closed` says why it admits nothing more, or is None. `limit` chooses its rule."""
+    """One registered endpoint. `limit` chooses its rule, `health` knows whether it answers."""
 
-    __slots__ = ("closed", "domains", "key", "limit", "limiter", "peak_in_flight", "sequence", "static_cap")
+    __slots__ = ("domains", "health", "key", "limit", "limiter", "peak_in_flight", "sequence", "static_cap")
 
-    def __init__(self, key: ProviderModelKey, static_cap: ProviderModelStaticCap, limit: LimitChoice) -> None:
+    def __init__(
+        self,
+        key: ProviderModelKey,
+        static_cap: ProviderModelStaticCap,
+        limit: LimitChoice,
+        health: EndpointHealth | None = None,
+    ) -> None:
         self.key: ProviderModelKey = key
         self.static_cap: ProviderModelStaticCap = static_cap
         self.limit: LimitChoice = limit
         self.limiter: trio.CapacityLimiter = trio.CapacityLimiter(static_cap.cap)
         self.domains: dict[RequestDomain, DomainState] = {}
-        self.closed: str | None = None
+        self.health: EndpointHealth = EndpointHealth() if health is None else health
         self.sequence: int = 0
         self.peak_in_flight: int = 0
 
     @property
     def has_room(self) -> bool:
-        """Whether one more call fits under the static cap."""
-        return self.limiter.borrowed_tokens < self.limiter.total_tokens
+        """Whether one more call fits under the static cap, and may go out as far as the endpoint's state goes."""
+        return self.health.admits and self.limiter.borrowed_tokens < self.limiter.total_tokens
 
     def set_static_cap(self, static_cap: ProviderModelStaticCap) -> None:
         """Enforce another cap from now on; what is in flight stays."""

@@ -18,6 +18,7 @@ from trio_sched._resources.identity import ProviderModelKey, RequestDomain, Requ
 __all__ = [
     "OUTCOME_KINDS",
     "Blame",
+    "EndpointStateName",
     "ProviderModelPressureSnapshot",
     "RequestAdmissionItem",
     "RequestEventContext",
@@ -36,6 +37,7 @@ RequestOutcomeKind = Literal[
     "local_timeout",
     "unexpected_exception",
 ]
+EndpointStateName = Literal["answering", "not_answering", "closed"]
 OUTCOME_KINDS: Final[frozenset[str]] = frozenset(get_args(RequestOutcomeKind))
 _OVERLOAD_STATUSES: Final = (503, 529)
 _ACCESS_STATUSES: Final = (401, 403, 404, 498)
@@ -169,7 +171,12 @@ class RequestPressureSnapshot:
 
 @attrs.frozen
 class ProviderModelPressureSnapshot:
-    """One endpoint at `captured_at`. `domains` maps each domain to its requests in flight."""
+    """One endpoint at `captured_at`. `domains` maps each domain to its requests in flight.
+
+    state: `answering`; `not_answering` while one trial call goes out at a time; `closed` once nothing goes out any
+    more. state_reason: why it is not answering. unanswered_since: when the first call ended that was not answered after
+    the last one that was, on the run's clock; None where the last one was answered.
+    """
 
     captured_at: float
     sequence: int
@@ -180,3 +187,6 @@ class ProviderModelPressureSnapshot:
     aliases: tuple[str, ...]
     raw_caps: Mapping[str, int]
     domains: Mapping[RequestDomain, int]
+    state: EndpointStateName = "answering"
+    state_reason: str | None = None
+    unanswered_since: float | None = None

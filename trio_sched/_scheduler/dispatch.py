@@ -40,6 +40,7 @@ class Dispatcher:
         self._admission = context.admission
         self._queue = context.queue
         self._retries = context.retries
+        self._health = context.health
         self._events = context.events
         self._workers = workers
         self._advisory = advisory
@@ -86,7 +87,9 @@ class Dispatcher:
             if self._start(selection, task, decision, execution):
                 self._events.task_lease("worker_spawned", execution)
                 started = True
-                first_attempts += attempt == 1
+                if attempt == 1:
+                    first_attempts += 1
+                    self._health.began(task)
         if started:
             # Nothing is released within a round, so the most is leased at its end.
             leased = admission.view().leased_resources

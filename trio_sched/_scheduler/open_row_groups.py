@@ -1,9 +1,13 @@
 """The row groups in flight, as the loop sees them: open, complete, durable, or abandoned.
 
 After too many failures no row group is admitted any more. Row groups without a single finished row are abandoned:
-cancelled, not written, and free to be made by another run. The others are completed, without further salvage rounds,
-so that what is finished in them is kept and nothing else of them is lost. Where a node is ordered, an open row group
-that follows an abandoned one is abandoned too, since it would be made without its predecessor.
+cancelled, not written, and free to be made by another run. The others go on, without further salvage rounds, so that
+what is finished in them is kept; but no further row is rejected, so one in which another row fails is abandoned too.
+Where a node is ordered, an open row group that follows an abandoned one is abandoned too, since it would be made
+without its predecessor.
+
+A row that cannot be made now, since its endpoint does not answer or is closed, is not settled either. Its row group is
+abandoned, and no other is admitted. What can be made without that endpoint is completed.
 
 A row group that lost its last row to a failure has nothing to keep, and to write it is to settle that its rows are
 never made. So it is *held*, without a slot, while its failures are among those by which the run may stop: until as many
@@ -14,7 +18,7 @@ failed attempt, so no more are held than attempts are judged.
 from __future__ import annotations
 
 from trio_sched._scheduler.context import SchedulerContext
-from trio_sched._scheduler.health import EarlyStop
+from trio_sched._scheduler.health import EarlyStop, StopReason
 from trio_sched._scheduler.messages import (
     PlanExhausted,
     RowFailure,
@@ -24,6 +28,7 @@ from trio_sched._scheduler.messages import (
     WorkerDone,
 )
 from trio_sched._scheduler.outcomes import TaskOutcomes
+from trio_sched._scheduler.retry import Failure
 from trio_sched._scheduler.row_group_admission import RowGroupAdmission
 from trio_sched._scheduler.worker import Workers
 
@@ -63,6 +68,7 @@ class OpenRowGroups:
         self._open[row_group.index] = opened
         self._workers.open_row_group(row_group.index, opened.nursery)
         self._tracker.open_row_group(row_group.index, row_group.size)
+        self._health.opened(row_group.index, row_group.size)
         self._admission.target.opened(row_group.index)
         self._events.row_group("row_group_admitted", row_group.index, size=row_group.size)
         if self.early_stop is not None:
@@ -76,6 +82,14 @@ class OpenRowGroups:
             return False
         in_trouble = self._outcomes.take(done)
         self._admission.target.task_ended(index)
+        unsettled = self._outcomes.take_unsettled()
+        if unsettled is not None:
+            failure, error = unsettled
+            if self.early_stop is None:
+                self.early_stop = _stop_of(failure, error)
+                self._admission.stop_admitting()
+            self._abandon_with_followers(index)
+            return in_trouble
         if self._tracker.is_complete(index):
             self._take_complete(index, opened)
         if (done.error is not None or done.row_drops) and self.early_stop is None:
@@ -98,6 +112,7 @@ class OpenRowGroups:
         self._tracker.mark_durable(index)
         self._workers.close_row_group(index)
         del self._open[index]
+        self._health.closed(index)
         self.durable += 1
         self.durable_rows += rows
         filtered = self._outcomes.drops.take_durable(index)
@@ -142,16 +157,29 @@ class OpenRowGroups:
     def _stop_early(self) -> None:
         self._admission.stop_admitting()
         self._retries.stop_salvage()
-        follows_abandoned = False
+        self._outcomes.settles = False
         for index in self.listed(complete=False):
-            if follows_abandoned or not self._tracker.has_finished_row(index):
+            if index in self._open and not self._tracker.has_finished_row(index):
+                self._abandon_with_followers(index)
+
+    def _abandon_with_followers(self, row_group: int) -> None:
+        """Abandon a row group, and where a node is ordered those that follow it."""
+        followers = self.listed(complete=False) if self._tracker.is_ordered else ()
+        self._abandon(row_group)
+        for index in followers:
+            if index > row_group and index in self._open:
                 self._abandon(index)
-                follows_abandoned = self._tracker.is_ordered
 
     def _abandon(self, row_group: int) -> None:
         del self._open[row_group]
         self._held.pop(row_group, None)
+        self._health.closed(row_group)
         self._outcomes.abandon(row_group)
+
+
+def _stop_of(failure: Failure, error: Exception) -> EarlyStop:
+    reason: StopReason = "endpoint_closed" if failure.reason == "endpoint_closed" else "endpoint_not_answering"
+    return EarlyStop(reason, str(error), error)
 
 
 def _error_of(done: WorkerDone) -> Exception | None:

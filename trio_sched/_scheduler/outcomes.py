@@ -95,7 +95,7 @@ class DropLedger:
 
 
 class TaskOutcomes:
-    """Takes in how tasks ended. drops: the rows dropped so far."""
+    """Takes in how tasks ended. drops: the rows dropped so far. settles: whether a failed row may be rejected yet."""
 
     def __init__(self, context: SchedulerContext, workers: Workers) -> None:
         self._tracker = context.tracker
@@ -107,6 +107,8 @@ class TaskOutcomes:
         self._classify = context.classify
         self._workers = workers
         self.drops = DropLedger()
+        self.settles = True
+        self._unsettled: tuple[Failure, Exception] | None = None
 
     def take(self, done: WorkerDone) -> bool:
         """Take in one report; whether it showed trouble that is to be reported. Raises the error of a fatal failure."""
@@ -123,6 +125,11 @@ class TaskOutcomes:
         in_trouble = self._note_health(done)
         self._tracker.mark_complete(task)
         return in_trouble
+
+    def take_unsettled(self) -> tuple[Failure, Exception] | None:
+        """The failure because of which the row group of the task taken in last cannot be finished; None without one."""
+        unsettled, self._unsettled = self._unsettled, None
+        return unsettled
 
     def run_again(self, now: float) -> None:
         """Make those deferred tasks ready again that may run now."""
@@ -146,6 +153,9 @@ class TaskOutcomes:
         for drop in done.row_drops:
             if isinstance(drop, RowFiltered):
                 self._drop_row(done.task, drop.row_index, None)
+                continue
+            if not self.settles:
+                self._unsettled = (_unprotected(self._classify, drop.error), drop.error)
                 continue
             self.drops.note_non_retryable(drop.error)
             if self._drop_row(done.task, drop.row_index, drop.error):
@@ -176,6 +186,9 @@ class TaskOutcomes:
         failure = _unprotected(self._classify, error)
         if failure.kind == "fatal":
             raise error
+        if failure.kind == "unsettled":
+            self._unsettled = (failure, error)
+            return False
         now = trio.current_time()
         in_trouble = self._health.failed(failure.kind, task.column, failure.reason, now)
         task_id = stable_task_id(task)
@@ -184,6 +197,9 @@ class TaskOutcomes:
             self._events.failure(
                 "retry_deferred", task, task_id, failure.reason, type(error).__name__, due_monotonic=deferral.due
             )
+            return in_trouble
+        if not self.settles:
+            self._unsettled = (failure, error)
             return in_trouble
         if failure.kind == "non_retryable":
             self.drops.note_non_retryable(error)
@@ -206,6 +222,8 @@ class TaskOutcomes:
                 self._forget_deferred(removed)
                 self._tracker.mark_ended(removed)
         self.drops.count(task.column, task.row_group, error)
+        if error is not None:
+            self._health.rejected(task.row_group, row_index)
         return True
 
     def _withdraw(self, task: Task) -> None:

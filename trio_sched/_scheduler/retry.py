@@ -2,10 +2,12 @@
 
 A *preserved* failure (a rate limit, a local queue timeout) says nothing about the row, so it is deferred however often
 it happens. A *retryable* failure is deferred for a bounded number of salvage rounds, and runs again when the retry
-budget allows. Any other failure rejects the rows at once. A *fatal* failure is not the row's at all: it ends the run.
+budget allows. Any other failure rejects the rows at once. An *unsettled* failure
+says that the row cannot be made now, and not why it should never be: its row group is abandoned, and the run stops. A
+*fatal* failure is not the row's at all: it ends the run.
 
 A deferred task waits for the hint that came with its failure, or else for a delay that doubles with every failure of
-that task, up to a maximum; then it re-enters through the tracker. The scheduler only learns which of the four a failure
+that task, up to a maximum; then it re-enters through the tracker. The scheduler only learns which of the five a failure
 is. What a rate limit or a provider is, it does not know.
 
 The *budget* keeps retries from becoming most of a run's load. It is a token bucket, as in gRPC's bound on retries and
@@ -46,7 +48,7 @@ __all__ = [
 _ROUNDING = 1e-9
 """Sums of shares may fall short of a whole token by rounding alone."""
 
-FailureKind = Literal["preserved", "retryable", "non_retryable", "fatal"]
+FailureKind = Literal["preserved", "retryable", "non_retryable", "unsettled", "fatal"]
 
 
 @attrs.frozen

@@ -8,8 +8,8 @@ the next deferred task, and when a policy said that it would think again; so it 
 free capacity exist.
 
 A run ends when the plan is exhausted and every row group is durable. It ends early when it is cancelled (from any
-thread, `request_cancel`), when too many attempts fail (`open_row_groups.py`), or with the error of whatever broke: the
-plan, the store, or the scheduler itself. A generator that raises breaks nothing; see `retry.py`.
+thread, `request_cancel`), when too many rows fail or an endpoint is gone (`open_row_groups.py`), or with the error of
+whatever broke: the plan, the store, or the scheduler itself. A generator that raises breaks nothing; see `retry.py`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class SchedulerResult:
 
     row_groups, rows: those that are durable. dropped_rows: rejected in durable row groups because something failed, as
     drop_causes says. filtered_rows: removed there by a task on purpose. No row counts twice. cancelled: it was stopped
-    by `request_cancel`. early_stop: why it stopped before its plan ended, as too many attempts failed.
+    by `request_cancel`. early_stop: why it stopped before its plan ended, if it did by itself.
     abandoned_row_groups: those that an early stop left unwritten; like those that were never begun, they can still be
     made by another run.
     """
@@ -191,7 +191,7 @@ class AsyncTaskScheduler:
         try:
             with single_error(), self._cancel_scope:
                 await self._run_to_end()
-            result = "completed" if self._open.early_stop is None else "stopped_early"
+            result = "completed" if self._open.early_stop is None else "stopped"
             if self._cancel_scope.cancelled_caught:
                 result = "cancelled"
         except trio.Cancelled:

@@ -4,8 +4,9 @@
 the loop sleeps, and the run fails at once with `SchedulerStalledError`. *No progress*: for a configured time nothing
 was reported or started. A task of its own watches for that, which costs the loop nothing, and the run fails with
 `NoProgressError`, unless something is known to come: a deferred task, an admission policy that said when to ask again,
-or the end of a cooldown of request admission. One task may make many model calls, so requests that come and go are
-progress as well; they are looked at once in that time, so a run may go on for twice as long.
+an endpoint that does not answer, or the end of a cooldown of request admission. One task may make many model calls, so
+requests that come and go are progress as well; they are looked at once in that time, so a run may go on for twice as
+long.
 
 Both errors carry one explanation, as values and as text: what is queued, who refused it, and who holds what it waits
 for.
@@ -221,7 +222,7 @@ class StallWatch:
         assert self._limit is not None
         if self._retries.next_due(now) is not None or self.think_again_at is not None or self._have_requests_moved():
             return
-        cooldown_end = self._cooldown_end()
+        cooldown_end = now if self._waits_for_endpoint() else self._cooldown_end()
         if cooldown_end is None:
             raise NoProgressError(self._limit, self._explain(now))
         self.last_progress = cooldown_end
@@ -233,6 +234,12 @@ class StallWatch:
         before = self._requests_moved
         self._requests_moved = sum(each.sequence for each in self._pressure.snapshots().values())
         return self._requests_moved != before
+
+    def _waits_for_endpoint(self) -> bool:
+        """Whether an endpoint does not answer: how long a run waits for one is bounded by request admission."""
+        if self._pressure is None:
+            return False
+        return any(each.state == "not_answering" for each in self._pressure.global_snapshots().values())
 
     def _cooldown_end(self) -> float | None:
         """When the last cooldown ends that requests wait for."""

@@ -83,8 +83,7 @@ def _lead(figures: ReportFigures) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in figures.versions.items() if name != "platform")
     state = {
         "completed": "Completed.",
-        "cancelled": "Cancelled before its end; every row counted here is complete.",
-        "stopped_early": "Stopped early because too much failed; every row counted here is complete.",
+        "stopped": "Stopped before its end; every row counted here is complete.",
         "interrupted": "Interrupted; every row counted here is complete.",
         "failed": "Failed; every row counted here is complete.",
         "running": "Running when this was written, or killed; every row counted here is complete.",
