@@ -6,6 +6,7 @@ from trio_sched._lazy import lazy_names
 from trio_sched._version import __version__
 
 if TYPE_CHECKING:
+    from trio_sched._answers import JudgeError, ProviderAnswerError, RateLimited
     from trio_sched._capacity import AsyncCapacityPlan, CapacityValue
     from trio_sched._clients import HiddenRetriesError
     from trio_sched._errors import (
@@ -48,6 +49,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "trio_sched._answers": "JudgeError ProviderAnswerError RateLimited",
             "trio_sched._capacity": "AsyncCapacityPlan CapacityValue",
             "trio_sched._clients": "HiddenRetriesError",
             "trio_sched._errors": (
@@ -86,6 +88,7 @@ __all__ = [
     "InputRowError",
     "InvalidTypeError",
     "InvalidValueError",
+    "JudgeError",
     "MalformedOutputError",
     "MissingExtraError",
     "Model",
@@ -102,7 +105,9 @@ __all__ = [
     "PipelineStep",
     "Processor",
     "ProcessorError",
+    "ProviderAnswerError",
     "QuotaExhaustedError",
+    "RateLimited",
     "RequestAdmission",
     "RequestAdmissionError",
     "RequestAdmissionTuningConfig",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import random
 from collections.abc import Callable
 from types import ModuleType
@@ -13,12 +14,17 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from trio_sched._answers import JudgeError, ProviderAnswerError, RateLimited
+from trio_sched._classify import judge_exception
 from trio_sched._clients import RetryFreeClients
+from trio_sched._errors import InvalidTypeError
 from trio_sched._events.sinks import InMemoryAdmissionEventSink
 from trio_sched._executor import ModelRequest, ModelRequestExecutor, QuotaExhaustedError, RequestRetryConfig
+from trio_sched._pipeline.models import Model, ModelHandle
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._request.limit import LimitName
 from trio_sched._resources.identity import RequestResourceKey
+from trio_sched._resources.request import RequestReleaseOutcome
 
 MESSAGES = [{"role": "user", "content": "a prompt that stays here"}]
 OPENAI_ANSWER = {
@@ -109,6 +115,9 @@ class Boundary:
         self.executor = ModelRequestExecutor(
             self.admission, retry=RequestRetryConfig(max_attempts=max_attempts), rng=random.Random(0)
         )
+
+    def handle(self, sdk: Sdk, judge: Any = None) -> ModelHandle:
+        return ModelHandle(Model(sdk.resource.provider_name, "m", judge=judge), self.executor, sdk.clients)
 
     def outcomes(self) -> list[str | None]:
         return [
@@ -219,3 +228,248 @@ async def test_a_synchronous_client_in_a_thread(name: str) -> None:
         with pytest.raises(sdk.module.BadRequestError):
             await boundary.executor.execute(ModelRequest(sdk.resource, call))
     assert boundary.outcomes() == ["success", "provider_failure"]
+
+
+# Answers that raise nothing.
+
+
+def page(sdk: Sdk) -> Any:
+    return sdk.http.Response(200, text="<html>Log in</html>", headers={"content-type": "text/html"})
+
+
+def cut(sdk: Sdk) -> Any:
+    return sdk.http.Response(200, content=b'{"choices": [{"me', headers={"content-type": "application/json"})
+
+
+def of_another_api(sdk: Sdk) -> Any:
+    """A result without what a result of this API has."""
+    return sdk.response(200, {**sdk.ok, "choices": [], "content": None})
+
+
+def refused_inside(sdk: Sdk) -> Any:
+    return sdk.response(200, {"error": {"message": "Provider returned error", "code": 429}, "user_id": "u"})
+
+
+def failed_inside(sdk: Sdk) -> Any:
+    return sdk.response(200, {"error": {"message": "Provider returned error", "code": 502}})
+
+
+@pytest.mark.parametrize(
+    ("bad", "outcome"),
+    [
+        (page, "provider_failure"),
+        (cut, "provider_failure"),
+        (of_another_api, "provider_failure"),
+        (refused_inside, "rate_limited"),
+        (failed_inside, "provider_failure"),
+    ],
+)
+async def test_an_answer_that_is_none_is_asked_for_again(
+    sdk: Sdk, bad: Callable[[Sdk], Any], outcome: str, autojump_clock: MockClock
+) -> None:
+    boundary = Boundary(sdk)
+    sdk.steps = [bad(sdk), bad(sdk), sdk.response(200, sdk.ok)]
+    async with boundary.admission:
+        reply = await boundary.handle(sdk).call(sdk.create, **sdk.arguments())
+    assert text(sdk, reply) == "hello"
+    assert boundary.outcomes() == [outcome, outcome, "success"]
+
+
+async def test_a_refusal_inside_a_success_lowers_the_limit(sdk: Sdk, autojump_clock: MockClock) -> None:
+    boundary = Boundary(sdk, limit="aimd")
+    sdk.steps = [refused_inside(sdk), sdk.response(200, sdk.ok)]
+    async with boundary.admission:
+        await boundary.handle(sdk).call(sdk.create, **sdk.arguments())
+        assert boundary.admission.pressure.snapshots()[sdk.resource].current_limit < 4
+
+
+async def test_the_error_of_an_answer_reaches_the_column(sdk: Sdk, autojump_clock: MockClock) -> None:
+    boundary = Boundary(sdk)
+    sdk.steps = [sdk.response(200, {"error": {"message": "context too long", "code": 400}})]
+    async with boundary.admission:
+        with pytest.raises(ProviderAnswerError) as caught:
+            await boundary.handle(sdk).call(sdk.create, **sdk.arguments())
+    assert str(caught.value) == (
+        f"{sdk.resource.provider_name}/m answered with an error instead of a result (status 400): context too long"
+    )
+    assert boundary.outcomes() == ["provider_failure"]
+
+
+BLOCKED: dict[str, dict[str, object]] = {
+    "content filter": {"finish_reason": "content_filter", "message": {"role": "assistant", "content": None}},
+    "refusal": {"finish_reason": "stop", "message": {"role": "assistant", "content": None, "refusal": "no"}},
+    "tool call": {
+        "finish_reason": "tool_calls",
+        "message": {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("choice", BLOCKED.values(), ids=BLOCKED)
+async def test_an_answer_without_text_is_one(choice: dict[str, object], autojump_clock: MockClock) -> None:
+    sdk = Sdk("openai")
+    boundary = Boundary(sdk)
+    sdk.steps = [sdk.response(200, {**OPENAI_ANSWER, "choices": [{"index": 0, **choice}]})]
+    async with boundary.admission:
+        reply = await boundary.handle(sdk).call(sdk.create, **sdk.arguments())
+    assert reply.choices[0].message.content is None
+    assert boundary.outcomes() == ["success"]
+
+
+async def test_a_message_without_blocks_is_an_answer(autojump_clock: MockClock) -> None:
+    sdk = Sdk("anthropic")
+    boundary = Boundary(sdk)
+    sdk.steps = [sdk.response(200, {**ANTHROPIC_ANSWER, "content": []})]
+    async with boundary.admission:
+        reply = await boundary.handle(sdk).call(sdk.create, **sdk.arguments())
+    assert reply.content == []
+
+
+@pytest.mark.parametrize("data", [[], [{"object": "embedding", "index": 0, "embedding": [0.5]}]])
+async def test_embeddings_are_an_answer(data: list[object], autojump_clock: MockClock) -> None:
+    sdk = Sdk("openai")
+    boundary = Boundary(sdk)
+    sdk.steps = [sdk.response(200, {"object": "list", "model": "m", "data": data, "usage": {}})]
+    async with boundary.admission:
+        reply = await boundary.handle(sdk).call(
+            sdk.client.embeddings.create, model="m", input="x", encoding_format="float"
+        )
+    assert len(reply.data) == len(data)
+
+
+async def test_a_failed_response_of_the_responses_api(autojump_clock: MockClock) -> None:
+    sdk = Sdk("openai")
+    boundary = Boundary(sdk)
+    response = {"id": "r", "object": "response", "created_at": 1, "model": "m", "output": []}
+    failed = {**response, "status": "failed", "error": {"code": "rate_limit_exceeded", "message": "busy"}}
+    sdk.steps = [sdk.response(200, failed), sdk.response(200, {**response, "status": "completed", "error": None})]
+    async with boundary.admission:
+        reply = await boundary.handle(sdk).call(sdk.client.responses.create, model="m", input="x")
+    assert reply.status == "completed"
+    assert boundary.outcomes() == ["rate_limited", "success"]
+
+
+async def test_a_function_of_ones_own_may_give_what_it_likes(sdk: Sdk, autojump_clock: MockClock) -> None:
+    boundary = Boundary(sdk)
+
+    async def write_page() -> str:
+        return "<html>as asked for</html>"
+
+    async with boundary.admission:
+        assert await boundary.handle(sdk).call(write_page) == "<html>as asked for</html>"
+    assert boundary.outcomes() == ["success"]
+
+
+async def test_a_call_that_is_no_coroutine_is_still_named(sdk: Sdk, autojump_clock: MockClock) -> None:
+    boundary = Boundary(sdk)
+    async with boundary.admission:
+        with pytest.raises(InvalidTypeError, match="must be an awaitable"):
+            await boundary.handle(sdk).call(cast("Any", len), "x")
+
+
+async def test_rate_limited_raised_within_a_call(sdk: Sdk, autojump_clock: MockClock) -> None:
+    boundary = Boundary(sdk, limit="aimd")
+    steps: list[Exception | str] = [RateLimited(retry_after=20, message="busy"), "hello"]
+    times: list[float] = []
+
+    async def call() -> str:
+        times.append(trio.current_time())
+        step = steps.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    async with boundary.admission:
+        assert await boundary.handle(sdk).call(call) == "hello"
+    assert times == [0.0, 20.0]
+    assert boundary.outcomes() == ["rate_limited", "success"]
+
+
+async def test_what_a_judge_says_ends_the_attempt(sdk: Sdk, autojump_clock: MockClock) -> None:
+    boundary = Boundary(sdk, limit="aimd")
+    said = [RateLimited(retry_after=20), RequestReleaseOutcome("provider_failure", None, 500), None]
+
+    def judge(answer: Any) -> object:
+        assert len(boundary.admission.leak_report()) == 1, "the lease is given back already"
+        assert text(sdk, answer) == "hello"
+        return said.pop(0)
+
+    sdk.steps = [sdk.response(200, sdk.ok) for _ in range(3)]
+    async with boundary.admission:
+        reply = await boundary.handle(sdk, judge).call(sdk.create, **sdk.arguments())
+    assert text(sdk, reply) == "hello"
+    assert sdk.times[1] == 21.0
+    assert boundary.outcomes() == ["rate_limited", "provider_failure", "success"]
+
+
+async def test_a_judge_that_raises_ends_the_call(sdk: Sdk, autojump_clock: MockClock) -> None:
+    boundary = Boundary(sdk)
+    sdk.steps = [sdk.response(200, sdk.ok)]
+    async with boundary.admission:
+        with pytest.raises(JudgeError) as caught:
+            await boundary.handle(sdk, lambda answer: answer.no_such_thing).call(sdk.create, **sdk.arguments())
+    assert isinstance(caught.value.cause, AttributeError)
+    assert boundary.outcomes() == ["unexpected_exception"]
+    assert boundary.admission.leak_report() == ()
+
+
+# Errors inside streams.
+
+
+def events(sdk: Sdk, *bodies: tuple[str | None, str]) -> Any:
+    lines = "".join(f"{f'event: {name}' if name else ': '}\ndata: {data}\n\n" for name, data in bodies)
+    return sdk.http.Response(200, text=lines, headers={"content-type": "text/event-stream"})
+
+
+def broken_stream(sdk: Sdk, error: dict[str, object]) -> Any:
+    if sdk.resource.provider_name == "openai":
+        chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+        first = {**chunk, "choices": [{"index": 0, "delta": {"content": "hel"}, "finish_reason": None}]}
+        return events(sdk, (None, json.dumps(first)), (None, json.dumps({"error": error})))
+    start = {"type": "message_start", "message": {**ANTHROPIC_ANSWER, "content": []}}
+    body = {"type": "error", "error": error}
+    return events(sdk, ("message_start", json.dumps(start)), ("error", json.dumps(body)))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "whose"),
+    [
+        ({"type": "overloaded_error", "message": "Overloaded"}, "rate_limited", "pace"),
+        ({"type": "rate_limit_error", "message": "x"}, "rate_limited", "pace"),
+        ({"type": "x", "message": "Rate limit", "code": 429}, "rate_limited", "pace"),
+        ({"type": "engine_overloaded", "code": "engine_overloaded", "message": "x"}, "rate_limited", "pace"),
+        ({"type": "api_error", "message": "x"}, "provider_failure", "endpoint"),
+        ({"type": "timeout_error", "message": "x"}, "provider_failure", "endpoint"),
+        ({"type": "server_error", "message": "boom", "code": 500}, "provider_failure", "endpoint"),
+        ({"type": "BadRequestError", "message": "context too long", "code": 400}, "provider_failure", "row"),
+        ({"type": "invalid_request_error", "message": "x", "code": "tool_use_failed"}, "provider_failure", "row"),
+        ({"type": "invalid_request_error", "message": "x"}, "provider_failure", "row"),
+        ({"type": "request_too_large", "message": "x"}, "provider_failure", "row"),
+        ({"type": "authentication_error", "message": "x"}, "provider_failure", "access"),
+        ({"type": "permission_error", "message": "x"}, "provider_failure", "access"),
+        ({"type": "not_found_error", "message": "model: m"}, "provider_failure", "access"),
+        ({"type": "insufficient_quota", "code": "insufficient_quota", "message": "x"}, "provider_failure", "access"),
+    ],
+)
+async def test_an_error_inside_a_stream(
+    sdk: Sdk, error: dict[str, object], kind: str, whose: str, autojump_clock: MockClock
+) -> None:
+    sdk.steps = [broken_stream(sdk, error)]
+    with pytest.raises(sdk.module.APIError) as caught:
+        async for _ in await sdk.clients.redirect(sdk.create)(**sdk.arguments(), stream=True):
+            pass
+    outcome = judge_exception(caught.value).outcome
+    assert (outcome.kind, outcome.blame) == (kind, whose)
+
+
+async def test_a_stream_that_is_cut_within_a_line(sdk: Sdk, autojump_clock: MockClock) -> None:
+    sdk.steps = [events(sdk, ("message_start", '{"type": "message_st'))]
+    with pytest.raises(json.JSONDecodeError) as caught:
+        async for _ in await sdk.clients.redirect(sdk.create)(**sdk.arguments(), stream=True):
+            pass
+    outcome = judge_exception(caught.value).outcome
+    assert (outcome.kind, outcome.blame) == ("provider_failure", "endpoint")

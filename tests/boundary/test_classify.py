@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import errno
 import importlib
+import json
+import socket
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -12,6 +16,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_sched._answers import ProviderAnswerError, RateLimited
 from trio_sched._classify import ErrorVerdict, classify_exception, judge_exception
 from trio_sched._resources.request import OUTCOME_KINDS, RequestReleaseOutcome
 
@@ -32,6 +37,7 @@ def http_error(
 def brief(exc: BaseException) -> tuple[str, bool, float | None, int | None]:
     verdict = judge_exception(exc)
     assert classify_exception(exc) == verdict.outcome
+    assert verdict.retryable == (verdict.outcome.blame in {"pace", "endpoint", "access"})
     return (
         verdict.outcome.kind,
         verdict.retryable,
@@ -62,7 +68,9 @@ def brief(exc: BaseException) -> tuple[str, bool, float | None, int | None]:
         (429, {"x-ratelimit-reset-requests": "2s"}, "rate_limited", True, 2.0),
         (529, {"anthropic-ratelimit-requests-reset": "2s"}, "rate_limited", True, 2.0),
         (500, {"x-ratelimit-reset-requests": "2s"}, "provider_failure", True, None),
-        (403, {"retry-after": "9"}, "provider_failure", False, 9.0),
+        (403, {"retry-after": "9"}, "rate_limited", True, 9.0),
+        (403, {"x-ratelimit-reset": "9"}, "provider_failure", True, None),
+        (498, {"retry-after": "9"}, "rate_limited", True, 9.0),
         (500, {"retry-after": "2"}, "provider_failure", True, 2.0),
         (500, {"x-should-retry": "false"}, "provider_failure", False, None),
         (500, {"x-should-retry": "perhaps"}, "provider_failure", True, None),
@@ -74,9 +82,9 @@ def brief(exc: BaseException) -> tuple[str, bool, float | None, int | None]:
         (409, {}, "provider_failure", True, None),
         (400, {}, "provider_failure", False, None),
         (400, {"x-should-retry": "true"}, "provider_failure", True, None),
-        (401, {}, "provider_failure", False, None),
-        (403, {}, "provider_failure", False, None),
-        (404, {}, "provider_failure", False, None),
+        (401, {}, "provider_failure", True, None),
+        (403, {}, "provider_failure", True, None),
+        (404, {}, "provider_failure", True, None),
         (413, {}, "provider_failure", False, None),
         (422, {}, "provider_failure", False, None),
         (302, {}, "provider_failure", False, None),
@@ -84,6 +92,189 @@ def brief(exc: BaseException) -> tuple[str, bool, float | None, int | None]:
 )
 def test_an_http_status(status: int, headers: dict[str, str], kind: str, retryable: bool, hint: float | None) -> None:
     assert brief(http_error(status, headers)) == (kind, retryable, hint, status)
+
+
+def blame(exc: BaseException) -> str:
+    verdict = judge_exception(exc)
+    assert verdict.retryable == (verdict.outcome.blame in {"pace", "endpoint", "access"})
+    return verdict.outcome.blame
+
+
+@pytest.mark.parametrize(
+    ("whose", "statuses"),
+    [
+        ("pace", [429, 503, 529]),
+        ("endpoint", [408, 409, 425, 499, 500, 502, 504, 520, 522, 524, 530]),
+        ("access", [401, 403, 404, 405, 407, 410, 498]),
+        ("row", [302, 400, 406, 411, 413, 415, 422, 424, 451, 501, 505]),
+    ],
+)
+def test_whose_failure_a_status_is(whose: str, statuses: list[int]) -> None:
+    assert {status: blame(http_error(status)) for status in statuses} == dict.fromkeys(statuses, whose)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "whose"),
+    [
+        # Refused by a code or in words.
+        (403, {"error": {"status": "PERMISSION_DENIED", "errors": [{"reason": "rateLimitExceeded"}]}}, "pace"),
+        (403, {"message": "You have exceeded a secondary rate limit."}, "pace"),
+        (498, {"error": {"code": "capacity_exceeded"}}, "pace"),
+        (498, {"error": {"message": "Invalid token."}}, "access"),
+        (400, {"message": "rate limit"}, "row"),
+        # Key and model, said with 400.
+        (400, {"error": {"status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID"}]}}, "access"),
+        (400, {"error": {"code": "model_decommissioned", "type": "invalid_request_error"}}, "access"),
+        (401, {"error": {"code": "invalid_api_key", "type": "invalid_request_error"}}, "access"),
+        # What is missing.
+        (404, {"error": {"code": "model_not_found", "message": "The model `file-writer` does not exist"}}, "access"),
+        (404, {"error": {"message": "models/file-1 is not found for API version v1"}}, "access"),
+        (404, {"error": {"type": "not_found_error", "message": "model: claude-0"}}, "access"),
+        (404, {"error": {"code": "DeploymentNotFound", "message": "The file of the deployment"}}, "access"),
+        (404, {"error": {"message": "No such thing", "param": "model"}}, "access"),
+        (404, {"detail": "Not Found"}, "access"),
+        (404, {"error": {"message": "Invalid URL (POST /v1/files)"}}, "access"),
+        (404, {"error": {"message": "No such File object: file-model-1", "param": "id"}}, "row"),
+        (404, {"error": {"code": "file_not_found"}}, "row"),
+        (404, {"error": {"code": "previous_response_not_found", "message": "of the model"}}, "row"),
+        (404, {"error": {"code": "FileNotFound", "message": "The model cannot see it"}}, "row"),
+        (404, {"error": {"message": "Item with id 'rs_1' not found."}}, "row"),
+        (410, {"error": {"message": "The assistant was deleted"}}, "row"),
+        # A failure of the model may pass.
+        (424, {"message": "The request failed", "originalStatusCode": 500}, "endpoint"),
+        (424, {"message": "The request failed", "__type": "ModelErrorException"}, "endpoint"),
+        (424, {"message": "Failed dependency"}, "row"),
+        (400, {"status": 400, "detail": "Function id '1': DEGRADED function cannot be invoked"}, "endpoint"),
+        (400, {"detail": "A degraded image"}, "row"),
+        # About the content.
+        (400, {"error": {"code": "content_filter"}}, "row"),
+        (500, {"error": {"code": "context_length_exceeded"}}, "row"),
+        (503, {"error": {"type": "exceed_context_size_error"}}, "row"),
+        (502, {"error": {"code": "moderation_unavailable"}}, "endpoint"),
+        (403, {"error": {"code": 403, "message": "The model requires moderation. Your input was flagged"}}, "row"),
+        (403, {"error": {"message": "Your account was flagged"}}, "access"),
+        (413, {"error": {"type": "request_too_large"}}, "row"),
+        # Larger than its whole limit.
+        (429, {"error": {"code": "rate_limit_exceeded", "message": "TPM: Limit 30000, Requested 30001."}}, "row"),
+        (413, {"error": {"code": "rate_limit_exceeded", "message": "TPM: Limit: 6000, Requested: 9000"}}, "row"),
+        (429, {"error": {"code": "rate_limit_exceeded", "message": "TPM: Limit 30000, Requested 30000."}}, "pace"),
+        (429, {"error": {"code": "x", "message": "TPM: Limit 100, Used 99, Requested 2. Try again in 1s"}}, "pace"),
+        # Quota.
+        (429, {"error": {"code": "insufficient_quota"}}, "access"),
+        (402, None, "access"),
+        (429, {"error": {"code": "exceeded_current_quota_error"}}, "access"),
+        (400, {"code": "Arrearage"}, "access"),
+    ],
+)  # fmt: skip
+def test_whose_failure_a_body_says(status: int, body: object, whose: str) -> None:
+    assert blame(http_error(status, json=body)) == whose
+
+
+def test_a_request_larger_than_its_limit_lowers_no_limit_and_waits_for_nothing() -> None:
+    body = {"error": {"code": "rate_limit_exceeded", "message": "Limit 10, Requested 11. Try again in 9s."}}
+    outcome = classify_exception(http_error(429, {"retry-after": "9"}, body))
+    assert (outcome.kind, outcome.refused, outcome.retry_after_seconds) == ("provider_failure", False, None)
+    assert "hint_source" not in outcome.diagnostics
+
+
+def test_a_page_of_a_firewall_is_no_word_about_the_key() -> None:
+    assert blame(plain_error(403, "<!DOCTYPE html><title>Attention required</title>")) == "endpoint"
+    assert blame(plain_error(403, "You may not.")) == "access"
+    assert blame(plain_error(404, "<html><h1>File or directory not found.</h1></html>")) == "access"
+
+
+@pytest.mark.parametrize(
+    ("status", "wish", "whose"),
+    [
+        (500, "false", "row"),
+        (409, "false", "row"),
+        (400, "true", "endpoint"),
+        (401, "true", "endpoint"),
+        (401, "false", "access"),
+        (503, "false", "pace"),
+        (429, "false", "pace"),
+    ],
+)
+def test_whose_failure_where_the_provider_says_whether_to_retry(status: int, wish: str, whose: str) -> None:
+    assert blame(http_error(status, {"x-should-retry": wish})) == whose
+
+
+def test_the_error_type_in_a_header_of_bedrock() -> None:
+    named = {"x-amzn-errortype": "ModelErrorException:http://internal.amazon.com/coral/"}
+    assert blame(http_error(424, named, {"message": "The request failed"})) == "endpoint"
+    assert blame(http_error(424, {"x-amzn-errortype": "Other"}, {"message": "The request failed"})) == "row"
+
+
+def os_error(number: int) -> OSError:
+    return OSError(number, "said by the system")
+
+
+@pytest.mark.parametrize(
+    ("exc", "kind", "whose"),
+    [
+        (os_error(errno.ENETUNREACH), "provider_failure", "endpoint"),
+        (os_error(errno.EHOSTUNREACH), "provider_failure", "endpoint"),
+        (os_error(errno.ENOSPC), "unexpected_exception", "row"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "provider_failure", "endpoint"),
+        (ssl.SSLCertVerificationError("expired"), "provider_failure", "endpoint"),
+        (os_error(errno.EMFILE), "local_timeout", "pace"),
+        (httpx.PoolTimeout("full"), "local_timeout", "pace"),
+        (httpx.ConnectTimeout("slow"), "provider_timeout", "endpoint"),
+        (trio.TooSlowError(), "local_timeout", "endpoint"),
+        (httpx.InvalidURL("no"), "unexpected_exception", "row"),
+    ],
+)
+def test_whose_failure_of_the_transport(exc: Exception, kind: str, whose: str) -> None:
+    assert (judge_exception(exc).outcome.kind, blame(exc)) == (kind, whose)
+
+
+def test_what_an_error_of_the_transport_comes_from() -> None:
+    no_descriptor = caused(request_error("ConnectError"), caused(Exception("httpcore"), os_error(errno.EMFILE)))
+    assert (judge_exception(no_descriptor).outcome.kind, blame(no_descriptor)) == ("local_timeout", "pace")
+    everywhere = group(ConnectionRefusedError(errno.ECONNREFUSED, "no"), os_error(errno.ENETUNREACH))
+    assert blame(caused(OSError("all attempts to connect failed"), everywhere)) == "endpoint"
+    assert blame(caused(OSError("a file is not there"), os_error(errno.ENOENT))) == "row"
+    in_a_circle = OSError("round")
+    in_a_circle.__cause__ = in_a_circle
+    assert blame(in_a_circle) == "row"
+
+
+def raised_by(function: Callable[[], object]) -> Exception:
+    try:
+        function()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def test_a_body_that_cannot_be_decoded() -> None:
+    cut = httpx.Response(200, content=b'{"choices": [{"mess')
+    assert brief(raised_by(cut.json)) == ("provider_failure", True, None, None)
+    binary = httpx.Response(200, content=b'{"a": "\xff"}')
+    assert brief(raised_by(binary.json)) == ("provider_failure", True, None, None)
+    page = "<html><body>Please log in</body></html>"
+    assert brief(raised_by(lambda: json.loads(page))) == ("provider_failure", True, None, None)
+
+
+def test_a_text_of_a_model_that_is_no_json_is_its_own() -> None:
+    assert brief(raised_by(lambda: json.loads("Here you are: {"))) == ("unexpected_exception", False, None, None)
+
+
+def test_rate_limited_said_by_an_author() -> None:
+    assert brief(RateLimited()) == ("rate_limited", True, None, None)
+    assert brief(RateLimited(retry_after=20)) == ("rate_limited", True, 20.0, None)
+    assert brief(RateLimited(0)) == ("rate_limited", True, None, None)
+    assert brief(RateLimited(1e9)) == ("rate_limited", True, 300.0, None)
+    assert blame(RateLimited(3)) == "pace"
+
+
+def test_what_a_judge_said_is_the_verdict() -> None:
+    said = RequestReleaseOutcome("provider_timeout", 4.0, 504, {"why": "slow"}, blame="row")
+    verdict = judge_exception(ProviderAnswerError("p/m", "no", outcome=said), hint_cap_seconds=3)
+    assert (verdict.outcome.kind, verdict.outcome.provider_status) == ("provider_timeout", 504)
+    assert (verdict.outcome.blame, verdict.retryable) == ("row", False)
+    assert verdict.outcome.retry_after_seconds == 3.0
+    assert verdict.outcome.diagnostics == {"error_type": "trio_sched._answers.ProviderAnswerError", "why": "slow"}
 
 
 def request_error(name: str) -> httpx.RequestError:
@@ -323,7 +514,7 @@ def test_the_hint_is_capped_and_uses_the_wall_time_given() -> None:
 )  # fmt: skip
 def test_a_quota_that_is_used_up(status: int, body: object, code: str) -> None:
     verdict = judge_exception(http_error(status, json=body))
-    assert (verdict.retryable, verdict.exhausted) == (False, code)
+    assert (verdict.outcome.blame, verdict.exhausted) == ("access", code)
     assert verdict.outcome.kind == ("rate_limited" if status == 429 else "provider_failure")
     assert verdict.outcome.diagnostics["quota_code"] == code
 
@@ -347,9 +538,9 @@ def test_a_used_up_quota_that_is_said_with_a_code_that_refuses() -> None:
     spent = {"error": {"type": "rate_limit_error", "code": "insufficient_quota"}}
     for status in (400, 429):
         verdict = judge_exception(http_error(status, json=spent))
-        assert (verdict.outcome.kind, verdict.retryable, verdict.exhausted) == (
+        assert (verdict.outcome.kind, verdict.outcome.blame, verdict.exhausted) == (
             "rate_limited",
-            False,
+            "access",
             "insufficient_quota",
         )
 
@@ -381,6 +572,21 @@ def test_in_a_group_cancelled_leaves_are_set_aside() -> None:
     leaf = TimeoutError()
     assert judge_exception(group(KeyboardInterrupt(), leaf)) == judge_exception(leaf)
     assert judge_exception(group(KeyboardInterrupt(), SystemExit())).outcome.kind == "local_cancelled"
+
+
+@pytest.mark.parametrize(
+    ("errors", "whose"),
+    [
+        ([http_error(429), http_error(400)], "row"),
+        ([http_error(401), http_error(429)], "access"),
+        ([http_error(500), http_error(429)], "pace"),
+        ([KeyboardInterrupt(), http_error(500)], "endpoint"),
+        ([KeyboardInterrupt()], "nobody"),
+    ],
+)
+def test_whose_failure_a_group_is(errors: list[BaseException], whose: str) -> None:
+    assert blame(group(*errors)) == whose
+    assert blame(group(*reversed(errors))) == whose
 
 
 @pytest.mark.parametrize(
@@ -447,6 +653,44 @@ def test_an_error_inside_a_stream(body: object, kind: str, retryable: bool, hint
         assert brief(begun) == (kind, retryable, hint, status or 200)
 
 
+@pytest.mark.parametrize(
+    ("body", "whose"),
+    [
+        # Anthropic, whose error stands below `error`.
+        ({"type": "error", "error": {"type": "overloaded_error"}}, "pace"),
+        ({"type": "error", "error": {"type": "rate_limit_error"}}, "pace"),
+        ({"type": "error", "error": {"type": "api_error"}}, "endpoint"),
+        ({"type": "error", "error": {"type": "timeout_error"}}, "endpoint"),
+        ({"type": "error", "error": {"type": "invalid_request_error"}}, "row"),
+        ({"type": "error", "error": {"type": "request_too_large"}}, "row"),
+        ({"type": "error", "error": {"type": "authentication_error"}}, "access"),
+        ({"type": "error", "error": {"type": "permission_error"}}, "access"),
+        ({"type": "error", "error": {"type": "not_found_error", "message": "model: x"}}, "access"),
+        ({"type": "error", "error": {"type": "not_found_error", "message": "File not found: file_1"}}, "row"),
+        ({"type": "error", "error": {"type": "billing_error"}}, "access"),
+        # OpenAI and its relatives, of which the SDK shows what stands below `error`.
+        ({"type": "server_error", "code": None}, "endpoint"),
+        ({"code": 400, "type": "BadRequestError", "message": "context too long"}, "row"),
+        ({"code": "tool_use_failed", "type": "invalid_request_error"}, "row"),
+        ({"code": "invalid_api_key", "type": "invalid_request_error"}, "access"),
+        ({"code": "context_length_exceeded"}, "row"),
+        ({"code": "invalid_prompt"}, "row"),
+        ({"code": "invalid_response"}, "endpoint"),
+        ({"code": 401}, "access"),
+        ({"code": 404, "message": "No such file"}, "row"),
+        ({"code": 502, "message": "Provider disconnected"}, "endpoint"),
+        ({"code": 503}, "pace"),
+        ({"status": "UNAVAILABLE"}, "endpoint"),
+        ({"status": "INVALID_ARGUMENT"}, "row"),
+        ({"code": "something new"}, "endpoint"),
+        ("boom", "endpoint"),
+    ],
+)  # fmt: skip
+def test_whose_failure_an_error_inside_a_stream_is(body: object, whose: str) -> None:
+    assert blame(APIError(body)) == whose
+    assert blame(APIError(body, status_code=200)) == whose
+
+
 def test_503_inside_a_stream_is_known_as_an_overload() -> None:
     assert classify_exception(APIError({"code": 503})).refused
     assert not classify_exception(APIError({"code": 500})).refused
@@ -465,7 +709,7 @@ def test_the_headers_of_a_stream_count_where_its_error_refuses() -> None:
 
 def test_a_used_up_quota_inside_a_stream() -> None:
     verdict = judge_exception(APIError({"code": "insufficient_quota"}))
-    assert (verdict.outcome.kind, verdict.retryable) == ("provider_failure", False)
+    assert (verdict.outcome.kind, verdict.outcome.blame) == ("provider_failure", "access")
     assert verdict.exhausted == "insufficient_quota"
 
 
@@ -497,6 +741,11 @@ class Hostile(Exception):
         raise RuntimeError(name)
 
 
+class EntirelyHostile(Exception):
+    def __getattribute__(self, name: str) -> object:
+        raise RuntimeError(name)
+
+
 class HostileHeaders:
     def get(self, name: str) -> object:
         raise RuntimeError(name)
@@ -511,7 +760,8 @@ class NoArguments(Exception):
 
 
 def test_foreign_errors_cannot_raise() -> None:
-    assert brief(Hostile()) == ("unexpected_exception", False, None, None)
+    for error in (Hostile(), EntirelyHostile(), group(EntirelyHostile(), Hostile())):
+        assert brief(error) == ("unexpected_exception", False, None, None)
     assert brief(Status(status=500, headers=HostileHeaders())) == ("provider_failure", True, None, 500)
     assert brief(Status(status=500, response=Answer(headers=HostileHeaders()))) == ("provider_failure", True, None, 500)
     assert brief(NoArguments()) == ("rate_limited", True, None, 429)
@@ -549,7 +799,8 @@ def test_any_error_gets_a_verdict(attributes: dict[str, object]) -> None:
         assert isinstance(verdict, ErrorVerdict)
         assert verdict.outcome.kind in OUTCOME_KINDS
         assert "invalid_retry_after_seconds" not in verdict.outcome.diagnostics
-        assert verdict.exhausted is None or not verdict.retryable
+        assert verdict.exhausted is None or verdict.outcome.blame == "access"
+        assert verdict.retryable == (verdict.outcome.blame in {"pace", "endpoint", "access"})
 
 
 def sdk_http(sdk: ModuleType) -> ModuleType:
@@ -579,9 +830,9 @@ def raised(request: pytest.FixtureRequest) -> Raised:
     ("status", "headers", "kind", "retryable", "hint"),
     [
         (400, {}, "provider_failure", False, None),
-        (401, {}, "provider_failure", False, None),
-        (403, {}, "provider_failure", False, None),
-        (404, {}, "provider_failure", False, None),
+        (401, {}, "provider_failure", True, None),
+        (403, {}, "provider_failure", True, None),
+        (404, {}, "provider_failure", True, None),
         (409, {}, "provider_failure", True, None),
         (422, {}, "provider_failure", False, None),
         (429, {"retry-after": "2"}, "rate_limited", True, 2.0),
@@ -599,7 +850,7 @@ def test_a_status_error_of_an_sdk(
 
 def test_a_used_up_quota_of_an_sdk(raised: Raised) -> None:
     verdict = judge_exception(raised(429, {}, {"error": {"type": "insufficient_quota", "code": "insufficient_quota"}}))
-    assert (verdict.exhausted, verdict.retryable) == ("insufficient_quota", False)
+    assert (verdict.exhausted, verdict.outcome.blame) == ("insufficient_quota", "access")
     spent = {"error": {"type": "rate_limit_error", "details": {"error_code": "contract_spend_limit_reached"}}}
     assert judge_exception(raised(429, {}, spent)).exhausted == "contract_spend_limit_reached"
 

@@ -8,7 +8,8 @@ Inside a run a column's function gets a `ModelHandle` for each of its models. `a
 imitates no SDK. It takes any async function and its arguments, passes the call through the executor, which admits,
 retries and releases, and returns what the function returned: once per outbound attempt, each under a lease of its own.
 If the function belongs to the client of a known SDK, it is called on a copy of that client without retries of its own,
-since a hidden retry would be an attempt that nobody admitted.
+since a hidden retry would be an attempt that nobody admitted. Every answer is looked at while its attempt holds the
+lease: one that is an error in truth, or that the model's judge calls one, ends the attempt as that error.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import ParamSpec, TypeVar, cast
 import attrs
 
 from trio_sched import _validation as check
+from trio_sched._answers import AnswerJudge, check_judge, gives_objects, look_at_answer
 from trio_sched._clients import RetryFreeClients
 from trio_sched._errors import InvalidTypeError, InvalidValueError
 from trio_sched._events.correlation import runtime_correlation
@@ -40,6 +42,10 @@ def _is_limit(instance: object, attribute: attrs.Attribute[LimitChoice | None], 
         check_limit("Model.limit", value)
 
 
+def _is_judge(instance: Model, attribute: attrs.Attribute[AnswerJudge | None], value: object) -> None:
+    check_judge(f"Model.judge of {instance.endpoint}", value)
+
+
 @records_given
 @attrs.frozen(eq=False)
 class Model:
@@ -52,6 +58,9 @@ class Model:
     provider accepts, `aimd` by additive increase and multiplicative decrease, `fixed` stays at the number; or a
     function (effective_max, now) that returns a `RequestLimit`. Models of one endpoint share one rule.
     timeout: seconds for one attempt, from its lease to its answer, without any wait for the lease; None for no limit.
+    judge: a function of what a call returned, asked before the attempt ends. It returns None for an answer that is what
+    it seems, otherwise what the attempt was in truth: a `RequestReleaseOutcome`, or an exception such as
+    `RateLimited(retry_after=20)`. An answer that carries a provider's error, or cannot be read, is seen without it.
     given: names of what was passed, whatever its value; the rest are defaults.
     """
 
@@ -62,6 +71,7 @@ class Model:
     domain: RequestDomain = attrs.field(default=RequestDomain.CHAT, kw_only=True, converter=RequestDomain)
     limit: LimitChoice | None = attrs.field(default=None, kw_only=True, validator=_is_limit)
     timeout: float | None = attrs.field(default=600.0, kw_only=True, validator=check.optional_positive_finite)
+    judge: AnswerJudge | None = attrs.field(default=None, kw_only=True, repr=False, validator=_is_judge)
     given: frozenset[str] = attrs.field(default=frozenset[str](), init=False, repr=False)
 
     def __str__(self) -> str:
@@ -165,16 +175,19 @@ class ModelHandle:
     async def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function(*args, **kwargs)` under admission, and again if it fails in a way that may pass.
 
-        Raises what the last attempt raised.
+        Raises what the last attempt raised. An answer that raised nothing and is an error, or cannot be read, ends its
+        attempt with `ProviderAnswerError`; the model's judge may say so of others.
         """
         self.was_called = True
         once = self._clients.redirect(function)
+        due = gives_objects(function, args)
+
+        def attempt() -> Awaitable[T]:
+            made = once(*args, **kwargs)
+            return self._looked_at(made, due=due) if isinstance(cast("object", made), Awaitable) else made
+
         return await self._executor.execute(
-            ModelRequest(
-                self._model.resource,
-                lambda: once(*args, **kwargs),
-                attempt_timeout_seconds=self._model.timeout,
-            )
+            ModelRequest(self._model.resource, attempt, attempt_timeout_seconds=self._model.timeout)
         )
 
     def request(
@@ -204,6 +217,11 @@ class ModelHandle:
             return False
         self._executor.cut_short.discard(execution)
         return True
+
+    async def _looked_at(self, made: Awaitable[T], *, due: bool) -> T:
+        answer = await made
+        look_at_answer(answer, model=str(self._model.endpoint), judge=self._model.judge, due=due)
+        return answer
 
 
 def retry_free_clients(models: Iterable[Model]) -> RetryFreeClients:

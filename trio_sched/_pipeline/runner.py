@@ -368,7 +368,8 @@ def classify_failure(error: Exception) -> Failure:
         return Failure("unsettled", "endpoint_closed")
     verdict = judge_exception(error)
     outcome = verdict.outcome
-    if not verdict.retryable or settled_after(error) is not None:
+    is_access = outcome.blame == "access" and blamed_lease(error) is None
+    if not verdict.retryable or is_access or settled_after(error) is not None:
         return Failure("non_retryable", verdict.exhausted or outcome.kind)
     if outcome.kind == "rate_limited":
         return Failure("preserved", "rate_limited", outcome.retry_after_seconds)
