@@ -211,16 +211,26 @@ async def test_a_used_up_quota_ends_one_endpoint_and_no_other(autojump_clock: Mo
                 nursery.start_soon(caller, number, RESOURCES[number % 3])
             await trio.sleep(10)
             provider.exhausted.add(WRITER)
-            made_by_then = provider.attempts.copy()
     assert_settled(admission, provider, sink.request_events)
-    wasted = sum(provider.attempts[resource] - made_by_then[resource] for resource in RESOURCES[:2])
-    assert wasted <= CAPS[WRITER], "only what was in flight with the first refusal may follow it"
+    kinds = [event.event_kind for event in sink.request_events]
+    closed = kinds.index("request_endpoint_closed")
+    doubted = len(kinds) - 1 - kinds[::-1].index("request_endpoint_not_answering")
+    sent = [
+        event
+        for event in sink.request_events[doubted:]
+        if event.event_kind == "request_lease_acquired"
+        and event.request_resource_key is not None
+        and event.request_resource_key.provider_model_key == WRITER
+    ]
+    assert len(sent) == 1, "it is asked once more"
+    assert doubted < sink.request_events.index(sent[0]) < closed
     assert results[WRITER, "QuotaExhaustedError"] >= 1
     assert results[WRITER, "RequestAdmissionError"] > 50
     assert results[JUDGE, "ok"] > 80
     assert results[JUDGE, "RequestAdmissionError"] == 0
     assert refusals == {
-        f"no request lease for {resource}: endpoint_closed (its quota is used up (insufficient_quota))"
+        f"no request lease for {resource}: endpoint_closed "
+        "(it refuses access: HTTP 429, insufficient_quota, provider_samples.ProviderError, twice)"
         for resource in RESOURCES[:2]
     }
 

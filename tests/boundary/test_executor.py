@@ -689,10 +689,12 @@ STEPS: dict[str, Callable[[], BaseException]] = {
 
 
 def expected_attempts(steps: Sequence[str], max_attempts: int) -> int:
-    made = 0
+    """Others are answered all the time, so that each failure counts but a rate limit."""
+    made = counted = 0
     for step in steps:
         made += 1
-        if step in {"ok", "refused", "spent"} or made == max_attempts:
+        counted += step in {"failed", "timeout", "spent"}
+        if step in {"ok", "refused"} or counted == max_attempts:
             break
     return made
 
@@ -724,7 +726,6 @@ def test_any_script_any_cancellation_every_lease_goes_back(
         assert len(admission.items) == expected_attempts([*steps, "ok"], max_attempts)
         assert len(admission.items) == len(admission.outcomes)
         assert (result == "ok") == (admission.outcomes[-1].kind == "success")
-        assert (result == "QuotaExhaustedError") == bool(admission.closed)
         again, same = await run(math.inf)
         assert (again.words, same) == (admission.words, result)
         cut, _ = await run(cancel_after)

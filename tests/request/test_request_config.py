@@ -30,6 +30,7 @@ def test_field_names_and_order() -> None:
         "startup_ramp_seconds",
         "default_queue_wait_timeout_seconds",
         "limit",
+        "max_outage_seconds",
         "given",
     ]
     assert [field.name for field in attrs.fields(RequestAdmissionTuningConfig)] == [

@@ -389,7 +389,10 @@ def test_ordinary_successes_ring_nobody() -> None:
 def test_only_rate_limits_lower(kind: RequestOutcomeKind) -> None:
     bench = Bench(cap=8)
     for _ in range(50):
+        # An answer in between, without which the endpoint would not answer.
         bench.release(bench.lease(), RequestReleaseOutcome(kind, retry_after_seconds=5.0), 1.0)
+        bench.release(bench.lease(), RequestReleaseOutcome("provider_failure", None, 400), 1.0)
+    bench.release(bench.lease(), RequestReleaseOutcome(kind, retry_after_seconds=5.0), 1.0)
     snapshot = bench.pressure(now=1.0)
     assert snapshot.current_limit == 8
     assert snapshot.blocked_until_monotonic is None

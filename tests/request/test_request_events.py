@@ -120,7 +120,14 @@ def test_refusals() -> None:
     bench.wait(1.0)
     bench.take_events()
     bench.core.close_endpoint(GPT, "quota", 3.0)
-    drained, denied = bench.take_events()
+    closed, drained, denied = bench.take_events()
+    assert (closed.event_kind, closed.request_resource_key) == ("request_endpoint_closed", None)
+    assert closed.diagnostics == {
+        "provider_name": GPT.provider_name,
+        "model_id": GPT.model_id,
+        "because": "quota",
+        "denies_with": "endpoint_closed",
+    }
     assert drained.event_kind == "request_queue_drained"
     assert (denied.event_kind, denied.reason_or_outcome) == ("request_acquire_denied", "endpoint_closed")
     assert denied.diagnostics == {"waited_seconds": 2.0}
