@@ -31,10 +31,10 @@ SDK's own timeout bounds that; a function of one's own may poll `trio.from_threa
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
 import attrs
@@ -72,6 +72,8 @@ __all__ = [
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+logger = logging.getLogger("trio_sched.request")
 
 _SUCCESS: Final = RequestReleaseOutcome("success")
 _UNJUDGED: Final = RequestReleaseOutcome("unexpected_exception")
@@ -433,9 +435,11 @@ class ModelRequestExecutor:
         """See whether the endpoint answers others. asks: whether to send it the last call that it answered again."""
         failures.count(self._admission.answered(endpoint), by_healthcheck=False)
         if asks and failures.is_open and calls.last_answered is not None:
-            # What becomes of it is on record, and the endpoint's state has learned of it.
-            with suppress(Exception):
+            try:
                 await self.check_model(calls.last_answered)
+            except Exception as error:
+                # The endpoint's state has learned of it, and the call itself failed with the error that counts.
+                logger.info("The health check of %s failed: %s", endpoint, type(error).__qualname__)
             failures.count(self._admission.answered(endpoint), by_healthcheck=True)
         if not failures.is_open:
             calls.failing.discard(failures)
