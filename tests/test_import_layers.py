@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "trio_sched"
 
 LAYERS: list[set[str]] = [
-    {"_version", "_errors", "_validation", "_util", "_lazy", "_fast_constructor", "metadata"},
+    {"_version", "_errors", "_validation", "_util", "_lazy", "metadata"},
     {"_resources"},
     {"_events"},
     {"_fair", "_classify", "_provider_times", "_retry_hints", "_row_group_set"},

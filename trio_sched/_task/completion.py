@@ -25,7 +25,7 @@ import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import TrioSchedError
-from trio_sched._resources.task import FrontierDelta, Task, make_frontier_delta, stable_task_id
+from trio_sched._resources.task import FrontierDelta, Task, stable_task_id
 from trio_sched._row_group_set import RowGroupSet
 from trio_sched._task.graph import ExecutionGraph, GraphNode
 
@@ -356,4 +356,4 @@ class CompletionTracker:
     def _publish(self, added: list[Task], removed: tuple[Task, ...] = ()) -> FrontierDelta:
         for task in added:
             self._frontier[stable_task_id(task)] = task
-        return make_frontier_delta(tuple(added), removed)
+        return FrontierDelta(tuple(added), removed)

@@ -38,7 +38,6 @@ from trio_sched._task.leases import (
     TaskAdmissionDecision,
     TaskAdmissionDenied,
     TaskAdmissionLease,
-    make_lease,
 )
 from trio_sched._task.ledger import TaskAdmissionView, TaskLedger
 from trio_sched._task.policies import (
@@ -193,7 +192,9 @@ class TaskAdmissionController:
             return attrs.evolve(answer, snapshot=self._view.snapshot())
         self._last_lease_id += 1
         key, amounts = item.group.key, item.resource_request.amounts
-        lease = make_lease(self._last_lease_id, item, amounts, self._clock(), self._generation, answer.borrowed, self)
+        lease = TaskAdmissionLease(
+            self._last_lease_id, item, amounts, self._clock(), self._generation, answer.borrowed, self
+        )
         self._ledger.book(key, amounts, lease)
         try:
             self._apply(_on_acquire(self._policy, lease, answer))

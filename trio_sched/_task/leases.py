@@ -13,7 +13,6 @@ from typing import Final, Literal, Protocol, TypeAlias
 import attrs
 import trio
 
-from trio_sched._fast_constructor import fast_constructor
 from trio_sched._resources.release import ReleaseResult
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
 from trio_sched._task.ledger import TaskAdmissionView
@@ -25,7 +24,6 @@ __all__ = [
     "TaskAdmissionDenied",
     "TaskAdmissionDenyReason",
     "TaskAdmissionLease",
-    "make_lease",
 ]
 
 TaskAdmissionDenyReason = Literal["no_capacity", "group_cap", "borrow_debt", "shutdown", "policy_denial"]
@@ -42,7 +40,7 @@ class LeaseIssuer(Protocol):
         ...
 
 
-@attrs.frozen(eq=False, weakref_slot=False)
+@attrs.frozen(eq=False)
 class TaskAdmissionLease:
     """The right to run `item`, which holds `resources` until it is released. Leaving its `with` block releases it.
 
@@ -70,10 +68,6 @@ class TaskAdmissionLease:
     ) -> None:
         assert self.issuer is not None
         self.issuer.release(self)
-
-
-make_lease = fast_constructor(TaskAdmissionLease)
-"""Makes one where it is made for every task."""
 
 
 @attrs.frozen

@@ -26,7 +26,6 @@ import trio
 
 from trio_sched._errors import InvalidTypeError
 from trio_sched._fair import FairOrder
-from trio_sched._fast_constructor import fast_constructor
 from trio_sched._resources.task import (
     SchedulableTask,
     SchedulerResourceKey,
@@ -280,16 +279,13 @@ class _TotalDemand(Mapping[SchedulerResourceKey, int]):
         return repr(self._sums())
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen
 class QueueSelection:
     """The item that is next, at the queue's `sequence_version`. It stays good while the item is its group's head."""
 
     item: SchedulableTask
     queue_view: QueueView
     sequence_version: int
-
-
-make_selection = fast_constructor(QueueSelection)
 
 
 class FairTaskQueue:
@@ -354,7 +350,7 @@ class FairTaskQueue:
         for key in groups.order.ranked(*requests):
             head = groups.by_key[key].head
             if allows(head):
-                return make_selection(head, view, groups.version)
+                return QueueSelection(head, view, groups.version)
         return None
 
     @trio.lowlevel.enable_ki_protection
