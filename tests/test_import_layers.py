@@ -11,7 +11,7 @@ LAYERS: list[set[str]] = [
     {"_version", "_errors", "_validation", "_util", "_lazy", "metadata"},
     {"_resources"},
     {"_events"},
-    {"_fair", "_classify", "_provider_times", "_retry_hints", "_row_group_set"},
+    {"_fair", "_classify", "_provider_times", "_retry_hints"},
     {"_task", "_request"},
     {"_clients", "_executor", "_capacity", "_observe"},
     {"_scheduler"},
