@@ -106,22 +106,25 @@ if TYPE_CHECKING:
     from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerConfig, SchedulerResult
     from trio_sched._scheduler.stall import NoProgressError, SchedulerStalledError, StallExplanation
     from trio_sched._scheduler.worker import TaskRunner
-    from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy
+    from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy, BoundedBorrowTaskAdmissionPolicyConfig
     from trio_sched._task.completion import CompletionTracker
-    from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
-    from trio_sched._task.controller import TaskAdmissionController
-    from trio_sched._task.graph import ExecutionGraph, GraphNode
-    from trio_sched._task.leases import (
+    from trio_sched._task.controller import (
         TaskAdmissionBlockSummary,
+        TaskAdmissionConfig,
+        TaskAdmissionController,
         TaskAdmissionDecision,
         TaskAdmissionDenied,
-        TaskAdmissionLease,
     )
-    from trio_sched._task.ledger import TaskAdmissionView
-    from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
+    from trio_sched._task.graph import ExecutionGraph, GraphNode
+    from trio_sched._task.ledger import TaskAdmissionLease, TaskAdmissionView
+    from trio_sched._task.policies import (
+        PolicyStateDelta,
+        StrictFairTaskAdmissionPolicy,
+        TaskAdmissionPolicy,
+        TaskAdmissionPolicyDecision,
+    )
     from trio_sched._task.queue import FairTaskQueue, QueueSelection, QueueView
     from trio_sched._task.resolver import ResolvedTaskScheduling, TaskSchedulingResolver
-    from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
     from trio_sched._util import Blocking, in_threads, inline
     from trio_sched.metadata import ColumnGenerator, SchedulingMetadata, SchedulingMetadataError
 else:
@@ -191,19 +194,21 @@ else:
             "trio_sched._scheduler.scheduler": "AsyncTaskScheduler SchedulerConfig SchedulerResult",
             "trio_sched._scheduler.stall": "NoProgressError SchedulerStalledError StallExplanation",
             "trio_sched._scheduler.worker": "TaskRunner",
-            "trio_sched._task.bounded_borrow": "BoundedBorrowTaskAdmissionPolicy",
-            "trio_sched._task.completion": "CompletionTracker",
-            "trio_sched._task.config": "BoundedBorrowTaskAdmissionPolicyConfig TaskAdmissionConfig",
-            "trio_sched._task.controller": "TaskAdmissionController",
-            "trio_sched._task.graph": "ExecutionGraph GraphNode",
-            "trio_sched._task.leases": (
-                "TaskAdmissionBlockSummary TaskAdmissionDecision TaskAdmissionDenied TaskAdmissionLease"
+            "trio_sched._task.bounded_borrow": (
+                "BoundedBorrowTaskAdmissionPolicy BoundedBorrowTaskAdmissionPolicyConfig"
             ),
-            "trio_sched._task.ledger": "TaskAdmissionView",
-            "trio_sched._task.policies": "PolicyStateDelta TaskAdmissionPolicy TaskAdmissionPolicyDecision",
+            "trio_sched._task.completion": "CompletionTracker",
+            "trio_sched._task.controller": (
+                "TaskAdmissionBlockSummary TaskAdmissionConfig TaskAdmissionController TaskAdmissionDecision "
+                "TaskAdmissionDenied"
+            ),
+            "trio_sched._task.graph": "ExecutionGraph GraphNode",
+            "trio_sched._task.ledger": "TaskAdmissionLease TaskAdmissionView",
+            "trio_sched._task.policies": (
+                "PolicyStateDelta StrictFairTaskAdmissionPolicy TaskAdmissionPolicy TaskAdmissionPolicyDecision"
+            ),
             "trio_sched._task.queue": "FairTaskQueue QueueSelection QueueView",
             "trio_sched._task.resolver": "ResolvedTaskScheduling TaskSchedulingResolver",
-            "trio_sched._task.strict_fair": "StrictFairTaskAdmissionPolicy",
             "trio_sched._util": "Blocking in_threads inline",
             "trio_sched.metadata": "ColumnGenerator SchedulingMetadata SchedulingMetadataError",
         },

@@ -29,7 +29,7 @@ from trio_sched._scheduler.context import SchedulerContext
 from trio_sched._scheduler.events import SchedulerEventContext
 from trio_sched._scheduler.foreign_cancel import StrayCancellations
 from trio_sched._scheduler.messages import RowDrop, WorkerDone
-from trio_sched._task.leases import TaskAdmissionLease
+from trio_sched._task.ledger import TaskAdmissionLease
 
 __all__ = ["TaskRunner", "Workers"]
 
