@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from trio_sched._executor import ModelRequest, ModelRequestExecutor, RequestRetryConfig
     from trio_sched._fair import FairOrder
     from trio_sched._observe.executions import ColumnWaits, ExecutionView, RequestMarks, TaskMarks
-    from trio_sched._observe.layers import Limit, WaitBreakdown
+    from trio_sched._observe.layers import Limit, LimitTime, ProgressStretch, WaitBreakdown
     from trio_sched._observe.recorded_run import NoEventsError, view_of_run, write_run_views
-    from trio_sched._observe.timeline import LimitTime, ProgressStretch
     from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
     from trio_sched._observe.why import Explanation, FailingCalls, explain, why
     from trio_sched._request.aimd import AimdLimit
@@ -148,9 +147,8 @@ else:
             "trio_sched._executor": "ModelRequest ModelRequestExecutor RequestRetryConfig",
             "trio_sched._fair": "FairOrder",
             "trio_sched._observe.executions": "ColumnWaits ExecutionView RequestMarks TaskMarks",
-            "trio_sched._observe.layers": "Limit WaitBreakdown",
+            "trio_sched._observe.layers": "Limit LimitTime ProgressStretch WaitBreakdown",
             "trio_sched._observe.recorded_run": "NoEventsError view_of_run write_run_views",
-            "trio_sched._observe.timeline": "LimitTime ProgressStretch",
             "trio_sched._observe.view": "CorrelatedRuntimeView RuntimeViewBuilder",
             "trio_sched._observe.why": "Explanation FailingCalls explain why",
             "trio_sched._request.aimd": "AimdLimit",

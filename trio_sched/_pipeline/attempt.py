@@ -20,8 +20,8 @@ from trio_sched._events.jsonl import open_jsonl_sink
 from trio_sched._events.sinks import AnyAdmissionEventSink, FanOutEventSink, scheduler_event_stream
 from trio_sched._executor import ModelRequestExecutor, RequestRetryConfig
 from trio_sched._observe.display import RunWatch, shown
+from trio_sched._observe.request_replay import RequestStatisticsSink
 from trio_sched._observe.sampling import SummaryEventSink, open_summary_sink
-from trio_sched._observe.statistics import RequestStatisticsSink
 from trio_sched._pipeline.binding import THREADS, BoundPipeline
 from trio_sched._pipeline.capacity import RunBounds, capacity_plan
 from trio_sched._pipeline.config import RunConfig
