@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     )
     from trio_sched._classify import ErrorVerdict, classify_exception, judge_exception
     from trio_sched._clients import ClientRetries, HiddenRetriesError, RetryFreeClients
-    from trio_sched._events.correlation import CorrelationToken, RuntimeCorrelationProvider, runtime_correlation
     from trio_sched._events.jsonl import JsonlEventSink, event_line, open_jsonl_sink, read_event
     from trio_sched._events.records import RequestAdmissionEvent, SchedulerAdmissionEvent
     from trio_sched._events.sinks import (
@@ -60,14 +59,17 @@ if TYPE_CHECKING:
     from trio_sched._request.protocol import RequestAdmissionController
     from trio_sched._request.queue import RequestFairQueue, RequestQueueSelection, RequestQueueView, RequestWaiter
     from trio_sched._request.resolver import ModelAliasError, RequestResourceResolver, ResolvedRequestResource
+    from trio_sched._resources import ReleaseResult
     from trio_sched._resources.identity import (
+        CorrelationToken,
         ProviderModelKey,
         ProviderModelStaticCap,
         RequestDomain,
         RequestResourceKey,
         RuntimeCorrelation,
+        RuntimeCorrelationProvider,
+        runtime_correlation,
     )
-    from trio_sched._resources.release import ReleaseResult
     from trio_sched._resources.request import (
         ProviderModelPressureSnapshot,
         RequestAdmissionItem,
@@ -136,7 +138,6 @@ else:
             ),
             "trio_sched._classify": "ErrorVerdict classify_exception judge_exception",
             "trio_sched._clients": "ClientRetries HiddenRetriesError RetryFreeClients",
-            "trio_sched._events.correlation": "CorrelationToken RuntimeCorrelationProvider runtime_correlation",
             "trio_sched._events.jsonl": "JsonlEventSink event_line open_jsonl_sink read_event",
             "trio_sched._events.records": "RequestAdmissionEvent SchedulerAdmissionEvent",
             "trio_sched._events.sinks": (
@@ -170,10 +171,11 @@ else:
             "trio_sched._request.protocol": "RequestAdmissionController",
             "trio_sched._request.queue": "RequestFairQueue RequestQueueSelection RequestQueueView RequestWaiter",
             "trio_sched._request.resolver": "ModelAliasError RequestResourceResolver ResolvedRequestResource",
+            "trio_sched._resources": "ReleaseResult",
             "trio_sched._resources.identity": (
-                "ProviderModelKey ProviderModelStaticCap RequestDomain RequestResourceKey RuntimeCorrelation"
+                "CorrelationToken ProviderModelKey ProviderModelStaticCap RequestDomain RequestResourceKey "
+                "RuntimeCorrelation RuntimeCorrelationProvider runtime_correlation"
             ),
-            "trio_sched._resources.release": "ReleaseResult",
             "trio_sched._resources.request": (
                 "ProviderModelPressureSnapshot RequestAdmissionItem RequestEventContext RequestGroupSpec "
                 "RequestPressureSnapshot RequestReleaseOutcome"

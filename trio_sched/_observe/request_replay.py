@@ -341,7 +341,7 @@ _TRIES: Final = "evidence"
 
 @attrs.frozen
 class Activity:
-    """What the rule of one resource is about: it asks for more (`probing`), lets nothing out (`stopped`) or one call only
+    """What the rule of a resource is about: it asks for more (`probing`), lets nothing out (`stopped`) or only one call
     (`trial`), or is `open`.
 
     outage: whether the provider refuses everything. seconds_left: of a stop. asks_for: how many more calls a probe asks

@@ -23,7 +23,7 @@ from typing import Final, Protocol
 
 import trio
 
-from trio_sched._events.correlation import runtime_correlation
+from trio_sched._resources.identity import runtime_correlation
 from trio_sched._resources.task import Task
 from trio_sched._scheduler.context import SchedulerContext
 from trio_sched._scheduler.events import SchedulerEventContext

@@ -28,7 +28,7 @@ import trio
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError, UnknownNameError
-from trio_sched._resources.release import ReleaseReason, ReleaseResult
+from trio_sched._resources import ReleaseReason, ReleaseResult
 from trio_sched._resources.task import SUBMISSION, SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest
 from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy, BoundedBorrowTaskAdmissionPolicyConfig
 from trio_sched._task.ledger import LeakedTaskLease, TaskAdmissionLease, TaskAdmissionView, TaskLedger

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 import attrs
 import trio
 
-from trio_sched._resources.release import ReleaseResult
+from trio_sched._resources import ReleaseResult
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest, TaskGroupKey
 from trio_sched._task.queue import LiveMapping, QueueView
 
