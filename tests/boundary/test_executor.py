@@ -50,7 +50,7 @@ CHAT = RequestResourceKey("openai", "gpt-5", RequestDomain.CHAT)
 
 
 class FakeAdmission(ModelCallAdmission):
-    """Admits one attempt at a time and writes down what it is told, and when."""
+    """Admits one attempt at a time and writes down what it is given, and when."""
 
     def __init__(self, *, free: bool = True) -> None:
         self.log: list[tuple[float, str]] = []

@@ -257,7 +257,7 @@ class TaskAdmissionView:
         account.running = self.running_counts_by_group.get(group, 0)
         account.held.update(self.leased_resources_by_group.get(group, _NOTHING))
         account.debt.update(
-            {resource: debt for (owing, resource), debt in self.policy_debt_by_group_resource.items() if owing == group}
+            {resource: debt for (key, resource), debt in self.policy_debt_by_group_resource.items() if key == group}
         )
         return account
 
