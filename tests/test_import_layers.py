@@ -8,10 +8,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "trio_sched"
 
 LAYERS: list[set[str]] = [
-    {"_version", "_errors", "_validation", "_util", "_lazy", "_fast_constructor", "metadata"},
+    {"_version", "_errors", "_validation", "_util", "_lazy", "metadata"},
     {"_resources"},
     {"_events"},
-    {"_fair", "_answers", "_classify", "_provider_times", "_retry_hints", "_row_group_set"},
+    {"_fair", "_answers", "_classify", "_provider_times", "_retry_hints"},
     {"_task", "_request"},
     {"_clients", "_executor", "_capacity", "_observe"},
     {"_scheduler"},

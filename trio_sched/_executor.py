@@ -43,11 +43,10 @@ import trio
 from trio_sched import _validation as check
 from trio_sched._classify import ErrorVerdict, judge_exception
 from trio_sched._errors import InvalidTypeError, TrioSchedError
-from trio_sched._events.correlation import runtime_correlation
 from trio_sched._request.attempt import AdmittedAttempt
 from trio_sched._request.leases import RequestAdmissionError, RequestAdmissionLease
 from trio_sched._request.protocol import ModelCallAdmission, RequestAdmissionController
-from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey, runtime_correlation
 from trio_sched._resources.request import (
     RequestAdmissionItem,
     RequestEventContext,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     )
     from trio_sched._classify import ErrorVerdict, classify_exception, judge_exception
     from trio_sched._clients import ClientRetries, HiddenRetriesError, RetryFreeClients
-    from trio_sched._events.correlation import CorrelationToken, RuntimeCorrelationProvider, runtime_correlation
     from trio_sched._events.jsonl import JsonlEventSink, event_line, open_jsonl_sink, read_event
     from trio_sched._events.records import RequestAdmissionEvent, SchedulerAdmissionEvent
     from trio_sched._events.sinks import (
@@ -32,9 +31,8 @@ if TYPE_CHECKING:
     from trio_sched._executor import ModelRequest, ModelRequestExecutor, RequestRetryConfig
     from trio_sched._fair import FairOrder
     from trio_sched._observe.executions import ColumnWaits, ExecutionView, RequestMarks, TaskMarks
-    from trio_sched._observe.layers import Limit, WaitBreakdown
+    from trio_sched._observe.layers import Limit, LimitTime, ProgressStretch, WaitBreakdown
     from trio_sched._observe.recorded_run import NoEventsError, view_of_run, write_run_views
-    from trio_sched._observe.timeline import LimitTime, ProgressStretch
     from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
     from trio_sched._observe.why import Explanation, FailingCalls, explain, why
     from trio_sched._request.aimd import AimdLimit
@@ -61,14 +59,17 @@ if TYPE_CHECKING:
     from trio_sched._request.protocol import RequestAdmissionController
     from trio_sched._request.queue import RequestFairQueue, RequestQueueSelection, RequestQueueView, RequestWaiter
     from trio_sched._request.resolver import ModelAliasError, RequestResourceResolver, ResolvedRequestResource
+    from trio_sched._resources import ReleaseResult
     from trio_sched._resources.identity import (
+        CorrelationToken,
         ProviderModelKey,
         ProviderModelStaticCap,
         RequestDomain,
         RequestResourceKey,
         RuntimeCorrelation,
+        RuntimeCorrelationProvider,
+        runtime_correlation,
     )
-    from trio_sched._resources.release import ReleaseResult
     from trio_sched._resources.request import (
         ProviderModelPressureSnapshot,
         RequestAdmissionItem,
@@ -106,22 +107,25 @@ if TYPE_CHECKING:
     from trio_sched._scheduler.scheduler import AsyncTaskScheduler, SchedulerConfig, SchedulerResult
     from trio_sched._scheduler.stall import NoProgressError, SchedulerStalledError, StallExplanation
     from trio_sched._scheduler.worker import TaskRunner
-    from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy
+    from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy, BoundedBorrowTaskAdmissionPolicyConfig
     from trio_sched._task.completion import CompletionTracker
-    from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
-    from trio_sched._task.controller import TaskAdmissionController
-    from trio_sched._task.graph import ExecutionGraph, GraphNode
-    from trio_sched._task.leases import (
+    from trio_sched._task.controller import (
         TaskAdmissionBlockSummary,
+        TaskAdmissionConfig,
+        TaskAdmissionController,
         TaskAdmissionDecision,
         TaskAdmissionDenied,
-        TaskAdmissionLease,
     )
-    from trio_sched._task.ledger import TaskAdmissionView
-    from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
+    from trio_sched._task.graph import ExecutionGraph, GraphNode
+    from trio_sched._task.ledger import TaskAdmissionLease, TaskAdmissionView
+    from trio_sched._task.policies import (
+        PolicyStateDelta,
+        StrictFairTaskAdmissionPolicy,
+        TaskAdmissionPolicy,
+        TaskAdmissionPolicyDecision,
+    )
     from trio_sched._task.queue import FairTaskQueue, QueueSelection, QueueView
     from trio_sched._task.resolver import ResolvedTaskScheduling, TaskSchedulingResolver
-    from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
     from trio_sched._util import Blocking, in_threads, inline
     from trio_sched.metadata import ColumnGenerator, SchedulingMetadata, SchedulingMetadataError
 else:
@@ -134,7 +138,6 @@ else:
             ),
             "trio_sched._classify": "ErrorVerdict classify_exception judge_exception",
             "trio_sched._clients": "ClientRetries HiddenRetriesError RetryFreeClients",
-            "trio_sched._events.correlation": "CorrelationToken RuntimeCorrelationProvider runtime_correlation",
             "trio_sched._events.jsonl": "JsonlEventSink event_line open_jsonl_sink read_event",
             "trio_sched._events.records": "RequestAdmissionEvent SchedulerAdmissionEvent",
             "trio_sched._events.sinks": (
@@ -145,9 +148,8 @@ else:
             "trio_sched._executor": "ModelRequest ModelRequestExecutor RequestRetryConfig",
             "trio_sched._fair": "FairOrder",
             "trio_sched._observe.executions": "ColumnWaits ExecutionView RequestMarks TaskMarks",
-            "trio_sched._observe.layers": "Limit WaitBreakdown",
+            "trio_sched._observe.layers": "Limit LimitTime ProgressStretch WaitBreakdown",
             "trio_sched._observe.recorded_run": "NoEventsError view_of_run write_run_views",
-            "trio_sched._observe.timeline": "LimitTime ProgressStretch",
             "trio_sched._observe.view": "CorrelatedRuntimeView RuntimeViewBuilder",
             "trio_sched._observe.why": "Explanation FailingCalls explain why",
             "trio_sched._request.aimd": "AimdLimit",
@@ -169,10 +171,11 @@ else:
             "trio_sched._request.protocol": "RequestAdmissionController",
             "trio_sched._request.queue": "RequestFairQueue RequestQueueSelection RequestQueueView RequestWaiter",
             "trio_sched._request.resolver": "ModelAliasError RequestResourceResolver ResolvedRequestResource",
+            "trio_sched._resources": "ReleaseResult",
             "trio_sched._resources.identity": (
-                "ProviderModelKey ProviderModelStaticCap RequestDomain RequestResourceKey RuntimeCorrelation"
+                "CorrelationToken ProviderModelKey ProviderModelStaticCap RequestDomain RequestResourceKey "
+                "RuntimeCorrelation RuntimeCorrelationProvider runtime_correlation"
             ),
-            "trio_sched._resources.release": "ReleaseResult",
             "trio_sched._resources.request": (
                 "ProviderModelPressureSnapshot RequestAdmissionItem RequestEventContext RequestGroupSpec "
                 "RequestPressureSnapshot RequestReleaseOutcome"
@@ -191,19 +194,21 @@ else:
             "trio_sched._scheduler.scheduler": "AsyncTaskScheduler SchedulerConfig SchedulerResult",
             "trio_sched._scheduler.stall": "NoProgressError SchedulerStalledError StallExplanation",
             "trio_sched._scheduler.worker": "TaskRunner",
-            "trio_sched._task.bounded_borrow": "BoundedBorrowTaskAdmissionPolicy",
-            "trio_sched._task.completion": "CompletionTracker",
-            "trio_sched._task.config": "BoundedBorrowTaskAdmissionPolicyConfig TaskAdmissionConfig",
-            "trio_sched._task.controller": "TaskAdmissionController",
-            "trio_sched._task.graph": "ExecutionGraph GraphNode",
-            "trio_sched._task.leases": (
-                "TaskAdmissionBlockSummary TaskAdmissionDecision TaskAdmissionDenied TaskAdmissionLease"
+            "trio_sched._task.bounded_borrow": (
+                "BoundedBorrowTaskAdmissionPolicy BoundedBorrowTaskAdmissionPolicyConfig"
             ),
-            "trio_sched._task.ledger": "TaskAdmissionView",
-            "trio_sched._task.policies": "PolicyStateDelta TaskAdmissionPolicy TaskAdmissionPolicyDecision",
+            "trio_sched._task.completion": "CompletionTracker",
+            "trio_sched._task.controller": (
+                "TaskAdmissionBlockSummary TaskAdmissionConfig TaskAdmissionController TaskAdmissionDecision "
+                "TaskAdmissionDenied"
+            ),
+            "trio_sched._task.graph": "ExecutionGraph GraphNode",
+            "trio_sched._task.ledger": "TaskAdmissionLease TaskAdmissionView",
+            "trio_sched._task.policies": (
+                "PolicyStateDelta StrictFairTaskAdmissionPolicy TaskAdmissionPolicy TaskAdmissionPolicyDecision"
+            ),
             "trio_sched._task.queue": "FairTaskQueue QueueSelection QueueView",
             "trio_sched._task.resolver": "ResolvedTaskScheduling TaskSchedulingResolver",
-            "trio_sched._task.strict_fair": "StrictFairTaskAdmissionPolicy",
             "trio_sched._util": "Blocking in_threads inline",
             "trio_sched.metadata": "ColumnGenerator SchedulingMetadata SchedulingMetadataError",
         },

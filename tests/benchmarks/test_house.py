@@ -36,7 +36,7 @@ def test_the_way_of_a_cell_leads_from_run_to_the_part(ways: dict[str, str]) -> N
     rooms = {"_pipeline", "_task", "_request", "_scheduler", "_events"}
     assert rooms <= set(re.findall(r"^- `(\w+)/`:", ways["cell"], re.MULTILINE))
     assert "`run`" in ways["cell"]
-    assert "_observe/report" not in ways["cell"]
+    assert "report_page" not in ways["cell"]
 
 
 def test_files_that_the_map_names_exist() -> None:
@@ -88,8 +88,8 @@ def test_what_was_under_way_is_not_entered_and_what_follows_the_file_neither(tmp
 
 
 def test_a_line_for_each_room_in_the_order_of_entry() -> None:
-    assert list(by_room(["_lazy.py", "_task/queue.py", "_clock.py", "_observe/report/page.py"])) == [
+    assert list(by_room(["_lazy.py", "_task/queue.py", "_clock.py", "_observe/report_page.py"])) == [
         "- beside the rooms: `_lazy`, `_clock`",
         "- `_task/`: `queue`",
-        "- `_observe/report/`: `page`",
+        "- `_observe/`: `report_page`",
     ]

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_sched._errors import InvalidTypeError, InvalidValueError, TrioSchedError
-from trio_sched._events.correlation import runtime_correlation
 from trio_sched._executor import (
     ModelRequest,
     ModelRequestExecutor,
@@ -36,8 +35,14 @@ from trio_sched._request.leases import (
 )
 from trio_sched._request.pressure import RequestPressure, RequestPressureSnapshotProvider
 from trio_sched._request.protocol import ModelCallAdmission
-from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey, RuntimeCorrelation
-from trio_sched._resources.release import ReleaseResult
+from trio_sched._resources import ReleaseResult
+from trio_sched._resources.identity import (
+    ProviderModelKey,
+    RequestDomain,
+    RequestResourceKey,
+    RuntimeCorrelation,
+    runtime_correlation,
+)
 from trio_sched._resources.request import RequestAdmissionItem, RequestReleaseOutcome
 from trio_sched._util import inline
 
@@ -45,7 +50,7 @@ CHAT = RequestResourceKey("openai", "gpt-5", RequestDomain.CHAT)
 
 
 class FakeAdmission(ModelCallAdmission):
-    """Admits one attempt at a time and writes down what it is told, and when."""
+    """Admits one attempt at a time and writes down what it is given, and when."""
 
     def __init__(self, *, free: bool = True) -> None:
         self.log: list[tuple[float, str]] = []

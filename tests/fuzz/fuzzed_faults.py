@@ -1,7 +1,7 @@
 """What goes wrong in a fuzzed run: faults that follow from the seed and from whom they meet, not from the schedule.
 
 Every call of a function has a key, and the key a script of faults, each met once. Of the failures that spend a salvage
-round there are never more than a row survives, so a row is given up only where its column says so. Rate limits are
+round there are never more than a row survives, so a row is rejected only where its column says so. Rate limits are
 not bounded that way: however many there are, they may not cost a row. An endpoint also has bursts, stretches of time in
 which it refuses everybody, and may run out of quota for good.
 """

@@ -27,8 +27,8 @@ import trio_sched as ts
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._scheduler.row_group_admission import AdaptiveRowGroupTargetConfig, RowGroupConfig
-from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
-from trio_sched._task.controller import TaskAdmissionController
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicyConfig
+from trio_sched._task.controller import TaskAdmissionConfig, TaskAdmissionController
 from trio_sched._task.resolver import TaskSchedulingResolver
 from trio_sched.lowlevel import InMemoryAdmissionEventSink, inline
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from trio_sched._observe.layers import Activity, Limit
+from trio_sched._observe.layers import Limit
 from trio_sched._observe.progress import ColumnProgress, EndpointProgress, RunProgress
+from trio_sched._observe.request_replay import Activity
 
 __all__ = ["MIDWAY"]
 

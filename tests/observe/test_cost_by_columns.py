@@ -9,7 +9,7 @@ import pytest
 
 from trio_sched._events.records import JsonValue, SchedulerAdmissionEvent, SchedulerAdmissionEventKind
 from trio_sched._observe.progress import RunProgressSink
-from trio_sched._observe.report.figures import ReportCollector
+from trio_sched._observe.report_figures import ReportCollector
 from trio_sched._observe.view import RuntimeViewBuilder
 from trio_sched._resources.identity import RuntimeCorrelation
 

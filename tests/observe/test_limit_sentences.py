@@ -9,8 +9,8 @@ import trio
 import trio.testing
 
 from trio_sched._observe.display import limit_sentence
-from trio_sched._observe.layers import activity_at
 from trio_sched._observe.progress import RunProgressSink
+from trio_sched._observe.request_replay import activity_at
 from trio_sched._observe.view import RuntimeViewBuilder
 from trio_sched._observe.wait_chain import HintsWaitedOut, LimitMoved
 from trio_sched.lowlevel import (

@@ -9,7 +9,8 @@ import pytest
 from progress_values import MIDWAY
 
 from trio_sched._observe.display import ProgressLines, duration, limit_sentence, progress_line
-from trio_sched._observe.layers import LAYERS, Activity, Limit
+from trio_sched._observe.layers import LAYERS, Limit
+from trio_sched._observe.request_replay import Activity
 
 
 def test_a_line_says_everything() -> None:

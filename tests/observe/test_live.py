@@ -11,8 +11,8 @@ import pytest
 from progress_values import MIDWAY
 
 from trio_sched._observe.display import LivePanel
-from trio_sched._observe.layers import Activity
 from trio_sched._observe.progress import ColumnProgress, RunProgress
+from trio_sched._observe.request_replay import Activity
 
 
 class Terminal(io.StringIO):

@@ -12,7 +12,7 @@ from report_parser import ParsedReport, parse_report
 from sample_runs import SampleRun, sample_run
 
 from trio_sched._observe.recorded_run import RecordedEvents, durable_rows, view_of_run, write_run_views
-from trio_sched._observe.report.figures import DurableRows
+from trio_sched._observe.report_figures import DurableRows
 from trio_sched._observe.view import CorrelatedRuntimeView
 from trio_sched._observe.why import explain, why
 from trio_sched.lowlevel import RuntimeViewBuilder, inline, open_jsonl_sink

@@ -20,8 +20,8 @@ from trio_sched._events.records import JsonValue
 from trio_sched._observe.layers import LAYERS
 from trio_sched._observe.progress import RunProgressSink
 from trio_sched._observe.recorded_run import RecordedEvents, durable_rows
-from trio_sched._observe.report.figures import DurableRows, ReportCollector, ReportFigures
-from trio_sched._observe.report.page import report_page
+from trio_sched._observe.report_figures import DurableRows, ReportCollector, ReportFigures
+from trio_sched._observe.report_page import report_page
 from trio_sched.lowlevel import inline
 
 
@@ -173,7 +173,7 @@ def test_headings_and_names_lead_a_reader_who_sees_no_charts(report: ParsedRepor
     assert all(link.removeprefix("#") in report.ids for link in report.links)
     assert all(table.caption for table in report.tables)
     assert all(label for label in report.chart_labels.values())
-    assert 'lang="en"' in (files("trio_sched._observe.report") / "page.html").read_text()
+    assert 'lang="en"' in (files("trio_sched._observe") / "report" / "page.html").read_text()
 
 
 def test_nothing_is_fetched(figures: ReportFigures, report: ParsedReport) -> None:
@@ -213,7 +213,7 @@ def test_the_plan_is_reported_with_sources(report: ParsedReport) -> None:
 
 @pytest.mark.parametrize("name", ["uPlot.iife.min.js", "uPlot.min.css"])
 def test_the_charting_library_is_what_its_readme_says(name: str) -> None:
-    vendor = files("trio_sched._observe.report") / "vendor"
+    vendor = files("trio_sched._observe") / "report" / "vendor"
     content = (vendor / name).read_bytes()
     line = f"| `{name}` | {len(content)} | `{hashlib.sha256(content).hexdigest()}` |"
     assert line in (vendor / "README.md").read_text()

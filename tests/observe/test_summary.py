@@ -20,7 +20,7 @@ from simulated_runs import FaultyRun, mocked
 import trio_sched as ts
 from trio_sched._events.records import JsonValue, merged_by_time
 from trio_sched._observe.recorded_run import NoTraceError, RecordedEvents, write_run_views
-from trio_sched._observe.report.figures import ReportCollector, ReportFigures
+from trio_sched._observe.report_figures import ReportCollector, ReportFigures
 from trio_sched._observe.request_replay import RequestReplay
 from trio_sched._observe.sampling import sample_of
 from trio_sched._observe.scheduler_replay import SchedulerReplay

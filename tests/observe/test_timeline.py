@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sched._observe.timeline import TimeBins
+from trio_sched._observe.layers import TimeBins
 
 SECOND = 1_000_000_000
 times = st.integers(0, 50_000 * SECOND)

@@ -53,7 +53,7 @@ async def rows_sequentially(
     seed: int = 0,
     buffer_size: int = 100,
 ) -> list[Row]:
-    """The rows of the dataset. A function that raises gives up its rows; nothing is tried twice."""
+    """The rows of the dataset. A function that raises rejects its rows; nothing is tried twice."""
     given = list(rows)
     made: list[Row] = []
     total = len(given) or records

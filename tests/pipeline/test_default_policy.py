@@ -1,4 +1,4 @@
-"""Without a word about it a run shares by bounded borrowing: a column alone uses more than its share, and owes it."""
+"""Without a word about it a run shares by bounded borrowing: a column alone goes above its share, and has borrowed."""
 
 from __future__ import annotations
 

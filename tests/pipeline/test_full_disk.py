@@ -1,4 +1,4 @@
-"""A disk that refuses, at any call: told with path and cause, nothing corrupted, and the run goes on afterwards."""
+"""A disk that refuses, at any call: reported with path and cause, nothing corrupted, and the run goes on afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of every kind in whole runs: what they are given, what they may return, what is given up."""
+"""Columns of every kind in whole runs: what they are given, what they may return, what is rejected."""
 
 from __future__ import annotations
 

@@ -600,7 +600,7 @@ def test_a_run_that_stopped_because_too_much_failed_goes_on(tmp_path: Path, capl
 
 
 def test_what_was_never_made_is_made_once_the_cause_of_an_early_stop_is_mended(tmp_path: Path) -> None:
-    """Row groups of which every row was given up, before the run stopped, are not settled by it."""
+    """Row groups of which every row was rejected, before the run stopped, are not settled by it."""
     healthy = False
 
     @ts.column(needs=["number"])

@@ -11,7 +11,7 @@ import pytest
 from trio_sched._pipeline.errors import InputChangedError
 from trio_sched._pipeline.resume import DurableParts, ResumePlan
 from trio_sched._pipeline.sources import open_rows
-from trio_sched._row_group_set import RowGroupSet
+from trio_sched._task.completion import RowGroupSet
 from trio_sched.lowlevel import FixedRowGroupPlan, RowGroup, inline
 
 

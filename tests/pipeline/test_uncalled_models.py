@@ -1,4 +1,4 @@
-"""A column that has a model and never calls it is told of once, when the run is over."""
+"""A column that has a model and never calls it is reported once, when the run is over."""
 
 from __future__ import annotations
 

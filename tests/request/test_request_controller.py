@@ -25,7 +25,6 @@ from request_samples import (
 )
 
 from trio_sched._errors import InvalidValueError
-from trio_sched._events.correlation import runtime_correlation
 from trio_sched._events.records import RequestAdmissionEvent
 from trio_sched._events.sinks import InMemoryAdmissionEventSink
 from trio_sched._request.attempt import RequestAdmissionUsageError
@@ -35,7 +34,7 @@ from trio_sched._request.leases import RequestAdmissionDenied, RequestAdmissionE
 from trio_sched._request.limit import LimitName
 from trio_sched._request.protocol import RequestAdmissionController
 from trio_sched._request.resolver import RequestResourceResolver
-from trio_sched._resources.identity import RuntimeCorrelation
+from trio_sched._resources.identity import RuntimeCorrelation, runtime_correlation
 from trio_sched._resources.request import RequestEventContext, RequestPressureSnapshot
 
 CORRELATION = RuntimeCorrelation("run", 0, "answer", "cell", "model", "hash", "execution-1")

@@ -116,7 +116,7 @@ def test_a_peer_without_pressure_is_preferred_and_then_progress_is_made_all_the_
 
 
 def test_being_passed_over_earns_no_credit() -> None:
-    """When the pressure is gone, the group that was passed over comes back as an equal, with no burst."""
+    """When the pressure is gone, the group that was skipped comes back as an equal, with no burst."""
     starts, _ = order_of_starts(Pressure(COOLING), records=8, change=5.0)
     tail = starts[5:13]
     assert starts[:4] == "ffff"

@@ -1,4 +1,4 @@
-"""What a row takes along when it is given up, and what runs of it meanwhile."""
+"""What a row takes along when it is rejected, and what runs of it meanwhile."""
 
 from __future__ import annotations
 

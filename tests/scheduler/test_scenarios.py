@@ -222,7 +222,7 @@ class World:
         assert replay.snapshot() == events[-1].snapshot
 
     def check_the_end(self, result: SchedulerResult) -> None:
-        """Invariants 9 and 10: which rows are durable is told by the table of endings alone."""
+        """Invariants 9 and 10: which rows are durable follows from the table of endings alone."""
         scenario = self.scenario
         groups = -(-scenario.records // scenario.buffer_size)
         assert set(self.written) == set(range(groups))
@@ -248,7 +248,7 @@ class World:
             assert begun == sorted(begun)
 
     def attempts_of(self, task: Task) -> int:
-        """How often a task runs whose row nobody else gives up."""
+        """How often a task runs whose row nobody else rejects."""
         attempt = retried = 0
         while True:
             attempt += 1

@@ -19,14 +19,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupKey, TaskGroupSpec
-from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy
-from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
-from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
-from trio_sched._task.ledger import TaskAdmissionView
-from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy, BoundedBorrowTaskAdmissionPolicyConfig
+from trio_sched._task.controller import TaskAdmissionConfig, TaskAdmissionController, TaskAdmissionDenied
+from trio_sched._task.ledger import TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.policies import (
+    PolicyStateDelta,
+    StrictFairTaskAdmissionPolicy,
+    TaskAdmissionPolicy,
+    TaskAdmissionPolicyDecision,
+)
 from trio_sched._task.queue import FairTaskQueue, QueueView
-from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 
 GROUPS = tuple(TaskGroupKey("local", ("local", name)) for name in "abcdef")
 REQUESTS = tuple(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupKey, TaskGroupSpec
-from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
-from trio_sched._task.ledger import TaskAdmissionView
+from trio_sched._task.controller import TaskAdmissionController, TaskAdmissionDenied
+from trio_sched._task.ledger import TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicyDecision
 from trio_sched._task.queue import FairTaskQueue, QueueView
 

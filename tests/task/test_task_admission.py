@@ -26,19 +26,21 @@ from task_values import (
 
 from trio_sched._errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest
-from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy
-from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
-from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import (
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy, BoundedBorrowTaskAdmissionPolicyConfig
+from trio_sched._task.controller import (
     TaskAdmissionBlockSummary,
+    TaskAdmissionConfig,
+    TaskAdmissionController,
     TaskAdmissionDenied,
-    TaskAdmissionDenyReason,
-    TaskAdmissionLease,
 )
-from trio_sched._task.ledger import TaskAdmissionView
-from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicyDecision
+from trio_sched._task.ledger import TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.policies import (
+    PolicyStateDelta,
+    StrictFairTaskAdmissionPolicy,
+    TaskAdmissionDenyReason,
+    TaskAdmissionPolicyDecision,
+)
 from trio_sched._task.queue import FairTaskQueue, QueueView
-from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 
 BORROW = "BoundedBorrowTaskAdmissionPolicyConfig"
 BORROWING = TaskAdmissionConfig(bounded_borrow=BoundedBorrowTaskAdmissionPolicyConfig())

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
-from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy, repays_only_borrowed
-from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, StrictShareRounding, TaskAdmissionConfig
-from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
-from trio_sched._task.ledger import TaskAdmissionView
-from trio_sched._task.policies import TaskAdmissionPolicyDecision
+from trio_sched._task.bounded_borrow import (
+    BoundedBorrowTaskAdmissionPolicy,
+    BoundedBorrowTaskAdmissionPolicyConfig,
+    StrictShareRounding,
+    repays_only_borrowed,
+)
+from trio_sched._task.controller import TaskAdmissionConfig, TaskAdmissionController, TaskAdmissionDenied
+from trio_sched._task.ledger import TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.policies import StrictFairTaskAdmissionPolicy, TaskAdmissionPolicyDecision
 from trio_sched._task.queue import FairTaskQueue, QueueView
-from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 
 A, B, C = group_key("a"), group_key("b"), group_key("c")
 MODEL = {"submission": 1, "x": 1}

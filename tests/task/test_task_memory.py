@@ -12,10 +12,8 @@ import pytest
 from task_values import group_key, group_spec, make_task, make_tasks, start_next
 
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest
-from trio_sched._task.config import TaskAdmissionConfig
-from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionLease
-from trio_sched._task.ledger import TaskAdmissionView
+from trio_sched._task.controller import TaskAdmissionConfig, TaskAdmissionController
+from trio_sched._task.ledger import TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.policies import ALLOWED, PolicyStateDelta, TaskAdmissionPolicyDecision
 from trio_sched._task.queue import FairTaskQueue, QueueView
 

@@ -11,13 +11,10 @@ from task_values import group_key, group_spec, make_task, make_tasks, names, sta
 from trio_sched._errors import InvalidValueError
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
 from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy
-from trio_sched._task.config import TaskAdmissionConfig
-from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionLease
-from trio_sched._task.ledger import TaskAdmissionView
-from trio_sched._task.policies import PolicyStateDelta
+from trio_sched._task.controller import TaskAdmissionConfig, TaskAdmissionController
+from trio_sched._task.ledger import TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.policies import PolicyStateDelta, StrictFairTaskAdmissionPolicy
 from trio_sched._task.queue import FairTaskQueue, QueueView
-from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 
 A, B = group_key("a"), group_key("b")
 MODEL = {"submission": 1, "x": 1}

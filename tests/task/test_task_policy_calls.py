@@ -17,13 +17,15 @@ from task_values import (
 )
 
 from trio_sched._resources.task import SchedulableTask
-from trio_sched._task.config import TaskAdmissionConfig
-from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionDenyReason, TaskAdmissionLease
-from trio_sched._task.ledger import TaskAdmissionView
-from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicyDecision
+from trio_sched._task.controller import TaskAdmissionConfig, TaskAdmissionController, TaskAdmissionDenied
+from trio_sched._task.ledger import TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.policies import (
+    PolicyStateDelta,
+    StrictFairTaskAdmissionPolicy,
+    TaskAdmissionDenyReason,
+    TaskAdmissionPolicyDecision,
+)
 from trio_sched._task.queue import FairTaskQueue, QueueView
-from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,8 @@ from task_values import group_key, group_spec, make_task, make_tasks, names, sta
 
 from trio_sched._errors import InvalidTypeError
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupKey
-from trio_sched._task.config import TaskAdmissionConfig
-from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionLease
+from trio_sched._task.controller import TaskAdmissionConfig, TaskAdmissionController
+from trio_sched._task.ledger import TaskAdmissionLease
 from trio_sched._task.queue import FairTaskQueue, QueueView
 
 

@@ -8,9 +8,9 @@ import pytest
 from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
 from trio_sched._resources.task import SchedulableTask, TaskGroupSpec
-from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
-from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicyConfig
+from trio_sched._task.controller import TaskAdmissionConfig, TaskAdmissionController, TaskAdmissionDenied
+from trio_sched._task.ledger import TaskAdmissionLease
 from trio_sched._task.queue import FairTaskQueue, QueueView
 
 X1: Mapping[str, int] = {"x": 1}

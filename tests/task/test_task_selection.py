@@ -15,13 +15,16 @@ from task_values import UNIT, group_key, group_spec, make_task, make_tasks, name
 
 import trio_sched
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceRequest, TaskGroupSpec
-from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
-from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
-from trio_sched._task.ledger import TaskAdmissionView
-from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicy, TaskAdmissionPolicyDecision
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicyConfig
+from trio_sched._task.controller import TaskAdmissionConfig, TaskAdmissionController, TaskAdmissionDenied
+from trio_sched._task.ledger import TaskAdmissionLease, TaskAdmissionView
+from trio_sched._task.policies import (
+    PolicyStateDelta,
+    StrictFairTaskAdmissionPolicy,
+    TaskAdmissionPolicy,
+    TaskAdmissionPolicyDecision,
+)
 from trio_sched._task.queue import FairTaskQueue, QueueView
-from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 
 REQUEST = SchedulerResourceRequest(UNIT)
 PACKAGE = str(Path(trio_sched.__file__).parent)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from task_values import group_spec, make_task, make_tasks, start_next
 
 from trio_sched._resources.task import SchedulableTask
-from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
-from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicyConfig
+from trio_sched._task.controller import TaskAdmissionConfig, TaskAdmissionController, TaskAdmissionDenied
+from trio_sched._task.ledger import TaskAdmissionLease
 from trio_sched._task.queue import FairTaskQueue, QueueView
 
 X = {"submission": 1, "x": 1}

@@ -24,6 +24,7 @@ __all__ = [
     "JsonValue",
     "RequestAdmissionEvent",
     "RequestAdmissionEventKind",
+    "RequestStatistics",
     "ResourceSample",
     "RunSample",
     "SchedulerAdmissionEvent",
@@ -224,15 +225,51 @@ class SchedulerSample:
         return sum(sum(column.results.values()) for column in self.columns.values())
 
 
+@attrs.define(eq=False)
+class RequestStatistics:
+    """One request resource over a run. Seconds are of the run's clock.
+
+    attempts: leases granted. outcomes: released leases by outcome. success_seconds: time held by leases that succeeded.
+    lowest_limit, last_limit: of the adaptive limit, None while it never changed. probes: how often the limit was raised
+    to ask whether the provider accepts more. probes_refused: how often more than was known to be accepted was refused.
+    outages: how often the provider refused everything. trials: calls that went out alone to see whether it still does.
+    statuses: released leases by the HTTP status that the provider answered with, where it was no success.
+    """
+
+    attempts: int = 0
+    outcomes: dict[str, int] = attrs.field(factory=dict[str, int])
+    success_seconds: float = 0.0
+    in_flight: int = 0
+    max_in_flight: int = 0
+    lowest_limit: int | None = None
+    last_limit: int | None = None
+    probes: int = 0
+    probes_refused: int = 0
+    outages: int = 0
+    trials: int = 0
+    statuses: dict[str, int] = attrs.field(factory=dict[str, int])
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether the limit was refused when it asked for more, or there was an outage or a trial."""
+        return bool(self.probes_refused or self.outages or self.trials)
+
+    @property
+    def refused_share(self) -> float:
+        """Share of the attempts that the provider refused with a rate limit, from 0 to 1."""
+        return self.outcomes.get("rate_limited", 0) / self.attempts if self.attempts else 0.0
+
+
 @attrs.frozen
 class ResourceSample:
-    """One request resource. The fields after `pressure` are those of `RequestStatistics` and of `ReplayedResource`.
+    """One request resource: its newest pressure, what was counted, and what `ReplayedResource` says of it.
 
     oldest: since when the oldest of its leases is out. recent: of its latest calls how many failed, and how many they
     are. change, asked: the cause of a change of the limit, the limit before and after it, and what was asked for.
     """
 
     pressure: RequestPressureSnapshot
+    statistics: RequestStatistics = attrs.field(factory=RequestStatistics)
     static_cap: int | None = None
     rule: str | None = None
     oldest: float | None = None
@@ -244,17 +281,6 @@ class ResourceSample:
     calls: int = 0
     failures: Mapping[str, int] = attrs.field(factory=dict[str, int])
     recent: tuple[int, int] = (0, 0)
-    attempts: int = 0
-    outcomes: Mapping[str, int] = attrs.field(factory=dict[str, int])
-    statuses: Mapping[str, int] = attrs.field(factory=dict[str, int])
-    success_seconds: float = 0.0
-    max_in_flight: int = 0
-    lowest_limit: int | None = None
-    last_limit: int | None = None
-    probes: int = 0
-    probes_refused: int = 0
-    outages: int = 0
-    trials: int = 0
 
 
 @attrs.frozen

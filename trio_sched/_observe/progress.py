@@ -16,8 +16,8 @@ from typing import Final
 import attrs
 
 from trio_sched._events.records import RequestAdmissionEvent, SchedulerAdmissionEvent
-from trio_sched._observe.layers import Activity, Limit, activity_at, limit_now
-from trio_sched._observe.request_replay import RequestReplay
+from trio_sched._observe.layers import Limit, limit_now
+from trio_sched._observe.request_replay import Activity, RequestReplay, activity_at
 from trio_sched._observe.scheduler_replay import SchedulerReplay
 
 __all__ = ["ColumnProgress", "EndpointProgress", "RunProgress", "RunProgressSink"]

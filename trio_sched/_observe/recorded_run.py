@@ -40,8 +40,8 @@ from trio_sched._events.records import (
     SchedulerAdmissionEvent,
     merged_by_time,
 )
-from trio_sched._observe.report.figures import DurableRows, ReportCollector
-from trio_sched._observe.report.page import report_page
+from trio_sched._observe.report_figures import DurableRows, ReportCollector
+from trio_sched._observe.report_page import report_page
 from trio_sched._observe.trace import write_trace
 from trio_sched._observe.view import MAX_EXECUTIONS, CorrelatedRuntimeView, RuntimeViewBuilder, lost_events
 

@@ -1,11 +1,14 @@
-"""What request admission held, rebuilt from its events alone.
+"""What request admission holds and what went out, rebuilt from its events alone.
 
 Waiters and leases are counted: a wait that starts and ends, a lease that is granted and comes back. Everything that the
 rule of a resource decides, its limit, ceiling and stops, is taken from the newest pressure snapshot, which is exact for
 any rule: nothing of it changes without an event that carries one. After the last event the replayed values equal the
 controller's own snapshots.
 
-What a rule is about (`layers.py`) follows from the transitions that it named: a probe, an outage, a trial call.
+What a rule is about (`Activity`) follows from the transitions that it named: a probe, an outage, a trial call.
+
+`RequestStatisticsSink` counts over a whole run: attempts, outcomes, limits. The run's result and its report count with
+it, so their figures are equal.
 
 The order of two events of different resources does not matter.
 """
@@ -14,16 +17,24 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal
 
 import attrs
 
-from trio_sched._events.records import JsonValue, RequestAdmissionEvent, ResourceSample
+from trio_sched._events.records import JsonValue, RequestAdmissionEvent, RequestStatistics, ResourceSample
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._resources.request import RequestPressureSnapshot
 
-__all__ = ["LimitChange", "ReplayedResource", "RequestReplay"]
+__all__ = [
+    "Activity",
+    "ActivityKind",
+    "LimitChange",
+    "ReplayedResource",
+    "RequestReplay",
+    "RequestStatisticsSink",
+    "activity_at",
+]
 
 _RECENT_CALLS: Final = 100
 _NO_FAILURES: Final = frozenset({"success", "rate_limited"})
@@ -318,3 +329,131 @@ def _number(value: JsonValue) -> float | None:
 
 def _whole(value: JsonValue) -> int | None:
     return value if isinstance(value, int) else None
+
+
+# What the limit of an endpoint is doing
+
+ActivityKind = Literal["open", "probing", "stopped", "trial"]
+
+_TRIES: Final = "evidence"
+"""The rule that ends each stop with one trial call."""
+
+
+@attrs.frozen
+class Activity:
+    """What the rule of a resource is about: it asks for more (`probing`), lets nothing out (`stopped`) or only one call
+    (`trial`), or is `open`.
+
+    outage: whether the provider refuses everything. seconds_left: of a stop. asks_for: how many more calls a probe asks
+    for. trial_follows: whether one trial call goes out when a stop ends.
+    """
+
+    kind: ActivityKind = "open"
+    outage: bool = False
+    seconds_left: float = 0.0
+    asks_for: int = 0
+    trial_follows: bool = False
+
+    def __str__(self) -> str:
+        if self.outage:
+            return f"outage: {self._in_an_outage()}"
+        match self.kind:
+            case "probing":
+                return f"asking for {'one' if self.asks_for == 1 else self.asks_for} more"
+            case "stopped":
+                left = f"{self.seconds_left:.1f} s"
+                return f"stopped {left}, then one trial" if self.trial_follows else f"cooling down {left}"
+            case "trial":
+                return "one trial is out"
+            case "open":
+                return ""
+
+    def _in_an_outage(self) -> str:
+        if self.kind == "stopped":
+            return f"next trial in {self.seconds_left:.1f} s"
+        return "one trial is out" if self.kind == "trial" else "nothing answered yet"
+
+
+def activity_at(resource: ReplayedResource, now: float) -> Activity:
+    """What the rule of `resource` is about at `now`."""
+    outage = resource.outage_since is not None
+    if resource.stopped_at(now):
+        assert resource.blocked_until is not None
+        if resource.trial is not None:
+            return Activity("trial", outage)
+        follows = outage or resource.rule == _TRIES
+        return Activity("stopped", outage, resource.blocked_until - now, trial_follows=follows)
+    asked = resource.asked
+    if asked is not None and asked.cause == "probe_started":
+        return Activity("probing", outage, asks_for=asked.current - asked.previous)
+    return Activity("open", outage)
+
+
+# What went out
+
+_KINDS = frozenset(
+    {
+        "request_lease_acquired",
+        "request_lease_released",
+        "request_limit_decreased",
+        "request_limit_increased",
+        "request_outage_started",
+        "request_trial_started",
+    }
+)
+_LIMIT_CHANGES = ("request_limit_decreased", "request_limit_increased")
+
+
+class RequestStatisticsSink:
+    """A request event sink that keeps `RequestStatistics` per resource."""
+
+    def __init__(self) -> None:
+        self._by_resource: dict[RequestResourceKey, RequestStatistics] = {}
+        self._acquired_at: dict[int, float] = {}
+
+    @property
+    def by_resource(self) -> Mapping[RequestResourceKey, RequestStatistics]:
+        """What was counted so far, live."""
+        return self._by_resource
+
+    def accepts_request_event(self, kind: str) -> bool:
+        """Only the kinds that are counted."""
+        return kind in _KINDS
+
+    def emit_request_event(self, event: RequestAdmissionEvent) -> None:
+        """Count one event."""
+        resource, lease_id = event.request_resource_key, event.request_lease_id
+        if resource is None:
+            return
+        statistics = self._by_resource.setdefault(resource, RequestStatistics())
+        if event.event_kind == "request_lease_acquired" and lease_id is not None:
+            statistics.attempts += 1
+            statistics.in_flight += 1
+            statistics.max_in_flight = max(statistics.max_in_flight, statistics.in_flight)
+            self._acquired_at[lease_id] = event.captured_at_monotonic
+        elif event.event_kind == "request_lease_released" and lease_id in self._acquired_at:
+            outcome = event.reason_or_outcome or "unknown"
+            held = event.captured_at_monotonic - self._acquired_at.pop(lease_id)
+            statistics.in_flight -= 1
+            statistics.outcomes[outcome] = statistics.outcomes.get(outcome, 0) + 1
+            if outcome == "success":
+                statistics.success_seconds += held
+            status = event.diagnostics.get("provider_status")
+            if isinstance(status, int):
+                statistics.statuses[str(status)] = statistics.statuses.get(str(status), 0) + 1
+        elif event.event_kind == "request_outage_started":
+            statistics.outages += 1
+        elif event.event_kind == "request_trial_started":
+            statistics.trials += 1
+        elif event.event_kind in _LIMIT_CHANGES and event.pressure_snapshot is not None:
+            limit, cause = event.pressure_snapshot.current_limit, event.diagnostics.get("cause")
+            statistics.probes += cause == "probe_started"
+            statistics.probes_refused += cause == "probe_refused"
+            statistics.last_limit = limit
+            if statistics.lowest_limit is None or limit < statistics.lowest_limit:
+                statistics.lowest_limit = limit
+
+    def load(self, samples: Iterable[ResourceSample]) -> None:
+        """Take over what samples of all resources have counted."""
+        for sample in samples:
+            self._by_resource[sample.pressure.resource] = sample.statistics

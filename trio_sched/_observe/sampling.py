@@ -30,6 +30,7 @@ from trio_sched._events.jsonl import SUMMARY_FILE, JsonlEventSink, event_line, w
 from trio_sched._events.records import (
     JsonValue,
     RequestAdmissionEvent,
+    RequestStatistics,
     ResourceSample,
     RunSample,
     SchedulerAdmissionEvent,
@@ -37,9 +38,8 @@ from trio_sched._events.records import (
 )
 from trio_sched._observe.executions import ColumnWaits
 from trio_sched._observe.layers import LAYERS, Layer, WaitBreakdown, seconds
-from trio_sched._observe.request_replay import LimitChange, RequestReplay
+from trio_sched._observe.request_replay import LimitChange, RequestReplay, RequestStatisticsSink
 from trio_sched._observe.scheduler_replay import SchedulerReplay
-from trio_sched._observe.statistics import RequestStatistics, RequestStatisticsSink
 from trio_sched._resources.identity import RequestResourceKey, RuntimeCorrelation
 from trio_sched._resources.request import RequestPressureSnapshot
 from trio_sched._resources.task import SchedulerResourceKey, endpoint_stage_resource
@@ -183,22 +183,7 @@ class SummaryEventSink:
         caps, rule = self._requests.static_caps, self._requests.rules.get(endpoint)
         counted = self._statistics.by_resource.get(key, RequestStatistics())
         replayed = self._requests.resources.get(key)
-        sample = ResourceSample(
-            pressure,
-            caps.get(endpoint),
-            rule,
-            attempts=counted.attempts,
-            outcomes=counted.outcomes,
-            statuses=counted.statuses,
-            success_seconds=counted.success_seconds,
-            max_in_flight=counted.max_in_flight,
-            lowest_limit=counted.lowest_limit,
-            last_limit=counted.last_limit,
-            probes=counted.probes,
-            probes_refused=counted.probes_refused,
-            outages=counted.outages,
-            trials=counted.trials,
-        )
+        sample = ResourceSample(pressure, counted, caps.get(endpoint), rule)
         if replayed is None:
             return sample
         return attrs.evolve(

@@ -225,7 +225,7 @@ class SchedulerReplay:
         }
         self.deferred_by_cause = {(each.column, each.reason): each.tasks for each in sample.deferred}
         self.debt = {
-            (group, resource): units for group, owed in sample.debt.items() for resource, units in owed.items()
+            (group, resource): units for group, debts in sample.debt.items() for resource, units in debts.items()
         }
         self.release_diagnostics = dict(sample.release_diagnostics)
 
@@ -298,7 +298,7 @@ class SchedulerReplay:
             "leased_resources_by_group": self._resources_by_group(self.running_by_column),
             "active_leases_by_resource": self._active_leases(),
             "release_diagnostics": {**self.release_diagnostics},
-            "policy_debt": {f"{group}|{resource}": owed for (group, resource), owed in self.debt.items()},
+            "policy_debt": {f"{group}|{resource}": debt for (group, resource), debt in self.debt.items()},
         }
 
     def _active_leases(self) -> dict[str, JsonValue]:
@@ -353,9 +353,9 @@ class SchedulerReplay:
         group = self._group(column)
         repaid = self.resources_of(column) if self._borrowed is None else self._borrowed.pop(lease_id, {})
         for resource, units in repaid.items():
-            owed = self.debt.get((group, resource), 0)
-            if owed:
-                _add(self.debt, (group, resource), -min(owed, units))
+            debt = self.debt.get((group, resource), 0)
+            if debt:
+                _add(self.debt, (group, resource), -min(debt, units))
 
     def _lease(self, column: str, tasks: int) -> None:
         for resource, amount in self.resources_of(column).items():

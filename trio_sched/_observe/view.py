@@ -27,11 +27,21 @@ from trio_sched._events.records import (
     merged_by_time,
 )
 from trio_sched._observe.executions import ColumnWaits, ExecutionBook, ExecutionView, WaitClocks
-from trio_sched._observe.layers import Layer, Limit, WaitBreakdown, limit_now, nanoseconds, open_limit, seconds
+from trio_sched._observe.layers import (
+    Layer,
+    Limit,
+    LimitTime,
+    ProgressBook,
+    ProgressStretch,
+    WaitBreakdown,
+    limit_now,
+    nanoseconds,
+    open_limit,
+    seconds,
+)
 from trio_sched._observe.request_replay import RequestReplay
 from trio_sched._observe.sampling import SampledWaits, sample_of
 from trio_sched._observe.scheduler_replay import Backlog, SchedulerReplay
-from trio_sched._observe.timeline import LimitTime, ProgressBook, ProgressStretch
 from trio_sched._observe.wait_chain import WaitLink, wait_chain
 from trio_sched._resources.identity import RequestResourceKey
 

@@ -14,8 +14,8 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from trio_sched._observe.layers import Layer, Limit, activity_at, layer_of_deferral, limit_now, open_limit
-from trio_sched._observe.request_replay import ReplayedResource, RequestReplay
+from trio_sched._observe.layers import Layer, Limit, layer_of_deferral, limit_now, open_limit
+from trio_sched._observe.request_replay import ReplayedResource, RequestReplay, activity_at
 from trio_sched._observe.scheduler_replay import DeferredTask, SchedulerReplay, TaskPlace
 from trio_sched._resources.identity import RequestResourceKey
 from trio_sched._util import counted

@@ -22,10 +22,9 @@ from typing import Final
 import attrs
 
 from trio_sched._events.records import JsonValue
-from trio_sched._observe.layers import Limit, WaitBreakdown, seconds
+from trio_sched._observe.layers import Limit, LimitTime, WaitBreakdown, seconds
 from trio_sched._observe.recorded_run import RunState, build_view, recorded_state, run_document
 from trio_sched._observe.request_replay import ReplayedResource
-from trio_sched._observe.timeline import LimitTime
 from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
 from trio_sched._observe.wait_chain import WaitLink
 from trio_sched._resources.identity import RequestResourceKey

@@ -15,13 +15,12 @@ import attrs
 import trio
 
 from trio_sched._capacity import AsyncCapacityPlan, plain
-from trio_sched._events.correlation import runtime_correlation
 from trio_sched._events.jsonl import open_jsonl_sink
 from trio_sched._events.sinks import AnyAdmissionEventSink, FanOutEventSink, scheduler_event_stream
 from trio_sched._executor import ModelRequestExecutor, RequestRetryConfig
 from trio_sched._observe.display import RunWatch, shown
+from trio_sched._observe.request_replay import RequestStatisticsSink
 from trio_sched._observe.sampling import SummaryEventSink, open_summary_sink
-from trio_sched._observe.statistics import RequestStatisticsSink
 from trio_sched._pipeline.binding import THREADS, BoundPipeline
 from trio_sched._pipeline.capacity import RunBounds, capacity_plan
 from trio_sched._pipeline.config import RunConfig
@@ -34,7 +33,7 @@ from trio_sched._pipeline.runner import PipelineRunner, RunContext, classify_wit
 from trio_sched._pipeline.store import PartStore
 from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT, write_views
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
-from trio_sched._resources.identity import RuntimeCorrelation
+from trio_sched._resources.identity import RuntimeCorrelation, runtime_correlation
 from trio_sched._resources.task import SchedulerResourceKey, local_stage_resource
 from trio_sched._scheduler.health import HealthConfig
 from trio_sched._scheduler.messages import RowGroupPlan

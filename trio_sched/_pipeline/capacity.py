@@ -48,7 +48,7 @@ from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RequestResourceKey
 from trio_sched._scheduler.row_group_admission import RowGroupBlockReason, RowGroupConfig
 from trio_sched._scheduler.scheduler import default_task_admission
-from trio_sched._task.config import TaskAdmissionConfig
+from trio_sched._task.controller import TaskAdmissionConfig
 from trio_sched._util import inline
 
 if sys.platform != "win32":

@@ -25,13 +25,12 @@ from trio_sched import _validation as check
 from trio_sched._answers import AnswerJudge, check_judge, gives_objects, look_at_answer
 from trio_sched._clients import RetryFreeClients
 from trio_sched._errors import InvalidTypeError, InvalidValueError
-from trio_sched._events.correlation import runtime_correlation
 from trio_sched._executor import ModelRequest, ModelRequestExecutor
 from trio_sched._pipeline.streams import AdmittedRequest, admitted_request
 from trio_sched._request.config import RequestAdmissionConfig, RequestAdmissionTuningConfig, check_limit
 from trio_sched._request.limit import LimitChoice, limit_name
 from trio_sched._request.resolver import RequestResourceResolver
-from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey, runtime_correlation
 from trio_sched._util import records_given
 
 __all__ = ["Model", "ModelHandle", "alias_models", "model_resolver", "request_config", "retry_free_clients"]

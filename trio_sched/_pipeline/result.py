@@ -10,8 +10,7 @@ from typing import Final, Literal
 import attrs
 
 from trio_sched._capacity import AsyncCapacityPlan
-from trio_sched._events.records import JsonValue
-from trio_sched._observe.statistics import RequestStatistics
+from trio_sched._events.records import JsonValue, RequestStatistics
 from trio_sched._pipeline.config import WriteEvents
 from trio_sched._pipeline.folder import EarlierRows, RunFolder
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey

@@ -40,8 +40,8 @@ from trio_sched._pipeline.folder import EarlierRows, RunFolder, hold_run_lock, m
 from trio_sched._pipeline.outputs import keep_cell, read_cell
 from trio_sched._pipeline.parts import PartFormat, count_rows
 from trio_sched._pipeline.sources import Row, RowReader
-from trio_sched._row_group_set import RowGroupSet
 from trio_sched._scheduler.messages import RowGroup, RowGroupPlan, SkippingRowGroupPlan
+from trio_sched._task.completion import RowGroupSet
 from trio_sched._util import Blocking, parse_json
 
 __all__ = [

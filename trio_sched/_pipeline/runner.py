@@ -20,7 +20,6 @@ import attrs
 import trio
 
 from trio_sched._classify import judge_exception
-from trio_sched._events.correlation import runtime_correlation
 from trio_sched._executor import QuotaExhaustedError, blamed_lease, settled_after
 from trio_sched._pipeline.binding import BoundNode
 from trio_sched._pipeline.columns import Column, RowSpan, SkipRule
@@ -37,7 +36,7 @@ from trio_sched._pipeline.processors import Processor
 from trio_sched._pipeline.sources import RowReader
 from trio_sched._pipeline.store import PartStore, RowGroupBuffer
 from trio_sched._request.leases import RequestAdmissionError
-from trio_sched._resources.identity import ProviderModelKey
+from trio_sched._resources.identity import ProviderModelKey, runtime_correlation
 from trio_sched._resources.task import Task, TaskType
 from trio_sched._scheduler.messages import RowDrop, RowFailure, RowFiltered
 from trio_sched._scheduler.retry import Failure, FailureClassifier

@@ -19,12 +19,11 @@ from typing import ParamSpec, TypeVar
 import trio
 
 from trio_sched._clients import RetryFreeClients
-from trio_sched._events.correlation import runtime_correlation
 from trio_sched._executor import ModelTimeoutError, blame_lease
 from trio_sched._request.attempt import AdmittedAttempt
 from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.protocol import ModelCallAdmission
-from trio_sched._resources.identity import RequestResourceKey
+from trio_sched._resources.identity import RequestResourceKey, runtime_correlation
 from trio_sched._resources.request import (
     RequestAdmissionItem,
     RequestEventContext,

@@ -27,7 +27,6 @@ from typing_extensions import Self
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError
-from trio_sched._events.correlation import runtime_correlation
 from trio_sched._events.sinks import RequestAdmissionEventSink, subscribed_request_event_stream
 from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError, refuse_nested_admission
 from trio_sched._request.config import RequestAdmissionConfig
@@ -46,8 +45,8 @@ from trio_sched._request.pressure import RequestPressure
 from trio_sched._request.queue import RequestWaiter
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._request.supervisor import Parking, RequestSupervisor
-from trio_sched._resources.identity import ProviderModelKey, RuntimeCorrelation
-from trio_sched._resources.release import ReleaseResult
+from trio_sched._resources import ReleaseResult
+from trio_sched._resources.identity import ProviderModelKey, RuntimeCorrelation, runtime_correlation
 from trio_sched._resources.request import RequestAdmissionItem, RequestReleaseOutcome
 from trio_sched._util import run_clock
 

@@ -36,8 +36,8 @@ from trio_sched._request.limit_updates import LimitUpdate, LimitUpdater
 from trio_sched._request.pressure import domain_snapshot
 from trio_sched._request.queue import RequestFairQueue, RequestQueueView, RequestWaiter
 from trio_sched._request.state import DomainState, EndpointState, RequestLedger
+from trio_sched._resources import ReleaseResult
 from trio_sched._resources.identity import ProviderModelKey, ProviderModelStaticCap, RuntimeCorrelation
-from trio_sched._resources.release import ReleaseResult
 from trio_sched._resources.request import RequestAdmissionItem, RequestPressureSnapshot, RequestReleaseOutcome
 
 __all__ = ["RequestAdmissionCore", "RequestAdmissionPolicy"]

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from trio_sched._events.correlation import runtime_correlation
 from trio_sched._events.records import JsonValue, RequestAdmissionEvent, RequestAdmissionEventKind
 from trio_sched._events.sinks import RequestEventStream
 from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.state import DomainState
-from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey, RuntimeCorrelation
+from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey, RuntimeCorrelation, runtime_correlation
 from trio_sched._resources.request import RequestAdmissionItem, RequestPressureSnapshot
 
 __all__ = ["RequestEventRecorder"]

@@ -7,8 +7,8 @@ from typing import Protocol
 from trio_sched._request.endpoint import ClosedReason
 from trio_sched._request.leases import RequestAdmissionDecision, RequestAdmissionLease
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
+from trio_sched._resources import ReleaseResult
 from trio_sched._resources.identity import ProviderModelKey
-from trio_sched._resources.release import ReleaseResult
 from trio_sched._resources.request import RequestAdmissionItem, RequestReleaseOutcome
 
 __all__ = ["ModelCallAdmission", "RequestAdmissionController"]

@@ -19,6 +19,7 @@ from trio_sched._request.endpoint import EndpointHealth
 from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.limit import LimitChoice
 from trio_sched._request.limit_state import AdaptiveRequestLimitState, RuleMaker
+from trio_sched._resources import ReleaseReason
 from trio_sched._resources.identity import (
     ProviderModelKey,
     ProviderModelStaticCap,
@@ -26,7 +27,6 @@ from trio_sched._resources.identity import (
     RequestResourceKey,
     RuntimeCorrelation,
 )
-from trio_sched._resources.release import ReleaseReason
 from trio_sched._resources.request import RequestAdmissionItem
 
 __all__ = ["DomainState", "EndpointState", "RequestLedger"]

@@ -15,7 +15,6 @@ from typing import Final, Literal
 import attrs
 
 from trio_sched import _validation as check
-from trio_sched._fast_constructor import fast_constructor
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched.metadata import SchedulingKind
 
@@ -34,8 +33,6 @@ __all__ = [
     "TaskType",
     "endpoint_stage_resource",
     "local_stage_resource",
-    "make_frontier_delta",
-    "make_schedulable",
     "stable_task_id",
 ]
 
@@ -148,7 +145,7 @@ class TaskTrace:
     error: str | None = None
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen
 class FrontierDelta:
     """Tasks that a tracker mutation added to, or removed from, the ready frontier."""
 
@@ -161,11 +158,7 @@ class FrontierDelta:
         return not self.added and not self.removed
 
 
-make_frontier_delta = fast_constructor(FrontierDelta)
-"""Makes one where it is made for every task."""
-
-
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen
 class SchedulableTask:
     """A ready task with what ordering and admission need: its group and its resource request.
 
@@ -178,10 +171,6 @@ class SchedulableTask:
     group: TaskGroupSpec
     resource_request: SchedulerResourceRequest
     request_resource_key: RequestResourceKey | None = None
-
-
-make_schedulable = fast_constructor(SchedulableTask)
-"""Makes one where it is made for every task."""
 
 
 def stable_task_id(task: Task) -> str:

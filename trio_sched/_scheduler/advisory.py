@@ -1,7 +1,7 @@
 """Prefers ready tasks whose endpoint is not under pressure, as long as there are any.
 
 An endpoint is under pressure when a request to it would have to wait: it cools down, it has waiters, or its limit is
-used up. A task that is passed over for that is not refused. It keeps its place and earns no credit, like any head that
+used up. A task that is skipped for that is not refused. It keeps its place and earns no credit, like any head that
 is not eligible, and when no other head is eligible either it runs all the same, so pressure never stops progress.
 
 The advisory only reads pressure snapshots, one for each endpoint and round of dispatch: within a round nothing can
@@ -33,27 +33,29 @@ class PressureAdvisory:
         self._events = events
         self._prefers = True
         self._pressured: dict[RequestResourceKey, bool] = {}
-        self._passed_over: dict[TaskGroupKey, SchedulableTask] = {}
-        self._told: dict[TaskGroupKey, RequestResourceKey | None] = {}
+        self._skipped: dict[TaskGroupKey, SchedulableTask] = {}
+        self._reported: dict[TaskGroupKey, RequestResourceKey | None] = {}
 
     def begin_round(self) -> None:
         """A round of dispatch begins: look at pressure anew."""
         self._pressured.clear()
-        if self._told:
-            self._told = {group: resource for group, resource in self._told.items() if self._is_pressured(resource)}
+        if self._reported:
+            self._reported = {
+                group: resource for group, resource in self._reported.items() if self._is_pressured(resource)
+            }
 
     def select(self, queue: FairTaskQueue) -> QueueSelection | None:
         """The first eligible task in fair order whose endpoint is free, or else the first eligible one."""
-        self._passed_over.clear()
+        self._skipped.clear()
         selection = queue.select_next(self.is_eligible)
-        if selection is None and self._passed_over:
+        if selection is None and self._skipped:
             self._prefers = False
             try:
                 selection = queue.select_next(self.is_eligible)
             finally:
                 self._prefers = True
         if selection is not None:
-            self._tell(selection.item)
+            self._report(selection.item)
         return selection
 
     def fits(self, request: SchedulerResourceRequest) -> bool:
@@ -73,7 +75,7 @@ class PressureAdvisory:
         """Whether there is no reason to prefer another to `item`, which may run."""
         if not self._prefers or not self._is_pressured(item.request_resource_key):
             return True
-        self._passed_over[item.group.key] = item
+        self._skipped[item.group.key] = item
         return False
 
     def _is_pressured(self, resource: RequestResourceKey | None) -> bool:
@@ -87,10 +89,10 @@ class PressureAdvisory:
             )
         return known
 
-    def _tell(self, selected: SchedulableTask) -> None:
-        """Tell of a group once, when it begins to be passed over; again after it was served, or its endpoint free."""
-        self._told.pop(selected.group.key, None)
-        for group, item in self._passed_over.items():
-            if group != selected.group.key and group not in self._told:
-                self._told[group] = item.request_resource_key
+    def _report(self, selected: SchedulableTask) -> None:
+        """Report a group once, when it begins to be skipped; again after it was served, or its endpoint free."""
+        self._reported.pop(selected.group.key, None)
+        for group, item in self._skipped.items():
+            if group != selected.group.key and group not in self._reported:
+                self._reported[group] = item.request_resource_key
                 self._events.pressure_advisory_skipped(item, selected)

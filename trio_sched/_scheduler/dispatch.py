@@ -19,7 +19,8 @@ from trio_sched._scheduler.advisory import PressureAdvisory
 from trio_sched._scheduler.context import SchedulerContext, task_of
 from trio_sched._scheduler.events import SchedulerEventContext
 from trio_sched._scheduler.worker import Workers
-from trio_sched._task.leases import TaskAdmissionDenied, TaskAdmissionLease
+from trio_sched._task.controller import TaskAdmissionDenied
+from trio_sched._task.ledger import TaskAdmissionLease
 from trio_sched._task.queue import QueueSelection
 
 __all__ = ["Dispatcher"]

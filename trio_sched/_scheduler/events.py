@@ -18,7 +18,8 @@ from trio_sched._events.sinks import SchedulerEventStream
 from trio_sched._resources.identity import RuntimeCorrelation
 from trio_sched._resources.task import SUBMISSION, SchedulableTask, Task
 from trio_sched._task.graph import ExecutionGraph
-from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease
+from trio_sched._task.ledger import TaskAdmissionLease
+from trio_sched._task.policies import TaskAdmissionDenyReason
 from trio_sched._task.resolver import TaskSchedulingResolver
 
 __all__ = ["SchedulerEventContext", "SchedulerEvents"]

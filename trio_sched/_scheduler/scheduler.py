@@ -54,9 +54,8 @@ from trio_sched._scheduler.row_group_admission import RowGroupAdmission, RowGrou
 from trio_sched._scheduler.snapshot import release_diagnostics, scheduler_sample, scheduler_snapshot
 from trio_sched._scheduler.stall import StallWatch
 from trio_sched._scheduler.worker import TaskRunner, Workers
-from trio_sched._task.bounded_borrow import repays_only_borrowed
-from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig, TaskAdmissionConfig
-from trio_sched._task.controller import TaskAdmissionController
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicyConfig, repays_only_borrowed
+from trio_sched._task.controller import TaskAdmissionConfig, TaskAdmissionController
 from trio_sched._task.graph import ExecutionGraph
 from trio_sched._task.resolver import TaskSchedulingResolver
 from trio_sched._util import single_error

@@ -12,8 +12,7 @@ from trio_sched._events.records import ColumnSample, DeferralSample, FailureSamp
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, Task, TaskGroupKey
 from trio_sched._scheduler.events import SchedulerEvents
 from trio_sched._scheduler.retry import Deferral
-from trio_sched._task.controller import TaskAdmissionController
-from trio_sched._task.leases import TaskAdmissionBlockSummary
+from trio_sched._task.controller import TaskAdmissionBlockSummary, TaskAdmissionController
 from trio_sched._task.queue import QueueView
 
 __all__ = ["release_diagnostics", "scheduler_sample", "scheduler_snapshot"]

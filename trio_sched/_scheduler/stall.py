@@ -30,7 +30,8 @@ from trio_sched._scheduler.context import SchedulerContext
 from trio_sched._scheduler.messages import NoProgress
 from trio_sched._scheduler.open_row_groups import OpenRowGroups
 from trio_sched._scheduler.worker import Workers
-from trio_sched._task.leases import TaskAdmissionBlockSummary, TaskAdmissionDenyReason
+from trio_sched._task.controller import TaskAdmissionBlockSummary
+from trio_sched._task.policies import TaskAdmissionDenyReason
 
 __all__ = [
     "CapacityHolder",

@@ -23,13 +23,13 @@ from typing import Final, Protocol
 
 import trio
 
-from trio_sched._events.correlation import runtime_correlation
+from trio_sched._resources.identity import runtime_correlation
 from trio_sched._resources.task import Task
 from trio_sched._scheduler.context import SchedulerContext
 from trio_sched._scheduler.events import SchedulerEventContext
 from trio_sched._scheduler.foreign_cancel import StrayCancellations
 from trio_sched._scheduler.messages import RowDrop, WorkerDone
-from trio_sched._task.leases import TaskAdmissionLease
+from trio_sched._task.ledger import TaskAdmissionLease
 
 __all__ = ["TaskRunner", "Workers"]
 

@@ -24,29 +24,88 @@ within its share.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
+import attrs
+
+from trio_sched import _validation as check
+from trio_sched._errors import InvalidTypeError, InvalidValueError
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey, TaskGroupSpec
-from trio_sched._task.config import BoundedBorrowTaskAdmissionPolicyConfig
-from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease
-from trio_sched._task.ledger import GroupAccount, TaskAdmissionView
+from trio_sched._task.ledger import GroupAccount, TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.policies import (
     ALLOWED,
     NO_CHANGE,
     Contention,
     PeerPolicy,
     PolicyStateDelta,
+    TaskAdmissionDenyReason,
     TaskAdmissionPolicy,
     TaskAdmissionPolicyDecision,
 )
 from trio_sched._task.queue import QueueView, exact_weight
 
-__all__ = ["BoundedBorrowTaskAdmissionPolicy", "repays_only_borrowed"]
+__all__ = [
+    "BoundedBorrowTaskAdmissionPolicy",
+    "BoundedBorrowTaskAdmissionPolicyConfig",
+    "StrictShareRounding",
+    "repays_only_borrowed",
+]
 
 _CONTESTED: Final = "a peer within its share competes"
 _BOUNDED: Final = "borrowing is bounded"
+
+
+StrictShareRounding = Literal["ceil", "floor"]
+
+
+def _ceilings(
+    value: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int],
+) -> Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int]:
+    for key, ceiling in value.items():
+        check.check_int(f"borrow_ceiling_by_group_resource[{key!r}]", ceiling, minimum=0)
+    return check.frozen_mapping(value)
+
+
+def _optional_ceiling(instance: object, attribute: attrs.Attribute[int | None], value: int | None) -> None:
+    if value is not None:
+        check.check_int(f"{type(instance).__name__}.{attribute.name}", value, minimum=0)
+
+
+def _rounding(instance: object, attribute: attrs.Attribute[StrictShareRounding], value: object) -> None:
+    if value not in {"ceil", "floor"}:
+        raise InvalidValueError(f"{type(instance).__name__}.{attribute.name}", value, "'ceil' or 'floor'")
+
+
+def _flag(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    if not isinstance(value, bool):
+        raise InvalidTypeError(f"{type(instance).__name__}.{attribute.name}", value, "a bool")
+
+
+@attrs.frozen
+class BoundedBorrowTaskAdmissionPolicyConfig:
+    """How far a group may borrow above its strict share.
+
+    A ceiling bounds the debt of a group: the one of (group, resource), else `default_borrow_ceiling`, else none. Where
+    there is no ceiling, a group may use the whole resource but for a reserve, `dynamic_borrow_reserve_fraction` of its
+    limit rounded up and at most `dynamic_borrow_max_reserved_slots`. With the defaults nothing is held back, so
+    capacity is idle only when nobody wants it; a ceiling or a reserve keeps some idle, which is what it is for.
+
+    strict_share_rounding: how a share that is not whole is rounded. repay_on_withheld_peer_pressure: any lease that the
+    indebted group finishes repays, so that a peer that is kept waiting is served soon; otherwise each lease repays only
+    what it borrowed itself.
+    """
+
+    borrow_ceiling_by_group_resource: Mapping[tuple[TaskGroupKey, SchedulerResourceKey], int] = attrs.field(
+        factory=dict[tuple[TaskGroupKey, SchedulerResourceKey], int], converter=_ceilings
+    )
+    default_borrow_ceiling: int | None = attrs.field(default=None, validator=_optional_ceiling)
+    dynamic_borrow_reserve_fraction: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
+    dynamic_borrow_max_reserved_slots: int = attrs.field(default=8, validator=check.positive_int)
+    strict_share_rounding: StrictShareRounding = attrs.field(default="ceil", validator=_rounding)
+    repay_on_withheld_peer_pressure: bool = attrs.field(default=True, validator=_flag)
 
 
 class BoundedBorrowTaskAdmissionPolicy(PeerPolicy):

@@ -18,6 +18,8 @@ returns a `FrontierDelta`.
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Mapping
 
@@ -25,11 +27,10 @@ import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import TrioSchedError
-from trio_sched._resources.task import FrontierDelta, Task, make_frontier_delta, stable_task_id
-from trio_sched._row_group_set import RowGroupSet
+from trio_sched._resources.task import FrontierDelta, Task, stable_task_id
 from trio_sched._task.graph import ExecutionGraph, GraphNode
 
-__all__ = ["CompletionTracker", "TrackerError"]
+__all__ = ["CompletionTracker", "RowGroupSet", "TrackerError"]
 
 
 class TrackerError(TrioSchedError):
@@ -108,6 +109,44 @@ class OrderedSequence:
                 return not self.needs_mask & ~done
             self._row += 1
         return None
+
+
+class RowGroupSet:
+    """Row-group indices, kept as ranges: it costs memory by its gaps, not by its members."""
+
+    def __init__(self) -> None:
+        self._bounds = array("Q")
+        """Start and end of each range, alternating and ascending; a range's end is not in it."""
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, index: int) -> bool:
+        return self.run_from(index) > 0
+
+    def add(self, index: int) -> None:
+        """Add an index; one that is there already changes nothing."""
+        bounds = self._bounds
+        position = bisect_right(bounds, index)
+        if position % 2:
+            return
+        continues = position > 0 and bounds[position - 1] == index
+        precedes = position < len(bounds) and bounds[position] == index + 1
+        if continues and precedes:
+            del bounds[position - 1 : position + 1]
+        elif continues:
+            bounds[position - 1] = index + 1
+        elif precedes:
+            bounds[position] = index
+        else:
+            bounds[position:position] = array("Q", (index, index + 1))
+        self._count += 1
+
+    def run_from(self, index: int) -> int:
+        """How many members there are from `index` on without a gap."""
+        position = bisect_right(self._bounds, index)
+        return self._bounds[position] - index if position % 2 else 0
 
 
 class CompletionTracker:
@@ -356,4 +395,4 @@ class CompletionTracker:
     def _publish(self, added: list[Task], removed: tuple[Task, ...] = ()) -> FrontierDelta:
         for task in added:
             self._frontier[stable_task_id(task)] = task
-        return make_frontier_delta(tuple(added), removed)
+        return FrontierDelta(tuple(added), removed)

@@ -19,45 +19,126 @@ Whoever waits asks again when the queue or `version` has changed, or when `avail
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 import trio
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError, UnknownNameError
-from trio_sched._resources.release import ReleaseReason, ReleaseResult
-from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest
-from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy
-from trio_sched._task.config import TaskAdmissionConfig
-from trio_sched._task.leases import (
-    LeakedTaskLease,
-    TaskAdmissionBlockSummary,
-    TaskAdmissionDecision,
-    TaskAdmissionDenied,
-    TaskAdmissionLease,
-    make_lease,
-)
-from trio_sched._task.ledger import TaskAdmissionView, TaskLedger
+from trio_sched._resources import ReleaseReason, ReleaseResult
+from trio_sched._resources.task import SUBMISSION, SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest
+from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicy, BoundedBorrowTaskAdmissionPolicyConfig
+from trio_sched._task.ledger import LeakedTaskLease, TaskAdmissionLease, TaskAdmissionView, TaskLedger
 from trio_sched._task.policies import (
     NO_CHANGE,
     Contention,
     PolicyStateDelta,
+    StrictFairTaskAdmissionPolicy,
+    TaskAdmissionDenyReason,
     TaskAdmissionPolicy,
     TaskAdmissionPolicyDecision,
     as_peer_policy,
 )
 from trio_sched._task.queue import QueueView
 from trio_sched._task.reservations import Reservations
-from trio_sched._task.strict_fair import StrictFairTaskAdmissionPolicy
 from trio_sched._util import run_clock
 
-__all__ = ["TaskAdmissionController"]
+__all__ = [
+    "TaskAdmissionBlockSummary",
+    "TaskAdmissionConfig",
+    "TaskAdmissionController",
+    "TaskAdmissionDecision",
+    "TaskAdmissionDenied",
+]
 
+_MOST_NAMED: Final = 8
 _GENERATIONS = itertools.count(1)
 _RELEASED: Final = ReleaseResult(released=True, reason="released", diagnostics=MappingProxyType({}))
+
+
+def _limits(value: Mapping[SchedulerResourceKey, int]) -> Mapping[SchedulerResourceKey, int]:
+    for resource, limit in value.items():
+        check.check_text("TaskAdmissionConfig.resource_limits key", resource)
+        check.check_int(f"TaskAdmissionConfig.resource_limits[{resource!r}]", limit, minimum=1)
+    return MappingProxyType(dict(value))
+
+
+@attrs.frozen
+class TaskAdmissionConfig:
+    """Limits of the stage's resources, all positive ints.
+
+    submission_capacity: most tasks in flight over all groups; it is the limit of `submission` unless `resource_limits`
+    names one. bounded_borrow: the terms of borrowing, or None for strict fair sharing. multi_unit_skip_bound: how often
+    a head that asks for more than one unit may be skipped for want of capacity before units are reserved for it.
+    """
+
+    submission_capacity: int = attrs.field(default=1024, validator=check.positive_int)
+    resource_limits: Mapping[SchedulerResourceKey, int] = attrs.field(
+        factory=dict[SchedulerResourceKey, int], converter=_limits
+    )
+    bounded_borrow: BoundedBorrowTaskAdmissionPolicyConfig | None = None
+    multi_unit_skip_bound: int = attrs.field(default=8, validator=check.positive_int)
+
+    @property
+    def limits(self) -> Mapping[SchedulerResourceKey, int]:
+        """The limit of every resource, `submission` included."""
+        return MappingProxyType({SUBMISSION: self.submission_capacity, **self.resource_limits})
+
+
+@attrs.frozen
+class TaskAdmissionDenied:
+    """Why `item` may not run now. diagnostics: the facts that decided.
+
+    available_after: when waiting alone may change the answer, on the controller's clock; None if only a release or
+    another change can, as is always so with the policies of this package. snapshot: what was held and free when
+    `try_acquire` refused; it says nothing of the item, so denials are compared without it.
+    """
+
+    item: SchedulableTask
+    reason: TaskAdmissionDenyReason
+    available_after: float | None = None
+    snapshot: TaskAdmissionView | None = attrs.field(default=None, eq=False)
+    diagnostics: Mapping[str, object] = attrs.field(factory=dict[str, object])
+
+
+TaskAdmissionDecision: TypeAlias = TaskAdmissionLease | TaskAdmissionDenied
+
+
+@attrs.frozen
+class TaskAdmissionBlockSummary:
+    """Why the queued heads cannot run: how many groups' heads are refused for each reason, the most frequent first.
+
+    available_after: the earliest time at which waiting alone may change an answer. groups_by_reason: the groups
+    concerned, at most eight for each reason.
+    """
+
+    queued_count: int
+    dominant_denial_reasons: Mapping[TaskAdmissionDenyReason, int]
+    available_after: float | None = None
+    diagnostics: Mapping[str, object] = attrs.field(factory=dict[str, object])
+    groups_by_reason: Mapping[TaskAdmissionDenyReason, tuple[str, ...]] = attrs.field(
+        factory=dict[TaskAdmissionDenyReason, tuple[str, ...]]
+    )
+
+    @classmethod
+    def of(cls, queued_count: int, denials: Iterable[TaskAdmissionDenied]) -> TaskAdmissionBlockSummary:
+        """Sum up the denials of all heads."""
+        groups: dict[TaskAdmissionDenyReason, list[str]] = {}
+        times: list[float] = []
+        for denied in denials:
+            groups.setdefault(denied.reason, []).append(str(denied.item.group.key))
+            if denied.available_after is not None:
+                times.append(denied.available_after)
+        by_count = sorted(groups.items(), key=lambda refused: -len(refused[1]))
+        return cls(
+            queued_count,
+            MappingProxyType({reason: len(named) for reason, named in by_count}),
+            min(times, default=None),
+            groups_by_reason=MappingProxyType({reason: tuple(named[:_MOST_NAMED]) for reason, named in by_count}),
+        )
 
 
 class TaskAdmissionController:
@@ -193,7 +274,9 @@ class TaskAdmissionController:
             return attrs.evolve(answer, snapshot=self._view.snapshot())
         self._last_lease_id += 1
         key, amounts = item.group.key, item.resource_request.amounts
-        lease = make_lease(self._last_lease_id, item, amounts, self._clock(), self._generation, answer.borrowed, self)
+        lease = TaskAdmissionLease(
+            self._last_lease_id, item, amounts, self._clock(), self._generation, answer.borrowed, self
+        )
         self._ledger.book(key, amounts, lease)
         try:
             self._apply(_on_acquire(self._policy, lease, answer))

@@ -1,4 +1,7 @@
-"""The ledger of the task stage: which units are held, by which group, and what groups have borrowed.
+"""The ledger of the task stage: leases, the units that they hold, and what groups have borrowed.
+
+A lease is the right to run one task, and holds all units that the task asks for. It is a context manager whose exit
+gives them back.
 
 Each resource has one `trio.CapacityLimiter`, of which every unit that is held is borrowed, by the lease that holds it.
 Beside it the ledger keeps what is free as a plain number, as it is read in every cycle, and one *account* for each
@@ -12,17 +15,86 @@ count that would go below zero is a bug, and is asserted against.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Final
+from types import MappingProxyType, TracebackType
+from typing import Final, Protocol
 
 import attrs
 import trio
 
+from trio_sched._resources import ReleaseResult
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, SchedulerResourceRequest, TaskGroupKey
-from trio_sched._task.live import LiveMapping
-from trio_sched._task.queue import QueueView
+from trio_sched._task.queue import LiveMapping, QueueView
 
-__all__ = ["GroupAccount", "LeaseUnit", "TaskAdmissionView", "TaskLedger", "TaskReservation"]
+__all__ = [
+    "GroupAccount",
+    "LeakedTaskLease",
+    "LeaseUnit",
+    "TaskAdmissionLease",
+    "TaskAdmissionView",
+    "TaskLedger",
+    "TaskReservation",
+]
+
+_NOTHING: Final[Mapping[SchedulerResourceKey, int]] = MappingProxyType({})
+
+
+class LeaseIssuer(Protocol):
+    """Whoever granted a lease and takes it back."""
+
+    def release(self, lease: TaskAdmissionLease) -> ReleaseResult:
+        """Take `lease` back; never raises."""
+        ...
+
+
+@attrs.frozen(eq=False)
+class TaskAdmissionLease:
+    """The right to run `item`, which holds `resources` until it is released. Leaving its `with` block releases it.
+
+    lease_id is unique within a controller, controller_generation among the controllers of a process. borrowed: the part
+    of `resources` that lies above the group's share.
+    """
+
+    lease_id: int
+    item: SchedulableTask
+    resources: Mapping[SchedulerResourceKey, int]
+    acquired_at: float
+    controller_generation: int
+    borrowed: Mapping[SchedulerResourceKey, int] = _NOTHING
+    issuer: LeaseIssuer | None = attrs.field(default=None, repr=False)
+
+    @trio.lowlevel.enable_ki_protection
+    def __enter__(self) -> TaskAdmissionLease:  # noqa: PYI034 - `Self` needs Python 3.11, and nobody subclasses a lease
+        if self.issuer is None:
+            raise RuntimeError("a lease that no controller granted cannot be entered")
+        return self
+
+    @trio.lowlevel.enable_ki_protection
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self.issuer is not None
+        self.issuer.release(self)
+
+
+@attrs.frozen
+class LeakedTaskLease:
+    """A task lease that is still held, and by which task."""
+
+    lease_id: int
+    task_id: str
+    group: TaskGroupKey
+    resources: Mapping[SchedulerResourceKey, int]
+    held_since: float
+
+    @classmethod
+    def of(cls, lease: TaskAdmissionLease) -> LeakedTaskLease:
+        """Describe `lease`."""
+        item = lease.item
+        return cls(lease.lease_id, item.task_id, item.group.key, lease.resources, lease.acquired_at)
+
+    def __str__(self) -> str:
+        held = ", ".join(f"{amount} of {resource}" for resource, amount in self.resources.items())
+        return f"task lease {self.lease_id} of task {self.task_id!r} (group {self.group}) holds {held}"
 
 
 class GroupAccount:
@@ -37,7 +109,6 @@ class GroupAccount:
 
 
 _NO_ACCOUNT: Final = GroupAccount()
-_NOTHING: Final[Mapping[SchedulerResourceKey, int]] = MappingProxyType({})
 
 
 @attrs.frozen
@@ -186,7 +257,7 @@ class TaskAdmissionView:
         account.running = self.running_counts_by_group.get(group, 0)
         account.held.update(self.leased_resources_by_group.get(group, _NOTHING))
         account.debt.update(
-            {resource: debt for (owing, resource), debt in self.policy_debt_by_group_resource.items() if owing == group}
+            {resource: debt for (key, resource), debt in self.policy_debt_by_group_resource.items() if key == group}
         )
         return account
 

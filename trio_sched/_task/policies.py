@@ -3,30 +3,34 @@
 A policy is pure. It sees the queue and the ledger, and answers. What a grant or a release changes of a group's debt it
 returns as a delta, which the controller applies in the same step as the ledger.
 
-The policies of this package, strict fair sharing (`strict_fair.py`) and bounded borrowing (`bounded_borrow.py`), judge
-a group against its *peers*. A peer of an item is another group whose head asks for a resource that the item competes
-for, and whose units are free now. An item competes for what it names beside `submission`, or for `submission` where it
-names nothing more; a peer competes with everything it asks for.
+The policies of this package, strict fair sharing (below) and bounded borrowing (`bounded_borrow.py`), judge a group
+against its *peers*. A peer of an item is another group whose head asks for a resource that the item competes for, and
+whose units are free now. An item competes for what it names beside `submission`, or for `submission` where it names
+nothing more; a peer competes with everything it asks for.
 
 Each policy says who is *within its share*, and may run whoever else is queued. Only a peer within its share holds
 anybody back: a resource that such a peer asks for is *contested*. So when a head is held back somebody else may run,
 and groups beyond their share never block each other.
+
+Strict fair sharing is the simplest such policy. The share of a group is its `admitted_limit`, counted in tasks; a group
+without one is always within its share. A group at its limit is refused, with `group_cap`, while something that its task
+competes for is contested. Nothing is borrowed.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidTypeError
 from trio_sched._resources.task import SchedulableTask, SchedulerResourceKey, TaskGroupKey
-from trio_sched._task.leases import TaskAdmissionDenyReason, TaskAdmissionLease
-from trio_sched._task.ledger import TaskAdmissionView
+from trio_sched._task.ledger import TaskAdmissionLease, TaskAdmissionView
 from trio_sched._task.queue import Lane, QueuedGroup, QueueView, exact_weight, heads_of, heads_with
 
 __all__ = [
@@ -35,10 +39,14 @@ __all__ = [
     "Contention",
     "PeerPolicy",
     "PolicyStateDelta",
+    "StrictFairTaskAdmissionPolicy",
+    "TaskAdmissionDenyReason",
     "TaskAdmissionPolicy",
     "TaskAdmissionPolicyDecision",
     "as_peer_policy",
 ]
+
+TaskAdmissionDenyReason = Literal["no_capacity", "group_cap", "borrow_debt", "shutdown", "policy_denial"]
 
 _NO_UNITS: Final[Mapping[SchedulerResourceKey, int]] = MappingProxyType({})
 _NO_DIAGNOSTICS: Final[Mapping[str, object]] = MappingProxyType({})
@@ -222,3 +230,48 @@ def as_peer_policy(policy: TaskAdmissionPolicy) -> PeerPolicy | None:
     """`policy`, if it answers as its contention does. A subclass with an `evaluate` of its own may judge otherwise."""
     evaluate: object = type(policy).evaluate
     return policy if isinstance(policy, PeerPolicy) and evaluate is PeerPolicy.evaluate else None
+
+
+class StrictFairTaskAdmissionPolicy(PeerPolicy):
+    """A group at its `admitted_limit` waits while a peer below its own competes with it. There is no debt."""
+
+    def make_contention(
+        self, queue_view: QueueView, admission_view: TaskAdmissionView, item: SchedulableTask | None = None
+    ) -> Contention:
+        """What this policy answers in the state that the views show."""
+        return _StrictContention(queue_view, admission_view, item)
+
+    def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
+        """Nothing is borrowed."""
+        return NO_CHANGE
+
+    def on_release(self, lease: TaskAdmissionLease) -> PolicyStateDelta:
+        """Nothing was borrowed."""
+        return NO_CHANGE
+
+
+class _StrictContention(Contention):
+    __slots__ = ("_contested_of",)
+
+    def __init__(self, queue_view: QueueView, admission_view: TaskAdmissionView, item: SchedulableTask | None) -> None:
+        super().__init__(queue_view, admission_view, item)
+        self._contested_of: dict[tuple[SchedulerResourceKey, ...], tuple[SchedulerResourceKey, ...]] = {}
+
+    def is_within_share(self, item: SchedulableTask) -> bool:
+        limit = item.group.admitted_limit
+        return limit is None or self.view.account(item.group.key).running < limit
+
+    def decide(self, item: SchedulableTask) -> TaskAdmissionPolicyDecision:
+        limit, resources = item.group.admitted_limit, item.resource_request.competed_for
+        if limit is None or self.view.account(item.group.key).running < limit:
+            return ALLOWED
+        contested = self._contested_of.get(resources)
+        if contested is None:
+            contested = self._contested_of[resources] = tuple(filter(self.is_contested, resources))
+        return _refused(limit, contested) if contested else ALLOWED
+
+
+@lru_cache(1024)
+def _refused(limit: int, contested: tuple[SchedulerResourceKey, ...]) -> TaskAdmissionPolicyDecision:
+    facts = {"admitted_limit": limit, "contested_resources": contested}
+    return TaskAdmissionPolicyDecision(allowed=False, reason="group_cap", diagnostics=MappingProxyType(facts))

@@ -19,14 +19,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast, overload, runtime_checkable
 
 import attrs
 import trio
 
 from trio_sched._errors import InvalidTypeError
 from trio_sched._fair import FairOrder
-from trio_sched._fast_constructor import fast_constructor
 from trio_sched._resources.task import (
     SchedulableTask,
     SchedulerResourceKey,
@@ -34,13 +33,13 @@ from trio_sched._resources.task import (
     TaskGroupKey,
     TaskGroupSpec,
 )
-from trio_sched._task.live import LiveMapping
 
 __all__ = [
     "Eligibility",
     "FairTaskQueue",
     "HeadsByRequest",
     "Lane",
+    "LiveMapping",
     "QueueSelection",
     "QueueView",
     "QueuedGroup",
@@ -52,6 +51,12 @@ __all__ = [
 
 IsEligible: TypeAlias = "Callable[[SchedulableTask, QueueView], bool]"
 
+K = TypeVar("K")
+V = TypeVar("V")
+S = TypeVar("S")
+D = TypeVar("D")
+
+_ABSENT: Final = object()
 _WEIGHT_UNITS: Final = 1 << 1074
 
 
@@ -196,6 +201,51 @@ class QueuedGroups:
         return self.order.rank(group.key)
 
 
+class LiveMapping(Mapping[K, V], Generic[K, V, S]):
+    """What `read` makes of each value of a mapping that somebody else keeps. Zeros are absent if `omit_zero`.
+
+    It shows the present, costs nothing until it is read, and copies nothing.
+    """
+
+    __slots__ = ("_kept", "_omit_zero", "_read")
+
+    def __init__(self, kept: Mapping[K, S], read: Callable[[S], V], *, omit_zero: bool = False) -> None:
+        self._kept = kept
+        self._read = read
+        self._omit_zero = omit_zero
+
+    def __getitem__(self, key: K) -> V:
+        value = self._read(self._kept[key])
+        if self._omit_zero and not value:
+            raise KeyError(key)
+        return value
+
+    @overload
+    def get(self, key: K, default: None = None, /) -> V | None: ...
+    @overload
+    def get(self, key: K, default: V, /) -> V: ...
+    @overload
+    def get(self, key: K, default: D, /) -> V | D: ...
+    def get(self, key: K, default: Any = None, /) -> Any:
+        """As of any mapping, but without raising inside for a key that is absent, as most groups are."""
+        kept = self._kept.get(key, _ABSENT)
+        if kept is _ABSENT:
+            return default
+        value = self._read(cast("S", kept))
+        return default if self._omit_zero and not value else value
+
+    def __iter__(self) -> Iterator[K]:
+        if self._omit_zero:
+            return (key for key, value in self._kept.items() if self._read(value))
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
 @attrs.frozen
 class QueueView:
     """Who is queued, by group, and what each group's head asks for. Facts without judgement.
@@ -280,16 +330,13 @@ class _TotalDemand(Mapping[SchedulerResourceKey, int]):
         return repr(self._sums())
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen
 class QueueSelection:
     """The item that is next, at the queue's `sequence_version`. It stays good while the item is its group's head."""
 
     item: SchedulableTask
     queue_view: QueueView
     sequence_version: int
-
-
-make_selection = fast_constructor(QueueSelection)
 
 
 class FairTaskQueue:
@@ -354,7 +401,7 @@ class FairTaskQueue:
         for key in groups.order.ranked(*requests):
             head = groups.by_key[key].head
             if allows(head):
-                return make_selection(head, view, groups.version)
+                return QueueSelection(head, view, groups.version)
         return None
 
     @trio.lowlevel.enable_ki_protection

@@ -34,7 +34,6 @@ from trio_sched._resources.task import (
     TaskGroupSpec,
     endpoint_stage_resource,
     local_stage_resource,
-    make_schedulable,
     stable_task_id,
 )
 from trio_sched.metadata import ColumnGenerator, SchedulingMetadata, SchedulingMetadataError
@@ -134,7 +133,7 @@ class TaskSchedulingResolver:
     def schedulable(self, task: Task) -> SchedulableTask:
         """`task` as the ready queue takes it, with the task itself as payload."""
         resolved = self.resolve(task)
-        return make_schedulable(
+        return SchedulableTask(
             stable_task_id(task), task, resolved.group, resolved.resource_request, resolved.request_resource_key
         )
 

@@ -15,16 +15,17 @@ import attrs
 
 from trio_sched._events.records import (
     AdmissionEvent,
+    FailureSample,
     JsonValue,
     RequestAdmissionEvent,
+    RequestStatistics,
     RunSample,
     SchedulerAdmissionEvent,
 )
-from trio_sched._observe.layers import LAYERS, Layer, nanoseconds, seconds
+from trio_sched._observe.layers import LAYERS, Layer, TimeBins, nanoseconds, seconds
 from trio_sched._observe.plan_lines import PlanLine, plan_lines
+from trio_sched._observe.request_replay import RequestStatisticsSink
 from trio_sched._observe.sampling import sample_of
-from trio_sched._observe.statistics import RequestStatistics, RequestStatisticsSink
-from trio_sched._observe.timeline import TimeBins
 from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder
 from trio_sched._resources.identity import RequestResourceKey
 from trio_sched._resources.request import RequestPressureSnapshot
@@ -35,7 +36,6 @@ __all__ = [
     "Chart",
     "DurableRows",
     "EndpointFigures",
-    "FailureFigures",
     "ReportCollector",
     "ReportFigures",
     "Series",
@@ -90,17 +90,6 @@ class EndpointFigures:
 
 
 @attrs.frozen
-class FailureFigures:
-    """Tasks that failed alike. `final`: rejected, else repeated later."""
-
-    column: str
-    error: str
-    reason: str
-    final: bool
-    tasks: int
-
-
-@attrs.frozen
 class DurableRows:
     """The rows in a run's parts: written, and those that the parts lack, rejected or removed by processors."""
 
@@ -129,7 +118,7 @@ class ReportFigures:
     rows_per_second: Sequence[float]
     tasks_per_second: Sequence[float]
     endpoints: Sequence[EndpointFigures]
-    failures: Sequence[FailureFigures]
+    failures: Sequence[FailureSample]
     plan: Sequence[PlanLine]
 
 
@@ -226,12 +215,13 @@ class ReportCollector:
         self._sampled_tasks = sum(results)
         for each in sample.requests:
             resource, earlier = str(each.pressure.resource), before.get(each.pressure.resource, RequestStatistics())
-            refused = each.outcomes.get("rate_limited", 0) - earlier.outcomes.get("rate_limited", 0)
-            ended = sum(each.outcomes.values()) - sum(earlier.outcomes.values())
+            counted = each.statistics
+            refused = counted.outcomes.get("rate_limited", 0) - earlier.outcomes.get("rate_limited", 0)
+            ended = sum(counted.outcomes.values()) - sum(earlier.outcomes.values())
             self._count(f"refused {resource}", since, at, refused)
             self._count(f"answered {resource}", since, at, ended - refused)
-            self._count(f"trials {resource}", since, at, each.trials - earlier.trials)
-            self._count(f"probes refused {resource}", since, at, each.probes_refused - earlier.probes_refused)
+            self._count(f"trials {resource}", since, at, counted.trials - earlier.trials)
+            self._count(f"probes refused {resource}", since, at, counted.probes_refused - earlier.probes_refused)
             self._show(resource, at, each.pressure)
             self._bins.set_level(f"outage {resource}", at, int(each.outage_since is not None), before=0)
         self._statistics.load(sample.requests)
@@ -289,7 +279,7 @@ class ReportCollector:
             tasks_per_second=self._bins.per_second(_TASKS),
             endpoints=self._endpoints(view.wall_seconds),
             failures=[
-                FailureFigures(column, error, reason, final, tasks)
+                FailureSample(column, error, reason, final, tasks)
                 for (column, error, reason, final), tasks in sorted(self._failures.items())
             ],
             plan=plan_lines(plan_document),

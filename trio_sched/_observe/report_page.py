@@ -15,7 +15,7 @@ from string import Template
 
 from trio_sched._observe.display import duration
 from trio_sched._observe.layers import LAYERS, Layer, WaitBreakdown, seconds
-from trio_sched._observe.report.figures import (
+from trio_sched._observe.report_figures import (
     LAYER_COLOURS,
     LAYER_NAMES,
     Chart,
@@ -72,7 +72,7 @@ def report_page(figures: ReportFigures) -> str:
 
 @cache
 def _resource(name: str) -> str:
-    return (files("trio_sched._observe.report") / name).read_text(encoding="utf-8")
+    return (files("trio_sched._observe") / "report" / name).read_text(encoding="utf-8")
 
 
 def _text(value: object) -> _Html:

@@ -8,7 +8,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sched._row_group_set import RowGroupSet
+from trio_sched._task.completion import RowGroupSet
 
 
 @given(added=st.lists(st.integers(0, 60)))

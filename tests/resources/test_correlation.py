@@ -13,8 +13,7 @@ import trio
 import trio.testing
 
 import trio_sched as ts
-from trio_sched._events.correlation import RuntimeCorrelationProvider, runtime_correlation
-from trio_sched._resources.identity import RuntimeCorrelation
+from trio_sched._resources.identity import RuntimeCorrelation, RuntimeCorrelationProvider, runtime_correlation
 from trio_sched.lowlevel import CorrelatedRuntimeView, InMemoryAdmissionEventSink, inline
 
 ONE, TWO = (RuntimeCorrelation("run", 0, "c", "cell", "local", "h", f"0:{n}:cell:c@1") for n in (1, 2))
