@@ -131,7 +131,8 @@ os.environ.update(registry_of_pip())
 PROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 MEET_DEPENDENCIES = (
     "tests/boundary", "tests/cli", "tests/events", "tests/observe/test_live.py", "tests/observe/test_otel.py",
-    "tests/pipeline/test_parquet.py", "tests/pipeline/test_pipeline_run.py", "tests/pipeline/test_run_lock.py",
+    "tests/pipeline/test_checks.py", "tests/pipeline/test_parquet.py", "tests/pipeline/test_pipeline_run.py",
+    "tests/pipeline/test_run_lock.py",
     "tests/rehearsal", "tests/testing",
 )  # fmt: skip
 RANDOM = ("tests/stateful", "tests/fuzz", "tests/crash")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from trio_sched._pipeline.columns import Column, PipelineStep, RowSpan, batch_column, column, from_scratch_column
     from trio_sched._pipeline.config import RunConfig
     from trio_sched._pipeline.errors import (
+        AttemptsSpentError,
+        CheckError,
         InputChangedError,
         InputRowError,
         MalformedOutputError,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
         OutputNotWritableError,
         ProcessorError,
         SkipRuleError,
+        TryAgain,
     )
     from trio_sched._pipeline.models import Model, ModelHandle
     from trio_sched._pipeline.processors import Processor, post_batch_processor, pre_batch_processor
@@ -62,9 +65,9 @@ else:
             "trio_sched._pipeline.columns": "Column PipelineStep RowSpan batch_column column from_scratch_column",
             "trio_sched._pipeline.config": "RunConfig",
             "trio_sched._pipeline.errors": (
-                "InputChangedError InputRowError MalformedOutputError NothingToResumeError OutputDamagedError "
-                "OutputError OutputExistsError OutputInUseError OutputMismatchError OutputNotWritableError "
-                "ProcessorError SkipRuleError"
+                "AttemptsSpentError CheckError InputChangedError InputRowError MalformedOutputError "
+                "NothingToResumeError OutputDamagedError OutputError OutputExistsError OutputInUseError "
+                "OutputMismatchError OutputNotWritableError ProcessorError SkipRuleError TryAgain"
             ),
             "trio_sched._pipeline.models": "Model ModelHandle",
             "trio_sched._pipeline.processors": "Processor post_batch_processor pre_batch_processor",
@@ -78,7 +81,9 @@ else:
 
 __all__ = [
     "AsyncCapacityPlan",
+    "AttemptsSpentError",
     "CapacityValue",
+    "CheckError",
     "Column",
     "ColumnGenerator",
     "CycleError",
@@ -118,6 +123,7 @@ __all__ = [
     "SchedulingMetadataError",
     "SkipRuleError",
     "TrioSchedError",
+    "TryAgain",
     "UnknownNameError",
     "__version__",
     "batch_column",

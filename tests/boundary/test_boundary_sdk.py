@@ -19,7 +19,13 @@ from trio_sched._classify import judge_exception
 from trio_sched._clients import RetryFreeClients
 from trio_sched._errors import InvalidTypeError
 from trio_sched._events.sinks import InMemoryAdmissionEventSink
-from trio_sched._executor import ModelRequest, ModelRequestExecutor, ModelTimeoutError, QuotaExhaustedError, RequestRetryConfig
+from trio_sched._executor import (
+    ModelRequest,
+    ModelRequestExecutor,
+    ModelTimeoutError,
+    QuotaExhaustedError,
+    RequestRetryConfig,
+)
 from trio_sched._pipeline.models import Model, ModelHandle
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._request.limit import LimitName
@@ -198,8 +204,8 @@ async def test_a_cancelled_call_gives_its_lease_back(sdk: Sdk, autojump_clock: M
 async def test_an_attempt_cut_by_its_timeout(sdk: Sdk, autojump_clock: MockClock) -> None:
     boundary = Boundary(sdk, max_attempts=1)
     async with boundary.admission:
+        request = ModelRequest(sdk.resource, sdk.call(), attempt_timeout_seconds=0.5)
         with pytest.raises(ModelTimeoutError):
-            request = ModelRequest(sdk.resource, sdk.call(), attempt_timeout_seconds=0.5)
             await boundary.executor.execute_attempt(request)
     assert boundary.outcomes() == ["provider_timeout"]
 

@@ -44,6 +44,14 @@ def test_what_the_data_do_not_depend_on_makes_no_difference() -> None:
     assert identity(number, mended, config=config).fingerprint == identity().fingerprint
 
 
+def test_what_is_done_about_bad_answers_makes_no_difference() -> None:
+    @ts.column(needs=["number"], model=ts.Model("p", "m"), name="called", check=int, attempts=7, on_failure=[-1])
+    async def careful(row: object, model: object) -> int:
+        return 0
+
+    assert identity(number, careful).fingerprint == identity().fingerprint
+
+
 OTHERS: list[tuple[DatasetIdentity, str]] = [
     (identity(records=4), "records: 3 there, 4 here"),
     (identity(config=ts.RunConfig(seed=1)), "seed: 0 there, 1 here"),

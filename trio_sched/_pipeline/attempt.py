@@ -160,6 +160,8 @@ class RunAttempt:
             wall_seconds=trio.current_time() - started_at,
             leaks=(*map(str, tasks.leak_report()), *map(str, admission.leak_report()), *_waiters(admission)),
             skipped_cells=self.store.skipped_cells,
+            fallback_cells=self.store.fallback_cells,
+            mended_cells=self.store.mended_cells,
             uncalled_models=self._uncalled_models(handles, outcome.rows),
             earlier=self.earlier,
             events=self.config.write_events,

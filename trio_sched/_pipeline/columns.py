@@ -23,10 +23,14 @@ With `skip_when=lambda row: not row["topic"]` a function is not called for some 
 skipped. A rule runs in the run's own thread, once per row, before the call; it should only look. A rule that raises
 rejects its row.
 
+A function that raises `TryAgain` has its cell made again, `attempts` times in all. So does one that returns what its
+column's `check` refuses (`checks.py`), or what cannot be kept. After the last attempt the row is rejected, or the cell
+takes `on_failure`. A column over many rows is made again as a whole.
+
 What a function gets is its own: it may change it, and nobody else sees that. Over many rows it may return an exception
 in the place of a value, which rejects just that row; a rate limit there has all of them made again later, since it says
 nothing about its row. A value that cannot be kept, such as one that is not JSON or a list of the wrong length, is
-malformed: the rows that it spoiled are rejected, and the result says why.
+malformed: after the last attempt the rows that it spoiled are rejected, and the result says why.
 
 A column is named after its function and can still be called as one, always with `await`.
 """
@@ -36,12 +40,13 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 import attrs
 
 from trio_sched import _validation as check
 from trio_sched._errors import PipelineError
+from trio_sched._pipeline.checks import Check, CheckedValue, KeepRule, class_or_schema_check
 from trio_sched._pipeline.errors import MalformedOutputError
 from trio_sched._pipeline.models import Model
 from trio_sched._pipeline.outputs import Cell, Outputs
@@ -101,6 +106,8 @@ class RowSpan:
 
 SkipWhen: TypeAlias = Callable[..., object]
 
+_ATTEMPTS_WITH_CHECK: Final = 3
+
 
 @attrs.frozen(eq=False)
 class SkipRule:
@@ -119,8 +126,8 @@ class Column(PipelineStep):
     """A column of a pipeline, or several that one function makes, made with one of the decorators.
 
     task_type: `cell`, `batch` or `from_scratch`. outputs: the columns that it writes. needs: those that it reads.
-    models: those that its function calls, or their names. skip: when its cells are skipped. ordered: whether its
-    function is called for one row, or one row group, at a time.
+    models: those that its function calls, or their names. skip: when its cells are skipped. keeping: what is kept
+    of what its function returns. ordered: whether its function is called for one row, or one row group, at a time.
     """
 
     task_type: TaskType
@@ -128,6 +135,7 @@ class Column(PipelineStep):
     needs: tuple[str, ...] = ()
     models: tuple[Model | str, ...] = ()
     skip: SkipRule | None = None
+    keeping: KeepRule = attrs.field(factory=KeepRule)
     ordered: bool = False
 
     def node(self, *, after: tuple[str, ...] = ()) -> GraphNode:
@@ -147,6 +155,9 @@ def column(
     skip_when: SkipWhen | None = None,
     skip_value: object = None,
     skip_with_needs: bool = True,
+    attempts: int | None = None,
+    on_failure: object = attrs.NOTHING,
+    check: Check | None = None,
 ) -> Callable[[Function], Column]:
     """Make a function a column, cell by cell.
 
@@ -162,10 +173,18 @@ def column(
     what a skipped cell holds, in the form in which the function would return it. skip_with_needs: whether the cell is
     also skipped where one that it needs was.
 
-    Raises `PipelineError` for a function that does not take those arguments, or that calls models and is not async.
+    attempts: how often the cell is made in all, where the function raises `TryAgain`, its output is malformed or its
+    check refuses it; 1 by default, 3 with a check. on_failure: what the cell holds after the last attempt, in the form
+    in which it would be kept; without it the row is rejected. check: a sync function from what was returned to the
+    value to keep; or a pydantic, msgspec or attrs class, a dataclass or a `TypedDict`; or a JSON schema, a dict (extra
+    `schema`). Of several outputs it gets all of them. It runs in the run's own thread.
+
+    Raises `PipelineError` for a function that does not take those arguments, or that calls models and is not async, and
+    for a check, a number of attempts or a value that cannot be used.
     """
     skipping = (skip_when, skip_value, skip_with_needs)
-    return _decorator("cell", "row", needs, model, name, outputs, side_effect_columns, ordered, skipping)
+    keeping = (attempts, on_failure, check)
+    return _decorator("cell", "row", needs, model, name, outputs, side_effect_columns, ordered, keeping, skipping)
 
 
 def batch_column(
@@ -179,6 +198,9 @@ def batch_column(
     skip_when: SkipWhen | None = None,
     skip_value: object = None,
     skip_with_needs: bool = True,
+    attempts: int | None = None,
+    on_failure: object = attrs.NOTHING,
+    check: Check | None = None,
 ) -> Callable[[Function], Column]:
     """Make a function a column, a whole row group at once.
 
@@ -188,9 +210,13 @@ def batch_column(
     the row group are rejected, as for a cell. Which rows a row group has depends on `RunConfig.buffer_size`, and which
     of them are active may depend on when others failed. Rows for which it is skipped are not among them, and if none is
     left the function is not called. The parameters are those of `column`; `ordered`: one row group at a time, in order.
+    `check` gets the value of each row. The function is called again for all of them until every row has something to
+    keep. After the last attempt the one that left the fewest rows without counts, and those rows are rejected or take
+    `on_failure`.
     """
     skipping = (skip_when, skip_value, skip_with_needs)
-    return _decorator("batch", "rows", needs, model, name, outputs, side_effect_columns, ordered, skipping)
+    keeping = (attempts, on_failure, check)
+    return _decorator("batch", "rows", needs, model, name, outputs, side_effect_columns, ordered, keeping, skipping)
 
 
 def from_scratch_column(
@@ -200,14 +226,18 @@ def from_scratch_column(
     outputs: Iterable[str] = (),
     side_effect_columns: Iterable[str] = (),
     ordered: bool = False,
+    attempts: int | None = None,
+    on_failure: object = attrs.NOTHING,
+    check: Check | None = None,
 ) -> Callable[[Function], Column]:
     """Make a function a column that starts a dataset.
 
     The function gets a `RowSpan`, and then a handle for each of its models. It returns exactly `count` values, the same
     for the same span and seed; an exception in the place of a value rejects that row. The parameters are those of
-    `column`; `ordered`: one row group at a time, in order.
+    `batch_column`.
     """
-    return _decorator("from_scratch", "span", (), model, name, outputs, side_effect_columns, ordered)
+    keeping = (attempts, on_failure, check)
+    return _decorator("from_scratch", "span", (), model, name, outputs, side_effect_columns, ordered, keeping)
 
 
 def _decorator(
@@ -219,6 +249,7 @@ def _decorator(
     outputs: Iterable[str],
     side_effect_columns: Iterable[str],
     ordered: bool,
+    keeping: tuple[int | None, object, Check | None],
     skipping: tuple[SkipWhen | None, object, bool] | None = None,
 ) -> Callable[[Function], Column]:
     wanted = column_names("needs", needs)
@@ -242,6 +273,7 @@ def _decorator(
             needs=wanted,
             models=models,
             ordered=ordered,
+            keeping=_keep_rule(owner, shape, *keeping),
             skip=skip_rule(owner, shape, *skipping) if skipping is not None else None,
         )
         made.node()
@@ -265,12 +297,39 @@ def skip_rule(owner: str, outputs: Outputs, when: SkipWhen | None, value: object
         raise PipelineError(
             f"skip_when of {owner} must be a sync function, got {when!r}; it should only look at the row"
         )
+    return SkipRule(when, with_needs, _cells("skip_value", owner, outputs, value))
+
+
+def _keep_rule(
+    owner: str, outputs: Outputs, attempts: int | None, on_failure: object, check_given: Check | None
+) -> KeepRule:
+    checked: CheckedValue | None = None
+    if check_given is not None:
+        checked = class_or_schema_check(owner, check_given)
+        if checked is None:
+            checked = cast("CheckedValue", check_given)
+            if accept_function(f"check of {owner}", checked, ["value"]):
+                raise PipelineError(
+                    f"check of {owner} must be a sync function, got {checked!r}; it should only look at the value, "
+                    "and what has to wait belongs into the column's own function"
+                )
+    if attempts is None:
+        attempts = 1 if checked is None else _ATTEMPTS_WITH_CHECK
+    return KeepRule(
+        check.check_int(f"attempts of {owner}", attempts, minimum=1),
+        None if on_failure is attrs.NOTHING else _cells("on_failure", owner, outputs, on_failure),
+        checked,
+    )
+
+
+def _cells(parameter: str, owner: str, outputs: Outputs, value: object) -> tuple[Cell, ...]:
+    """The cells of a value that a user gives in the place of a function's; None for null everywhere."""
     if value is None:
-        return SkipRule(when, with_needs, (None,) * len(outputs.columns))
+        return (None,) * len(outputs.columns)
     try:
-        return SkipRule(when, with_needs, outputs.keep(value))
+        return outputs.keep(value)
     except MalformedOutputError as error:
-        raise PipelineError(f"skip_value of {owner} is {error.problem}; give {error.expected}") from error
+        raise PipelineError(f"{parameter} of {owner} is {error.problem}; give {error.expected}") from error
 
 
 def function_name(what: str, function: Callable[..., object], name: str | None) -> str:

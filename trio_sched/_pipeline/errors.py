@@ -9,11 +9,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from trio_sched._errors import TrioSchedError
+from trio_sched._util import counted
 
 __all__ = [
+    "AttemptsSpentError",
+    "CheckError",
     "InputChangedError",
     "InputRowError",
     "MalformedOutputError",
@@ -26,6 +29,7 @@ __all__ = [
     "OutputNotWritableError",
     "ProcessorError",
     "SkipRuleError",
+    "TryAgain",
     "WaitTimeoutError",
 ]
 
@@ -43,6 +47,61 @@ class MalformedOutputError(TrioSchedError):
 
     def __str__(self) -> str:
         return f"column {self.column!r} returned {self.problem}; return {self.expected}"
+
+
+class TryAgain(TrioSchedError):  # noqa: N818 - what a column says is a wish, no error
+    """Raise this in a column's function, or in its check, to have the cell made again. Attribute: `reason`.
+
+    How often a cell is made in all the column says: `attempts=`. After the last attempt its row is rejected with the
+    reason, or the cell takes `on_failure=` where the column has one. In the place of a row's value in a batch or
+    from-scratch column it concerns that row, and all of them are made again.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason if isinstance(cast("object", reason), str) else str(reason)
+        super().__init__(self.reason)
+
+
+RefusalKind: TypeAlias = Literal["try_again", "check_failed", "malformed_output"]
+
+
+class AttemptsSpentError(TrioSchedError):
+    """A column was made as often as it may be, and nothing was there to keep; its cause is what ended the last attempt.
+
+    Attributes: `column`, `attempts`, `kind` (`try_again`, `check_failed` or `malformed_output`), `reason` (bounded).
+    """
+
+    def __init__(self, column: str, attempts: int, kind: RefusalKind, reason: str) -> None:
+        self.column = column
+        self.attempts = attempts
+        self.kind: RefusalKind = kind
+        self.reason = reason
+        super().__init__(column, attempts, kind, reason)
+
+    def __str__(self) -> str:
+        why = {
+            "try_again": f"it asked to be made again: {self.reason or 'without a reason'}",
+            "check_failed": f"its check refused the value: {self.reason}",
+            "malformed_output": self.reason,
+        }[self.kind]
+        more = "; attempts=3 of the column would do that" if self.attempts == 1 and self.kind == "try_again" else ""
+        return f"column {self.column!r} has nothing to keep after {counted(self.attempts, 'attempt')}: {why}{more}"
+
+
+class CheckError(TrioSchedError):
+    """A bug of a column's `check`; its cause is what the check raised. Attribute: `column`."""
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+        super().__init__(column)
+
+    def __str__(self) -> str:
+        cause = self.__cause__
+        found = "returned something to await" if cause is None else f"raised {cause!r}"
+        return (
+            f"check of column {self.column!r} {found}; it must return the value to keep, "
+            "or refuse the value by ValueError, AssertionError or TryAgain"
+        )
 
 
 class InputRowError(TrioSchedError, ValueError):
@@ -66,9 +125,13 @@ class SkipRuleError(TrioSchedError):
         super().__init__(column)
 
     def __str__(self) -> str:
-        return (
-            f"skip_when of column {self.column!r} raised {self.__cause__!r}; it must say whether to skip, for any row"
-        )
+        raised = _raised(self.__cause__)
+        return f"skip_when of column {self.column!r} {raised}; it must say whether to skip, for any row"
+
+
+def _raised(cause: BaseException | None) -> str:
+    where = ", which only a column's function or its check may raise" if isinstance(cause, TryAgain) else ""
+    return f"raised {cause!r}{where}"
 
 
 class WaitTimeoutError(TrioSchedError):
@@ -105,7 +168,7 @@ class ProcessorError(TrioSchedError):
         if isinstance(cause, MalformedOutputError):
             why = f"it returned {cause.problem}; return {cause.expected}"
         else:
-            why = f"it raised {cause!r}"
+            why = f"it {_raised(cause)}"
         return f"{self.stage} processor {self.processor!r} failed on row group {self.row_group}: {why}"
 
 

@@ -2,6 +2,9 @@
 
 The code of a function or of a skip rule is not part of it, so a function may be corrected between two attempts at one
 dataset. Whether there is a rule, what a skipped cell holds, and which columns are skipped along are part of it.
+
+A column's `check`, `attempts` and `on_failure` are not: they say what is done about an answer that cannot be used, as
+the function does, and whoever meets such answers has to be able to change them and go on.
 """
 
 from __future__ import annotations

@@ -8,10 +8,15 @@ A cell keeps a plain value as it is, and everything else as JSON text. A list or
 given to others. Keeping its JSON text means that every reader gets a copy of its own, that nobody can change what
 another one reads, that a value which cannot be written fails the call that returned it, and that writing a row needs no
 second encoding.
+
+An object with `model_dump`, such as an SDK's response, is kept as its plain form, wherever in the value it stands. Half
+a surrogate pair, which a model leaves behind whose answer was cut in the middle of a letter, cannot be written. It
+becomes U+FFFD, and the cell counts as mended: an answer that was paid for is not lost for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import math
@@ -23,7 +28,19 @@ import attrs
 from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.errors import JSON_VALUES, MalformedOutputError
 
-__all__ = ["Cell", "EncodedCell", "Outputs", "cell_text", "keep_cell", "malformed", "one_per_row", "read_cell"]
+__all__ = [
+    "Cell",
+    "EncodedCell",
+    "MendedCell",
+    "Outputs",
+    "cell_text",
+    "dumped",
+    "keep_cell",
+    "malformed",
+    "one_per_row",
+    "read_cell",
+    "whole_text",
+]
 
 
 @attrs.frozen
@@ -31,6 +48,11 @@ class EncodedCell:
     """A value that is not plain, as JSON text."""
 
     text: str
+
+
+@attrs.frozen
+class MendedCell(EncodedCell):
+    """A value with halves of surrogate pairs, which became U+FFFD."""
 
 
 Cell = str | int | float | bool | None | EncodedCell
@@ -52,13 +74,14 @@ def keep_cell(column: str, value: object) -> Cell:
         if kind is float and math.isfinite(cast("float", value)):
             return cast("float", value)
         if kind is str:
-            cast("str", value).encode()
-            return cast("str", value)
-        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        if not encoded.isascii():
-            encoded.encode()
+            text = cast("str", value)
+            return text if _is_whole(text) else MendedCell(json.dumps(whole_text(text), ensure_ascii=False))
+        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False, default=dumped)
         if "{" in encoded:
             _check_keys(value)
+        if not encoded.isascii() and not _is_whole(encoded):
+            # Two keys may have become one.
+            return MendedCell(json.dumps(json.loads(whole_text(encoded)), ensure_ascii=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise malformed(column, value, f"that is not JSON ({error})") from error
     return EncodedCell(encoded)
@@ -72,6 +95,35 @@ def read_cell(cell: Cell) -> JsonValue:
 def cell_text(cell: Cell) -> str:
     """The cell as JSON text."""
     return cell.text if isinstance(cell, EncodedCell) else json.dumps(cell, ensure_ascii=False)
+
+
+def whole_text(text: str) -> str:
+    """The text as UTF-8 can have it: two halves of a surrogate pair become their letter, a single one U+FFFD."""
+    return text if _is_whole(text) else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def dumped(value: object) -> object:
+    """The plain form of an object with `model_dump`. Raises `TypeError` for any other, as JSON's encoders want it."""
+    dump = cast("object", getattr(value, "model_dump", None))
+    if not callable(dump) or isinstance(value, type):
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    try:
+        try:
+            plain: object = dump(mode="json")
+        except TypeError:
+            plain = dump()
+        _check_keys(plain)
+    except Exception as error:
+        raise TypeError(f"its model_dump failed: {error!r}") from error
+    return plain
 
 
 def malformed(column: str, value: object, problem: str, expected: str = JSON_VALUES) -> MalformedOutputError:
@@ -118,6 +170,9 @@ class Outputs:
         """The cells of one row's result, one for each of `columns`. Raises `MalformedOutputError`."""
         if not self.as_mapping:
             return (keep_cell(self.own[0], value),)
+        if hasattr(value, "model_dump"):
+            with contextlib.suppress(TypeError):
+                value = dumped(value)
         if not isinstance(value, Mapping):
             raise malformed(self.own[0], value, "instead of a mapping", self._expected)
         given = dict(cast("Mapping[object, object]", value))

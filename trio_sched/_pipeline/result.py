@@ -12,6 +12,7 @@ import attrs
 from trio_sched._capacity import AsyncCapacityPlan
 from trio_sched._events.records import JsonValue, RequestStatistics
 from trio_sched._pipeline.config import WriteEvents
+from trio_sched._pipeline.errors import AttemptsSpentError
 from trio_sched._pipeline.folder import EarlierRows, RunFolder
 from trio_sched._resources.identity import ProviderModelKey, RequestResourceKey
 from trio_sched._scheduler.health import StopReason
@@ -38,9 +39,10 @@ class RunResult:
     to each endpoint and domain. static_caps: the most calls at once to each endpoint. capacity_plan: what bounded the
     run and what was used, as in `capacity_plan.json`. wall_seconds: from the first to the last step. leaks: task and
     request leases still held; always empty unless there is a bug; each entry names the holder. skipped_cells: by
-    column, in how many of this attempt's rows the cell was skipped. uncalled_models: columns that have a model, made
-    cells in this attempt, and never called the model. earlier: what was durable before, if it resumed a run. events:
-    what was written of the events of this attempt.
+    column, in how many of this attempt's rows the cell was skipped. fallback_cells: in how many it holds the column's
+    `on_failure`. mended_cells: in how many half a surrogate pair became U+FFFD. uncalled_models: columns that have a
+    model, made cells in this attempt, and never called the model. earlier: what was durable before, if it resumed a
+    run. events: what was written of the events of this attempt.
     """
 
     path: Path
@@ -55,6 +57,8 @@ class RunResult:
     uncalled_models: tuple[str, ...] = ()
     earlier: EarlierRows = attrs.field(factory=EarlierRows)
     events: WriteEvents = "all"
+    fallback_cells: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    mended_cells: Mapping[str, int] = attrs.field(factory=dict[str, int])
 
     @property
     def status(self) -> Literal["completed", "stopped", "interrupted"]:
@@ -148,6 +152,14 @@ class RunResult:
         lines += [
             f"skipped {counted(count, 'cell')} of column {name!r}" for name, count in sorted(self.skipped_cells.items())
         ]
+        lines += [
+            f"on_failure   of column {name!r} is in {counted(count, 'cell')}, which had nothing else to keep"
+            for name, count in sorted(self.fallback_cells.items())
+        ]
+        lines += [
+            f"mended {counted(count, 'cell')} of column {name!r}: half a letter became U+FFFD"
+            for name, count in sorted(self.mended_cells.items())
+        ]
         lines += map(uncalled_model, self.uncalled_models)
         if self.dropped:
             lines.append(
@@ -184,7 +196,8 @@ def _error_text(error: Exception) -> str:
     said = [_text(error)]
     causes: list[str] = []
     seen = {id(error)}
-    cause = error.__cause__
+    # That error says what its cause does, in one line.
+    cause = None if isinstance(error, AttemptsSpentError) else error.__cause__
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         text = _text(cause)

@@ -4,6 +4,12 @@ A column runner reads what its function needs from the row group's buffer, calls
 returned, and returns the rows that it could not make. It raises if it made nothing; `classify_failure` says what that
 means for the rows that needed it.
 
+A column's own word, `TryAgain`, a check that refuses or malformed output, has the function called again at once, here
+in the task, while the column has attempts left. Anything else that it raises ends the task, which may run again later;
+that costs none of these attempts, and those that are spent stay spent. A column over many rows is made again as a
+whole, since the values of its rows may belong together. The rows keep what one single call of the function returned:
+the one that left the fewest of them without, the last of several.
+
 An async function runs in the run's own thread. A sync one runs in a worker thread, so that it never holds up the run;
 the correlation of its task is carried there. A nursery inside a function wraps what went wrong in an exception group:
 one error leaves as itself, and a cancellation of the run is not mistaken for a failure that happened beside it.
@@ -22,16 +28,20 @@ import trio
 from trio_sched._classify import judge_exception
 from trio_sched._executor import QuotaExhaustedError, blamed_lease, settled_after
 from trio_sched._pipeline.binding import BoundNode
+from trio_sched._pipeline.checks import Refusal, is_refusal
 from trio_sched._pipeline.columns import Column, RowSpan, SkipRule
 from trio_sched._pipeline.errors import (
+    AttemptsSpentError,
+    CheckError,
     InputRowError,
     MalformedOutputError,
     ProcessorError,
     SkipRuleError,
+    TryAgain,
     WaitTimeoutError,
 )
 from trio_sched._pipeline.models import ModelHandle
-from trio_sched._pipeline.outputs import Outputs, keep_cell, one_per_row
+from trio_sched._pipeline.outputs import Cell, keep_cell, one_per_row
 from trio_sched._pipeline.processors import Processor
 from trio_sched._pipeline.sources import RowReader
 from trio_sched._pipeline.store import PartStore, RowGroupBuffer
@@ -104,6 +114,8 @@ class _FunctionRunner:
         self._name = column.name
         self._needs = column.needs
         self._outputs = column.outputs
+        self._keeping = column.keeping
+        self._plainly = column.keeping.check is None and not column.outputs.as_mapping
         self._call = awaited_call(column.function, is_async=column.is_async, blocking=context.blocking)
         if handles:
             self._call = _minding_waits(self._call, column.name, handles)
@@ -111,6 +123,15 @@ class _FunctionRunner:
         self._skipper = skipper
         self._context = context
         self._store = context.store
+
+    def _fall_back(self, buffer: RowGroupBuffer, row_index: int) -> bool:
+        """Keep `on_failure` for a row, if the column has one."""
+        cells = self._keeping.on_failure
+        if cells is None:
+            return False
+        buffer.put_all(self._outputs.columns, row_index, cells)
+        buffer.mark_fallback(self._name, row_index)
+        return True
 
 
 class _CellRunner(_FunctionRunner):
@@ -120,35 +141,101 @@ class _CellRunner(_FunctionRunner):
         buffer = self._store.buffer(task.row_group)
         if self._skipper is not None and self._skipper.skips(buffer, row_index):
             return ()
-        row = buffer.row(row_index, self._needs)
+        while True:
+            row = buffer.row(row_index, self._needs)
+            try:
+                try:
+                    value = await self._call(row, *self._handles)
+                except BaseExceptionGroup as group:
+                    _raise_as_one(group)
+                if self._plainly:
+                    buffer.put(self._name, row_index, keep_cell(self._name, value))
+                else:
+                    buffer.put_all(self._outputs.columns, row_index, self._keeping.keep(self._outputs, value))
+                return ()
+            except Exception as error:
+                refusal = _refusal(error)
+                if refusal is None:
+                    raise
+                if buffer.count_refusal(self._name, row_index) >= self._keeping.attempts:
+                    if self._fall_back(buffer, row_index):
+                        return ()
+                    raise self._keeping.rejection(self._name, refusal)  # noqa: B904 - it has its cause
+            await trio.lowlevel.checkpoint()
+
+
+_Made: TypeAlias = tuple[Cell, ...] | Exception
+"""What one call made of one row: its cells, or why there are none."""
+
+
+class _RowsRunner(_FunctionRunner):
+    """A function over many rows."""
+
+    async def _make(
+        self, buffer: RowGroupBuffer, row_indices: Sequence[int], argument: Callable[[], object]
+    ) -> list[RowDrop]:
+        """Have the function make the rows, until every one is kept or attempts are spent; the rows that are not kept.
+
+        argument: makes what the function gets, anew for each call. Raises what says nothing about a single row.
+        """
+        best: list[_Made] = []
+        fewest = len(row_indices)
+        while True:
+            made = await self._call_once(len(row_indices), argument())
+            refused = sum(map(is_refusal, made))
+            if refused <= fewest:
+                best, fewest = made, refused
+            if not refused or buffer.count_refusal(self._name, None) >= self._keeping.attempts:
+                return self._keep_rows(buffer, row_indices, best)
+            await trio.lowlevel.checkpoint()
+
+    async def _call_once(self, count: int, argument: object) -> list[_Made]:
         try:
-            value = await self._call(row, *self._handles)
-        except BaseExceptionGroup as group:
-            _raise_as_one(group)
-        if self._outputs.as_mapping:
-            buffer.put_all(self._outputs.columns, row_index, self._outputs.keep(value))
-        else:
-            buffer.put(self._name, row_index, keep_cell(self._name, value))
-        return ()
+            try:
+                made = await self._call(argument, *self._handles)
+            except BaseExceptionGroup as group:
+                _raise_as_one(group)
+            results = one_per_row(self._name, made, count)
+        except Exception as error:
+            refusal = _refusal(error)
+            if refusal is None:
+                raise
+            return [refusal] * count
+        return list(map(self._cells, results))
+
+    def _cells(self, result: object) -> _Made:
+        """What becomes of one row's result. Raises an exception in its place that says nothing about its row."""
+        if not isinstance(result, Exception):
+            try:
+                return self._keeping.keep(self._outputs, result)
+            except (TryAgain, MalformedOutputError, CheckError) as error:
+                return error
+        refusal = _refusal(result)
+        if refusal is None and classify_failure(result).kind in ("preserved", "unsettled"):
+            raise result
+        return result if refusal is None else refusal
+
+    def _keep_rows(self, buffer: RowGroupBuffer, row_indices: Sequence[int], made: Sequence[_Made]) -> list[RowDrop]:
+        failures: list[RowDrop] = []
+        for row_index, each in zip(row_indices, made, strict=True):
+            if not isinstance(each, Exception):
+                buffer.put_all(self._outputs.columns, row_index, each)
+            elif not isinstance(each, TryAgain | MalformedOutputError):
+                failures.append(RowFailure(row_index, each))
+            elif not self._fall_back(buffer, row_index):
+                failures.append(RowFailure(row_index, self._keeping.rejection(self._name, each)))
+        return failures
 
 
-class _BatchRunner(_FunctionRunner):
+class _BatchRunner(_RowsRunner):
     async def run(self, task: Task) -> Sequence[RowDrop]:
         buffer = self._store.buffer(task.row_group)
         row_indices, failures = self._rows_to_make(buffer, self._context.active_rows(task.row_group))
         if not row_indices:
             return failures
-        rows = [buffer.row(row_index, self._needs) for row_index in row_indices]
-        try:
-            made = await self._call(rows, *self._handles)
-        except BaseExceptionGroup as group:
-            _raise_as_one(group)
-        try:
-            results = one_per_row(self._name, made, len(row_indices))
-        except MalformedOutputError as error:
-            # The rows that were skipped did not depend on it.
-            return [*failures, *(RowFailure(row_index, error) for row_index in row_indices)]
-        return [*failures, *_keep_rows(self._outputs, buffer, row_indices, results)]
+        needs = self._needs
+        drops = await self._make(buffer, row_indices, lambda: [buffer.row(index, needs) for index in row_indices])
+        return [*failures, *drops]
 
     def _rows_to_make(
         self, buffer: RowGroupBuffer, active_rows: Sequence[int]
@@ -166,15 +253,11 @@ class _BatchRunner(_FunctionRunner):
         return row_indices, failures
 
 
-class _FromScratchRunner(_FunctionRunner):
+class _FromScratchRunner(_RowsRunner):
     async def run(self, task: Task) -> Sequence[RowDrop]:
         row_group = self._store.row_group(task.row_group)
-        try:
-            made = await self._call(RowSpan(row_group.start, row_group.size, self._context.seed), *self._handles)
-        except BaseExceptionGroup as group:
-            _raise_as_one(group)
-        results = one_per_row(self._name, made, row_group.size)
-        return _keep_rows(self._outputs, self._store.buffer(task.row_group), range(row_group.size), results)
+        span = RowSpan(row_group.start, row_group.size, self._context.seed)
+        return await self._make(self._store.buffer(task.row_group), range(row_group.size), lambda: span)
 
 
 class _ProcessorRunner:
@@ -229,27 +312,6 @@ class _InputRunner:
                     RowFailure(row_index, InputRowError(self._reader.source, start + row_index + 1, problem))
                 )
         return failures
-
-
-def _keep_rows(
-    outputs: Outputs, buffer: RowGroupBuffer, row_indices: Sequence[int], results: Sequence[object]
-) -> Sequence[RowDrop]:
-    """Keep one result per row; an exception among them, or one that cannot be kept, fails its row.
-
-    Raises an exception that says nothing about its row, such as a rate limit, so that all are made again later.
-    """
-    failures: list[RowFailure] = []
-    for row_index, result in zip(row_indices, results, strict=True):
-        if isinstance(result, Exception):
-            if classify_failure(result).kind in ("preserved", "unsettled"):
-                raise result
-            failures.append(RowFailure(row_index, result))
-            continue
-        try:
-            buffer.put_all(outputs.columns, row_index, outputs.keep(result))
-        except MalformedOutputError as error:
-            failures.append(RowFailure(row_index, error))
-    return failures
 
 
 class Skipper:
@@ -339,6 +401,22 @@ def _raise_as_one(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     raise AssertionError("unreachable")
 
 
+def _refusal(error: Exception) -> Refusal | None:
+    """The column's own word in what its function raised, or None.
+
+    Of several errors that it raised together a `TryAgain` decides where the others may pass.
+    """
+    if isinstance(error, TryAgain | MalformedOutputError):
+        return error
+    if isinstance(error, ExceptionGroup):
+        leaves = list(leaves_of(cast("ExceptionGroup[Exception]", error)))
+        asked = [leaf for leaf in leaves if isinstance(leaf, TryAgain)]
+        others = [leaf for leaf in leaves if isinstance(leaf, Exception) and not isinstance(leaf, TryAgain)]
+        if asked and all(classify_failure(leaf).kind in ("retryable", "preserved") for leaf in others):
+            return asked[0]
+    return None
+
+
 def classify_failure(error: Exception) -> Failure:
     """What a failure of a column means for the row that needed it.
 
@@ -350,6 +428,12 @@ def classify_failure(error: Exception) -> Failure:
         return _least_hopeful([classify_failure(each) for each in cast("ExceptionGroup[Exception]", error).exceptions])
     if isinstance(error, MalformedOutputError):
         return Failure("non_retryable", "malformed_output")
+    if isinstance(error, AttemptsSpentError):
+        return Failure("non_retryable", error.kind)
+    if isinstance(error, TryAgain):
+        return Failure("non_retryable", "try_again")
+    if isinstance(error, CheckError):
+        return Failure("non_retryable", "check")
     if isinstance(error, ProcessorError):
         return Failure("fatal", "processor")
     if isinstance(error, WaitTimeoutError):

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.errors import OutputNotWritableError
 from trio_sched._pipeline.folder import RunFolder, make_folder, write_durably
-from trio_sched._pipeline.outputs import Cell, EncodedCell, read_cell
+from trio_sched._pipeline.outputs import Cell, EncodedCell, MendedCell, read_cell
 from trio_sched._pipeline.parts import PartFormat
 from trio_sched._scheduler.messages import RowGroup
 from trio_sched._util import Blocking
@@ -25,13 +26,15 @@ __all__ = ["PartStore", "RowGroupBuffer"]
 class RowGroupBuffer:
     """The cells of one row group; reading a row copies them. filtered: rows that processors removed."""
 
-    __slots__ = ("_columns", "_skipped", "filtered", "size")
+    __slots__ = ("_columns", "_fallbacks", "_refused", "_skipped", "filtered", "size")
 
     def __init__(self, columns: Iterable[str], size: int) -> None:
         self.size = size
         self.filtered: set[int] = set()
         self._columns: dict[str, list[Cell]] = {column: [None] * size for column in columns}
         self._skipped: dict[str, set[int]] = {}
+        self._fallbacks: dict[str, set[int]] = {}
+        self._refused: dict[tuple[str, int | None], int] = {}
 
     @property
     def columns(self) -> Mapping[str, Sequence[Cell]]:
@@ -66,16 +69,46 @@ class RowGroupBuffer:
 
     def skipped_counts(self, active_rows: Sequence[int]) -> dict[str, int]:
         """In how many of the active rows the cells of each node were skipped."""
-        active = set(active_rows)
-        counts = {node: len(rows & active) for node, rows in self._skipped.items()}
-        return {node: count for node, count in counts.items() if count}
+        return _counts(self._skipped, active_rows)
+
+    def count_refusal(self, node: str, row_index: int | None) -> int:
+        """Note that what a node's function made for a row was not kept; how often that was so.
+
+        None for all its rows together. Kept here, so that a task which runs again has not forgotten it.
+        """
+        count = self._refused[node, row_index] = self._refused.get((node, row_index), 0) + 1
+        return count
+
+    def mark_fallback(self, node: str, row_index: int) -> None:
+        """Record that the cells of a node hold its `on_failure` in one row."""
+        self._fallbacks.setdefault(node, set()).add(row_index)
+
+    def fallback_counts(self, active_rows: Sequence[int]) -> dict[str, int]:
+        """In how many of the active rows the cells of each node hold its `on_failure`."""
+        return _counts(self._fallbacks, active_rows)
+
+    def mended_counts(self, active_rows: Sequence[int]) -> dict[str, int]:
+        """By column, in how many of the active rows text was mended."""
+        mended = {column for column, cells in self._columns.items() if MendedCell in map(type, cells)}
+        rows = {
+            column: {row for row in active_rows if type(self._columns[column][row]) is MendedCell} for column in mended
+        }
+        return _counts(rows, active_rows)
+
+
+def _counts(marked: Mapping[str, AbstractSet[int]], active_rows: Sequence[int]) -> dict[str, int]:
+    if not marked:
+        return {}
+    active = set(active_rows)
+    counts = {name: len(rows & active) for name, rows in marked.items()}
+    return {name: count for name, count in counts.items() if count}
 
 
 class PartStore:
     """Holds the buffers of the open row groups and writes their parts; a `RowGroupStore`.
 
-    forget: called with the index of each row group that is written. skipped_cells: by column, in how many of the rows
-    written the cell was skipped.
+    forget: called with the index of each row group that is written. By column, in how many of the rows written: the
+    cell was skipped (skipped_cells), it holds `on_failure` (fallback_cells), text in it was mended (mended_cells).
     """
 
     def __init__(
@@ -94,6 +127,8 @@ class PartStore:
         self._forget = forget
         self._open: dict[int, tuple[RowGroup, RowGroupBuffer]] = {}
         self.skipped_cells: dict[str, int] = {}
+        self.fallback_cells: dict[str, int] = {}
+        self.mended_cells: dict[str, int] = {}
 
     def open(self, row_group: RowGroup) -> None:
         """Make room for a row group that was admitted."""
@@ -115,8 +150,9 @@ class PartStore:
             await self._blocking(lambda: self._write(part, row_group, buffer, living_rows))
         except OSError as error:
             raise OutputNotWritableError(part, error) from error
-        for column, count in buffer.skipped_counts(living_rows).items():
-            self.skipped_cells[column] = self.skipped_cells.get(column, 0) + count
+        _add(self.skipped_cells, buffer.skipped_counts(living_rows))
+        _add(self.fallback_cells, buffer.fallback_counts(living_rows))
+        _add(self.mended_cells, buffer.mended_counts(living_rows))
         if self._forget is not None:
             self._forget(row_group.index)
 
@@ -134,3 +170,8 @@ class PartStore:
         }
         make_folder(self._folder.dropped)
         write_durably(self._folder.dropped_file(row_group.index), (json.dumps(rows) + "\n").encode())
+
+
+def _add(sums: dict[str, int], counts: Mapping[str, int]) -> None:
+    for column, count in counts.items():
+        sums[column] = sums.get(column, 0) + count
