@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from trio_sched._errors import TrioSchedError
+from trio_sched._errors import TrioSchedError, shown
 
 __all__ = [
     "InputChangedError",
@@ -66,9 +66,8 @@ class SkipRuleError(TrioSchedError):
         super().__init__(column)
 
     def __str__(self) -> str:
-        return (
-            f"skip_when of column {self.column!r} raised {self.__cause__!r}; it must say whether to skip, for any row"
-        )
+        raised = f"skip_when of column {self.column!r} raised {shown(self.__cause__)}"
+        return f"{raised}; it must say whether to skip, for any row"
 
 
 class WaitTimeoutError(TrioSchedError):
@@ -105,11 +104,12 @@ class ProcessorError(TrioSchedError):
         if isinstance(cause, MalformedOutputError):
             why = f"it returned {cause.problem}; return {cause.expected}"
         else:
-            why = f"it raised {cause!r}"
+            why = f"it raised {shown(cause)}"
         return f"{self.stage} processor {self.processor!r} failed on row group {self.row_group}: {why}"
 
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_FURTHER_FILE = {errno.EMFILE, errno.ENFILE}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """What a network or FUSE file system answers that has no locks, when it is asked for one."""
 _LOCK_NAME = "run.lock"
@@ -217,6 +217,8 @@ class OutputNotWritableError(OutputError, OSError):
             remedy = 'make room and go on with resume="if-possible": what is finished is kept'
         elif self.problem.errno in _NO_LOCKS and self.path.name == _LOCK_NAME:
             remedy = "its file system has no locks, and a run locks its folder; choose a folder on a local disk"
+        elif self.problem.errno in _NO_FURTHER_FILE:
+            remedy = "close some, lower max_parallel_requests, or raise the limit (ulimit -n)"
         elif self.problem.errno == errno.ENAMETOOLONG:
             remedy = "choose a shorter name"
         elif self.problem.errno == errno.EIO:
