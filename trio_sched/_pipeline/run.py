@@ -14,7 +14,7 @@ from trio_sched._observe.display import LiveMode, RunWatch, choose_display
 from trio_sched._observe.progress import RunProgressSink
 from trio_sched._pipeline.attempt import RunAttempt
 from trio_sched._pipeline.binding import bind_pipeline
-from trio_sched._pipeline.capacity import ENGINE_THREADS, run_bounds
+from trio_sched._pipeline.capacity import ENGINE_THREADS, within_bounds
 from trio_sched._pipeline.columns import PipelineStep
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.fingerprint import dataset_identity
@@ -81,7 +81,7 @@ async def run(
     display = choose_display(live) if live is not None else None
     reader, plan = open_input(rows, records, buffer_size=config.buffer_size, blocking=blocking)
     pipeline = bind_pipeline(steps, reader, models or {}, sync_threads=threads.sync_columns if threads else None)
-    bounds = run_bounds(config, pipeline, threads)
+    pipeline, bounds = within_bounds(pipeline, config, threads)
     part_format = open_part_format(config.format)
     source = await blocking(reader.identity) if reader is not None else None
     identity = dataset_identity(pipeline, config, source, records)
