@@ -23,6 +23,7 @@ __all__ = [
     "AsyncCapacityObservedMaxima",
     "AsyncCapacityPlan",
     "AsyncCapacityRuntimeSnapshot",
+    "CallCeiling",
     "CapacityValue",
     "CapacityValueSource",
     "RowGroupAdmissionPlan",
@@ -78,7 +79,11 @@ class CapacityValue(Generic[T]):
 
 @attrs.frozen
 class RowGroupAdmissionPlan:
-    """How many row groups may be in flight. observed_in_flight: the most there ever were."""
+    """How many row groups may be in flight.
+
+    concurrency: all of them where the mode is fixed, else those that are opened at first. observed_in_flight: the most
+    there ever were.
+    """
 
     mode: Literal["fixed", "adaptive"]
     concurrency: CapacityValue[int]
@@ -98,13 +103,26 @@ class WorkerThreadsPlan:
 
 
 @attrs.frozen
+class CallCeiling:
+    """The most calls that an endpoint can have in flight, with one call for each task, and the value that bounds them.
+
+    Where rows or row groups bound them, there are as many only if the dataset has as many.
+    """
+
+    calls: int
+    bound_by: str
+
+
+@attrs.frozen
 class AsyncCapacityConfigured:
     """What was in force from the start; a value that differs by endpoint or resource has a source for each.
 
     request_limits: the name of the rule that learns the limit of a request resource.
     transport_pool_limits: connections that the clients of an endpoint may open; it sizes transport and admits nothing.
     A pool that several endpoints share counts in full for each. worker_threads, open_files: of this process; each
-    connection and each file takes one of the latter.
+    connection and each file takes one of the latter. open_files_by_use: how many the run may have open at once, a
+    connection for each call in flight; open_files_needed: their sum. call_ceilings: what bounds the calls of each
+    endpoint.
     """
 
     buffer_size: CapacityValue[int]
@@ -119,9 +137,12 @@ class AsyncCapacityConfigured:
     client_retries: CapacityValue[tuple[ClientRetries, ...]]
     worker_threads: WorkerThreadsPlan
     open_files: CapacityValue[int]
+    open_files_needed: CapacityValue[int]
+    open_files_by_use: CapacityValue[Mapping[str, int]]
     request_limits: Mapping[RequestResourceKey, CapacityValue[str]] = attrs.field(
         factory=dict[RequestResourceKey, CapacityValue[str]]
     )
+    call_ceilings: Mapping[ProviderModelKey, CallCeiling] = attrs.field(factory=dict[ProviderModelKey, CallCeiling])
 
 
 @attrs.frozen

@@ -270,10 +270,14 @@ def _name(cls: type) -> str:
 
 @attrs.frozen
 class ConnectionLimit:
-    """connections: the most at once, or None, and then `unknown_because` says why."""
+    """connections: the most at once, or None, and then `unknown_because` says why.
+
+    sets_none: it is known that the clients set no limit, so that each call may take a connection of its own.
+    """
 
     connections: int | None
     unknown_because: str | None = None
+    sets_none: bool = False
 
 
 def connection_limit(clients: Iterable[object | None]) -> ConnectionLimit:
@@ -288,7 +292,8 @@ def connection_limit(clients: Iterable[object | None]) -> ConnectionLimit:
                 None, f"a client of type {type(client).__qualname__} does not say how many connections it opens"
             )
         if limit == _NO_LIMIT:
-            return ConnectionLimit(None, f"a client of type {type(client).__qualname__} sets no limit")
+            reason = f"a client of type {type(client).__qualname__} sets no limit"
+            return ConnectionLimit(None, reason, sets_none=True)
         # Clients that share an HTTP client share its pool.
         limits[id(http_client)] = limit
     return ConnectionLimit(sum(limits.values()))

@@ -2,13 +2,16 @@
 
 Blocking work: `in_threads` and `inline`. One error instead of a group: `single_error` and `leaves_of`. Waits after
 failures: `doubled`. The clock of a run: `run_clock`. Which fields of a value somebody chose: `records_given`. Text for
-terminals: `printable`, `page` and `counted`. JSON from outside: `parse_json`.
+terminals: `printable`, `page` and `counted`. JSON from outside: `parse_json`. Too many open files: `lacks_open_files`
+and `with_open_files`.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +33,7 @@ __all__ = [
     "doubled",
     "in_threads",
     "inline",
+    "lacks_open_files",
     "leaves_of",
     "page",
     "parse_json",
@@ -37,7 +41,10 @@ __all__ = [
     "records_given",
     "run_clock",
     "single_error",
+    "with_open_files",
 ]
+
+logger = logging.getLogger("trio_sched.run")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,6 +54,10 @@ _MOST_DOUBLINGS: Final = 64
 
 _LONGEST_LINE: Final = 2_000
 """Letters of a line for people: more than any line of ours, and far less than an error body may have."""
+
+_NO_FURTHER_FILE: Final = {errno.EMFILE, errno.ENFILE}
+_FIRST_PAUSE_SECONDS: Final = 0.05
+_LONGEST_PAUSE_SECONDS: Final = 1.0
 
 
 class Blocking(Protocol):
@@ -188,3 +199,42 @@ def parse_json(text: str | bytes) -> object:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def lacks_open_files(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, says that the process or the system may open no further file.
+
+    That is this machine's trouble: it says nothing about what was called or written, and passes when files are closed.
+    """
+    unseen, seen = [error], set[int]()
+    while unseen:
+        each = unseen.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, OSError) and each.errno in _NO_FURTHER_FILE:
+            return True
+        if isinstance(each, BaseExceptionGroup):
+            unseen += cast("BaseExceptionGroup[BaseException]", each).exceptions
+        cause = each.__cause__ if each.__cause__ is not None or each.__suppress_context__ else each.__context__
+        if cause is not None:
+            unseen.append(cause)
+    return False
+
+
+async def with_open_files(blocking: Blocking, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `function`, which may be called again, until there is a file for each that it opens.
+
+    The pauses double, up to a second. The first is logged.
+    """
+    failures = 0
+    while True:
+        try:
+            return await blocking(function, *args, **kwargs)
+        except OSError as error:
+            if not lacks_open_files(error):
+                raise
+            failures += 1
+            if failures == 1:
+                logger.warning("no further file can be opened (%s): writing waits until one is closed", error.strerror)
+        await trio.sleep(doubled(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, failures=failures))

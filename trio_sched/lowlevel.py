@@ -10,6 +10,7 @@ if TYPE_CHECKING:
         AsyncCapacityObservedMaxima,
         AsyncCapacityPlan,
         AsyncCapacityRuntimeSnapshot,
+        CallCeiling,
         CapacityValue,
         RowGroupAdmissionPlan,
         WorkerThreadsPlan,
@@ -134,7 +135,7 @@ else:
         {
             "trio_sched._capacity": (
                 "AsyncCapacityConfigured AsyncCapacityObservedMaxima AsyncCapacityPlan AsyncCapacityRuntimeSnapshot "
-                "CapacityValue RowGroupAdmissionPlan WorkerThreadsPlan"
+                "CallCeiling CapacityValue RowGroupAdmissionPlan WorkerThreadsPlan"
             ),
             "trio_sched._classify": "ErrorVerdict classify_exception judge_exception",
             "trio_sched._clients": "ClientRetries HiddenRetriesError RetryFreeClients",
@@ -228,6 +229,7 @@ __all__ = [
     "Blocking",
     "BoundedBorrowTaskAdmissionPolicy",
     "BoundedBorrowTaskAdmissionPolicyConfig",
+    "CallCeiling",
     "CapacityValue",
     "ClientRetries",
     "ColumnGenerator",

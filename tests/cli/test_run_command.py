@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -71,7 +72,7 @@ async def never(row):
 pipeline = [number, never]
 """
     done = invoke("run", f"{write_module(failing)}:pipeline", "--records", "1000")
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "--resume if-possible" in done.stdout
     assert "resume=" not in done.output
 
@@ -102,10 +103,10 @@ def test_models_by_name_come_from_the_module(write_module: WriteModule, invoke: 
     )
 
 
-def test_what_fails_under_way_is_exit_code_1_and_names_the_place(write_module: WriteModule, invoke: Invoke) -> None:
+def test_what_fails_under_way_is_exit_code_3_and_names_the_place(write_module: WriteModule, invoke: Invoke) -> None:
     name = write_module(NUMBERS)
     done = invoke("run", f"{name}:breaking", "--records", "5")
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     line = NUMBERS.splitlines().index('    raise KeyError("boo")') + 1
     assert "error: post-batch processor 'broken' failed on row group 0: it raised KeyError('boo')\n" in done.stderr
     assert done.stderr.endswith(f"KeyError comes from {Path.cwd() / name}.py, line {line}\n")
@@ -136,8 +137,19 @@ def test_an_internal_error_shows_itself(
     assert repr(done.exception.__cause__) == "ZeroDivisionError('its cause')"
 
 
+def test_a_bad_row_is_bad_input_whenever_it_is_met(write_module: WriteModule, invoke: Invoke) -> None:
+    name = write_module(
+        "import trio_sched as ts\n@ts.column(needs=['t'])\nasync def size(row): return len(row['t'])\np = [size]"
+    )
+    rows = ['{"t": "ape"}'] * 900 + ["not JSON"]
+    Path("rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    done = invoke("run", f"{name}:p", "--rows", "rows.jsonl")
+    assert done.exit_code == 2
+    assert "row 901: not JSON" in done.stderr
+
+
 INTERRUPTING = """
-import os, signal, trio
+import atexit, os, signal, trio
 import trio_sched as ts
 
 @ts.from_scratch_column()
@@ -147,36 +159,75 @@ async def number(span):
 @ts.column(needs=["number"])
 async def late(row):
     if row["number"] == 25 and "STRIKE" in os.environ:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), getattr(signal, os.environ["STRIKE"]))
         await trio.sleep_forever()
     return row["number"]
+
+if "STRIKE_AT_EXIT" in os.environ:
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
 
 pipeline = [number, late]
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")
-def test_ctrl_c_is_exit_code_130_and_resume_does_the_rest(write_module: WriteModule, invoke: Invoke) -> None:
-    name = f"{write_module(INTERRUPTING)}:pipeline"
+def run_in_a_process(name: str, **environment: str) -> subprocess.CompletedProcess[str]:
     Path("run.toml").write_text("buffer_size = 10\nmax_concurrent_row_groups = 1\n", encoding="utf-8")
     # A process that was started in the background ignores Ctrl-C otherwise.
     listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     command = [sys.executable, "-c", f"{listen}; from trio_sched._cli import main; main()"]
     command += ["run", name, "--records", "40", "--config", "run.toml"]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "STRIKE": "1"},
-        capture_output=True,
-        check=False,
-        text=True,
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, check=False, text=True, timeout=50
     )
-    assert done.returncode == 130
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="these are no signals there")
+@pytest.mark.parametrize(("strike", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_has_the_exit_code_of_shells_and_resume_does_the_rest(
+    write_module: WriteModule, invoke: Invoke, strike: str, code: int
+) -> None:
+    name = f"{write_module(INTERRUPTING)}:pipeline"
+    done = run_in_a_process(name, STRIKE=strike)
+    assert done.returncode == code
     assert done.stderr.endswith("the same run goes on from there with --resume if-possible\ninterrupted\n")
     assert f"2 row groups are kept in {str(Path('out/data').absolute())!r}" in done.stderr
+    assert f"warning: {strike}: the run ends, and what is finished is kept" in done.stderr
     assert "Traceback" not in done.stderr
+    assert json.loads(Path("out/run.json").read_text(encoding="utf-8"))["status"] == "interrupted"
     resumed = invoke("resume", name, "out")
     assert resumed.exit_code == 0, resumed.output
     assert resumed.stdout.startswith("rows         40 written, 0 dropped\nbefore       20 rows in 2 row groups\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="these are no signals there")
+def test_ctrl_c_while_the_process_leaves_is_no_success_with_a_traceback(write_module: WriteModule) -> None:
+    done = run_in_a_process(f"{write_module(INTERRUPTING)}:pipeline", STRIKE_AT_EXIT="yes")
+    assert done.returncode == -2
+    assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("rows         40 written, 0 dropped\n")
+
+
+def test_a_resumed_run_has_the_bounds_that_were_given_and_no_others(write_module: WriteModule, invoke: Invoke) -> None:
+    name = f"{write_module(NUMBERS)}:pipeline"
+    Path("run.toml").write_text("submission_capacity = 7\n", encoding="utf-8")
+    assert invoke("run", name, "--records", "5", "--config", "run.toml").exit_code == 0
+    assert invoke("resume", name, "out").exit_code == 0
+    plan = json.loads(Path("out/capacity_plan.json").read_text(encoding="utf-8"))["configured"]
+    assert (plan["submission_capacity"]["value"], plan["submission_capacity"]["source"]) == (7, "run_config")
+    assert plan["row_group_admission"]["mode"] == "adaptive"
+
+
+def test_the_command_line_raises_the_limit_of_open_files(
+    write_module: WriteModule, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource: Any = pytest.importorskip("resource")
+    asked: list[object] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 5_000))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: asked.append(wanted))
+    name = f"{write_module(NUMBERS)}:pipeline"
+    assert invoke("run", name, "--records", "5").exit_code == 0
+    assert invoke("plan", name, "--records", "5").exit_code == 0
+    assert asked == [(5_000, 5_000)] * 2
 
 
 def test_resume_wants_the_input_again(write_module: WriteModule, invoke: Invoke) -> None:

@@ -188,7 +188,7 @@ class FuzzedRun:
             attempt.requests.append(AdaptiveRequestAdmissionController(config, **told))
             return attempt.requests[-1]
 
-        def row_groups(*, max_concurrent: int) -> RowGroupConfig:
+        def row_groups(*_: object, **__: object) -> RowGroupConfig:
             return self.row_groups
 
         with (

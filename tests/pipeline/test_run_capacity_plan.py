@@ -14,12 +14,12 @@ import trio
 import trio.testing
 
 import trio_sched as ts
-from trio_sched._capacity import CapacityValue, CapacityValueSource, plain
+from trio_sched._capacity import CallCeiling, CapacityValue, CapacityValueSource, plain
+from trio_sched._observe.plan_lines import plan_lines
 from trio_sched._pipeline.capacity import plan_run
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey
-from trio_sched._scheduler.row_group_admission import AdaptiveRowGroupTargetConfig, RowGroupConfig
 from trio_sched.lowlevel import AsyncCapacityPlan, InMemoryAdmissionEventSink, inline
 from trio_sched.testing import simulate
 
@@ -117,21 +117,119 @@ def test_the_adaptive_rule_is_given_as_a_whole() -> None:
     assert given.request_admission_config.required.successes_until_increase == 75
 
 
-def test_rows_in_flight_have_no_bound_of_their_own_and_say_so() -> None:
-    rows = planned().configured.row_group_admission.max_admitted_rows
-    assert rows.value is None
-    assert rows.source == "engine_internal_config"
-    assert rows.missing_reason == "rows in flight are bounded by the row groups in flight times the buffer size"
-
-
-def test_an_engine_that_admits_otherwise_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def configured(max_concurrent: int) -> RowGroupConfig:
-        return RowGroupConfig(max_concurrent, AdaptiveRowGroupTargetConfig(), max_admitted_rows=30)
-
-    monkeypatch.setattr("trio_sched._pipeline.capacity.RowGroupConfig", configured)
+def test_row_groups_open_within_a_bound_of_rows_unless_their_number_is_given() -> None:
     row_groups = planned().configured.row_group_admission
-    assert row_groups.mode == "adaptive"
-    assert row_groups.max_admitted_rows == CapacityValue(30, "engine_internal_config")
+    assert (row_groups.mode, row_groups.target) == ("adaptive", 4)
+    assert row_groups.max_admitted_rows == CapacityValue(10_000, "engine_internal_config")
+    chosen = planned(config=ts.RunConfig(max_admitted_rows=30, buffer_size=20)).configured.row_group_admission
+    assert (chosen.mode, chosen.max_admitted_rows) == ("adaptive", CapacityValue(30, "run_config"))
+    fixed = planned(config=ts.RunConfig(max_concurrent_row_groups=4)).configured.row_group_admission
+    assert (fixed.mode, fixed.target) == ("fixed", 4)
+    assert fixed.max_admitted_rows.missing_reason == (
+        "rows in flight are bounded by the row groups in flight times the buffer size"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cap", "settings", "batch", "rows"),
+    [
+        (64, {}, False, 10_000),
+        (5_000, {}, False, 20_000),
+        (64, {}, True, 10_000),
+        (2_000, {}, True, 200_000),
+        (2, {"buffer_size": 4_000}, False, 16_000),
+    ],
+)
+def test_the_rows_in_flight_follow_the_caps_and_the_buffer_size(
+    cap: int, settings: dict[str, int], batch: bool, rows: int
+) -> None:
+    model = ts.Model("here", "model", max_parallel_requests=cap)
+
+    @ts.batch_column(needs=["number"], model=model)
+    async def batched(rows: list[dict[str, int]], handle: ts.ModelHandle) -> list[int]:
+        return [row["number"] for row in rows]
+
+    steps = [number, batched] if batch else calling(model)
+    config = ts.RunConfig(**settings)  # type: ignore[arg-type]  # int settings
+    plan = plan_run(steps, records=10, config=config).configured
+    assert plan.row_group_admission.max_admitted_rows.value == rows
+    assert plan.call_ceilings == {HERE: CallCeiling(cap, f"max_parallel_requests={cap}")}
+    assert plan.submission_capacity == CapacityValue(max(1024, 2 * cap + 512), "default")
+
+
+@pytest.mark.parametrize(
+    ("cap", "settings", "expected"),
+    [
+        (
+            100,
+            {"max_concurrent_row_groups": 3, "buffer_size": 20},
+            (60, "max_concurrent_row_groups=3 of buffer_size=20 rows"),
+        ),
+        (100, {"max_concurrent_row_groups": 5, "buffer_size": 20}, (100, "max_parallel_requests=100")),
+        (100, {"max_admitted_rows": 50, "buffer_size": 20}, (40, "max_admitted_rows=50")),
+        (
+            100,
+            {"max_admitted_rows": 50, "buffer_size": 20, "max_concurrent_row_groups": 9},
+            (40, "max_admitted_rows=50"),
+        ),
+        (100, {"max_admitted_rows": 50}, (100, "max_parallel_requests=100")),
+        (100, {"submission_capacity": 30}, (30, "submission_capacity=30")),
+    ],
+)
+def test_the_plan_names_the_ceiling_that_binds_and_the_run_warns_of_it(
+    cap: int, settings: dict[str, int], expected: tuple[int, str], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    config = ts.RunConfig(**settings)  # type: ignore[arg-type]  # int settings
+    steps = calling(ts.Model("here", "model", max_parallel_requests=cap))
+    ceiling = CallCeiling(*expected)
+    assert plan_run(steps, records=10, config=config).configured.call_ceilings == {HERE: ceiling}
+    caplog.clear()
+    result = simulate(steps, records=400, output=tmp_path, config=config)
+    assert result.capacity_plan.observed_maxima.provider_model_aggregate_in_flight[HERE] <= ceiling.calls
+    warned = [each.getMessage() for each in caplog.records]
+    calls, bound_by = expected
+    told = f"here/model can have {calls} calls in flight, of max_parallel_requests=100, with one call a task: bound by "
+    assert warned == ([] if calls == cap else [told + bound_by])
+
+
+def test_a_pool_and_an_ordered_column_are_ceilings_too(caplog: pytest.LogCaptureFixture) -> None:
+    client = httpx.AsyncClient(limits=httpx.Limits(max_connections=7))
+    pooled = ts.Model("here", "model", client=client, max_parallel_requests=8)
+    assert planned(pooled).configured.call_ceilings == {HERE: CallCeiling(7, "the clients' connection pools of 7")}
+    assert len(caplog.records) == 1
+
+    @ts.column(needs=["number"], model=ts.Model("here", "model", max_parallel_requests=8), ordered=True)
+    async def in_turn(row: dict[str, int], handle: ts.ModelHandle) -> int:
+        return 1
+
+    ceiling = plan_run([number, in_turn], records=10).configured.call_ceilings[HERE]
+    assert (ceiling.calls, ceiling.bound_by) == (1, "ordered columns, which make one cell at a time")
+    assert len(caplog.records) == 1, "somebody wanted it so"
+
+
+def test_the_ceiling_is_a_line_of_the_plan() -> None:
+    document = cast("dict[str, Any]", plain(planned(ts.Model("here", "model", max_parallel_requests=9))))
+    (line,) = [line for line in plan_lines(document) if line.name.startswith("call ceilings")]
+    assert (line.name, line.value, line.source) == (
+        "call ceilings: here/model",
+        "9",
+        "bound by max_parallel_requests=9",
+    )
+
+
+def test_nothing_hidden_keeps_a_high_cap_from_being_used(tmp_path: Path) -> None:
+    model = ts.Model("here", "model", max_parallel_requests=1_300, limit="fixed")
+    result = simulate(calling(model), records=3_000, output=tmp_path, config=ts.RunConfig(write_events=False))
+    seen = result.capacity_plan.observed_maxima
+    assert seen.provider_model_aggregate_in_flight == {HERE: 1_300}
+    assert result.wall_seconds == 3
+    assert 13 <= seen.row_groups_in_flight <= 30
+
+
+def test_a_run_with_a_low_cap_opens_no_more_row_groups_than_its_calls_call_for(tmp_path: Path) -> None:
+    model = ts.Model("here", "model", max_parallel_requests=8)
+    result = simulate(calling(model), records=3_000, output=tmp_path)
+    assert result.capacity_plan.observed_maxima.row_groups_in_flight <= 5
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -403,7 +501,8 @@ def test_the_plan_is_in_the_trace_and_in_the_report(tmp_path: Path) -> None:
     report = (tmp_path / "report.html").read_text()
     for cells in (
         ("configured", "submission capacity", "1024", "run config"),
-        ("configured", "row group admission: max admitted rows", "none: rows in flight are bounded", ""),
+        ("configured", "row group admission: max admitted rows", "10000", "engine internal config"),
+        ("configured", "call ceilings: here/model_1", "2", "bound by max_parallel_requests=2"),
         ("configured", "transport pool limits: here/model_1", "none: the model was declared without its client", ""),
         ("configured", "request domain initial limits: here/model_1/chat", "2", "model metadata, in place of"),
         ("observed maxima", "request in flight by resource", "here/model_1/chat: 2", ""),

@@ -12,11 +12,14 @@ from scheduler_samples import Setup, simulate
 from trio_sched._scheduler.row_group_admission import RowGroupTarget
 from trio_sched.lowlevel import (
     AdaptiveRowGroupTargetConfig,
+    ColumnGenerator,
     FixedRowGroupPlan,
+    GraphNode,
     RowDrop,
     RowGroup,
     RowGroupConfig,
     SchedulerConfig,
+    SchedulingMetadata,
     Task,
     TaskAdmissionConfig,
 )
@@ -24,6 +27,11 @@ from trio_sched.lowlevel import (
 
 def adaptive(maximum: int, rows: int | None = None) -> SchedulerConfig:
     return SchedulerConfig(row_groups=RowGroupConfig(maximum, AdaptiveRowGroupTargetConfig(1), rows))
+
+
+class OfOneModel(ColumnGenerator):
+    def get_scheduling_metadata(self) -> SchedulingMetadata:
+        return SchedulingMetadata.model("p", "m", weight=3)
 
 
 async def a_second(task: Task) -> Sequence[RowDrop]:
@@ -51,6 +59,33 @@ def test_the_target_grows_by_one_when_another_row_group_could_be_put_to_use() ->
     target.task_ended(2)
     assert not target.grow(in_flight=3, queued=0, has_free_capacity=True)
     assert (target.value, target.block_reason) == (3, "hard_cap")
+
+
+def test_a_row_group_that_begins_with_a_call_is_put_to_use_as_soon_as_it_is_open() -> None:
+    target = RowGroupTarget(RowGroupConfig(4, AdaptiveRowGroupTargetConfig(1)), begins_with_calls=True)
+    assert not target.grow(in_flight=1, queued=0, has_free_capacity=True), "none is open yet"
+    target.opened(0)
+    assert target.grow(in_flight=1, queued=0, has_free_capacity=True)
+    assert not target.grow(in_flight=1, queued=0, has_free_capacity=True), "the second is not open yet"
+    target.opened(1)
+    assert not target.grow(in_flight=2, queued=1, has_free_capacity=True)
+    assert target.grow(in_flight=2, queued=0, has_free_capacity=True)
+
+
+@pytest.mark.parametrize(("ordered", "most"), [(False, 6), (True, 1)])
+def test_calls_at_the_root_fill_their_endpoint_with_row_groups(*, ordered: bool, most: int) -> None:
+    async def main() -> None:
+        nodes = [GraphNode("a", "from_scratch", ordered=ordered), GraphNode("b", "cell", ("a",))]
+        generators = {"a": OfOneModel(), "b": ColumnGenerator()}
+        setup = Setup(a_second, nodes, records=200, config=adaptive(20), generators=generators)
+        with trio.move_on_after(0.5):
+            await setup.scheduler.run()
+        roots = [event for event in setup.events("task_lease_acquired") if event.captured_correlation]
+        assert len(roots) == most
+        # One more stands ready, since its root is queued.
+        assert setup.scheduler.observed_maxima().row_groups_in_flight <= most + 1
+
+    simulate(main)
 
 
 def test_an_adaptive_run_starts_low_grows_to_the_hard_cap_and_never_shrinks() -> None:

@@ -24,16 +24,27 @@ from trio_sched._cli.options import (
     run_folder_argument,
     settings_options,
 )
-from trio_sched._cli.outcome import INCOMPLETE, Commands, place_of, say, say_json, say_path, show_error, spoken_here
+from trio_sched._cli.outcome import (
+    INTERRUPTED,
+    REJECTED,
+    STOPPED,
+    Commands,
+    place_of,
+    say,
+    say_json,
+    say_path,
+    show_error,
+    spoken_here,
+)
 from trio_sched._cli.pipelines import NamedPipeline, find_pipeline
 from trio_sched._errors import InvalidValueError, TrioSchedError, shown
 from trio_sched._events.records import JsonValue, SchedulerAdmissionEvent
 from trio_sched._observe.plan_lines import plan_lines
 from trio_sched._observe.recorded_run import REPORT_FILE, TRACE_FILE, NoTraceError, RecordedEvents, write_run_views
 from trio_sched._observe.why import why
-from trio_sched._pipeline.capacity import plan_run
+from trio_sched._pipeline.capacity import plan_run, raise_open_files
 from trio_sched._pipeline.config import RunConfig
-from trio_sched._pipeline.errors import NothingToResumeError
+from trio_sched._pipeline.errors import InputChangedError, InputRowError, NothingToResumeError
 from trio_sched._pipeline.folder import RunFolder
 from trio_sched._pipeline.result import RunResult
 from trio_sched._pipeline.resume import ResumeMode
@@ -47,6 +58,7 @@ from trio_sched._version import __version__
 __all__ = ["trio_sched"]
 
 
+_HARD_IF_GIVEN: Final = ("max_concurrent_row_groups", "submission_capacity")
 _WIDTH_OF_A_FILE: Final = 160
 """Columns of what goes to a file or a pipe."""
 
@@ -109,8 +121,9 @@ def run_command(
       trio-sched run pipes:pipeline --rows topics.jsonl --output out
       trio-sched run pipes:pipeline --records 1000 --config run.toml
 
-    Exit codes: 0 with all records; 1 when more rows than --max-drop-rate were rejected, the run was stopped early, or
-    it failed under way; 2 for what was refused before any work; 130 after Ctrl-C. Everything finished is kept.
+    Exit codes: 0 with no row rejected, or no more than --max-drop-rate allows; 1 with more than that; 2 for bad input;
+    3 when the run stopped or failed under way and can be resumed; 130 after Ctrl-C, 143 after SIGTERM, 129 after
+    SIGHUP. Everything finished is kept.
     """
     found = find_pipeline(pipeline, models)
     settings = Settings(config, seed, part_format, write_events).run_config()
@@ -152,7 +165,7 @@ def resume_command(
         raise NothingToResumeError(run_folder)
     earlier, dataset = document.get("config"), document.get("dataset")
     settings = Settings(config, seed, part_format, write_events).run_config(
-        of_the_run=dict[str, object](earlier) if isinstance(earlier, dict) else None, at=folder.run_file
+        of_the_run=_settings_of(earlier, document.get("config_given")), at=folder.run_file
     )
     facts = dataset if isinstance(dataset, dict) else {}
     if facts.get("input") is not None and rows is None:
@@ -168,6 +181,17 @@ def resume_command(
         live,
         max_drop_rate,
     )
+
+
+def _settings_of(config: JsonValue, given: JsonValue) -> dict[str, object] | None:
+    """The settings that a run had. Bounds that nobody gave stay ungiven, as a bound that is given is a hard one."""
+    if not isinstance(config, dict):
+        return None
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in _HARD_IF_GIVEN or not isinstance(given, list) or name in given
+    }
 
 
 class _Begun:
@@ -210,22 +234,23 @@ def _run(
         live="auto" if live else "lines",
     )
     try:
+        raise_open_files()
         result = trio.run(act)
     except TrioSchedError as error:
-        if not begun.has_begun:
+        if not begun.has_begun or isinstance(error, InputRowError | InputChangedError):
             raise
         show_error(error)
         if error.__cause__ is not None and (place := place_of(error.__cause__)) is not None:
             say(f"  {type(error.__cause__).__name__} comes from {place}", err=True)
-        context.exit(INCOMPLETE)
+        context.exit(STOPPED)
     say(spoken_here(result.summary()))
-    if _is_incomplete(result, max_drop_rate):
-        context.exit(INCOMPLETE)
+    context.exit(_exit_code(result, max_drop_rate))
 
 
-def _is_incomplete(result: RunResult, max_drop_rate: float) -> bool:
-    decided = result.records + result.dropped
-    return result.status != "completed" or result.dropped > max_drop_rate * decided
+def _exit_code(result: RunResult, max_drop_rate: float) -> int:
+    if result.status != "completed":
+        return INTERRUPTED if result.status == "cancelled" else STOPPED
+    return REJECTED if result.dropped > max_drop_rate * (result.records + result.dropped) else 0
 
 
 @trio_sched.command("plan", short_help="Print what would bound a run.")
@@ -253,6 +278,7 @@ def plan_command(
     """
     found = find_pipeline(pipeline, models)
     settings = Settings(config, seed, part_format, write_events).run_config()
+    raise_open_files()  # As a run would.
     plan = plan_run(found.steps, rows=rows, records=records, models=found.models, config=settings)
     document = cast("dict[str, JsonValue]", plain(plan))
     if as_json:

@@ -12,19 +12,23 @@ from __future__ import annotations
 import json
 import logging
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import click
 
 from trio_sched._errors import TrioSchedError
+from trio_sched._pipeline.signals import TerminatedError
 from trio_sched._util import page, printable
 
 __all__ = [
     "BAD_INPUT",
-    "INCOMPLETE",
     "INTERRUPTED",
+    "REJECTED",
+    "STOPPED",
     "Commands",
+    "code_of",
     "place_of",
     "say",
     "say_json",
@@ -33,12 +37,14 @@ __all__ = [
     "spoken_here",
 ]
 
-INCOMPLETE: Final = 1
-"""The run ended without all its records: too many drops, stopped early, or failed under way."""
+REJECTED: Final = 1
+"""The run came to its end, and more rows than were allowed for are rejected. Python's own code for a bug, too."""
 BAD_INPUT: Final = 2
-"""Refused before any work was done. Click's own code for a wrong option, too."""
+"""Refused: before any work was done, or for rows that cannot be used. Click's own code for a wrong option, too."""
+STOPPED: Final = 3
+"""The run stopped or failed under way; what is finished is kept, and it can go on."""
 INTERRUPTED: Final = 130
-"""Ctrl-C: 128 and the number of the signal, as shells have it."""
+"""Ctrl-C: 128 and the number of the signal, as shells have it. SIGTERM is 143 and SIGHUP 129."""
 
 _LONGEST_TEXT: Final = 8_000
 """Letters of an error, a warning or a path."""
@@ -100,9 +106,10 @@ class Commands(click.Group):
         except TrioSchedError as error:
             show_error(error)
             ctx.exit(BAD_INPUT)
-        except KeyboardInterrupt:
-            say("interrupted", err=True)
-            ctx.exit(INTERRUPTED)
+        except KeyboardInterrupt as interrupt:
+            with suppress(OSError):  # After SIGHUP there is no terminal to say it on.
+                say("interrupted", err=True)
+            ctx.exit(code_of(interrupt))
         finally:
             logger.removeHandler(warnings)
 
@@ -111,7 +118,13 @@ class _Warnings(logging.Handler):
     """Shows what the package logs on standard error, whichever that is by then: the live panel replaces it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _say_of(record.levelname.lower(), self.format(record))
+        with suppress(OSError):  # A terminal that is gone is no reason to end a run.
+            _say_of(record.levelname.lower(), self.format(record))
+
+
+def code_of(interrupt: KeyboardInterrupt) -> int:
+    """The exit code after Ctrl-C, or another signal that ended the run."""
+    return interrupt.signum + 128 if isinstance(interrupt, TerminatedError) else INTERRUPTED
 
 
 def spoken_here(text: str) -> str:

@@ -36,7 +36,9 @@ def _lines(part: str, prefix: str, values: Mapping[str, JsonValue]) -> list[Plan
     for name, value in values.items():
         # The names of endpoints and resources, which are no identifiers, stay as they are.
         label = prefix + (name.replace("_", " ") if name.isidentifier() else name)
-        if isinstance(value, dict) and "source" in value and "value" in value:
+        if isinstance(value, dict) and "bound_by" in value:
+            lines.append(PlanLine(part, label, _text(value["calls"]), f"bound by {_text(value['bound_by'])}"))
+        elif isinstance(value, dict) and "source" in value and "value" in value:
             reason = value.get("missing_reason")
             text = f"none: {reason}" if reason is not None else _text(value["value"])
             fallback = value.get("fallback_from")

@@ -30,6 +30,7 @@ from trio_sched._pipeline.models import ModelHandle
 from trio_sched._pipeline.result import RunResult, uncalled_model
 from trio_sched._pipeline.resume import resume_advice
 from trio_sched._pipeline.runner import PipelineRunner, RunContext, classify_with
+from trio_sched._pipeline.signals import signal_that_came
 from trio_sched._pipeline.store import PartStore
 from trio_sched._pipeline.views import PATIENCE_AT_THE_END, PATIENCE_ON_THE_WAY_OUT, write_views
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
@@ -83,7 +84,7 @@ class RunAttempt:
         except BaseException as error:
             with _quietly("run.json"):
                 stop_reason = "no_progress" if isinstance(error, NoProgressError) else None
-                document.write_end(_status(error), stop_reason=stop_reason, error=type(error).__name__)
+                document.write_end(_status(error), stop_reason=stop_reason, error=_name(error))
             self._advise(error)
             with trio.CancelScope(shield=True):
                 level = self.config.write_events
@@ -106,7 +107,7 @@ class RunAttempt:
 
     def _advise(self, error: BaseException) -> None:
         advice = resume_advice(self.folder)
-        logger.warning("run ended by %s: %s", type(error).__name__, advice)
+        logger.warning("run ended by %s: %s", _name(error), advice)
         if sys.version_info >= (3, 11):
             error.add_note(advice)
 
@@ -261,6 +262,11 @@ def _status(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt | trio.Cancelled):
         return "interrupted"
     return "stopped" if isinstance(error, NoProgressError) else "failed"
+
+
+def _name(error: BaseException) -> str:
+    """What ended the run: the signal that cancelled it, or the type of an error."""
+    return (signal_that_came() if isinstance(error, trio.Cancelled) else None) or type(error).__name__
 
 
 def _waiters(admission: AdaptiveRequestAdmissionController) -> Iterator[str]:

@@ -21,11 +21,12 @@ from trio_sched._pipeline.models import Model, alias_models, model_resolver, ret
 from trio_sched._pipeline.processors import Processor
 from trio_sched._pipeline.sources import RowReader
 from trio_sched._request.resolver import RequestResourceResolver
+from trio_sched._resources.identity import ProviderModelKey
 from trio_sched._task.graph import ExecutionGraph, GraphNode
 from trio_sched._task.resolver import TaskSchedulingResolver
 from trio_sched.metadata import ColumnGenerator, SchedulingMetadata
 
-__all__ = ["THREADS", "BoundNode", "BoundPipeline", "NodeOrigin", "bind_pipeline", "place_steps"]
+__all__ = ["THREADS", "BoundNode", "BoundPipeline", "NodeOrigin", "bind_pipeline", "lower_caps", "place_steps"]
 
 THREADS: Final = "threads"
 """The local resource that tasks of sync functions ask for."""
@@ -114,9 +115,28 @@ def bind_pipeline(
         )
         for node, origin in placed
     }
-    named_limits = {} if sync_threads is None else {THREADS: sync_threads}
-    task_resolver = TaskSchedulingResolver(bound, named_limits=named_limits)
+    task_resolver = _task_resolver(bound, sync_threads)
     return BoundPipeline(graph, bound, aliases, resolver, task_resolver, retry_free_clients(aliases))
+
+
+def lower_caps(
+    pipeline: BoundPipeline, caps: Mapping[ProviderModelKey, int], *, sync_threads: int | None
+) -> BoundPipeline:
+    """The same pipeline, in place of the given one, with lower static caps of some endpoints."""
+    resolver = pipeline.request_resolver
+    for model, alias in pipeline.aliases.items():
+        if model.endpoint in caps:
+            resolver.register(
+                provider_name=model.provider,
+                model_id=model.model_id,
+                alias=alias,
+                max_parallel_requests=min(model.max_parallel_requests, caps[model.endpoint]),
+            )
+    return attrs.evolve(pipeline, task_resolver=_task_resolver(pipeline.nodes, sync_threads))
+
+
+def _task_resolver(nodes: Mapping[str, BoundNode], sync_threads: int | None) -> TaskSchedulingResolver:
+    return TaskSchedulingResolver(nodes, named_limits={} if sync_threads is None else {THREADS: sync_threads})
 
 
 def _skipped_with(graph: ExecutionGraph, columns: Mapping[str, Column]) -> dict[str, tuple[str, ...]]:

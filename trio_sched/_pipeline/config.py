@@ -44,8 +44,11 @@ class RunConfig:
     """Settings of one run. Of these, only `seed` and `buffer_size` (the spans of from-scratch columns) affect the data.
 
     buffer_size: rows per row group, the unit that becomes durable together.
-    max_concurrent_row_groups: row groups in flight at once.
-    submission_capacity: tasks running at once.
+    max_concurrent_row_groups: row groups in flight at once. Given, it is a hard bound; else as many are opened at
+    first, and then further ones as long as an endpoint has room for their calls, within `max_admitted_rows`.
+    max_admitted_rows: rows of all row groups in flight together; None for 10,000, or more where `buffer_size` or the
+    caps of the models call for it.
+    submission_capacity: tasks running at once. Where it is not given, there are more if the models' caps call for it.
     max_attempts: failures of one model call that are shown to be its own, after which its row is rejected; neither rate
     limits nor outages count; see the failures how-to.
     stop_error_rate: share of rejected rows, from 0 to 1, among a hundred that began one after the other, that stops the
@@ -63,6 +66,7 @@ class RunConfig:
 
     buffer_size: int = attrs.field(default=100, validator=check.positive_int)
     max_concurrent_row_groups: int = attrs.field(default=4, validator=check.positive_int)
+    max_admitted_rows: int | None = attrs.field(default=None, validator=check.optional_positive_int)
     submission_capacity: int = attrs.field(default=1024, validator=check.positive_int)
     max_attempts: int = attrs.field(default=5, validator=check.positive_int)
     stop_error_rate: float | None = attrs.field(default=0.5, validator=check.optional_closed_unit_interval)

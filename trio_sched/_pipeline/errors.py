@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias, cast
 
-from trio_sched._errors import TrioSchedError
+from trio_sched._errors import TrioSchedError, shown
 from trio_sched._util import counted
 
 __all__ = [
@@ -131,7 +131,7 @@ class SkipRuleError(TrioSchedError):
 
 def _raised(cause: BaseException | None) -> str:
     where = ", which only a column's function or its check may raise" if isinstance(cause, TryAgain) else ""
-    return f"raised {cause!r}{where}"
+    return f"raised {shown(cause)}{where}"
 
 
 class WaitTimeoutError(TrioSchedError):
@@ -173,6 +173,7 @@ class ProcessorError(TrioSchedError):
 
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_FURTHER_FILE = {errno.EMFILE, errno.ENFILE}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """What a network or FUSE file system answers that has no locks, when it is asked for one."""
 _LOCK_NAME = "run.lock"
@@ -280,6 +281,8 @@ class OutputNotWritableError(OutputError, OSError):
             remedy = 'make room and go on with resume="if-possible": what is finished is kept'
         elif self.problem.errno in _NO_LOCKS and self.path.name == _LOCK_NAME:
             remedy = "its file system has no locks, and a run locks its folder; choose a folder on a local disk"
+        elif self.problem.errno in _NO_FURTHER_FILE:
+            remedy = "close some, lower max_parallel_requests, or raise the limit (ulimit -n)"
         elif self.problem.errno == errno.ENAMETOOLONG:
             remedy = "choose a shorter name"
         elif self.problem.errno == errno.EIO:

@@ -21,11 +21,15 @@ deleted: deleting it would let two runs lock two files of one name. `run.pid` na
 only.
 
 `run.json` is written when the run begins and when it ends. A run that was killed did not write it again, so it still
-says `running`; only the lock shows whether it does run.
+says `running`; only the lock shows whether it does run. *The last word* must be possible on a disk that is full and in
+a process that may open no further file. So it is written first: while the run goes on, an open file beside `run.json`
+holds the document of a run that failed, with room to spare. The true end goes into it, and it gets its name. Where even
+that is refused, it gets its name as it is.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -49,7 +53,7 @@ from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.errors import OutputExistsError, OutputInUseError, OutputNotWritableError
 from trio_sched._pipeline.fingerprint import DatasetIdentity
 from trio_sched._pipeline.parts import PartFormat, PartFormatName, open_part_format
-from trio_sched._util import parse_json
+from trio_sched._util import lacks_open_files, parse_json
 from trio_sched._version import __version__
 
 __all__ = [
@@ -67,7 +71,10 @@ __all__ = [
 _NUMBER = r"(\d{5}|[1-9]\d{5,})"
 _PART = re.compile(rf"part-{_NUMBER}\.({'|'.join(get_args(PartFormatName))})")
 _DROPPED = re.compile(rf"part-{_NUMBER}\.json")
-_TEMPORARY_DOCUMENTS = {"probe", "run.json", "capacity_plan.json"}
+_LAST_WORD = "run-end.json"
+_TEMPORARY_DOCUMENTS = {"probe", "run.json", "capacity_plan.json", _LAST_WORD}
+_ROOM_FOR_THE_END = 4096
+"""Bytes that the document of a run may grow by until its end."""
 _OF_AN_ATTEMPT = ("events", "capacity_plan.json", "report.html", "trace.json")
 
 
@@ -89,6 +96,7 @@ class RunFolder:
         self.attempts = path / "attempts"
         self.run_file = path / "run.json"
         self.capacity_file = path / "capacity_plan.json"
+        self._spare: int | None = None
 
     def is_free(self) -> bool:
         """Whether nothing here belongs, or could belong, to a run. Raises `OSError`."""
@@ -146,10 +154,31 @@ class RunFolder:
 
     def write_json(self, path: Path, value: Mapping[str, JsonValue]) -> None:
         """Write one of the run's JSON documents. Raises `OutputNotWritableError`."""
+        content = json_document(value)
         try:
-            write_durably(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+            try:
+                write_durably(path, content)
+            except OSError as error:
+                if self._spare is None or not lacks_open_files(error):
+                    raise
+                self.give_spare_up()
+                try:
+                    write_durably(path, content)
+                finally:
+                    self.hold_spare()
         except OSError as error:
             raise OutputNotWritableError(path, error) from error
+
+    def hold_spare(self) -> None:
+        """Keep a file open, in whose place a document can be written where no further one may be opened."""
+        with suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY)
+
+    def give_spare_up(self) -> None:
+        """Close it, if there is one."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            os.close(spare)
 
     def read_run_document(self) -> Mapping[str, JsonValue] | None:
         """What `run.json` says; None where there is none. Raises `OutputExistsError` for one that is no run's."""
@@ -257,6 +286,7 @@ class RunDocument:
     ) -> None:
         self.run_id = secrets.token_hex(8)
         self._folder = folder
+        self._last_word: _LastWord | None = None
         self._document: dict[str, JsonValue] = {
             "schema_version": _SCHEMA_VERSION,
             "run_id": self.run_id,
@@ -267,6 +297,7 @@ class RunDocument:
             "fingerprint": identity.fingerprint,
             "dataset": dict(identity.facts),
             "config": plain(config),
+            "config_given": list[JsonValue](sorted(config.given)),
             "columns": list(columns),
             "versions": {
                 "trio_sched": __version__,
@@ -286,12 +317,107 @@ class RunDocument:
 
     def write_start(self) -> None:
         """Record that the run has begun. Raises `OutputNotWritableError`."""
-        self._folder.write_json(self._folder.run_file, self._document)
+        try:
+            word = _LastWord(self._folder.run_file, {**self._document, "status": "failed"})
+        except OSError as error:
+            raise OutputNotWritableError(self._folder.run_file, error) from error
+        try:
+            self._folder.write_json(self._folder.run_file, self._document)
+        except BaseException:
+            word.leave_unsaid()
+            raise
+        self._last_word = word
+        self._folder.hold_spare()
 
     def write_end(self, status: str, **facts: JsonValue) -> None:
-        """Record how it ended. Raises `OutputNotWritableError`."""
+        """Record how it ended. Raises `OutputNotWritableError`; then it is recorded as failed, if that is possible."""
+        self._folder.give_spare_up()
         self._document.update({"status": status, "ended_at": _now(), **facts})
-        self._folder.write_json(self._folder.run_file, self._document)
+        word, self._last_word = self._last_word, None
+        try:
+            if word is None:
+                write_durably(self._folder.run_file, json_document(self._document))
+            else:
+                word.say(json_document(self._document))
+        except OSError as error:
+            raise OutputNotWritableError(self._folder.run_file, error) from error
+
+
+class _LastWord:
+    """The document of a run's end, on the disk before the run: that it failed, until something else is to be said.
+
+    Raises `OSError` where it cannot be written.
+    """
+
+    def __init__(self, target: Path, failed: Mapping[str, JsonValue]) -> None:
+        self._target = target
+        self._path = target.with_name(_LAST_WORD + TEMPORARY_SUFFIX)
+        self._failed = json_document(failed)
+        self._size = len(self._failed) + _ROOM_FOR_THE_END
+        self._descriptor: int | None = os.open(self._path, _OPEN_FLAGS, _MODE)
+        try:
+            self._overwrite(self._failed)
+        except BaseException:
+            self.leave_unsaid()
+            raise
+        self._is_changed = False
+
+    def say(self, content: bytes) -> None:
+        """Put `content` in the target's place. Raises `OSError`; then the target says that it failed, if it can."""
+        try:
+            descriptor = self._overwrite(content)
+            with suppress(OSError):
+                os.ftruncate(descriptor, len(content))
+            self._take_place()
+        except OSError:
+            with suppress(OSError):
+                self._say_that_it_failed()
+            raise
+        finally:
+            self._close()
+
+    def leave_unsaid(self) -> None:
+        """Take it away again."""
+        self._close()
+        with suppress(OSError):
+            self._path.unlink()
+
+    def _say_that_it_failed(self) -> None:
+        try:
+            if self._is_changed:
+                self._overwrite(self._failed)
+            self._take_place()
+        except OSError:
+            write_durably(self._target, self._failed)
+
+    def _overwrite(self, content: bytes) -> int:
+        """Replace what the file holds, within its size if that is enough: spaces at the end of JSON are no harm."""
+        descriptor = self._descriptor
+        if descriptor is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        left = memoryview(content.ljust(self._size - 1) + b"\n")
+        while left:
+            left = left[os.write(descriptor, left) :]
+            self._is_changed = True
+        os.fsync(descriptor)
+        return descriptor
+
+    def _take_place(self) -> None:
+        self._close()  # Windows renames no file that is open.
+        try:
+            os.replace(self._path, self._target)
+        except BaseException:
+            with suppress(OSError):
+                self._path.unlink()
+            raise
+        with suppress(OSError):  # The word is there; only a power cut could take it back.
+            flush_folder(self._target.parent)
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 LOCK_NAME = "run.lock"
@@ -381,6 +507,11 @@ def _write_and_flush(path: Path, content: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def json_document(value: Mapping[str, JsonValue]) -> bytes:
+    """A document as it is written."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _files(folder: Path) -> Iterator[Path]:

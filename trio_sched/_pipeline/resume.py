@@ -42,7 +42,7 @@ from trio_sched._pipeline.parts import PartFormat, count_rows
 from trio_sched._pipeline.sources import Row, RowReader
 from trio_sched._scheduler.messages import RowGroup, RowGroupPlan, SkippingRowGroupPlan
 from trio_sched._task.completion import RowGroupSet
-from trio_sched._util import Blocking, parse_json
+from trio_sched._util import Blocking, parse_json, with_open_files
 
 __all__ = [
     "DurableParts",
@@ -305,7 +305,7 @@ class _ComparingResumePlan(ResumePlan):
             if row_group is None:
                 break
             rows += row_group.size
-            await self._blocking(self._compare, row_group)
+            await with_open_files(self._blocking, self._compare, row_group)
             self._reader.forget(row_group.index)
         return rows
 

@@ -1,12 +1,14 @@
 """One run, from declarations to a finished dataset.
 
 `run` reads the first row, binds and checks the pipeline, takes the output folder (`resume.py`), and only then runs it
-(`attempt.py`). Whatever can be refused is refused before the folder exists.
+(`attempt.py`), until it ends or a signal comes (`signals.py`). Whatever can be refused is refused before the folder
+exists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 
 from trio_sched._events.sinks import AnyAdmissionEventSink
@@ -14,7 +16,7 @@ from trio_sched._observe.display import LiveMode, RunWatch, choose_display
 from trio_sched._observe.progress import RunProgressSink
 from trio_sched._pipeline.attempt import RunAttempt
 from trio_sched._pipeline.binding import bind_pipeline
-from trio_sched._pipeline.capacity import ENGINE_THREADS, run_bounds
+from trio_sched._pipeline.capacity import ENGINE_THREADS, within_bounds
 from trio_sched._pipeline.columns import PipelineStep
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.fingerprint import dataset_identity
@@ -31,6 +33,7 @@ from trio_sched._pipeline.resume import (
     reopen_output,
     resume_plan,
 )
+from trio_sched._pipeline.signals import until_signal
 from trio_sched._pipeline.sources import Row, open_input
 from trio_sched._pipeline.store import PartStore
 from trio_sched._util import Blocking, ThreadPool
@@ -71,7 +74,41 @@ async def run(
     bad row, `InputChangedError` for input other than the resumed run's, an `OutputError` for a bad folder or a full
     disk. A function that raises rejects its row, which the result counts. However the run ends, every finished row
     group is on disk, and nothing of the others.
+
+    Ctrl-C, SIGTERM and SIGHUP end the run and raise a `KeyboardInterrupt` when it has come down, unless the program
+    handles or ignores them itself. After SIGTERM and SIGHUP that is a `SystemExit` too: where nobody catches it the
+    program ends with 143 or 129, as shells have it. A second signal ends the process at once.
     """
+    return await until_signal(
+        partial(
+            _run,
+            steps,
+            output=output,
+            rows=rows,
+            records=records,
+            models=models,
+            config=config,
+            resume=resume,
+            event_sink=event_sink,
+            live=live,
+            blocking=blocking,
+        )
+    )
+
+
+async def _run(
+    steps: Sequence[PipelineStep],
+    *,
+    output: str | PathLike[str],
+    rows: Iterable[Row] | str | PathLike[str] | None,
+    records: int | None,
+    models: Mapping[str, Model] | None,
+    config: RunConfig | None,
+    resume: ResumeMode,
+    event_sink: AnyAdmissionEventSink | None,
+    live: LiveMode | None,
+    blocking: Blocking | None,
+) -> RunResult:
     config = config if config is not None else RunConfig()
     folder = open_run_folder(output)
     threads = ENGINE_THREADS if blocking is None else None
@@ -81,7 +118,7 @@ async def run(
     display = choose_display(live) if live is not None else None
     reader, plan = open_input(rows, records, buffer_size=config.buffer_size, blocking=blocking)
     pipeline = bind_pipeline(steps, reader, models or {}, sync_threads=threads.sync_columns if threads else None)
-    bounds = run_bounds(config, pipeline, threads)
+    pipeline, bounds = within_bounds(pipeline, config, threads)
     part_format = open_part_format(config.format)
     source = await blocking(reader.identity) if reader is not None else None
     identity = dataset_identity(pipeline, config, source, records)

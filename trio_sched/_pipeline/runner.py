@@ -51,7 +51,7 @@ from trio_sched._resources.task import Task, TaskType
 from trio_sched._scheduler.messages import RowDrop, RowFailure, RowFiltered
 from trio_sched._scheduler.retry import Failure, FailureClassifier
 from trio_sched._scheduler.worker import TaskRunner
-from trio_sched._util import Blocking, leaves_of, single_error
+from trio_sched._util import Blocking, lacks_open_files, leaves_of, single_error
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -59,6 +59,9 @@ if sys.version_info < (3, 11):
 __all__ = ["PipelineRunner", "RunContext", "awaited_call", "classify_failure", "classify_with"]
 
 logger = logging.getLogger("trio_sched.run")
+
+_PAUSE_WITHOUT_FILES_SECONDS = 1.0
+"""Until a cell is made again that was in want of an open file: calls that end and parts that are written close some."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -420,9 +423,10 @@ def _refusal(error: Exception) -> Refusal | None:
 def classify_failure(error: Exception) -> Failure:
     """What a failure of a column means for the row that needed it.
 
-    A rate limit or a local queue timeout says nothing about the row; trouble of the transport or the server may pass,
-    unless the executor has shown that it is the row's own. Where an endpoint is closed or does not answer, the row is
-    not settled. Of several errors that a function raised together, the one that leaves the least hope decides.
+    A rate limit, a local queue timeout or too many open files say nothing about the row; trouble of the transport or
+    the server may pass, unless the executor has shown that it is the row's own. Where an endpoint is closed or does not
+    answer, the row is not settled. Of several errors that a function raised together, the one that leaves the least
+    hope decides.
     """
     if isinstance(error, ExceptionGroup):
         return _least_hopeful([classify_failure(each) for each in cast("ExceptionGroup[Exception]", error).exceptions])
@@ -434,7 +438,7 @@ def classify_failure(error: Exception) -> Failure:
         return Failure("non_retryable", "try_again")
     if isinstance(error, CheckError):
         return Failure("non_retryable", "check")
-    if isinstance(error, ProcessorError):
+    if isinstance(error, ProcessorError) and not lacks_open_files(error):
         return Failure("fatal", "processor")
     if isinstance(error, WaitTimeoutError):
         return Failure("preserved", "local_timeout")
@@ -449,6 +453,8 @@ def classify_failure(error: Exception) -> Failure:
         return Failure("non_retryable", decision.reason)
     if isinstance(error, QuotaExhaustedError):
         return Failure("unsettled", "endpoint_closed")
+    if lacks_open_files(error):
+        return Failure("preserved", "no_open_files", _PAUSE_WITHOUT_FILES_SECONDS)
     verdict = judge_exception(error)
     outcome = verdict.outcome
     is_access = outcome.blame == "access" and blamed_lease(error) is None

@@ -18,7 +18,7 @@ from trio_sched._pipeline.folder import RunFolder, make_folder, write_durably
 from trio_sched._pipeline.outputs import Cell, EncodedCell, MendedCell, read_cell
 from trio_sched._pipeline.parts import PartFormat
 from trio_sched._scheduler.messages import RowGroup
-from trio_sched._util import Blocking
+from trio_sched._util import Blocking, with_open_files
 
 __all__ = ["PartStore", "RowGroupBuffer"]
 
@@ -143,11 +143,14 @@ class PartStore:
         return self._open[index][1]
 
     async def write(self, row_group: RowGroup, living_rows: Sequence[int]) -> None:
-        """Write the part and forget the row group's cells and input. Raises `OutputNotWritableError`."""
+        """Write the part and forget the row group's cells and input; wait for a file if none can be opened.
+
+        Raises `OutputNotWritableError`.
+        """
         _, buffer = self._open.pop(row_group.index)
         part = self._folder.part(row_group.index, self._format.name)
         try:
-            await self._blocking(lambda: self._write(part, row_group, buffer, living_rows))
+            await with_open_files(self._blocking, self._write, part, row_group, buffer, living_rows)
         except OSError as error:
             raise OutputNotWritableError(part, error) from error
         _add(self.skipped_cells, buffer.skipped_counts(living_rows))

@@ -11,6 +11,7 @@ to the end of a sleep while a thread works, so the time would be over before the
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from threading import Event
 from typing import Final
 
@@ -40,7 +41,10 @@ async def write_views(folder: RunFolder, blocking: Blocking, *, level: WriteEven
     if level == "none":
         return
     names = f"{TRACE_FILE} and {REPORT_FILE}" if level == "all" else REPORT_FILE
-    if sum(path.stat().st_size for path in folder.events.iterdir()) > patience * _BYTES_PER_SECOND:
+    too_long = False
+    with suppress(OSError):
+        too_long = sum(path.stat().st_size for path in folder.events.iterdir()) > patience * _BYTES_PER_SECOND
+    if too_long:
         _leave_out(folder, names, patience)
         return
     stop = Event()

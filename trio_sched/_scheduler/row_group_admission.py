@@ -10,10 +10,12 @@ The plan is asked for one row group at a time, when there is a slot for it, so a
 flight and the one that waits.
 
 The *target* says how many may be in flight: a fixed number, or one that starts low and grows. It grows by one when
-another row group could be put to use: nothing is queued, some capacity is free, and a task of the newest row group has
-ended, which shows what that one brings. Whatever prevents growth is named. The target never shrinks: a run that once
-needed many row groups to fill its capacity will need them again, and shrinking would only drain what is in flight. It
-follows local facts alone, never what a provider said.
+another row group could be put to use: as many are open, nothing is queued, some capacity is free, and the newest row
+group has shown what it brings. A task of it that ended shows that; where a row group begins with a call of a model,
+being open is enough, since that call is what it brings first. Whatever prevents growth is named. The target never
+shrinks: a run that once needed many row groups to fill its capacity will need them again, and shrinking would only
+drain what is in flight. It follows local facts alone, never what a provider said: the tasks that may run are bounded by
+the caps of their endpoints, so nothing is left unqueued for long unless an endpoint has room.
 """
 
 from __future__ import annotations
@@ -77,10 +79,11 @@ class RowGroupConfig:
 
 
 class RowGroupTarget:
-    """The target now, and whether it may grow."""
+    """The target now, and whether it may grow. begins_with_calls: whether a root of each row group calls a model."""
 
-    def __init__(self, config: RowGroupConfig) -> None:
+    def __init__(self, config: RowGroupConfig, *, begins_with_calls: bool = False) -> None:
         self._hard_cap = config.max_concurrent
+        self._begins_with_calls = begins_with_calls
         self.is_adaptive: bool = config.adaptive is not None
         self.value: int = config.max_concurrent if config.adaptive is None else config.adaptive.initial
         self._newest: int | None = None
@@ -94,7 +97,7 @@ class RowGroupTarget:
     def opened(self, row_group: int) -> None:
         """A row group was opened; it is the newest from now on."""
         self._newest = row_group
-        self._newest_has_shown = False
+        self._newest_has_shown = self._begins_with_calls
 
     def task_ended(self, row_group: int) -> None:
         """A task of `row_group` ended."""
@@ -102,7 +105,7 @@ class RowGroupTarget:
             self._newest_has_shown = True
 
     def grow(self, *, in_flight: int, queued: int, has_free_capacity: bool) -> bool:
-        """Grow by one if another row group could be put to use; whether it did."""
+        """Grow by one if another row group could be put to use; whether it did. in_flight: those that are open."""
         if self.value >= self._hard_cap or in_flight < self.value:
             return False
         if queued or not has_free_capacity or not self._newest_has_shown:
@@ -127,7 +130,7 @@ class RowGroupAdmission:
         self._plan = plan
         self._store = store
         self._max_admitted_rows = config.max_admitted_rows
-        self.target: RowGroupTarget = RowGroupTarget(config)
+        self.target: RowGroupTarget = RowGroupTarget(config, begins_with_calls=_begins_with_calls(context))
         self._slots = trio.CapacityLimiter(self.target.value)
         self._admitting: trio.CancelScope | None = None
         self._is_stopped = False
@@ -151,7 +154,7 @@ class RowGroupAdmission:
     def consider_growth(self, *, queued: int, has_free_capacity: bool) -> None:
         """Let an adaptive target grow if another row group could be put to use."""
         target = self.target
-        if target.grow(in_flight=self.in_flight, queued=queued, has_free_capacity=has_free_capacity):
+        if target.grow(in_flight=len(self._holders), queued=queued, has_free_capacity=has_free_capacity):
             self._slots.total_tokens = target.value
             self._events.row_group_target_changed(target.value)
 
@@ -240,3 +243,9 @@ class RowGroupAdmission:
             await self._store.write(row_group, self._tracker.living_rows(row_group.index))
         self.release_slot(row_group.index)
         self._report(RowGroupDurable(row_group) if complete.is_set() else RowGroupAbandoned(row_group))
+
+
+def _begins_with_calls(context: SchedulerContext) -> bool:
+    by_column = context.resolver.by_column
+    roots = (by_column[root.column] for root in context.graph.roots if not root.ordered)
+    return any(resolved.group.key.kind != "local" for resolved in roots)
