@@ -236,8 +236,9 @@ class _Door:
             self._connections.add(connection)
             nursery.start_soon(self._handle, connection, handle)
 
-    async def watch(self, served: Served) -> NoReturn:
-        """Shut the door while all providers are gone, and open it again."""
+    async def watch(self, served: Served, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
+        """Shut the door while all providers are gone, and open it again. Started once it has looked."""
+        has_looked = False
         for provider in served.providers.values():
             provider.on_change = self._look_again
         while True:
@@ -251,6 +252,9 @@ class _Door:
             for provider, is_gone, _ in told:
                 if is_gone:
                     served.reset(provider)
+            if not has_looked:
+                has_looked = True
+                task_status.started()
             with trio.move_on_at(min(until for _, _, until in told)):
                 await self._changed.wait()
 
@@ -370,7 +374,7 @@ async def _serve(
             async with trio.open_nursery() as accepting:
                 for door in doors:
                     accepting.start_soon(door.accept, handle, connections)
-                accepting.start_soon(doors[0].watch, served)
+                await accepting.start(doors[0].watch, served)
                 task_status.started()
                 await closing.wait()
                 accepting.cancel_scope.cancel()
