@@ -26,9 +26,10 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import struct
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -48,7 +49,7 @@ from trio_sched._pipeline.run import run
 from trio_sched._pipeline.sources import Row
 from trio_sched._rehearsal.answers import chat_answer, embedding
 from trio_sched._rehearsal.counters import CountersView, Ending, TallyView
-from trio_sched._rehearsal.provider import Accepted, Refused, open_providers
+from trio_sched._rehearsal.provider import Accepted, open_providers
 from trio_sched._rehearsal.script import Drift, Latency, Neighbour, Phase, RehearsalScript
 from trio_sched._rehearsal.wire import SCRIPTED_FAILURE, error_reply, refusal_reply
 from trio_sched._util import inline
@@ -105,6 +106,8 @@ class ScriptedProvider:
     def __init__(self, script: RehearsalScript | None = None, *, name: str = "scripted") -> None:
         script = script if script is not None else RehearsalScript()
         self._provider = open_providers({name: script})[name]
+        self._provider.on_change = self._aim
+        self._waits: dict[trio.CancelScope, float] = {}
 
     def __repr__(self) -> str:
         return f"<ScriptedProvider {self._provider.name!r} in phase {self._provider.phase.name!r}>"
@@ -121,12 +124,35 @@ class ScriptedProvider:
     async def chat(self, messages: Sequence[tuple[str, str]], *, model: str = "scripted") -> str:
         """A reply to `messages`, pairs of role and text; always the same to the same messages.
 
-        Raises `ScriptedProviderError`.
+        Raises `ScriptedProviderError` or `ConnectionError`.
         """
         return await self.serve(lambda: chat_answer(model, messages, seed=self._provider.script.seed))
 
+    async def stream(
+        self, messages: Sequence[tuple[str, str]], *, model: str = "scripted"
+    ) -> AsyncGenerator[str, None]:
+        """The same reply, word by word. A call that goes wrong goes wrong after half of its words.
+
+        Raises `ScriptedProviderError` or `ConnectionError`.
+        """
+        accepted = await self._arrive("chat")
+        words = re.findall(r"\S+\s*", chat_answer(model, messages, seed=self._provider.script.seed))
+        in_all = len(words)
+        if accepted.fate != "answer":
+            words = words[: in_all // 2]
+        ending: Ending = "hang" if accepted.fate == "hang" else "abandoned"
+        try:
+            for word in words:
+                await self._pass(accepted.seconds / in_all)
+                yield word
+            await self._pass(math.inf if accepted.fate == "hang" else accepted.seconds * (1 - len(words) / in_all))
+            ending = accepted.fate
+        finally:
+            self._provider.depart(accepted, ending)
+        _reply(accepted, lambda: None)
+
     async def embed(self, text: str, *, model: str = "scripted") -> list[float]:
-        """The unit vector of `text`. Raises `ScriptedProviderError`."""
+        """The unit vector of `text`. Raises `ScriptedProviderError` or `ConnectionError`."""
         script = self._provider.script
         packed = await self.serve(
             lambda: embedding(model, text, script.dimensions, seed=script.seed), domain="embedding"
@@ -136,25 +162,53 @@ class ScriptedProvider:
     async def serve(self, answer: Callable[[], T], *, domain: str = "chat") -> T:
         """Whatever `answer` returns, as a call of this provider: it may take time, be refused, fail or hang.
 
-        Raises `ScriptedProviderError`, `ConnectionRefusedError` where the provider is unreachable, or what `answer`
-        raises.
+        Raises `ScriptedProviderError`, `ConnectionRefusedError` where nobody is there, `ConnectionResetError` for a
+        connection that is reset, or what `answer` raises.
         """
-        verdict = self._provider.arrive(domain, trio.current_time())
-        if isinstance(verdict, Refused):
-            await trio.sleep(verdict.seconds)
-            if verdict.reason == "unreachable":
-                raise ConnectionRefusedError(f"provider {self._provider.name} is unreachable, as its script says")
-            # A whole second, so that a point in time is as far from the response's own date in every simulated run.
-            refusal = refusal_reply(self._provider.name, verdict, math.floor(time.time()))
-            raise ScriptedProviderError(refusal.status, refusal.message, refusal.headers, json.loads(refusal.body))
-        hangs = verdict.fate == "hang"
+        accepted = await self._arrive(domain)
+        hangs = accepted.fate == "hang"
         ending: Ending = "hang" if hangs else "abandoned"
         try:
-            await trio.sleep(math.inf if hangs else verdict.seconds)
-            ending = verdict.fate
-            return _reply(verdict, answer)
+            await self._pass(math.inf if hangs else accepted.seconds)
+            ending = accepted.fate
+            return _reply(accepted, answer)
         finally:
-            self._provider.depart(verdict, ending)
+            self._provider.depart(accepted, ending)
+
+    async def _arrive(self, domain: str) -> Accepted:
+        verdict = self._provider.arrive(domain, trio.current_time())
+        if isinstance(verdict, Accepted):
+            return verdict
+        await trio.sleep(verdict.seconds)
+        if verdict.reason == "unreachable":
+            raise ConnectionRefusedError(f"provider {self._provider.name} is unreachable, as its script says")
+        # A whole second, so that a point in time is as far from the response's own date in every simulated run.
+        refusal = refusal_reply(self._provider.name, verdict, math.floor(time.time()))
+        raise ScriptedProviderError(refusal.status, refusal.message, refusal.headers, json.loads(refusal.body))
+
+    async def _pass(self, seconds: float) -> None:
+        """Let time pass, for a call that has been accepted: its connection may be reset meanwhile."""
+        until = trio.current_time() + seconds
+        scope = trio.CancelScope()
+        self._waits[scope] = until
+        try:
+            self._aim(scope)
+            with scope:
+                await trio.sleep_forever()
+        finally:
+            del self._waits[scope]
+        if trio.current_time() < until:
+            raise ConnectionResetError(f"provider {self._provider.name} reset the connection, as its script says")
+
+    def _aim(self, *scopes: trio.CancelScope) -> None:
+        """Let the waits, by default all of them, end in time: as a call is over, or when nobody is there any more."""
+        if not self._waits:
+            return
+        now = trio.current_time()
+        is_gone, at = self._provider.gone_at(now)
+        reset_at = now if is_gone else at
+        for scope in scopes or tuple(self._waits):
+            scope.deadline = min(self._waits[scope], reset_at)
 
 
 def _reply(verdict: Accepted, answer: Callable[[], T]) -> T:
@@ -164,6 +218,8 @@ def _reply(verdict: Accepted, answer: Callable[[], T]) -> T:
         status, body = error_reply(verdict.phase)
         raise ScriptedProviderError(status, SCRIPTED_FAILURE, {}, json.loads(body))
     if verdict.fate == "malformed":
+        if verdict.phase.malformed_form == "reset":
+            raise ConnectionResetError("the connection was reset, as the script says")
         raise ScriptedProviderError(502, "a broken answer that the script asked for", {})
     return answer()
 

@@ -1,16 +1,11 @@
 """The `openai` and `anthropic` SDKs over real HTTP: whatever becomes of a call, nothing stays behind.
 
 `assert_nothing_left` looks at both ends: no lease and no waiter here, and no slot taken at the provider.
-
-The rehearsal provider speaks OpenAI's format only, so a small application answers `POST /v1/messages` here, on the same
-scripts and counters.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
-import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -21,9 +16,7 @@ import trio
 from nginx_front import integration
 
 from trio_sched._executor import RequestRetryConfig
-from trio_sched._rehearsal.counters import CountersView, Ending
-from trio_sched._rehearsal.provider import Accepted, Provider
-from trio_sched._rehearsal.server import listen_on_loopback
+from trio_sched._rehearsal.counters import CountersView
 from trio_sched._request.limit import LimitName
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,
@@ -45,74 +38,6 @@ pytest.importorskip("hypercorn", reason="needs trio_sched[rehearsal]")
 SdkName = Literal["openai", "anthropic"]
 HANGING = Phase(hang_share=1.0)
 LONGEST_WAIT = 10.0
-
-
-@asynccontextmanager
-async def open_messages(provider: Provider) -> AsyncGenerator[str, None]:
-    """Serve `POST /v1/messages` until the block is left, and say where."""
-    from hypercorn.config import Config
-    from hypercorn.trio import serve  # pyright: ignore[reportUnknownVariableType]
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import JSONResponse, Response
-    from starlette.routing import Route
-
-    async def client_left(request: Request, seconds: float) -> bool:
-        with trio.move_on_after(seconds):
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            return True
-        return False
-
-    async def messages(request: Request) -> Response:
-        asked = json.loads(await request.body())
-        verdict = provider.arrive("chat", trio.current_time())
-        if not isinstance(verdict, Accepted):
-            hint = verdict.phase.retry_after_seconds
-            headers = {} if hint is None else {"retry-after": f"{hint:g}"}
-            return JSONResponse(failure("rate_limit_error"), 429, headers)
-        ending: Ending = "abandoned"
-        try:
-            if await client_left(request, math.inf if verdict.fate == "hang" else verdict.seconds):
-                return Response(status_code=499)
-            if verdict.fate == "error":
-                ending = "error"
-                return JSONResponse(failure("api_error"), 500)
-            ending = "answer"
-            return JSONResponse(
-                {
-                    "id": "msg_rehearsal",
-                    "type": "message",
-                    "role": "assistant",
-                    "model": asked["model"],
-                    "content": [{"type": "text", "text": "hello"}],
-                    "stop_reason": "end_turn",
-                    "stop_sequence": None,
-                    "usage": {"input_tokens": 1, "output_tokens": 1},
-                }
-            )
-        finally:
-            provider.depart(verdict, ending)
-
-    def failure(kind: str) -> dict[str, object]:
-        return {"type": "error", "error": {"type": kind, "message": "as the script says"}}
-
-    listener = await listen_on_loopback("127.0.0.1", 0)
-    host, port = listener.getsockname()
-    config = Config()
-    config.errorlog = None
-    config.graceful_timeout = 1.0
-    config.bind = [f"fd://{listener.detach()}"]
-    app: Any = Starlette(routes=[Route("/v1/messages", messages, methods=["POST"])])
-    closing = trio.Event()
-
-    async def run() -> None:
-        await serve(app, config, shutdown_trigger=closing.wait, mode="asgi")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        yield f"http://{host}:{port}"
-        closing.set()
 
 
 @attrs.define(eq=False)
@@ -200,17 +125,12 @@ async def open_peer(
         controller, retry=RequestRetryConfig(first_backoff_seconds=0.01, max_backoff_seconds=0.05)
     )
 
-    def peer(base_url: str, counters: Callable[[], CountersView]) -> Peer:
-        return Peer(name, importlib.import_module(name), base_url, counters, controller, executor, resource)
-
-    async with controller:
-        if name == "openai":
-            async with open_rehearsal({"main": script}) as server:
-                yield peer(server.base_url("main"), lambda: server.counters("main"))
-        else:
-            provider = Provider("main", script)
-            async with open_messages(provider) as base_url:
-                yield peer(base_url, provider.counters)
+    async with controller, open_rehearsal({"main": script}) as server:
+        base_url = server.base_url("main")
+        if name == "anthropic":
+            base_url = base_url.removesuffix("/v1")
+        module = importlib.import_module(name)
+        yield Peer(name, module, base_url, lambda: server.counters("main"), controller, executor, resource)
 
 
 @pytest.fixture(params=["openai", "anthropic"])

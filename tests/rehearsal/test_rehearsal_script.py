@@ -92,22 +92,32 @@ def test_shares_that_make_one_exactly_are_accepted() -> None:
             "Phase.requests_per_window must be a positive int, got 0",
         ),
         (lambda: Phase(window_seconds=0.0), "Phase.window_seconds must be a finite number of at least 0.01, got 0.0"),
-        (lambda: Phase(refusal_status=500), "Phase.refusal_status must be 401 or 403 or 429 or 503 or 529, got 500"),  # type: ignore[arg-type]
+        (
+            lambda: Phase(refusal_status=500),  # type: ignore[arg-type]
+            "Phase.refusal_status must be 401 or 403 or 404 or 429 or 503 or 529, got 500",
+        ),
         (
             lambda: Phase(refusal_status=429.0),  # type: ignore[arg-type]
-            "Phase.refusal_status must be 401 or 403 or 429 or 503 or 529, got 429.0",
+            "Phase.refusal_status must be 401 or 403 or 404 or 429 or 503 or 529, got 429.0",
         ),
         (
             lambda: Phase(refusal_status=401),
             "Phase.refusal_status must be 429, 503 or 529 in a phase that does not refuse all, got 401",
         ),
         (lambda: Phase(quota=-1), "Phase.quota must be an int of at least 0, got -1"),
-        (lambda: Phase(error_status=499), "Phase.error_status must be an int of at least 500, got 499"),
-        (lambda: Phase(error_status=600), "Phase.error_status must be an int from 500 to 599, got 600"),
+        (lambda: Phase(error_status=399), "Phase.error_status must be an int of at least 400, got 399"),
+        (lambda: Phase(error_status=600), "Phase.error_status must be an int from 400 to 599, got 600"),
+        (lambda: Phase(error_code=""), "Phase.error_code must be a non-empty string, got ''"),
+        (lambda: Phase(gone_seconds=-1.0), "Phase.gone_seconds must be a finite number of at least 0, got -1.0"),
+        (
+            lambda: Phase(gone_seconds=5.0, unreachable=True),
+            "Phase.gone_seconds must be 0 in a phase that is unreachable anyway, got 5.0",
+        ),
+        (lambda: Phase(keeps_state=1), "Phase.keeps_state must be True or False, got 1"),  # type: ignore[arg-type]
         (lambda: Phase(error_form="html"), "Phase.error_form must be 'status' or 'body-in-200', got 'html'"),  # type: ignore[arg-type]
         (
             lambda: Phase(malformed_form="xml"),  # type: ignore[arg-type]
-            "Phase.malformed_form must be 'half' or 'cut' or 'html' or 'empty', got 'xml'",
+            "Phase.malformed_form must be 'half' or 'cut' or 'reset' or 'html' or 'empty', got 'xml'",
         ),
         (
             lambda: Phase(refusal_form="stream"),  # type: ignore[arg-type]

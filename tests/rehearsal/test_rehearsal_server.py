@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -31,7 +30,6 @@ pytest.importorskip("starlette", reason="needs trio_sched[rehearsal]")
 openai = pytest.importorskip("openai", reason="needs trio_sched[openai]")
 
 import httpx  # noqa: E402
-from hypercorn.config import Config  # noqa: E402
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient  # noqa: E402
 
 AT_ONCE = Latency(mean=0.0)
@@ -209,7 +207,12 @@ async def test_a_malformed_reply_cannot_be_read() -> None:
 @pytest.mark.parametrize(
     ("fields", "error", "kind", "counted"),
     [
-        ({"unreachable": True}, openai.APIConnectionError, "provider_failure", ("refused", "unreachable")),
+        (
+            {"malformed_share": 1.0, "malformed_form": "reset"},
+            openai.APIConnectionError,
+            "provider_failure",
+            ("failed", "malformed"),
+        ),
         ({"malformed_share": 1.0, "malformed_form": "cut"}, Exception, "provider_failure", ("failed", "malformed")),
         (
             {"refuse_all": True, "refusal_status": 401},
@@ -271,7 +274,7 @@ async def test_what_is_no_answer_under_status_200(phase: Phase, status: int, con
                 assert reply.text.startswith("<html>")
 
 
-async def test_a_restart_in_between_is_two_phases() -> None:
+async def test_connections_are_reset_where_their_number_starts_the_next_phase() -> None:
     down = Phase(name="down", after_requests=1, unreachable=True)
     again = Phase(name="again", after_requests=3, latency=AT_ONCE)
     async with (
@@ -430,11 +433,10 @@ async def test_an_error_of_the_block_comes_out_as_it_is() -> None:
 
 
 async def test_an_interrupt_that_strikes_the_server_reaches_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def serve(app: object, config: Config, *, task_status: trio.TaskStatus[list[str]], **options: object) -> None:
-        socket.socket(fileno=int(config.bind[0].removeprefix("fd://"))).close()
-        task_status.started([])
+    def interrupted(*_: object) -> tuple[bool, float]:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr("hypercorn.trio.serve", serve)
+    monkeypatch.setattr("trio_sched._rehearsal.provider.Provider.gone_at", interrupted)
     with trio.fail_after(10), pytest.raises(KeyboardInterrupt):
         async with open_rehearsal({"a": script()}):
             await trio.sleep_forever()

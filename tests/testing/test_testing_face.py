@@ -164,6 +164,93 @@ async def test_an_error_has_the_status_that_the_script_says(autojump_clock: trio
     assert body["error"]["code"] == (None if form == "status" else 504)
 
 
+async def test_a_restart_resets_the_calls_in_flight_and_refuses_those_that_come(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    restart = Phase(name="again", after_seconds=10.0, gone_seconds=25.0, latency=Latency(mean=1.0))
+    provider = ScriptedProvider(RehearsalScript(phases=(Phase(latency=Latency(mean=4.0)), restart)))
+    ends: list[tuple[float, str]] = []
+    started = trio.current_time()
+
+    async def call(at: float) -> None:
+        await trio.sleep(at)
+        try:
+            await provider.chat([("user", "hello")])
+            ends.append((trio.current_time() - started, "answered"))
+        except ConnectionError as error:
+            ends.append((trio.current_time() - started, type(error).__name__))
+
+    async with trio.open_nursery() as nursery:
+        for at in (0.0, 6.0, 6.5, 10.0, 34.9, 35.0):
+            nursery.start_soon(call, at)
+    reset, refused = "ConnectionResetError", "ConnectionRefusedError"
+    assert sorted(ends) == [
+        (4.0, "answered"),
+        (10.0, refused),
+        (10.0, reset),
+        (10.0, "answered"),
+        (34.9, refused),
+        (36.0, "answered"),
+    ]
+    assert provider.counters.in_flight == 0
+
+
+async def test_a_phase_that_starts_by_number_resets_the_calls_in_flight_too(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    gone = Phase(name="gone", after_requests=2, unreachable=True)
+    provider = ScriptedProvider(RehearsalScript(phases=(Phase(hang_share=1.0), gone)))
+    ends: list[str] = []
+
+    async def call() -> None:
+        try:
+            await provider.chat([("user", "hello")])
+        except ConnectionError as error:
+            ends.append(type(error).__name__)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(call)
+            await trio.testing.wait_all_tasks_blocked()
+    assert sorted(ends) == ["ConnectionRefusedError", "ConnectionResetError", "ConnectionResetError"]
+    assert provider.counters.failed == {"hang": 2}
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"malformed_share": 1.0, "malformed_form": "reset"}, ConnectionResetError),
+        ({"error_share": 1.0, "error_form": "body-in-200", "error_status": 429}, ScriptedProviderError),
+        ({"refuse_all": True}, ScriptedProviderError),
+    ],
+)
+async def test_a_stream_goes_wrong_in_its_middle(
+    autojump_clock: trio.testing.MockClock, fields: dict[str, Any], error: type[Exception]
+) -> None:
+    provider = ScriptedProvider(RehearsalScript(phases=(Phase(latency=Latency(mean=6.0), **fields),)))
+    got: list[str] = []
+    started = trio.current_time()
+
+    async def read() -> None:
+        async for word in provider.stream([("user", "Explain coroutine objects and nurseries.")]):
+            got.extend([word])
+
+    with pytest.raises(error):
+        await read()
+    assert bool(got) == ("refuse_all" not in fields)
+    assert trio.current_time() - started == (0.0 if "refuse_all" in fields else pytest.approx(6.0))
+    assert provider.counters.in_flight == 0
+
+
+async def test_a_stream_is_the_answer_word_by_word(autojump_clock: trio.testing.MockClock) -> None:
+    provider = ScriptedProvider()
+    messages = [("user", "Explain coroutine objects and nurseries.")]
+    words = [word async for word in provider.stream(messages)]
+    assert "".join(words) == await provider.chat(messages)
+    assert len(words) > 5
+    assert provider.counters.answered == 2
+
+
 async def test_a_call_that_hangs_ends_when_its_caller_gives_up(autojump_clock: trio.testing.MockClock) -> None:
     provider = ScriptedProvider(RehearsalScript(phases=(Phase(hang_share=1.0),)))
     with trio.move_on_after(10) as scope:

@@ -1,6 +1,7 @@
 """The rehearsal provider as a Starlette application: routes, status codes and headers.
 
     POST /{provider}/v1/chat/completions      POST /v1/chat/completions
+    POST /{provider}/v1/messages              POST /v1/messages
     POST /{provider}/v1/embeddings            POST /v1/embeddings
     GET  /{provider}/v1/models                GET  /v1/models
     GET  /{provider}/counters                 GET, PUT /{provider}/script
@@ -13,15 +14,22 @@ find the slot free.
 A rehearsed latency, a hang and a delayed refusal are the same thing: time passes unless the client leaves first. ASGI
 reports a client that left as the message after the body, so waiting *is* listening for that message, with a deadline:
 no task and no nursery is needed per request, and a slot is free as soon as its client is gone.
+
+A connection is reset below HTTP: the server puts it into the scope of each request, under `CONNECTION`.
 """
 
 from __future__ import annotations
 
 import math
+import socket
+import struct
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, Literal
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any, Final, Literal
 
+import attrs
 import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -38,21 +46,30 @@ from trio_sched._rehearsal.serde import counters_to_json, script_from_json, scri
 from trio_sched._rehearsal.wire import (
     GATEWAY_PAGE,
     ChatRequest,
+    Dialect,
     EmbeddingRequest,
+    MessagesRequest,
     ModelRequest,
+    StreamedRequest,
     WireError,
     error_body,
     error_reply,
+    failure_body,
     model_list,
     refusal_reply,
     stream_of,
 )
 
 __all__ = [
+    "CONNECTION",
+    "Served",
     "WaitEnd",
     "WaitingRoom",
     "build_app",
+    "reset",
 ]
+
+CONNECTION: Final = "trio_sched.connection"
 
 WaitEnd = Literal["elapsed", "client_left", "closed"]
 
@@ -64,6 +81,13 @@ _MOST_DISCARDED = 4 * _LARGEST_BODY
 """Bytes of a body that is too large: a client that sends to the end reads the reply."""
 _BODY_SECONDS = 60.0
 _CLOSE = {"connection": "close"}
+
+
+def reset(connection: trio.SocketStream) -> None:
+    """Close the connection at once, whatever was still to be sent; its peer finds it reset."""
+    if connection.socket.fileno() != -1:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.socket.close()
 
 
 class WaitingRoom:
@@ -104,18 +128,45 @@ class WaitingRoom:
             scope.cancel()
 
 
+@attrs.define(eq=False)
+class Served:
+    """The providers, and the connections over which each of them has requests."""
+
+    providers: Mapping[str, Provider]
+    _busy: defaultdict[str, set[trio.SocketStream]] = attrs.field(factory=lambda: defaultdict(set), init=False)
+
+    @contextmanager
+    def holding(self, provider: Provider, scope: MutableMapping[str, Any]) -> Generator[None, None, None]:
+        """Have a request over the connection of the scope."""
+        connection: trio.SocketStream = scope[CONNECTION]
+        self._busy[provider.name].add(connection)
+        try:
+            yield
+        finally:
+            self._busy[provider.name].discard(connection)
+
+    def reset(self, provider: Provider) -> None:
+        """Reset the connections over which the provider has requests."""
+        for connection in self._busy[provider.name]:
+            reset(connection)
+
+
 class _Rehearsal:
     """The endpoints, over the providers they serve."""
 
-    __slots__ = ("_default", "_providers", "_room")
+    __slots__ = ("_default", "_providers", "_room", "_served")
 
-    def __init__(self, providers: Mapping[str, Provider], room: WaitingRoom) -> None:
-        self._providers = providers
-        self._default = next(iter(providers))
+    def __init__(self, served: Served, room: WaitingRoom) -> None:
+        self._served = served
+        self._providers = served.providers
+        self._default = next(iter(served.providers))
         self._room = room
 
     async def chat(self, request: Request) -> Response:
         return await self._serve(request, "chat", ChatRequest.parse)
+
+    async def messages(self, request: Request) -> Response:
+        return await self._serve(request, "chat", MessagesRequest.parse, "anthropic")
 
     async def embeddings(self, request: Request) -> Response:
         return await self._serve(request, "embedding", EmbeddingRequest.parse)
@@ -134,29 +185,33 @@ class _Rehearsal:
             except ClientDisconnect:
                 return Response(status_code=_CLIENT_LEFT)
             except TrioSchedError as error:
-                return _bad_request(str(error))
+                return _failure(400, str(error))
         return _json(script_to_json(provider.script))
 
-    async def _serve(self, request: Request, domain: str, parse: Callable[[bytes], ModelRequest]) -> Response:
+    async def _serve(
+        self, request: Request, domain: str, parse: Callable[[bytes], ModelRequest], dialect: Dialect = "openai"
+    ) -> Response:
         provider = self._provider(request)
         try:
             asked = parse(await _body(request))
         except ClientDisconnect:
             return Response(status_code=_CLIENT_LEFT)
         except WireError as error:
-            return _bad_request(str(error), error.param)
+            return _failure(400, str(error), dialect, error.param)
         verdict = provider.arrive(domain, trio.current_time())
         if isinstance(verdict, Refused):
-            await self._room.wait(request.receive, verdict.seconds)
+            with self._served.holding(provider, request.scope):
+                await self._room.wait(request.receive, verdict.seconds)
             if verdict.reason == "unreachable":
-                return _Cut(b"", 1)
-            refusal = refusal_reply(provider.name, verdict, time.time())
+                return _Reset()
+            refusal = refusal_reply(provider.name, verdict, time.time(), dialect)
             return Response(refusal.body, refusal.status, headers=refusal.headers, media_type=_MEDIA_TYPE)
-        if isinstance(asked, ChatRequest) and asked.stream and _begins_as_a_stream(verdict):
-            return _Stream(self._room, provider, verdict, asked)
+        if isinstance(asked, ChatRequest | MessagesRequest) and asked.stream and _begins_as_a_stream(verdict):
+            return _Stream(self._room, self._served, provider, verdict, asked)
         ending: Ending = "abandoned"
         try:
-            response, ending = await self._reply(request, provider, verdict, asked)
+            with self._served.holding(provider, request.scope):
+                response, ending = await self._reply(request, provider, verdict, asked)
         finally:
             provider.depart(verdict, ending)
         return response
@@ -167,13 +222,14 @@ class _Rehearsal:
         hangs = accepted.fate == "hang"
         end = await self._room.wait(request.receive, math.inf if hangs else accepted.seconds)
         if end == "closed":
-            return _error(503, "The rehearsal provider is shutting down."), "abandoned"
+            return _failure(503, "The rehearsal provider is shutting down.", asked.dialect), "abandoned"
         if end == "client_left":
             return Response(status_code=_CLIENT_LEFT), "hang" if hangs else "abandoned"
         if accepted.fate == "bad_request":
-            return _bad_request("A bad request, because the script asked for one."), "bad_request"
+            text = "A bad request, because the script asked for one."
+            return _failure(400, text, asked.dialect), "bad_request"
         if accepted.fate == "error":
-            status, body = error_reply(accepted.phase)
+            status, body = error_reply(accepted.phase, asked.dialect)
             return Response(body, status, media_type=_MEDIA_TYPE), "error"
         if accepted.fate == "malformed":
             return _malformed(accepted.phase.malformed_form, provider.script, asked), "malformed"
@@ -187,13 +243,14 @@ class _Rehearsal:
         return provider
 
 
-def build_app(providers: Mapping[str, Provider], room: WaitingRoom) -> Starlette:
-    """The application that serves `providers`; its requests wait in `room`."""
-    rehearsal = _Rehearsal(providers, room)
+def build_app(served: Served, room: WaitingRoom) -> Starlette:
+    """The application for the providers that are `served`; its requests wait in `room`."""
+    rehearsal = _Rehearsal(served, room)
     routes: list[Route] = []
     for prefix in ("/{provider}", ""):
         routes += (
             Route(f"{prefix}/v1/chat/completions", rehearsal.chat, methods=["POST"]),
+            Route(f"{prefix}/v1/messages", rehearsal.messages, methods=["POST"]),
             Route(f"{prefix}/v1/embeddings", rehearsal.embeddings, methods=["POST"]),
             Route(f"{prefix}/v1/models", rehearsal.models, methods=["GET"]),
         )
@@ -215,18 +272,33 @@ class _Cut(Response):
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
 
 
+class _Reset(Response):
+    """No reply: the connection is reset."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reset(scope[CONNECTION])
+        await trio.lowlevel.checkpoint()
+
+
 class _Stream(Response):
     """A reply as a stream of events, spread evenly over the latency. It holds its slot until the last of them."""
 
-    def __init__(self, room: WaitingRoom, provider: Provider, accepted: Accepted, asked: ChatRequest) -> None:
+    def __init__(
+        self, room: WaitingRoom, served: Served, provider: Provider, accepted: Accepted, asked: StreamedRequest
+    ) -> None:
         super().__init__(media_type="text/event-stream")
         del self.headers["content-length"]
         self._room = room
+        self._served = served
         self._provider = provider
         self._accepted = accepted
         self._asked = asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._served.holding(self._provider, scope):
+            await self._send(scope, receive, send)
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         accepted = self._accepted
         ending: Ending = "hang" if accepted.fate == "hang" else "abandoned"
         try:
@@ -244,6 +316,8 @@ class _Stream(Response):
         finally:
             self._provider.depart(accepted, ending)
         await send({"type": "http.response.body", "body": events[-1], "more_body": not ends})
+        if ending == "malformed" and accepted.phase.malformed_form == "reset":
+            reset(scope[CONNECTION])
 
 
 def _begins_as_a_stream(accepted: Accepted) -> bool:
@@ -258,6 +332,8 @@ def _begins_as_a_stream(accepted: Accepted) -> bool:
 def _malformed(form: MalformedForm, script: RehearsalScript, asked: ModelRequest) -> Response:
     if form == "html":
         return Response(GATEWAY_PAGE, media_type="text/html")
+    if form == "reset":
+        return _Reset()
     body = asked.answer(script, empty=form == "empty")
     if form == "empty":
         return _json(body)
@@ -296,9 +372,5 @@ def _json(body: bytes) -> Response:
     return Response(body, media_type=_MEDIA_TYPE)
 
 
-def _bad_request(message: str, param: str | None = None) -> Response:
-    return Response(error_body(message, "invalid_request_error", param=param), 400, media_type=_MEDIA_TYPE)
-
-
-def _error(status: int, message: str) -> Response:
-    return Response(error_body(message, "server_error"), status, media_type=_MEDIA_TYPE)
+def _failure(status: int, message: str, dialect: Dialect = "openai", param: str | None = None) -> Response:
+    return Response(failure_body(dialect, status, message, param=param), status, media_type=_MEDIA_TYPE)

@@ -5,9 +5,9 @@ ends when its standard input does. A pipe closes however its other end goes, so 
 not even one that is killed. It runs in a session of its own: Ctrl-C at the terminal reaches only this process, which
 may still have calls to finish.
 
-Its providers are read and steered over the HTTP that it serves anyway: one request per connection, spoken with h11,
-which Hypercorn brings along. It waits under Trio's rules, so it can be cancelled, and it looks at no proxy settings,
-which have no say about loopback.
+Its providers are read and steered over HTTP: one request per connection, spoken with h11, which Hypercorn brings
+along. It waits under Trio's rules, so it can be cancelled, and it looks at no proxy settings, which have no say about
+loopback. The child has a port of its own for that, which is open whatever its scripts say.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from trio_sched._rehearsal.script import RehearsalScript
 from trio_sched._rehearsal.serde import (
     address_from_json,
     address_to_json,
+    control_port_from_json,
     counters_from_json,
     script_from_json,
     script_to_json,
     scripts_from_json,
     scripts_to_json,
 )
-from trio_sched._rehearsal.server import ProviderAddress, check_loopback, open_rehearsal
+from trio_sched._rehearsal.server import ProviderAddress, check_loopback, open_with_control
 
 __all__ = [
     "RehearsalClient",
@@ -83,13 +84,14 @@ class RehearsalRefusedError(TrioSchedError):
 
 
 class RehearsalClient(ProviderAddress):
-    """The providers served at an address, read and steered from elsewhere."""
+    """The providers served at an address, read and steered from elsewhere, by default at the same port."""
 
-    __slots__ = ()
+    __slots__ = ("_control",)
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, control_port: int | None = None) -> None:
         require("rehearsal", "h11")
         super().__init__(host, port)
+        self._control = ProviderAddress(host, port if control_port is None else control_port)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} for {self.host}:{self.port}>"
@@ -111,13 +113,13 @@ class RehearsalClient(ProviderAddress):
 
         connection = h11.Connection(h11.CLIENT)
         headers = [
-            ("host", self.netloc),
+            ("host", self._control.netloc),
             ("connection", "close"),
             ("content-length", str(len(body))),
         ]
         request = h11.Request(method=method, target=target, headers=headers)
         events = (request, h11.Data(body), h11.EndOfMessage())
-        async with await trio.open_tcp_stream(self.host, self.port) as stream:
+        async with await trio.open_tcp_stream(self.host, self._control.port) as stream:
             await stream.send_all(b"".join(connection.send(event) or b"" for event in events))
             status, parts = 0, list[bytes]()
             while True:
@@ -141,8 +143,8 @@ class RehearsalProcess(RehearsalClient):
 
     __slots__ = ("_pid",)
 
-    def __init__(self, host: str, port: int, pid: int) -> None:
-        super().__init__(host, port)
+    def __init__(self, host: str, port: int, pid: int, control_port: int | None = None) -> None:
+        super().__init__(host, port, control_port)
         self._pid = pid
 
     @property
@@ -189,7 +191,7 @@ async def _ready(child: trio.Process, timeout_seconds: float) -> RehearsalProces
             line += chunk
     if scope.cancelled_caught:
         raise RehearsalStartError(None)
-    return RehearsalProcess(*address_from_json(line), child.pid)
+    return RehearsalProcess(*address_from_json(line), child.pid, control_port_from_json(line))
 
 
 async def _end(child: trio.Process) -> None:
@@ -228,8 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _serve(scripts: Mapping[str, RehearsalScript], host: str, port: int, until_stdin_closes: bool) -> None:
-    async with open_rehearsal(scripts, host=host, port=port) as server:
-        sys.stdout.write(address_to_json(server.host, server.port) + "\n")
+    async with open_with_control(scripts, host=host, port=port) as (server, control_port):
+        sys.stdout.write(address_to_json(server.host, server.port, control_port) + "\n")
         sys.stdout.flush()
         if not until_stdin_closes:
             await trio.sleep_forever()

@@ -13,10 +13,14 @@ domains share them.
 
 A phase starts with the request that finds it due, but one that is due by time has started at that time, so how a limit
 moves in it does not depend on when somebody asks.
+
+A provider that is gone for a while is one that nobody can ask. Whoever serves it asks when that begins and ends
+(`gone_at`), and is called as phases start, for this may move that moment.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -47,7 +51,7 @@ class TokenBucket:
     rate: float
     burst: int
     tokens: float = attrs.field(init=False)
-    filled_at: float = attrs.field(default=0.0, init=False)
+    filled_at: float = attrs.field(default=0.0, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         self.tokens = self.burst
@@ -60,6 +64,10 @@ class TokenBucket:
             return False
         self.tokens -= 1
         return True
+
+    def like(self, phase: Phase) -> bool:
+        """Whether it is the bucket that the phase asks for."""
+        return (self.rate, self.burst) == (phase.requests_per_second, phase.burst)
 
 
 @attrs.define(eq=False)
@@ -83,6 +91,10 @@ class FixedWindow:
     def take(self) -> None:
         """Count one request in; `has_room` has found room for it."""
         self.taken += 1
+
+    def like(self, phase: Phase) -> bool:
+        """Whether it is the window that the phase asks for."""
+        return (self.quota, self.seconds) == (phase.requests_per_window, phase.window_seconds)
 
 
 _REASONS: dict[int, RefusalReason] = {429: "flood", **dict.fromkeys(KEY_STATUSES, "key")}
@@ -117,6 +129,8 @@ class Provider:
 
     Invariants: `_total.in_flight == len(_slots)`; the same sums hold over `_by_domain` and over `_by_phase`; the phase
     index only rises until the script is replaced.
+
+    on_change: called whenever a phase or a script has started.
     """
 
     __slots__ = (
@@ -126,6 +140,7 @@ class Provider:
         "_by_domain",
         "_by_phase",
         "_index",
+        "_limits_began_at",
         "_name",
         "_phase_started_at",
         "_received",
@@ -134,10 +149,14 @@ class Provider:
         "_started_at",
         "_total",
         "_window",
+        "on_change",
     )
 
     def __init__(self, name: str, script: RehearsalScript) -> None:
         self._name = name
+        self._bucket: TokenBucket | None = None
+        self._window: FixedWindow | None = None
+        self.on_change: Callable[[], None] | None = None
         self._slots: set[Accepted] = set()
         self._total = Tally()
         self._by_domain: defaultdict[str, Tally] = defaultdict(Tally)
@@ -169,13 +188,40 @@ class Provider:
         self._accepted = 0
         self._started_at: float | None = None
         self._start_phase(0, 0.0)
+        self._changed()
+
+    def gone_at(self, now: float) -> tuple[bool, float]:
+        """Whether nobody is there, and when that may change by time alone.
+
+        Lets the phases start that are due by time. A script that begins with nobody there begins now.
+        """
+        if self._started_at is None and self.phase.gone_until:
+            self._begin(now)
+        self._advance(now, counts=False)
+        if self._started_at is None:
+            return False, math.inf
+        back_at = self._phase_started_at + self.phase.gone_until
+        if now < back_at:
+            return True, min(back_at, self._due_at(self._index + 1))
+        index, due_at = self._index + 1, self._phase_started_at
+        while (due_at := max(due_at, self._due_at(index))) < math.inf and not self._script.phases[index].gone_until:
+            index += 1
+        return False, due_at
+
+    @property
+    def must_count(self) -> bool:
+        """Whether requests are counted though nobody is there, since their number starts the next phase."""
+        following = self._script.phases[self._index + 1 : self._index + 2]
+        return self.phase.unreachable and bool(following) and following[0].after_seconds is None
 
     def arrive(self, domain: str, now: float) -> Verdict:
         """Count a request in, and accept or refuse it."""
+        if self._started_at is None:
+            self._begin(now)
         self._advance(now)
         phase = self.phase
         self._received += 1
-        refused = self._refused(phase, now - self._phase_started_at)
+        refused = self._refused(phase, now)
         tallies = (self._total, self._by_domain[domain], self._by_phase[phase.name])
         if refused is not None:
             for tally in tallies:
@@ -206,15 +252,43 @@ class Provider:
             by_phase={phase: tally.view() for phase, tally in self._by_phase.items()},
         )
 
-    def _advance(self, now: float) -> None:
-        """Start every phase that is due."""
-        if self._started_at is None:
-            self._started_at = now
-            self._start_phase(0, now)
+    def _begin(self, now: float) -> None:
+        """Start the script's clock."""
+        self._started_at = now
+        self._start_phase(0, now)
+        self._changed()
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
+
+    def _due_at(self, index: int) -> float:
+        """When the phase is due by time, or infinity."""
+        if index >= len(self._script.phases) or self._started_at is None:
+            return math.inf
+        after = self._script.phases[index].after_seconds
+        return math.inf if after is None else self._started_at + after
+
+    def _is_due(self, phase: Phase, now: float) -> bool:
+        if phase.after_seconds is None or self._started_at is None:
+            return False
+        # Sum and difference round differently, and who waits for the one must not find that it is not yet time.
+        return now - self._started_at >= phase.after_seconds or self._started_at + phase.after_seconds <= now
+
+    def _advance(self, now: float, *, counts: bool = True) -> None:
+        """Start every phase that is due. counts: also by the number of requests."""
+        before = self._index
+        self._start_due(now, counts)
+        if self._index != before:
+            self._changed()
+
+    def _start_due(self, now: float, counts: bool) -> None:
         while self._index + 1 < len(self._script.phases):
             following = self._script.phases[self._index + 1]
-            if following.after_seconds is not None and now - self._started_at >= following.after_seconds:
-                due_at = min(now, max(self._phase_started_at, self._started_at + following.after_seconds))
+            if self._is_due(following, now):
+                due_at = min(now, max(self._phase_started_at, self._due_at(self._index + 1)))
+            elif not counts:
+                return
             elif (following.after_requests is not None and self._received >= following.after_requests) or (
                 following.after_accepted is not None and self._accepted >= following.after_accepted
             ):
@@ -226,15 +300,25 @@ class Provider:
     def _start_phase(self, index: int, at: float) -> None:
         self._index = index
         self._phase_started_at = at
-        self._accepted_before = self._accepted
         phase = self.phase
         per_second, per_window = phase.requests_per_second, phase.requests_per_window
-        self._bucket = None if per_second is None else TokenBucket(per_second, phase.burst)
-        self._window = None if per_window is None else FixedWindow(per_window, phase.window_seconds)
+        keeps = phase.keeps_state and index > 0
+        if not keeps:
+            self._limits_began_at = at
+            self._accepted_before = self._accepted
+        if per_second is None:
+            self._bucket = None
+        elif not (keeps and self._bucket is not None and self._bucket.like(phase)):
+            self._bucket = TokenBucket(per_second, phase.burst, filled_at=at - self._limits_began_at)
+        if per_window is None:
+            self._window = None
+        elif not (keeps and self._window is not None and self._window.like(phase)):
+            self._window = FixedWindow(per_window, phase.window_seconds)
 
-    def _refused(self, phase: Phase, elapsed: float) -> Refused | None:
+    def _refused(self, phase: Phase, now: float) -> Refused | None:
         """Why the request may not be served, or None, and then it has taken a token and room in the window."""
-        if phase.unreachable:
+        elapsed = now - self._limits_began_at
+        if now - self._phase_started_at < phase.gone_until:
             return Refused("unreachable", phase, phase.refusal_seconds)
         if phase.refuse_all:
             return Refused(_REASONS.get(phase.refusal_status, "outage"), phase, phase.refusal_seconds)

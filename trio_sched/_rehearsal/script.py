@@ -45,7 +45,7 @@ __all__ = [
 Fate = Literal["answer", "error", "malformed", "hang", "bad_request"]
 """What becomes of an accepted request: an answer, a 5xx, a 200 with a broken body, no reply at all, a 400 at once."""
 
-MalformedForm: TypeAlias = Literal["half", "cut", "html", "empty"]
+MalformedForm: TypeAlias = Literal["half", "cut", "reset", "html", "empty"]
 
 HintPlace: TypeAlias = Literal[
     "retry-after",
@@ -58,8 +58,8 @@ HintPlace: TypeAlias = Literal[
     "message",
 ]
 
-KEY_STATUSES: Final = (401, 403)
-"""The statuses by which a provider says that a key is not valid."""
+KEY_STATUSES: Final = (401, 403, 404)
+"""The statuses by which a provider says that a key is not valid, or that there is no such model."""
 
 _STANDARD_NORMAL = NormalDist()
 
@@ -185,10 +185,10 @@ def _made_of(cls: type, expected: str) -> Callable[[object, attrs.Attribute[Any]
     return validate
 
 
-def _server_error(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
+def _error_status(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
     field = f"{type(instance).__name__}.{attribute.name}"
-    if not 500 <= check.check_int(field, value, minimum=500) <= 599:
-        raise InvalidValueError(field, value, "an int from 500 to 599")
+    if not 400 <= check.check_int(field, value, minimum=400) <= 599:
+        raise InvalidValueError(field, value, "an int from 400 to 599")
 
 
 @attrs.frozen(kw_only=True)
@@ -206,11 +206,16 @@ class Phase:
     neighbour: another client, which takes its part of these limits. None leaves them all to the requests served.
     quota: how many requests the phase accepts. Whatever comes after them is refused for good: status 429, code
     `insufficient_quota`, no hint. None is no quota, 0 one that is used up.
-    unreachable: whether every connection is closed without a whole reply. A phase after it is a restart.
+    unreachable: whether nobody is there. As the phase starts, every connection is reset and the server stops listening,
+    so the next one is refused. A server that serves other providers as well listens on, and resets the connections of
+    this one. So it does where the phase that follows waits for a number of requests, which have to be counted.
+    gone_seconds: for so long the phase begins as an unreachable one: a restart, in one line.
+    keeps_state: whether what was used of the limits and of the quota of the phase before stays used. By default a phase
+    starts with all of them unused, as a provider does that keeps nothing over a restart.
     refuse_all: whether every request is refused: a flood with status 429, an outage with 503 or 529, a key that is not
-    valid with 401 or 403.
-    refusal_status: the HTTP status of a refusal. 503 and 529 carry an `overloaded_error`, 401 and 403, which are for
-    `refuse_all` alone, the code `invalid_api_key` and no hint.
+    valid with 401 or 403, a model that is not there with 404.
+    refusal_status: the HTTP status of a refusal. 503 and 529 carry an `overloaded_error`. 401, 403 and 404 are for
+    `refuse_all` alone and carry no hint, but the code `invalid_api_key` or `model_not_found`.
     refusal_form: `body-in-200` answers 200 and puts `refusal_status` into the body, as `error.code`.
     refusal_seconds: how long a refusal takes, or a connection that is closed, which may be longer than an answer. It
     holds no slot.
@@ -222,13 +227,17 @@ class Phase:
     1.5s.". A point in time is rounded up to a whole second and comes with the header `date`.
     error_share, malformed_share, hang_share, bad_request_share: of accepted requests, from 0 to 1, together at most 1.
     A bad request is answered with 400 at once.
-    error_status: the HTTP status of an error, from 500 to 599.
+    error_status: the HTTP status of an error, from 400 to 599.
     error_form: `body-in-200` answers 200 and puts `error_status` into the body, as `error.code`.
+    error_code: the code that the error carries in place of its usual one, such as `insufficient_quota`. In Anthropic's
+    dialect it is the type of the error.
     malformed_form: `half` is JSON that breaks off, in a whole reply; `cut` a reply that ends before its
-    `content-length`; `html` a page of a gateway with status 200; `empty` an answer without choices, or without data.
+    `content-length`; `reset` a connection that is reset in place of a reply; `html` a page of a gateway with status
+    200; `empty` an answer without choices, content or data.
 
-    A chat that is streamed takes its latency for all of its events. It goes wrong in its middle: `cut` breaks it off,
-    `half` is an event that is no JSON, an error inside a 200 is an event, and a hang is silence after half of them.
+    A chat that is streamed takes its latency for all of its events. It goes wrong in its middle: `cut` and `reset`
+    break it off, `half` is an event that is no JSON, an error inside a 200 is an event, and a hang is silence after
+    half of them.
     """
 
     name: str = attrs.field(default="steady", validator=check.text)
@@ -251,9 +260,11 @@ class Phase:
     )
     quota: int | None = attrs.field(default=None, validator=attrs.validators.optional(check.non_negative_int))
     unreachable: bool = attrs.field(default=False, validator=check.boolean)
+    gone_seconds: float = attrs.field(default=0.0, validator=check.non_negative_finite)
+    keeps_state: bool = attrs.field(default=False, validator=check.boolean)
     refuse_all: bool = attrs.field(default=False, validator=check.boolean)
-    refusal_status: Literal[401, 403, 429, 503, 529] = attrs.field(
-        default=429, validator=check.one_of(401, 403, 429, 503, 529)
+    refusal_status: Literal[401, 403, 404, 429, 503, 529] = attrs.field(
+        default=429, validator=check.one_of(401, 403, 404, 429, 503, 529)
     )
     refusal_form: Literal["status", "body-in-200"] = attrs.field(
         default="status", validator=check.one_of("status", "body-in-200")
@@ -267,10 +278,11 @@ class Phase:
     malformed_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
     hang_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
     bad_request_share: float = attrs.field(default=0.0, validator=check.closed_unit_interval)
-    error_status: int = attrs.field(default=500, validator=_server_error)
+    error_status: int = attrs.field(default=500, validator=_error_status)
     error_form: Literal["status", "body-in-200"] = attrs.field(
         default="status", validator=check.one_of("status", "body-in-200")
     )
+    error_code: str | None = attrs.field(default=None, validator=attrs.validators.optional(check.text))
     malformed_form: MalformedForm = attrs.field(default="half", validator=check.one_of(*get_args(MalformedForm)))
 
     def __attrs_post_init__(self) -> None:
@@ -283,6 +295,8 @@ class Phase:
             raise InvalidValueError(
                 "Phase.refusal_status", self.refusal_status, "429, 503 or 529 in a phase that does not refuse all"
             )
+        if self.unreachable and self.gone_seconds:
+            raise InvalidValueError("Phase.gone_seconds", self.gone_seconds, "0 in a phase that is unreachable anyway")
         if self.drift is not None and self.max_in_flight in (None, self.drift.to):
             raise InvalidValueError("Phase.max_in_flight", self.max_in_flight, "an int other than drift.to")
         limits = (self.max_in_flight, self.requests_per_second, self.requests_per_window)
@@ -293,6 +307,11 @@ class Phase:
     def has_trigger(self) -> bool:
         """Whether anything but its place at the head of a script starts this phase."""
         return not (self.after_requests is None and self.after_accepted is None and self.after_seconds is None)
+
+    @property
+    def gone_until(self) -> float:
+        """For how many seconds of the phase, from its start, nobody is there."""
+        return math.inf if self.unreachable else self.gone_seconds
 
     def limit_at(self, elapsed: float, seed: int) -> int | None:
         """How many requests may be in flight `elapsed` seconds after the phase started, in a script of this seed."""

@@ -23,6 +23,7 @@ from trio_sched._util import parse_json
 __all__ = [
     "address_from_json",
     "address_to_json",
+    "control_port_from_json",
     "counters_from_json",
     "counters_to_json",
     "script_from_json",
@@ -68,15 +69,22 @@ def counters_from_json(text: bytes | str) -> CountersView:
     return _build(CountersView, "counters", fields)
 
 
-def address_to_json(host: str, port: int) -> str:
-    """Where a server listens."""
-    return json.dumps({"host": host, "port": port})
+def address_to_json(host: str, port: int, control_port: int | None = None) -> str:
+    """Where a server listens, and where it is steered if that is elsewhere."""
+    where: dict[str, JsonValue] = {"host": host, "port": port}
+    return json.dumps(where if control_port is None else {**where, "control_port": control_port})
 
 
 def address_from_json(text: bytes | str) -> tuple[str, int]:
     """Read what `address_to_json` has written."""
     fields = _object("address", _parse("address", text))
     return check.check_text("host", fields.get("host")), check.check_int("port", fields.get("port"), minimum=1)
+
+
+def control_port_from_json(text: bytes | str) -> int:
+    """The port at which the server is steered."""
+    fields = _object("address", _parse("address", text))
+    return check.check_int("control_port", fields.get("control_port", fields.get("port")), minimum=1)
 
 
 def _parse(where: str, text: bytes | str) -> JsonValue:

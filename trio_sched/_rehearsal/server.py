@@ -1,35 +1,41 @@
-"""Serving rehearsal providers inside a running Trio program: Hypercorn's Trio worker in a nursery of its own.
+"""Serving rehearsal providers inside a running Trio program: Hypercorn's connections in a nursery of its own.
 
 It listens on loopback and nowhere else: a script that anyone may replace and a model that answers anyone must not be
 reachable from another machine. Names other than `localhost` are refused without being looked up, because what they mean
 can change. A page in a browser reaches loopback as well, under a name that it has had resolved there or from an origin
 of its own: a request is answered only if its `Host`, and its `Origin` if it has one, are loopback's.
 
-The socket is bound here and handed over listening. So port 0 is resolved once, and no other process can
-take the port between asking for it and serving on it.
+The socket is bound and listens before anything is served. So port 0 is resolved once, and no other process can take the
+port between asking for it and serving on it.
+
+Where a script says that nobody is there, nobody is: the `_Door` is shut. Its listening socket is closed, all
+connections are reset, and whoever connects is refused, until a phase comes in which somebody is there again. The port
+stays bound meanwhile, by a socket that does not listen. Providers that are served together share a door, which is shut
+while all of them are gone; until then, one that is gone resets the connections that ask for it.
 
 Shutting down takes three steps, and none of them waits for a client. The waiting room closes, so every request that
-waits gets its reply now. Hypercorn stops listening and closes the connections that idle. What is left a second later
-is cut off. The worker is shielded so that these steps also happen, in this order, when the surrounding scope is
+waits gets its reply now. Nobody listens any more, and the connections that idle are closed. What is left a second later
+is cut off. The server is shielded so that these steps also happen, in this order, when the surrounding scope is
 cancelled; the second bounds the shield.
 """
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import os
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from urllib.parse import urlsplit
 
 import trio
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError, require
-from trio_sched._rehearsal.app import WaitingRoom
+from trio_sched._rehearsal.app import CONNECTION, Served, WaitingRoom, reset
 from trio_sched._rehearsal.counters import CountersView
 from trio_sched._rehearsal.provider import Provider, open_providers
 from trio_sched._rehearsal.script import RehearsalScript
@@ -49,10 +55,14 @@ __all__ = [
     "is_of_loopback",
     "listen_on_loopback",
     "open_rehearsal",
+    "open_with_control",
 ]
 
 
 _BACKLOG = 2048
+_NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What accepting a connection may find that passes."""
+_RETRY_SECONDS = 0.1
 _GRACE_SECONDS = 1.0
 _KEEP_ALIVE_SECONDS = 600.0
 """Also the time that a connection has for the headers of its next request."""
@@ -104,17 +114,30 @@ async def listen_on_loopback(host: str, port: int) -> socket.socket:
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     check_loopback(str(address[0]))
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener = _bound(family, address)
+        try:
+            listener.listen(_BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise InvalidValueError("port", port, f"a port that can be bound on {host} ({error.strerror})") from error
+    return listener
+
+
+def _bound(family: int, address: Any) -> socket.socket:
+    """A socket that has the address, and does not listen on it."""
+    bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         # Elsewhere the option would let two servers share the port; here it only forgives connections of the last one.
         if os.name == "posix":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise InvalidValueError("port", port, f"a port that can be bound on {host} ({error.strerror})") from error
-    return listener
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 class ProviderAddress:
@@ -171,6 +194,99 @@ class RehearsalServer(ProviderAddress):
         self._providers[provider].replace_script(script)
 
 
+class _Door:
+    """Where connections come in: a socket that listens, or, while the door is shut, one that is only bound.
+
+    Invariant: `_connections` are those whose handler has not ended.
+    """
+
+    __slots__ = ("_changed", "_connections", "_listener", "_opened")
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+        self._connections: set[trio.SocketStream] = set()
+        self._opened = trio.Event()
+        self._opened.set()
+        self._changed = trio.Event()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        host, port, *_ = cast("tuple[str, int]", self._listener.socket.getsockname())
+        return host, port
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._listener.socket.close()
+
+    async def accept(self, handle: Callable[[trio.SocketStream], Awaitable[None]], nursery: trio.Nursery) -> NoReturn:
+        """Handle each connection in a task of the nursery."""
+        while True:
+            while not self._opened.is_set():
+                await self._opened.wait()
+            try:
+                connection = await self._listener.accept()
+            except trio.ClosedResourceError:
+                continue  # the door was shut, and has another listener now
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                await trio.sleep(_RETRY_SECONDS)
+                continue
+            self._connections.add(connection)
+            nursery.start_soon(self._handle, connection, handle)
+
+    async def watch(self, served: Served, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
+        """Shut the door while all providers are gone, and open it again. Started once it has looked."""
+        has_looked = False
+        for provider in served.providers.values():
+            provider.on_change = self._look_again
+        while True:
+            self._changed = trio.Event()
+            now = trio.current_time()
+            told = [(provider, *provider.gone_at(now)) for provider in served.providers.values()]
+            if all(is_gone and not provider.must_count for provider, is_gone, _ in told):
+                self._shut()
+            else:
+                self._open()
+            for provider, is_gone, _ in told:
+                if is_gone:
+                    served.reset(provider)
+            if not has_looked:
+                has_looked = True
+                task_status.started()
+            with trio.move_on_at(min(until for _, _, until in told)):
+                await self._changed.wait()
+
+    def _look_again(self) -> None:
+        self._changed.set()
+
+    def _shut(self) -> None:
+        """Refuse who connects, and reset who is connected."""
+        if self._opened.is_set():
+            self._opened = trio.Event()
+            family, address = self._listener.socket.family, self._listener.socket.getsockname()
+            self._listener.socket.close()
+            self._listener.socket = trio.socket.from_stdlib_socket(_bound(family, address))
+        for connection in self._connections:
+            reset(connection)
+
+    def _open(self) -> None:
+        """Listen again."""
+        if not self._opened.is_set():
+            self._listener.socket.listen(_BACKLOG)
+            self._opened.set()
+
+    async def _handle(
+        self, connection: trio.SocketStream, handle: Callable[[trio.SocketStream], Awaitable[None]]
+    ) -> None:
+        try:
+            await handle(connection)
+        finally:
+            self._connections.remove(connection)
+            await trio.aclose_forcefully(connection)
+
+
 @asynccontextmanager
 async def open_rehearsal(
     providers: Mapping[str, RehearsalScript], *, host: str = "127.0.0.1", port: int = 0
@@ -179,63 +295,100 @@ async def open_rehearsal(
 
     An error of the block comes out as it is, not inside an exception group.
     """
-    served = open_providers(providers)
+    async with _opened(providers, host, port) as (server, _):
+        yield server
+
+
+@asynccontextmanager
+async def open_with_control(
+    providers: Mapping[str, RehearsalScript], *, host: str, port: int
+) -> AsyncGenerator[tuple[RehearsalServer, int], None]:
+    """The same, with a second port under which counters and scripts are reached whatever the scripts say."""
+    async with _opened(providers, host, port, controlled=True) as (server, control_port):
+        yield server, control_port
+
+
+@asynccontextmanager
+async def _opened(
+    providers: Mapping[str, RehearsalScript], host: str, port: int, *, controlled: bool = False
+) -> AsyncGenerator[tuple[RehearsalServer, int], None]:
+    served = Served(open_providers(providers))
     require("rehearsal", "starlette.applications", "hypercorn.trio")
     from trio_sched._rehearsal.app import build_app
 
     room = WaitingRoom()
     closing = trio.Event()
     failure: BaseException | None = None
-    listener = await listen_on_loopback(host, port)
-    bound_host, bound_port = listener.getsockname()[:2]
-    # Ctrl-C strikes whatever runs, an answer that is being sent included.
-    with single_error():
-        async with trio.open_nursery() as nursery:
-            try:
-                await nursery.start(_serve, build_app(served, room), listener, closing, nursery.cancel_scope)
-                yield RehearsalServer(bound_host, bound_port, served)
-            except (Exception, KeyboardInterrupt) as error:
-                failure = error
-            finally:
-                room.close()
-                closing.set()
+    doors = [_Door(await listen_on_loopback(host, port))]
+    try:
+        if controlled:
+            doors.append(_Door(await listen_on_loopback(host, 0)))
+        bound_host, bound_port = doors[0].address
+        # Ctrl-C strikes whatever runs, an answer that is being sent included.
+        with single_error():
+            async with trio.open_nursery() as nursery:
+                try:
+                    await nursery.start(_serve, build_app(served, room), served, doors, closing)
+                    yield RehearsalServer(bound_host, bound_port, served.providers), doors[-1].address[1]
+                except (Exception, KeyboardInterrupt) as error:
+                    failure = error
+                finally:
+                    room.close()
+                    closing.set()
+    finally:
+        for door in doors:
+            door.close()
     if failure is not None:
         raise failure
-    if nursery.cancel_scope.cancel_called:
-        raise KeyboardInterrupt
 
 
 async def _serve(
     app: Starlette,
-    listener: socket.socket,
+    served: Served,
+    doors: Sequence[_Door],
     closing: trio.Event,
-    interrupted: trio.CancelScope,
-    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
+    from hypercorn.app_wrappers import ASGIWrapper
     from hypercorn.config import Config
-    from hypercorn.trio import serve  # pyright: ignore[reportUnknownVariableType]
+    from hypercorn.trio.tcp_server import TCPServer
+    from hypercorn.trio.worker_context import WorkerContext
+    from hypercorn.typing import ConnectionState
 
     config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
     config.errorlog = _quiet_log()
-    config.graceful_timeout = _GRACE_SECONDS
     # A client that finds its idle connection closed reports an error the provider never made.
     config.keep_alive_timeout = _KEEP_ALIVE_SECONDS
     config.keep_alive_max_requests = 2**62
     config.include_server_header = False
     config.include_date_header = False
+    context = WorkerContext(None)
+
+    async def handle(connection: trio.SocketStream) -> None:
+        framework = cast("ASGIFramework", _loopback_only(app, connection))  # ASGI both, each in types of its own
+        # Hypercorn's own listening ends with its server; here one connection is served at a time.
+        await TCPServer(ASGIWrapper(framework), config, context, ConnectionState({}), cast("Any", connection))
+
     with trio.CancelScope(shield=True):
-        framework = cast("ASGIFramework", _loopback_only(app))  # ASGI both, each in types of its own
-        await serve(framework, config, shutdown_trigger=closing.wait, task_status=task_status, mode="asgi")
-    if not closing.is_set():
-        # Hypercorn swallows a KeyboardInterrupt that strikes its own code, and just ends.
-        interrupted.cancel()
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                for door in doors:
+                    accepting.start_soon(door.accept, handle, connections)
+                await accepting.start(doors[0].watch, served)
+                task_status.started()
+                await closing.wait()
+                accepting.cancel_scope.cancel()
+            for door in doors:
+                door.close()
+            await context.terminated.set()
+            connections.cancel_scope.deadline = trio.current_time() + _GRACE_SECONDS
 
 
-def _loopback_only(app: Starlette) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """The application, for requests from this machine."""
+def _loopback_only(app: Starlette, connection: trio.SocketStream) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """The application, for requests from this machine that come over the connection."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[CONNECTION] = connection
         if scope["type"] == "http" and not is_of_loopback(scope["headers"]):
             text = "The rehearsal provider answers programs on this machine: Host and Origin must be loopback's."
             body = error_body(text, "invalid_request_error")

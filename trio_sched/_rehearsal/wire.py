@@ -1,8 +1,10 @@
-"""The OpenAI wire format: request bodies in, response bodies out, nothing served and nothing decided.
+"""The wire formats of OpenAI and Anthropic: request bodies in, response bodies out, nothing served, nothing decided.
 
 Only what a rehearsal needs is read. Sampling parameters (`temperature`, `max_tokens`, `tools`, ...) are accepted and
 ignored. `created` is always 0: a clock would make the same request have two answers. A chat may be streamed, as events
 of one word each; embeddings may not, because a client that asked for a stream cannot use what it would get.
+
+The two formats are two dialects: one script, one answer to one question, and an error by the name that each has for it.
 
 A refusal has the status, headers and body of the provider that is rehearsed. Some providers name the moment at which to
 come back, so a refusal is written with the wall clock's time passed in.
@@ -18,7 +20,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import formatdate
-from typing import Final, TypeAlias, cast
+from typing import ClassVar, Final, Literal, TypeAlias, cast
 
 import attrs
 
@@ -31,15 +33,21 @@ from trio_sched._util import counted, parse_json
 
 __all__ = [
     "ChatRequest",
+    "Dialect",
     "EmbeddingRequest",
+    "MessagesRequest",
     "ModelRequest",
     "RefusalReply",
+    "StreamedRequest",
     "WireError",
     "error_body",
+    "failure_body",
     "model_list",
     "refusal_reply",
     "stream_of",
 ]
+
+Dialect: TypeAlias = Literal["openai", "anthropic"]
 
 _compact = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -66,6 +74,8 @@ class WireError(Exception):
 class ChatRequest:
     """The body of `POST /chat/completions`."""
 
+    dialect: ClassVar[Dialect] = "openai"
+    half_an_event: ClassVar[bytes] = b'data: {"id":"chatcmpl-rehe\n\n'
     model: str
     messages: tuple[tuple[str, str], ...]
     choices: int = 1
@@ -127,6 +137,10 @@ class ChatRequest:
             events.append(self._event([], usage=self._usage(answers)))
         return [*events, b"data: [DONE]\n\n"]
 
+    def error_event(self, body: bytes) -> bytes:
+        """An error in the middle of a stream."""
+        return b"data: %s\n\n" % body
+
     def _event(self, choices: list[JsonValue], **fields: JsonValue) -> bytes:
         chunk: dict[str, JsonValue] = {
             "id": "chatcmpl-rehearsal",
@@ -149,9 +163,83 @@ class ChatRequest:
 
 
 @attrs.frozen
+class MessagesRequest:
+    """The body of Anthropic's `POST /messages`."""
+
+    dialect: ClassVar[Dialect] = "anthropic"
+    half_an_event: ClassVar[bytes] = b'event: content_block_delta\ndata: {"type":"content_blo\n\n'
+    model: str
+    messages: tuple[tuple[str, str], ...]
+    stream: bool = False
+
+    @classmethod
+    def parse(cls, body: bytes) -> MessagesRequest:
+        """Read a body, or raise `WireError`."""
+        fields = _fields(body)
+        messages = fields.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise WireError("messages", "a non-empty list of messages")
+        most = fields.get("max_tokens")
+        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+            raise WireError("max_tokens", f"a positive integer, got {shown(most)}")
+        told = [_message(index, message) for index, message in enumerate(messages)]
+        system = fields.get("system")
+        if system:
+            told.insert(0, _message(0, {"role": "system", "content": system}))
+        return cls(_text(fields, "model"), tuple(told), bool(fields.get("stream")))
+
+    def answer(self, script: RehearsalScript, *, empty: bool = False) -> bytes:
+        """The response body. empty: without content."""
+        text = self._answer(script)
+        content: list[JsonValue] = [] if empty else [{"type": "text", "text": text}]
+        return _dump(self._message(content, "end_turn", 0 if empty else _tokens(text)))
+
+    def events(self, script: RehearsalScript, *, empty: bool = False) -> list[bytes]:
+        """The events of the response as a stream: one for each word. empty: without content."""
+        text = self._answer(script)
+        events = [self._event("message_start", message=self._message([], None, 1))]
+        if not empty:
+            events.append(self._event("content_block_start", index=0, content_block={"type": "text", "text": ""}))
+            events += [
+                self._event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
+                for word in re.findall(r"\S+\s*", text)
+            ]
+            events.append(self._event("content_block_stop", index=0))
+        end: JsonValue = {"stop_reason": "end_turn", "stop_sequence": None}
+        usage: JsonValue = {"output_tokens": 0 if empty else _tokens(text)}
+        return [*events, self._event("message_delta", delta=end, usage=usage), self._event("message_stop")]
+
+    def error_event(self, body: bytes) -> bytes:
+        """An error in the middle of a stream."""
+        return b"event: error\ndata: %s\n\n" % body
+
+    def _event(self, kind: str, **fields: JsonValue) -> bytes:
+        return b"event: %s\ndata: %s\n\n" % (kind.encode("ascii"), _dump({"type": kind, **fields}))
+
+    def _answer(self, script: RehearsalScript) -> str:
+        return chat_answer(self.model, self.messages, seed=script.seed)
+
+    def _message(self, content: list[JsonValue], stop_reason: str | None, output_tokens: int) -> JsonValue:
+        return {
+            "id": "msg_rehearsal",
+            "type": "message",
+            "role": "assistant",
+            "model": self.model,
+            "content": content,
+            "stop_reason": stop_reason,
+            "stop_sequence": None,
+            "usage": {
+                "input_tokens": sum(_tokens(text) for _, text in self.messages),
+                "output_tokens": output_tokens,
+            },
+        }
+
+
+@attrs.frozen
 class EmbeddingRequest:
     """The body of `POST /embeddings`. An input given as tokens is embedded as the text of its numbers."""
 
+    dialect: ClassVar[Dialect] = "openai"
     model: str
     inputs: tuple[str, ...]
     dimensions: int | None = None
@@ -192,7 +280,8 @@ class EmbeddingRequest:
         return list(struct.unpack(f"<{len(vector) // 4}f", vector))
 
 
-ModelRequest: TypeAlias = "ChatRequest | EmbeddingRequest"
+StreamedRequest: TypeAlias = "ChatRequest | MessagesRequest"
+ModelRequest: TypeAlias = "ChatRequest | MessagesRequest | EmbeddingRequest"
 
 
 def model_list(models: Sequence[str]) -> bytes:
@@ -211,11 +300,57 @@ def error_body(
     code: str | int | None = None,
     details: Sequence[JsonValue] = (),
 ) -> bytes:
-    """The body of every response that is not a success."""
+    """The body of OpenAI's responses that are no success."""
     error: dict[str, JsonValue] = {"message": message, "type": kind, "param": param, "code": code}
     if details:
         error["details"] = list(details)
     return _dump({"error": error})
+
+
+_ANTHROPIC_TYPES: Final[Mapping[int, str]] = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_OPENAI_CODES: Final[Mapping[int, str]] = {
+    401: "invalid_api_key",
+    403: "invalid_api_key",
+    404: "model_not_found",
+    429: "rate_limit_exceeded",
+}
+
+
+def failure_body(
+    dialect: Dialect,
+    status: int,
+    message: str,
+    *,
+    param: str | None = None,
+    in_200: bool = False,
+    code: str | None = None,
+    details: Sequence[JsonValue] = (),
+) -> bytes:
+    """The body of a response that is no success. in_200: it has to say its status itself. code: in place of its own."""
+    if dialect == "anthropic":
+        own = _ANTHROPIC_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+        failure: dict[str, JsonValue] = {"type": code or own, "message": message}
+        if details:
+            failure["details"] = list(details)
+        return _dump({"type": "error", "error": failure, "request_id": "req_rehearsal"})
+    if status == 429:
+        kind = "requests"
+    elif status in (503, 529):
+        kind = "overloaded_error"
+    else:
+        kind = "server_error" if status >= 500 else "invalid_request_error"
+    named = status if in_200 else _OPENAI_CODES.get(status)
+    return error_body(message, code or kind, param=param, code=code or named, details=details)
 
 
 def _dump(value: JsonValue) -> bytes:
@@ -308,23 +443,29 @@ class RefusalReply:
     body: bytes
 
 
-def refusal_reply(provider: str, refused: Refused, wall_now: float) -> RefusalReply:
+def refusal_reply(provider: str, refused: Refused, wall_now: float, dialect: Dialect = "openai") -> RefusalReply:
     """The response of the provider of this name. wall_now: seconds since 1970."""
     phase = refused.phase
     status, seconds = phase.refusal_status, phase.retry_after_seconds
-    limited = status == 429
+    in_200 = says_status = phase.refusal_form == "body-in-200"
     headers: dict[str, str] = {}
     details: list[JsonValue] = []
-    code: str | int | None
+    code: str | None = None
+    sent: int = status
     if refused.reason == "quota":
-        status, kind, code, seconds = 429, "insufficient_quota", "insufficient_quota", None
+        # Each says it in its own way, and neither with a hint.
+        sent, code = (402, "billing_error") if dialect == "anthropic" else (429, "insufficient_quota")
+        seconds, says_status = None, False
         most = counted(phase.quota or 0, "request")
         message = f"You exceeded your current quota: provider {provider} accepts {most} in all"
     elif refused.reason == "key":
-        kind, code, seconds = "invalid_request_error", "invalid_api_key", None
-        message = f"Incorrect API key provided to provider {provider}: every key is refused"
+        seconds, says_status = None, False
+        if status == 404:
+            message = f"The model does not exist or you do not have access to it: provider {provider} has none"
+        else:
+            message = f"Incorrect API key provided to provider {provider}: every key is refused"
     else:
-        kind, code = ("requests", "rate_limit_exceeded") if limited else ("overloaded_error", None)
+        limited = status == 429
         problem = f"Rate limit reached for provider {provider}" if limited else f"Provider {provider} is overloaded"
         message = f"{problem}: {_limit(refused)}"
     message += f" in phase {phase.name}."
@@ -334,34 +475,31 @@ def refusal_reply(provider: str, refused: Refused, wall_now: float) -> RefusalRe
             message += f" Please try again in {_duration(seconds)}."
         elif phase.retry_after_header == "retryDelay":
             details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{_decimal(seconds)}s"}]
-    in_body = phase.refusal_form == "body-in-200"
-    if in_body and refused.reason not in ("quota", "key"):
-        code = status
-    body = error_body(message, kind, code=code, details=details)
-    return RefusalReply(200 if in_body else status, headers, message, body)
+    body = failure_body(dialect, sent, message, in_200=says_status, code=code, details=details)
+    return RefusalReply(200 if in_200 else sent, headers, message, body)
 
 
-def stream_of(asked: ChatRequest, accepted: Accepted, script: RehearsalScript) -> tuple[list[bytes], bool]:
+def stream_of(asked: StreamedRequest, accepted: Accepted, script: RehearsalScript) -> tuple[list[bytes], bool]:
     """The events of a streamed reply, and whether it ends as it should; a stream that hangs stops in its middle."""
     phase, fate = accepted.phase, accepted.fate
     events = asked.events(script, empty=fate == "malformed" and phase.malformed_form == "empty")
     half = events[: len(events) // 2]
     if fate == "error":
-        return [*half, b"data: %s\n\n" % error_reply(phase)[1]], True
+        return [*half, asked.error_event(error_reply(phase, asked.dialect)[1])], True
     if fate == "hang":
         return half, False
-    if fate == "malformed" and phase.malformed_form == "cut":
+    if fate == "malformed" and phase.malformed_form in ("cut", "reset"):
         return half, False
     if fate == "malformed" and phase.malformed_form == "half":
-        return [*half, b'data: {"id":"chatcmpl-rehe\n\n'], True
+        return [*half, asked.half_an_event], True
     return events, True
 
 
-def error_reply(phase: Phase) -> tuple[int, bytes]:
+def error_reply(phase: Phase, dialect: Dialect = "openai") -> tuple[int, bytes]:
     """Status and body of a failure that the script asked for."""
-    in_body = phase.error_form == "body-in-200"
-    code = phase.error_status if in_body else None
-    return 200 if in_body else phase.error_status, error_body(SCRIPTED_FAILURE, "server_error", code=code)
+    in_200 = phase.error_form == "body-in-200"
+    body = failure_body(dialect, phase.error_status, SCRIPTED_FAILURE, in_200=in_200, code=phase.error_code)
+    return 200 if in_200 else phase.error_status, body
 
 
 def _limit(refused: Refused) -> str:
