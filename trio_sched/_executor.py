@@ -10,15 +10,18 @@ included, and no checkpoint between the end of the call and the release. What th
 *Whose failure.* Each attempt is admitted anew, so it queues fairly behind others and obeys the limit of that moment. A
 refusal by the provider's pace never counts: the call asks again at once, with the time that the provider named, and
 admission lets everybody else go first until then. A failure without an answer may be the endpoint's, so it counts
-against the request only if a call that was granted later was answered before the next attempt. Where nobody else calls
-the endpoint, or nobody whose call did not fail as well, nobody can show that, so the last call that it answered is
-sent again, under the domain `healthcheck`.
-After `max_attempts` failures that count, the caller gets the very exception of the last one, so
-`except openai.InternalServerError` works. Between failures the pause is drawn from the whole range up to a bound that
-doubles (full jitter), but is never shorter than the provider's hint. While failures do not count, the bound goes on
-doubling, so that in the end the pause is longer than the calls of others take. An endpoint that does not answer lets
-one call go at a time, see `_request/endpoint.py`; a call that failed there lets others go first. An admission that was
-refused (timeout, shutdown, closed endpoint) is not repeated here.
+against the request only if another call was answered between its grant and the next one, and the endpoint did not stop
+answering meanwhile. Where no other call can show that, because there is none or all have failed, the last call that was
+answered is sent again, under the domain `healthcheck`. After `max_attempts` failures that count, the caller gets the
+very exception of the last one, so `except openai.InternalServerError` works. But a server that shuts down gracefully
+answers what it has while it refuses what is new. So at one of the later failures a call has to be answered already that
+was granted after the first one.
+
+*Pauses.* Between failures the pause is drawn from the whole range up to a bound that doubles (full jitter), but is
+never shorter than the provider's hint. While failures do not count, the bound goes on doubling, so that in the end the
+pause is longer than the calls of others take. An endpoint that does not answer lets one call go at a time, see
+`_request/endpoint.py`; a call that failed there lets others go first. An admission that was refused (timeout, shutdown,
+closed endpoint) is not repeated here.
 
 *Closed endpoints.* A key, model or quota that is refused twice closes the endpoint for everybody. The caller gets
 `QuotaExhaustedError`, or `RequestAdmissionError`, with the provider's own error as its cause.
@@ -44,6 +47,7 @@ from trio_sched import _validation as check
 from trio_sched._classify import ErrorVerdict, judge_exception
 from trio_sched._errors import InvalidTypeError, TrioSchedError
 from trio_sched._request.attempt import AdmittedAttempt
+from trio_sched._request.endpoint import Answers
 from trio_sched._request.leases import RequestAdmissionError, RequestAdmissionLease
 from trio_sched._request.protocol import ModelCallAdmission, RequestAdmissionController
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey, runtime_correlation
@@ -85,8 +89,6 @@ _REFUSALS_WITHOUT_PAUSE: Final = 5
 """Refusals of one call after which it pauses outside admission too: a fixed limit never stops it."""
 _SETTLED_BY_HEALTHCHECK: Final = 3
 """Requests per endpoint that fail for good on the evidence of health checks alone."""
-_FAILURES_BEFORE_ASKING: Final = 3
-"""Failures in a row after which a call asks for a health check, where all others that are under way failed too."""
 _SETTLED: Final = "_trio_sched_settled_after"
 _BLAMED: Final = "_trio_sched_blamed_lease"
 
@@ -216,10 +218,11 @@ class ModelRequest(Generic[T]):
 class _Attempt(AdmittedAttempt):
     """The block of one attempt, released with the outcome that the executor found."""
 
-    __slots__ = ("lease_id", "outcome", "verdict")
+    __slots__ = ("answers", "lease_id", "outcome", "verdict")
 
     def __init__(self, admission: RequestAdmissionController, item: RequestAdmissionItem) -> None:
         super().__init__(admission, item, retries=False)
+        self.answers = Answers()
         self.lease_id = 0
         self.outcome = _UNJUDGED
         self.verdict: ErrorVerdict | None = None
@@ -229,20 +232,19 @@ class _Attempt(AdmittedAttempt):
 
 
 class _Failures:
-    """Those of one call: which of them count against it. made: attempts in all. open_in_a_row: the latest ones that
-    may be the endpoint's.
-    """
+    """Those of one call: which of them count against it. made: attempts in all."""
 
     __slots__ = (
+        "_are_shown",
         "_failed",
+        "_first",
+        "_open",
         "_refused",
         "_retry",
         "_rng",
-        "_uncounted",
         "by_healthcheck",
         "counted",
         "made",
-        "open_in_a_row",
     )
 
     def __init__(self, retry: RequestRetryConfig, rng: random.Random) -> None:
@@ -250,42 +252,60 @@ class _Failures:
         self._rng = rng
         self._failed = 0
         self._refused = 0
-        # The lease of the latest failure, while it is open whether it counts.
-        self._uncounted: int | None = None
+        # The lease of the first failure that may be the endpoint's, and for the latest one, while it is open whether it
+        # counts, what the endpoint had answered at its grant.
+        self._first: int | None = None
+        self._open: Answers | None = None
+        self._are_shown = retry.max_attempts == 1
         self.counted = 0
         self.by_healthcheck = 0
         self.made = 0
-        self.open_in_a_row = 0
 
     @property
     def is_open(self) -> bool:
         """Whether it is still open if the latest failure, which may be the endpoint's, counts."""
-        return self._uncounted is not None
+        return self._open is not None
 
-    def note(self, lease_id: int, verdict: ErrorVerdict) -> None:
-        """An attempt failed."""
+    def note(self, lease_id: int, at_grant: Answers, now: Answers, verdict: ErrorVerdict) -> None:
+        """An attempt failed. at_grant, now: what the endpoint had answered when it was granted, and has by now."""
         self.made += 1
-        self._uncounted = None
+        self.count(at_grant, by_healthcheck=False)
+        self._open = None
         blame = verdict.outcome.blame
         if verdict.outcome.kind == "rate_limited":
             self._refused += 1
         else:
             self._failed += 1
-        if blame == "pace":
-            return
         if blame == "row":
             self.counted += 1
-        elif blame != "nobody":
-            self._uncounted = lease_id
-            self.open_in_a_row += 1
+        elif blame in ("endpoint", "access"):
+            self._open = at_grant
+            if self._first is None:
+                self._first = lease_id
+            self._see(now)
+            self.count(now, by_healthcheck=False)
 
-    def count(self, answered: int, *, by_healthcheck: bool) -> None:
-        """The highest lease of a call that was answered is `answered`."""
-        if self._uncounted is not None and answered > self._uncounted:
-            self._uncounted = None
-            self.open_in_a_row = 0
+    def count(self, answers: Answers, *, by_healthcheck: bool) -> None:
+        """See whether the latest failure counts, now that the endpoint has answered so much."""
+        at_grant = self._open
+        if at_grant is None:
+            return
+        is_outage = not at_grant.is_answering or answers.outages != at_grant.outages
+        if answers.calls > at_grant.calls and (by_healthcheck or not is_outage):
+            self._open = None
             self.counted += 1
             self.by_healthcheck += by_healthcheck
+            if by_healthcheck:
+                self._see(answers)
+
+    @property
+    def are_its_own(self) -> bool:
+        """Whether the failures are shown to be the call's own."""
+        return self.counted >= self._retry.max_attempts and (self._are_shown or self._first is None)
+
+    def _see(self, answers: Answers) -> None:
+        """Note whether a call that was granted after the first failure was answered, when another one has failed."""
+        self._are_shown = self._are_shown or (self._first is not None and answers.latest_lease > self._first)
 
     def pause(self, outcome: RequestReleaseOutcome) -> float:
         """Seconds to wait outside admission before the next attempt."""
@@ -296,25 +316,24 @@ class _Failures:
                 return 0.0
             bound = retry.backoff_bound(extra)
         else:
-            longest = retry.max_backoff_seconds if self._uncounted is None else _LONGEST_PAUSE
+            longest = retry.max_backoff_seconds if self._open is None else _LONGEST_PAUSE
             bound = doubled(retry.first_backoff_seconds, longest, failures=self._failed)
         return max(self._rng.uniform(0.0, bound), outcome.retry_after_seconds or 0.0)
 
 
 @attrs.define(eq=False)
 class _CallsOfEndpoint:
-    """Calls under way at one endpoint. failing: those whose latest attempt failed, perhaps by the endpoint's fault."""
+    """Calls under way at one endpoint. failing: those that failed, perhaps by the endpoint's fault."""
 
     under_way: int = 0
     failing: set[_Failures] = attrs.field(factory=set[_Failures])
     last_answered: ModelRequest[Any] | None = None
     settled_by_healthcheck: int = 0
 
-    def is_nobody_else(self, failures: _Failures) -> bool:
-        """Whether no other call can show that the endpoint answers."""
-        if self.under_way == 1:
-            return True
-        return len(self.failing) == self.under_way and failures.open_in_a_row >= _FAILURES_BEFORE_ASKING
+    @property
+    def all_failed(self) -> bool:
+        """Whether no call under way can show that the endpoint answers, since none has been answered so far."""
+        return len(self.failing) == self.under_way
 
 
 class ModelRequestExecutor:
@@ -400,13 +419,15 @@ class ModelRequestExecutor:
                     self._note_cut_short()
                 raise
             verdict = attempt.verdict
-            failures.note(attempt.lease_id, verdict)
+            failures.note(attempt.lease_id, attempt.answers, self._admission.answered(endpoint), verdict)
             if not verdict.retryable and verdict.exhausted is None:
                 raise error
             not_before, exhausted = attempt.not_before, verdict.exhausted
-            if failures.is_open:
+            if verdict.outcome.blame in ("endpoint", "access"):
                 calls.failing.add(failures)
-                asks = verdict.outcome.blame == "access" or calls.is_nobody_else(failures)
+                asks = calls.all_failed
+                if verdict.outcome.blame == "access":
+                    asks = self._nobody_waits(endpoint)
                 await self._find_evidence(endpoint, calls, failures, asks=asks)
             self._settle(error, endpoint, calls, failures)
             if verdict.outcome.blame in ("endpoint", "access") and self._is_not_answering(endpoint):
@@ -440,14 +461,12 @@ class ModelRequestExecutor:
                 # The endpoint's state has learned of it, and the call itself failed with the error that counts.
                 logger.info("The health check of %s failed: %s", endpoint, type(error).__qualname__)
             failures.count(self._admission.answered(endpoint), by_healthcheck=True)
-        if not failures.is_open:
-            calls.failing.discard(failures)
 
     def _settle(
         self, error: Exception, endpoint: ProviderModelKey, calls: _CallsOfEndpoint, failures: _Failures
     ) -> None:
         """Raise `error` if it is shown to be the request's own."""
-        if failures.counted < self._retry.max_attempts:
+        if not failures.are_its_own:
             return
         if failures.by_healthcheck == failures.counted:
             calls.settled_by_healthcheck += 1
@@ -457,6 +476,10 @@ class ModelRequestExecutor:
                 return
         setattr(error, _SETTLED, failures.made)
         raise error
+
+    def _nobody_waits(self, endpoint: ProviderModelKey) -> bool:
+        seen = self._admission.pressure.snapshots()
+        return not any(each.waiters for key, each in seen.items() if key.provider_model_key == endpoint)
 
     def _is_not_answering(self, endpoint: ProviderModelKey) -> bool:
         seen = self._admission.pressure.global_snapshot(endpoint.provider_name, endpoint.model_id)
@@ -495,6 +518,7 @@ class ModelRequestExecutor:
     async def _run(self, request: ModelRequest[T], attempt: _Attempt) -> T:
         async with attempt as lease:
             attempt.lease_id = lease.lease_id
+            attempt.answers = self._admission.answered(request.resource.provider_model_key)
             try:
                 self._admission.model_request_started(lease)
                 response = await _call(request)

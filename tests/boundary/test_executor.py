@@ -26,7 +26,7 @@ from trio_sched._executor import (
 )
 from trio_sched._request.attempt import refuse_nested_admission
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
-from trio_sched._request.endpoint import ClosedReason
+from trio_sched._request.endpoint import Answers, ClosedReason
 from trio_sched._request.leases import (
     RequestAdmissionDecision,
     RequestAdmissionDenied,
@@ -60,6 +60,7 @@ class FakeAdmission(ModelCallAdmission):
         self.refusal: str | None = None
         self.closed: list[tuple[ProviderModelKey, str]] = []
         self.others_are_answered = True
+        self.asked = 0
         self._gate = trio.Event()
         if free:
             self._gate.set()
@@ -100,8 +101,11 @@ class FakeAdmission(ModelCallAdmission):
         assert lease.lease_id in self.held
         self._note(f"completed {outcome.kind}")
 
-    def answered(self, provider_model: ProviderModelKey) -> int:
-        return len(self.items) + 1 if self.others_are_answered else 0
+    def answered(self, provider_model: ProviderModelKey) -> Answers:
+        if not self.others_are_answered:
+            return Answers()
+        self.asked += 1
+        return Answers(self.asked, len(self.items) + 1)
 
     def close_endpoint(
         self, provider_model: ProviderModelKey, reason: str, denies_with: ClosedReason = "endpoint_closed"

@@ -19,16 +19,15 @@ ROWS = [{"n": number} for number in range(20)]
 Work = Callable[[Any, Any], Awaitable[object]]
 
 
-def run(
-    tmp_path: Path, work: Work, *, timeout: float | None = 10.0, config: ts.RunConfig | None = None
-) -> ts.RunResult:
+def run(tmp_path: Path, work: Work, *, timeout: float | None = 10.0, copies: int = 1) -> ts.RunResult:
     model = ts.Model("p", "m", max_parallel_requests=4, timeout=timeout)
+    rows = [{**row, "copy": copy} for copy in range(copies) for row in ROWS]
 
-    @ts.column(needs=["n"], model=model)
+    @ts.column(needs=["n", "copy"], model=model)
     async def answer(row: Any, handle: Any) -> object:
         return await work(row, handle)
 
-    return simulate([answer], rows=ROWS, output=tmp_path / "out", config=config)
+    return simulate([answer], rows=rows, output=tmp_path / "out")
 
 
 def outcomes(result: ts.RunResult) -> dict[str, int]:
@@ -91,15 +90,16 @@ def test_a_row_whose_stream_always_breaks_is_rejected_alone(tmp_path: Path) -> N
 
     async def work(row: Any, model: Any) -> int:
         nonlocal tries
-        tries += row["n"] == 7
+        is_bad = row["n"] == 7 and row["copy"] == 0
+        tries += is_bad
         async with model.request() as request:
             await request.call(trio.sleep, 1)
-            if row["n"] == 7:
+            if is_bad:
                 raise ConnectionResetError
             return 1
 
-    result = run(tmp_path, work)
-    assert (result.status, result.records, result.dropped) == ("completed", 19, 1)
+    result = run(tmp_path, work, copies=20)
+    assert (result.status, result.records, result.dropped) == ("completed", 399, 1)
     assert tries == 5
 
 
@@ -150,16 +150,16 @@ def test_an_open_stream_is_refused_with_the_remedy(tmp_path: Path, kind: str) ->
 
 
 def test_a_timeout_around_a_call_that_waits_settles_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def call() -> int:
-        await trio.sleep(9)
-        return 1
+    """Four calls are out for a hundred seconds, while the others wait for no longer than ten."""
 
     async def work(row: Any, model: Any) -> object:
+        if row["n"] < 4:
+            return await model.call(trio.sleep, 100)
         with trio.fail_after(10):
-            return await model.call(call)
+            return await model.call(trio.sleep, 1)
 
     with caplog.at_level(logging.WARNING, "trio_sched.run"):
-        result = run(tmp_path, work)
+        result = run(tmp_path, work, timeout=None)
     assert (result.status, result.records, result.dropped) == ("completed", 20, 0)
     said = [text for text in caplog.messages if "included the wait for admission" in text]
     assert len(said) == 1

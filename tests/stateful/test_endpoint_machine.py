@@ -55,10 +55,10 @@ class EndpointMachine(RuleBasedStateMachine):
         self.calls: list[Call] = []
         self.leases = 0
         self.row: list[str] = []
-        self.in_flight_then = 0
+        self.in_flight_then = self.first_unanswered = 0
         self.unanswered_since: float | None = None
         self.failed_trial_at: float | None = None
-        self.best_answered = 0
+        self.best_answered = self.answers = 0
 
     @precondition(lambda self: self.health.admits and len(self.calls) < 12)
     @rule(count=st.integers(1, 4))
@@ -80,9 +80,11 @@ class EndpointMachine(RuleBasedStateMachine):
         change = self.health.ended(call.lease_id, OUTCOMES[how], len(self.calls), self.now)
         after = self.health.state
         assert (change is not None) == (before != after)
-        counts = before == "answering" or (call.is_trial and trials_out)
+        is_later = self.unanswered_since is None or call.lease_id > self.first_unanswered
+        counts = (before == "answering" and is_later) or (call.is_trial and trials_out)
         if how in ANSWERS:
             self.best_answered = max(self.best_answered, call.lease_id)
+            self.answers += 1
             if before != "closed" and counts:
                 self.row, self.unanswered_since = [], None
                 assert after == "answering"
@@ -92,8 +94,12 @@ class EndpointMachine(RuleBasedStateMachine):
         if how in ("cancelled", "bug"):
             assert after == before
             return
+        if how == "rate":
+            assert after == ("answering" if call.is_trial and before == "not_answering" else before)
+            return
         if self.unanswered_since is None:
             self.unanswered_since, self.in_flight_then = self.now, len(self.calls) + 1
+            self.first_unanswered = call.lease_id
         self.row.append(how)
         if before == "answering" and after == "not_answering" and how != "key":
             failures = sum(each in FAILURES for each in self.row)
@@ -136,7 +142,7 @@ class EndpointMachine(RuleBasedStateMachine):
     def state_and_gate_agree(self) -> None:
         health = self.health
         assert health.unanswered_since == self.unanswered_since
-        assert health.answered == self.best_answered
+        assert (health.answers, health.answered) == (self.answers, self.best_answered)
         if health.state == "answering":
             assert health.admits
             assert health.because is None

@@ -209,7 +209,7 @@ class RunAttempt:
             self.row_groups,
             self.store,
             admission=tasks,
-            classify=classify_with(admission.answered),
+            classify=classify_with(admission.answered, self.pipeline.needed_by_all),
             config=SchedulerConfig(
                 row_groups=self.bounds.row_groups,
                 retry=RetryConfig(max_salvage_rounds=self.config.max_attempts - 1),

@@ -80,6 +80,12 @@ class BoundPipeline:
     clients: RetryFreeClients
 
     @property
+    def needed_by_all(self) -> frozenset[ProviderModelKey]:
+        """The endpoints of columns that skip no row."""
+        bound = self.nodes.values()
+        return frozenset(model.endpoint for each in bound if each.skip is None for model in each.models)
+
+    @property
     def keeps_input(self) -> bool:
         """Whether the parts hold input rows as they came, since no processor may change them."""
         return not any(isinstance(bound.origin, Processor) for bound in self.nodes.values())

@@ -128,7 +128,7 @@ class RunResult:
             if stop is not None and stop.reason == "endpoint_not_answering":
                 mend = "when it answers again, "
             lines.insert(1, f'stopped      before the end: {why}; to go on: {mend}resume="if-possible"')
-            if stop is not None and stop.reason == "error_rate" and stop.last_error is not None:
+            if stop is not None and stop.last_error is not None:
                 error = stop.last_error
                 lines.insert(2, f"             the last one with {type(error).__name__}: {_error_text(error)}")
         if self.earlier.row_groups:

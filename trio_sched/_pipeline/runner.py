@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NoReturn, TypeAlias, cast
 
 import attrs
@@ -45,6 +46,7 @@ from trio_sched._pipeline.outputs import Cell, keep_cell, one_per_row
 from trio_sched._pipeline.processors import Processor
 from trio_sched._pipeline.sources import RowReader
 from trio_sched._pipeline.store import PartStore, RowGroupBuffer
+from trio_sched._request.endpoint import Answers
 from trio_sched._request.leases import RequestAdmissionError
 from trio_sched._resources.identity import ProviderModelKey, runtime_correlation
 from trio_sched._resources.task import Task, TaskType
@@ -377,19 +379,30 @@ def _minding_waits(call: UserCall, column: str, handles: Sequence[ModelHandle]) 
     return minding
 
 
-def classify_with(answered: Callable[[ProviderModelKey], int]) -> FailureClassifier:
+def classify_with(
+    answered: Callable[[ProviderModelKey], Answers], needed_by_all: AbstractSet[ProviderModelKey]
+) -> FailureClassifier:
     """`classify_failure`, for a run: a failure in the block of a request counts against its row only where the endpoint
-    answered a call that was granted later. answered: the highest lease id of a call that an endpoint answered.
+    answered a call that was granted later. answered: what an endpoint has answered so far.
+    needed_by_all: the endpoints without which no row can be made, since their columns skip none.
     """
 
     def classify(error: Exception) -> Failure:
         failure = classify_failure(error)
+        if failure.kind == "unsettled":
+            return attrs.evolve(failure, admits_more=needed_by_all.isdisjoint(map(_refused_endpoint, leaves_of(error))))
         blamed = blamed_lease(error) if failure.kind == "retryable" else None
-        if blamed is None or answered(blamed[0]) > blamed[1]:
+        if blamed is None or answered(blamed[0]).latest_lease > blamed[1]:
             return failure
         return Failure("preserved", failure.reason, failure.retry_after_seconds)
 
     return classify
+
+
+def _refused_endpoint(error: BaseException) -> ProviderModelKey | None:
+    if isinstance(error, RequestAdmissionError):
+        return error.decision.item.resource.provider_model_key
+    return error.endpoint if isinstance(error, QuotaExhaustedError) else None
 
 
 def _raise_as_one(group: BaseExceptionGroup[BaseException]) -> NoReturn:

@@ -31,7 +31,7 @@ from trio_sched._events.sinks import RequestAdmissionEventSink, subscribed_reque
 from trio_sched._request.attempt import AdmittedAttempt, RequestAdmissionUsageError, refuse_nested_admission
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.core import RequestAdmissionCore
-from trio_sched._request.endpoint import ClosedReason
+from trio_sched._request.endpoint import Answers, ClosedReason
 from trio_sched._request.leases import (
     LeakedRequestLease,
     RequestAdmissionDecision,
@@ -163,10 +163,13 @@ class AdaptiveRequestAdmissionController:
         self._core.close_endpoint(provider_model, reason, run_clock(), denies_with)
         self._carry_out()
 
-    def answered(self, provider_model: ProviderModelKey) -> int:
-        """The highest lease id of a call that the endpoint answered; 0 before the first."""
+    def answered(self, provider_model: ProviderModelKey) -> Answers:
+        """What an endpoint has answered so far."""
         endpoint = self._core.ledger.endpoints.get(provider_model)
-        return 0 if endpoint is None else endpoint.health.answered
+        if endpoint is None:
+            return Answers()
+        health = endpoint.health
+        return Answers(health.answers, health.answered, health.outages, health.state == "answering")
 
     @property
     def resolver(self) -> RequestResourceResolver:

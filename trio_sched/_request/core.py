@@ -213,6 +213,7 @@ class RequestAdmissionCore:
         self._limits.learn(domain, lease, outcome, now)
         health = domain.endpoint.health
         if outcome.kind == "success" and health.unanswered_since is None:
+            health.answers += 1
             if lease.lease_id > health.answered:
                 health.answered = lease.lease_id
         else:

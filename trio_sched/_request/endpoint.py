@@ -2,8 +2,9 @@
 
 *Whose failure.* A call that failed without an answer (a refused connection, HTTP 500, a timeout) may be a bad call or
 a bad endpoint. One call cannot tell. Several in a row can: at least three, at least as many as were in flight when the
-row began, and nothing answered in between. Then the endpoint is *not answering*, and nobody who waits for it is to
-blame.
+row began, and nothing answered in between that was granted later than the first of them. Then the endpoint is *not
+answering*, and nobody who waits for it is to blame. Calls that were granted earlier prove nothing: they may have had
+their connections already, as in a server that shuts down gracefully.
 
 *One trial.* From then on one call goes out at a time, that of whoever comes first in the fair order, after a pause of
 5 s that doubles to 30 s. Everybody else waits. The first trial that is answered opens the endpoint, at the limit that
@@ -16,7 +17,8 @@ so by mistake. So it is asked once more, at once, by one trial. If that is refus
 *closed*.
 
 *The end of patience.* Where `max_outage_seconds` is set, an endpoint that did not answer for so long, whether it failed
-or refused, is closed too. The clock runs from the first call that was not answered after the last one that was.
+or was overloaded (503, 529), is closed too. The clock runs from the first call that was not answered after the last one
+that was. A 429 is no outage, however long it lasts: the provider is there, and says when to come back.
 
                 enough failures in a row, or access refused         access refused again
      +-----------+  ------------------------------>  +---------------+  ------------->  +--------+
@@ -30,12 +32,12 @@ Pure: the time is passed in. `ended` and `advance` return what changed, for even
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from trio_sched._resources.request import EndpointStateName, RequestReleaseOutcome
 from trio_sched._util import doubled
 
-__all__ = ["ClosedReason", "EndpointChange", "EndpointHealth"]
+__all__ = ["Answers", "ClosedReason", "EndpointChange", "EndpointHealth"]
 
 LEAST_FAILURES: Final = 3
 """Failures in a row that make an endpoint not answering, however few calls were in flight."""
@@ -49,19 +51,32 @@ ClosedReason = Literal["endpoint_closed", "endpoint_not_answering"]
 EndpointChange = Literal["not_answering", "answering", "closed"]
 
 
+class Answers(NamedTuple):
+    """What an endpoint has answered so far: how many calls, and the highest lease id of one of them.
+
+    outages: how often it stopped answering. is_answering: whether it answers now.
+    """
+
+    calls: int = 0
+    latest_lease: int = 0
+    outages: int = 0
+    is_answering: bool = True
+
+
 class EndpointHealth:
     """The state of one endpoint.
 
     state, because: the state, and why it is not `answering`. closed_for: the reason for which calls are refused once it
-    is closed. admits: whether a call may go out as far as the state is concerned. answered: the highest lease id of a
-    call that the provider answered, so one above a failed call's shows that a call which was granted later was
-    answered. unanswered_since: when the first call ended that was not answered after the last one that was, or None.
-    next_trial_at: until when the next trial is kept back; infinite while it is not.
+    is closed. admits: whether a call may go out as far as the state is concerned. answers: calls that the provider
+    answered. answered: the highest lease id of one of them. outages: how often it stopped answering. unanswered_since:
+    when the first call ended that was not answered after the last one that was, or None. next_trial_at: until when the
+    next trial is kept back; infinite while it is not.
     """
 
     __slots__ = (
         "_access_refused",
         "_failures",
+        "_first_unanswered",
         "_max_outage",
         "_needed",
         "_refused",
@@ -69,9 +84,11 @@ class EndpointHealth:
         "_trials_failed",
         "admits",
         "answered",
+        "answers",
         "because",
         "closed_for",
         "next_trial_at",
+        "outages",
         "state",
         "unanswered_since",
     )
@@ -83,8 +100,11 @@ class EndpointHealth:
         self.closed_for: ClosedReason = "endpoint_closed"
         self.admits: bool = True
         self.answered: int = 0
+        self.answers: int = 0
+        self.outages: int = 0
         self.unanswered_since: float | None = None
         # Of the calls in a row that were not answered: failures, how many are enough, refusals by pace and of access.
+        self._first_unanswered = 0
         self._failures = 0
         self._needed = LEAST_FAILURES
         self._refused = 0
@@ -115,18 +135,23 @@ class EndpointHealth:
         is_trial = lease_id in self._trials
         self._trials.discard(lease_id)
         if outcome.kind == "success" or (blame == "row" and outcome.provider_status is not None):
+            self.answers += 1
             self.answered = max(self.answered, lease_id)
-            return self._take_answer(is_trial)
+            return self._take_answer(lease_id, is_trial)
         if blame in ("nobody", "row"):
             if is_trial:
                 self._allow_trial()
             return None
+        is_overload = outcome.provider_status in (503, 529)
+        if blame == "pace" and not is_overload:
+            # The provider is there, and says when to come back.
+            return self._open() if is_trial else None
         if self.unanswered_since is None:
-            self.unanswered_since = now
+            self.unanswered_since, self._first_unanswered = now, lease_id
             self._needed = max(LEAST_FAILURES, in_flight + 1)
         if blame == "pace":
             self._refused += 1
-            return self._open() if is_trial and outcome.provider_status not in (503, 529) else self._fail(is_trial, now)
+            return self._fail(is_trial, now)
         if blame == "access":
             return self._refuse_access(outcome, is_trial, now)
         self._failures += 1
@@ -163,10 +188,10 @@ class EndpointHealth:
 
     # Parts
 
-    def _take_answer(self, is_trial: bool) -> EndpointChange | None:
+    def _take_answer(self, lease_id: int, is_trial: bool) -> EndpointChange | None:
         if self.unanswered_since is None or self.state == "closed":
             return None
-        if self.state == "not_answering" and not is_trial:
+        if not is_trial and (self.state == "not_answering" or lease_id < self._first_unanswered):
             return None
         self.unanswered_since = None
         self._failures = self._refused = self._access_refused = 0
@@ -184,6 +209,7 @@ class EndpointHealth:
 
     def _stop_answering(self, because: str) -> None:
         self.state, self.because = "not_answering", because
+        self.outages += 1
         self.admits = False
 
     def _refuse_access(self, outcome: RequestReleaseOutcome, is_trial: bool, now: float) -> EndpointChange | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from trio_sched._request.endpoint import ClosedReason
+from trio_sched._request.endpoint import Answers, ClosedReason
 from trio_sched._request.leases import RequestAdmissionDecision, RequestAdmissionLease
 from trio_sched._request.pressure import RequestPressureSnapshotProvider
 from trio_sched._resources import ReleaseResult
@@ -50,8 +50,8 @@ class ModelCallAdmission(RequestAdmissionController, Protocol):
         """Record that the call admitted by `lease` is over."""
         ...
 
-    def answered(self, provider_model: ProviderModelKey) -> int:
-        """The highest lease id of a call that an endpoint answered; 0 before the first."""
+    def answered(self, provider_model: ProviderModelKey) -> Answers:
+        """What an endpoint has answered so far."""
         ...
 
     def close_endpoint(

@@ -133,11 +133,15 @@ class WorkerDone:
 
 @attrs.frozen(eq=False)
 class RowGroupOpened:
-    """A row group was admitted; `nursery` owns its workers, and setting `complete` lets it be written."""
+    """A row group was admitted; `nursery` owns its workers.
+
+    Setting `complete` lets it be written, or where `abandoned` is set before, lets it end without.
+    """
 
     row_group: RowGroup
     nursery: trio.Nursery
     complete: trio.Event
+    abandoned: trio.Event
 
 
 @attrs.frozen

@@ -55,6 +55,7 @@ class OpenRowGroups:
         self.durable = 0
         self.durable_rows = 0
         self.abandoned = 0
+        self._admits_none = False
         self.early_stop: EarlyStop | None = None
 
     @property
@@ -71,7 +72,7 @@ class OpenRowGroups:
         self._health.opened(row_group.index, row_group.size)
         self._admission.target.opened(row_group.index)
         self._events.row_group("row_group_admitted", row_group.index, size=row_group.size)
-        if self.early_stop is not None:
+        if self._admits_none:
             self._abandon(row_group.index)
 
     def take_worker(self, done: WorkerDone) -> bool:
@@ -79,16 +80,19 @@ class OpenRowGroups:
         index = done.task.row_group
         opened = self._open.get(index)
         if opened is None:
+            self._look_for_cause(done)
             return False
         in_trouble = self._outcomes.take(done)
         self._admission.target.task_ended(index)
         unsettled = self._outcomes.take_unsettled()
         if unsettled is not None:
             failure, error = unsettled
-            if self.early_stop is None:
+            if self.early_stop is None or _says_more(error, self.early_stop.last_error):
                 self.early_stop = _stop_of(failure, error)
+            if not failure.admits_more:
+                self._admits_none = True
                 self._admission.stop_admitting()
-            self._abandon_with_followers(index)
+            self._abandon_with_followers(index, drains=True)
             return in_trouble
         if self._tracker.is_complete(index):
             self._take_complete(index, opened)
@@ -133,6 +137,14 @@ class OpenRowGroups:
         """The open row groups whose rows are all finished, or those where some are not."""
         return tuple(index for index, opened in self._open.items() if opened.complete.is_set() is complete)
 
+    def _look_for_cause(self, done: WorkerDone) -> None:
+        """The task whose row group was abandoned already may know best why the run stops."""
+        stop, error = self.early_stop, done.error
+        if stop is not None and stop.reason != "error_rate" and error is not None and error.__cause__ is not None:
+            failure = self._outcomes.judge(error)
+            if failure.kind == "unsettled" and _says_more(error, stop.last_error):
+                self.early_stop = _stop_of(failure, error)
+
     def _take_complete(self, index: int, opened: RowGroupOpened) -> None:
         if index in self._held or opened.complete.is_set():
             return
@@ -155,6 +167,7 @@ class OpenRowGroups:
             self._open[index].complete.set()
 
     def _stop_early(self) -> None:
+        self._admits_none = True
         self._admission.stop_admitting()
         self._retries.stop_salvage()
         self._outcomes.settles = False
@@ -162,24 +175,32 @@ class OpenRowGroups:
             if index in self._open and not self._tracker.has_finished_row(index):
                 self._abandon_with_followers(index)
 
-    def _abandon_with_followers(self, row_group: int) -> None:
-        """Abandon a row group, and where a node is ordered those that follow it."""
+    def _abandon_with_followers(self, row_group: int, *, drains: bool = False) -> None:
+        """Abandon a row group, and where a node is ordered those that follow it. drains: what runs of it may end."""
         followers = self.listed(complete=False) if self._tracker.is_ordered else ()
-        self._abandon(row_group)
+        self._abandon(row_group, drains=drains)
         for index in followers:
             if index > row_group and index in self._open:
                 self._abandon(index)
 
-    def _abandon(self, row_group: int) -> None:
-        del self._open[row_group]
+    def _abandon(self, row_group: int, *, drains: bool = False) -> None:
+        opened = self._open.pop(row_group)
+        if drains:
+            opened.abandoned.set()
+            opened.complete.set()
         self._held.pop(row_group, None)
         self._health.closed(row_group)
-        self._outcomes.abandon(row_group)
+        self._outcomes.abandon(row_group, cancels=not drains)
 
 
 def _stop_of(failure: Failure, error: Exception) -> EarlyStop:
     reason: StopReason = "endpoint_closed" if failure.reason == "endpoint_closed" else "endpoint_not_answering"
     return EarlyStop(reason, str(error), error)
+
+
+def _says_more(error: Exception, than: Exception | None) -> bool:
+    """Whether `error` has the provider's own error as its cause, and the other one has not."""
+    return than is None or (than.__cause__ is None and error.__cause__ is not None)
 
 
 def _error_of(done: WorkerDone) -> Exception | None:

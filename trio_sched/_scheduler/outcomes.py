@@ -126,6 +126,10 @@ class TaskOutcomes:
         self._tracker.mark_complete(task)
         return in_trouble
 
+    def judge(self, error: Exception) -> Failure:
+        """What an error means."""
+        return _unprotected(self._classify, error)
+
     def take_unsettled(self) -> tuple[Failure, Exception] | None:
         """The failure because of which the row group of the task taken in last cannot be finished; None without one."""
         unsettled, self._unsettled = self._unsettled, None
@@ -138,9 +142,9 @@ class TaskOutcomes:
             self._tracker.reopen(task)
             self._events.failure("salvage_redispatched", task, stable_task_id(task), deferral.reason, None)
 
-    def abandon(self, row_group: int) -> None:
-        """Stop and drop everything of a row group that will not be finished."""
-        self._workers.stop_row_group(row_group)
+    def abandon(self, row_group: int, *, cancels: bool) -> None:
+        """Drop everything of a row group that will not be finished. cancels: whether what runs of it is stopped."""
+        self._workers.leave_row_group(row_group, cancels=cancels)
         self._tracker.abandon(row_group)
         self.drops.forget(row_group)
         self._withdraw_row_group(row_group)

@@ -53,11 +53,16 @@ FailureKind = Literal["preserved", "retryable", "non_retryable", "unsettled", "f
 
 @attrs.frozen
 class Failure:
-    """What a failure means for the task. reason: a stable word for events; retry_after_seconds: a hint, or None."""
+    """What a failure means for the task.
+
+    reason: a stable word for events. retry_after_seconds: a hint, or None. admits_more: for one that is `unsettled`,
+    whether other row groups may do without what failed.
+    """
 
     kind: FailureKind
     reason: str
     retry_after_seconds: float | None = None
+    admits_more: bool = False
 
 
 FailureClassifier: TypeAlias = Callable[[Exception], Failure]

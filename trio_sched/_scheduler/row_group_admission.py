@@ -232,17 +232,18 @@ class RowGroupAdmission:
     async def _run_row_group(
         self, row_group: RowGroup, slot: object, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        complete = trio.Event()
+        complete, abandoned = trio.Event(), trio.Event()
         self._holders[row_group.index] = (slot, row_group.size)
         self._store.open(row_group)
         async with trio.open_nursery() as nursery:
-            self._report(RowGroupOpened(row_group, nursery, complete))
+            self._report(RowGroupOpened(row_group, nursery, complete, abandoned))
             task_status.started()
             await complete.wait()
-        if complete.is_set():
+        is_durable = complete.is_set() and not abandoned.is_set()
+        if is_durable:
             await self._store.write(row_group, self._tracker.living_rows(row_group.index))
         self.release_slot(row_group.index)
-        self._report(RowGroupDurable(row_group) if complete.is_set() else RowGroupAbandoned(row_group))
+        self._report(RowGroupDurable(row_group) if is_durable else RowGroupAbandoned(row_group))
 
 
 def _begins_with_calls(context: SchedulerContext) -> bool:

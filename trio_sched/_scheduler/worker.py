@@ -103,9 +103,11 @@ class Workers(Collection[Task]):
             scope.cancel()
         return True
 
-    def stop_row_group(self, row_group: int) -> None:
-        """Cancel the nursery of `row_group`; its workers do not report, and no other is started there."""
-        self._nurseries.pop(row_group).cancel_scope.cancel()
+    def leave_row_group(self, row_group: int, *, cancels: bool) -> None:
+        """Start no other worker in `row_group`. cancels: whether those that run are stopped, and do not report then."""
+        nursery = self._nurseries.pop(row_group)
+        if cancels:
+            nursery.cancel_scope.cancel()
 
     def ended(self, task: Task) -> None:
         """The worker of `task` has reported."""
