@@ -20,6 +20,9 @@ ROWS = [{"n": number} for number in range(120)]
 REFUSED = {"message": "Provider returned error", "code": 429}
 
 
+NO_CHOICES: list[object] = []
+
+
 def completion(text: str) -> dict[str, object]:
     return {"object": "chat.completion", "choices": [{"message": {"content": text}}]}
 
@@ -73,14 +76,14 @@ def statistics(result: ts.RunResult) -> list[object]:
 
 def check_all_rows(result: ts.RunResult) -> None:
     assert (result.status, result.records, result.dropped) == ("completed", len(ROWS), 0)
-    assert {row["answer"] for row in result.rows()} == {f"text {number}" for number in range(len(ROWS))}
+    assert {str(row["answer"]) for row in result.rows()} == {f"text {number}" for number in range(len(ROWS))}
 
 
 @pytest.mark.parametrize(
     "bad",
     [
         lambda: {"error": REFUSED, "user_id": "u"},
-        lambda: {**completion(""), "choices": [], "error": REFUSED},
+        lambda: {**completion(""), "choices": NO_CHOICES, "error": REFUSED},
         raising(lambda: ts.RateLimited()),
         raising(lambda: APIError({"code": "rate_limit_exceeded"})),
         raising(lambda: APIError({"type": "error", "error": {"type": "overloaded_error"}})),
@@ -102,7 +105,7 @@ def test_a_refusal_in_any_form_is_what_a_429_is(bad: Callable[[], object], tmp_p
 @pytest.mark.parametrize(
     "bad",
     [
-        lambda: {**completion(""), "choices": []},
+        lambda: {**completion(""), "choices": NO_CHOICES},
         lambda: {"object": "chat.completion"},
         lambda: {"error": {"message": "boom", "code": 500}},
         lambda: httpx.Response(200, content=b'{"choices": [{"mess').json(),
