@@ -590,18 +590,20 @@ def _judge_type(exc: BaseException) -> _Judgement:
         return "unexpected_exception", "row"
     broken = not _BROKEN.isdisjoint(names)
     if broken or isinstance(exc, OSError):
-        numbers = set(_error_numbers(exc))
-        if not _NO_DESCRIPTORS.isdisjoint(numbers):
+        if not _NO_DESCRIPTORS.isdisjoint(_error_numbers(exc, contexts=broken)):
             return "local_timeout", "pace"
-        if broken or not _NOT_REACHED.isdisjoint(numbers):
+        if broken or not _NOT_REACHED.isdisjoint(_error_numbers(exc)):
             return "provider_failure", "endpoint"
     if not _UNDECODED.isdisjoint(names) and _is_unreadable_body(exc):
         return "provider_failure", "endpoint"
     return "unexpected_exception", "row"
 
 
-def _error_numbers(exc: BaseException) -> Iterator[int]:
-    """The numbers that the operating system gave an error of the transport, or the errors that it was made from."""
+def _error_numbers(exc: BaseException, *, contexts: bool = False) -> Iterator[int]:
+    """The numbers that the operating system gave an error of the transport, or the errors that it was made from.
+
+    contexts: also look at what was being handled, as httpcore names no cause.
+    """
     each: object = exc
     for _ in range(_DEEPEST_CAUSE):
         if not isinstance(each, BaseException):
@@ -610,7 +612,8 @@ def _error_numbers(exc: BaseException) -> Iterator[int]:
             number = _read(leaf, "errno")
             if isinstance(number, int):
                 yield number
-        each = _read(each, "__cause__")
+        cause = _read(each, "__cause__")
+        each = _read(each, "__context__") if cause is None and contexts else cause
 
 
 def _is_unreadable_body(exc: BaseException) -> bool:

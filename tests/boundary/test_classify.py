@@ -231,6 +231,12 @@ def test_whose_failure_of_the_transport(exc: Exception, kind: str, whose: str) -
 def test_what_an_error_of_the_transport_comes_from() -> None:
     no_descriptor = caused(request_error("ConnectError"), caused(Exception("httpcore"), os_error(errno.EMFILE)))
     assert (judge_exception(no_descriptor).outcome.kind, blame(no_descriptor)) == ("local_timeout", "pace")
+    mapped = Exception("httpcore")
+    mapped.__context__ = caused(OSError("all attempts to connect failed"), group(os_error(errno.EMFILE)))
+    assert blame(caused(request_error("ConnectError"), mapped)) == "pace"
+    own = FileNotFoundError(errno.ENOENT, "no such file")
+    own.__context__ = ConnectionRefusedError(errno.ECONNREFUSED, "no")
+    assert blame(own) == "row"
     everywhere = group(ConnectionRefusedError(errno.ECONNREFUSED, "no"), os_error(errno.ENETUNREACH))
     assert blame(caused(OSError("all attempts to connect failed"), everywhere)) == "endpoint"
     assert blame(caused(OSError("a file is not there"), os_error(errno.ENOENT))) == "row"
