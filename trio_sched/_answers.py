@@ -55,6 +55,7 @@ __all__ = [
     "RateLimited",
     "check_judge",
     "gives_objects",
+    "is_open_stream",
     "judge_answer",
     "look_at_answer",
     "looks_like_markup",
@@ -173,9 +174,12 @@ def _is_async(value: object) -> bool:
 
 
 def look_at_answer(answer: object, *, model: str, judge: AnswerJudge | None = None, due: bool = False) -> None:
-    """Raise what an answer says, if it is no success. due: whether an object is due, as `gives_objects` says."""
+    """Raise what an answer says, if it is no success. due: whether an object is due, as `gives_objects` says.
+
+    A judge is asked about answers, not about streams that are still open.
+    """
     error: Exception | None = judge_answer(answer, model=model, due=due)
-    if error is None and judge is not None:
+    if error is None and judge is not None and not is_open_stream(answer):
         error = _ask(judge, answer, model)
     if error is not None:
         raise error
@@ -200,6 +204,12 @@ def _ask(judge: AnswerJudge, answer: object, model: str) -> Exception | None:
     if said.kind == "local_cancelled":
         raise InvalidValueError(field, said, f"{_JUDGED}, and no cancellation")
     return ProviderAnswerError(model, f"gave an answer that its judge calls {said.kind}", outcome=said)
+
+
+def is_open_stream(answer: object) -> bool:
+    """Whether an answer is a stream that nobody has read: something to iterate over, or to open."""
+    kind = type(answer)
+    return hasattr(kind, "__aiter__") or (hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__"))
 
 
 def judge_answer(answer: object, *, model: str = "the provider", due: bool = False) -> ProviderAnswerError | None:

@@ -407,7 +407,7 @@ def _worst(verdicts: list[ErrorVerdict]) -> ErrorVerdict:
     if len(errors) == 1:
         return errors[0]
     worst = min(errors, key=lambda verdict: _WORST_FIRST.index(verdict.outcome.kind)).outcome
-    blame = min((error.outcome.blame for error in errors), key=_BLAMES_WORST_FIRST.index)
+    blame = min(errors, key=lambda verdict: _BLAMES_WORST_FIRST.index(verdict.outcome.blame)).outcome.blame
     hints = [error.outcome.retry_after_seconds for error in errors if error.outcome.retry_after_seconds is not None]
     return _verdict(
         worst.kind,
@@ -492,6 +492,10 @@ def _capped(hint: float | None, cap_seconds: float) -> float | None:
     return min(hint, cap_seconds) if hint else None
 
 
+def _plain_codes(said: _Said) -> frozenset[str]:
+    return frozenset(_plain(code.rpartition("#")[2]) for code in said.codes if len(code) <= _LONGEST_CODE)
+
+
 @attrs.frozen
 class _Said:
     """What an error of a provider says beside its status. words: its messages, those of its body where it has any."""
@@ -500,11 +504,7 @@ class _Said:
     words: list[str]
     facts: list[Mapping[str, object]]
     content: object
-    plain: frozenset[str] = attrs.field(init=False)
-
-    @plain.default
-    def _plain_codes(self) -> frozenset[str]:
-        return frozenset(_plain(code.rpartition("#")[2]) for code in self.codes if len(code) <= _LONGEST_CODE)
+    plain: frozenset[str] = attrs.field(default=attrs.Factory(_plain_codes, takes_self=True), init=False)
 
     def in_words(self, pattern: re.Pattern[str]) -> bool:
         return any(pattern.search(text) for text in self.words)
@@ -590,18 +590,20 @@ def _judge_type(exc: BaseException) -> _Judgement:
         return "unexpected_exception", "row"
     broken = not _BROKEN.isdisjoint(names)
     if broken or isinstance(exc, OSError):
-        numbers = set(_error_numbers(exc))
-        if not _NO_DESCRIPTORS.isdisjoint(numbers):
+        if not _NO_DESCRIPTORS.isdisjoint(_error_numbers(exc, contexts=broken)):
             return "local_timeout", "pace"
-        if broken or not _NOT_REACHED.isdisjoint(numbers):
+        if broken or not _NOT_REACHED.isdisjoint(_error_numbers(exc)):
             return "provider_failure", "endpoint"
     if not _UNDECODED.isdisjoint(names) and _is_unreadable_body(exc):
         return "provider_failure", "endpoint"
     return "unexpected_exception", "row"
 
 
-def _error_numbers(exc: BaseException) -> Iterator[int]:
-    """The numbers that the operating system gave an error of the transport, or the errors that it was made from."""
+def _error_numbers(exc: BaseException, *, contexts: bool = False) -> Iterator[int]:
+    """The numbers that the operating system gave an error of the transport, or the errors that it was made from.
+
+    contexts: also look at what was being handled, as httpcore names no cause.
+    """
     each: object = exc
     for _ in range(_DEEPEST_CAUSE):
         if not isinstance(each, BaseException):
@@ -610,7 +612,8 @@ def _error_numbers(exc: BaseException) -> Iterator[int]:
             number = _read(leaf, "errno")
             if isinstance(number, int):
                 yield number
-        each = _read(each, "__cause__")
+        cause = _read(each, "__cause__")
+        each = _read(each, "__context__") if cause is None and contexts else cause
 
 
 def _is_unreadable_body(exc: BaseException) -> bool:
@@ -687,7 +690,7 @@ def _should_retry(headers: object) -> bool | None:
 def _header(headers: object, name: str) -> object:
     get = _read(headers, "get")
     try:
-        return cast("object", get(name)) if callable(get) else None
+        return get(name) if callable(get) else None
     except Exception:
         # A foreign mapping; see `_read`.
         return None

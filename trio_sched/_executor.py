@@ -44,6 +44,7 @@ import attrs
 import trio
 
 from trio_sched import _validation as check
+from trio_sched._answers import is_open_stream
 from trio_sched._classify import ErrorVerdict, judge_exception
 from trio_sched._errors import InvalidTypeError, TrioSchedError
 from trio_sched._request.attempt import AdmittedAttempt
@@ -563,7 +564,6 @@ def _begin(request: ModelRequest[T]) -> Awaitable[T]:
 
 def _read(answer: T) -> T:
     """The answer, unless it is a stream that nobody has read."""
-    kind = type(answer)
-    if hasattr(kind, "__aiter__") or (hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__")):
-        raise OpenStreamError(kind.__qualname__)
+    if is_open_stream(answer):
+        raise OpenStreamError(type(answer).__qualname__)
     return answer

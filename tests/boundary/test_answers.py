@@ -84,48 +84,48 @@ class ChatCompletionChunk(SimpleNamespace):
     """Named as in the SDKs."""
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        None,
-        "",
-        "hello",
-        "<!DOCTYPE html><html>a page that a model was asked for</html>",
-        b"<html>",
-        7,
-        [],
-        {},
-        COMPLETION,
-        {**COMPLETION, "error": None},
-        {**COMPLETION, "error": RATE_LIMITED},
-        {**COMPLETION, "choices": [{**CHOICE, "finish_reason": "content_filter", "message": {"content": None}}]},
-        {**COMPLETION, "choices": [{**CHOICE, "message": {"content": None, "refusal": "I will not."}}]},
-        {**COMPLETION, "choices": [{**CHOICE, "message": {"content": None, "tool_calls": [{"id": "1"}]}}]},
-        {**COMPLETION, "choices": [CHOICE, {"error": RATE_LIMITED}]},
-        {"object": "chat.completion.chunk", "choices": []},
-        {"object": "list", "data": [{"embedding": [0.1]}]},
-        {"object": "list", "data": []},
-        {"question": "Which?", "choices": []},
-        {"error": "the sentence has none"},
-        {"error": None},
-        {"error": {}},
-        {"error": {"kind": "spelling"}},
-        {"error": ["a", "b"]},
-        {"error": {"message": "a wrong word", "code": 1}, "sentence": "x"},
-        {"error": {"message": "a wrong word"}, "text": None, "score": 0},
-        {"object": "response", "status": "completed", "error": None, "output": [{}]},
-        {"object": "response", "status": "incomplete", "output": []},
-        {1: 2, "error": RATE_LIMITED},
-        SimpleNamespace(error=RATE_LIMITED),
-        SimpleNamespace(error=RATE_LIMITED, data=[1]),
-        SimpleNamespace(error=ValueError("mine"), content=None),
-        SimpleNamespace(error=None, content=None),
-        SimpleNamespace(choices=[]),
-        ChatCompletionChunk(choices=[]),
-        MagicMock(),
-        object(),
-    ],
-)
+LEGAL: list[object] = [
+    None,
+    "",
+    "hello",
+    "<!DOCTYPE html><html>a page that a model was asked for</html>",
+    b"<html>",
+    7,
+    [],
+    {},
+    COMPLETION,
+    {**COMPLETION, "error": None},
+    {**COMPLETION, "error": RATE_LIMITED},
+    {**COMPLETION, "choices": [{**CHOICE, "finish_reason": "content_filter", "message": {"content": None}}]},
+    {**COMPLETION, "choices": [{**CHOICE, "message": {"content": None, "refusal": "I will not."}}]},
+    {**COMPLETION, "choices": [{**CHOICE, "message": {"content": None, "tool_calls": [{"id": "1"}]}}]},
+    {**COMPLETION, "choices": [CHOICE, {"error": RATE_LIMITED}]},
+    {"object": "chat.completion.chunk", "choices": []},
+    {"object": "list", "data": [{"embedding": [0.1]}]},
+    {"object": "list", "data": []},
+    {"question": "Which?", "choices": []},
+    {"error": "the sentence has none"},
+    {"error": None},
+    {"error": {}},
+    {"error": {"kind": "spelling"}},
+    {"error": ["a", "b"]},
+    {"error": {"message": "a wrong word", "code": 1}, "sentence": "x"},
+    {"error": {"message": "a wrong word"}, "text": None, "score": 0},
+    {"object": "response", "status": "completed", "error": None, "output": [{}]},
+    {"object": "response", "status": "incomplete", "output": []},
+    {1: 2, "error": RATE_LIMITED},
+    SimpleNamespace(error=RATE_LIMITED),
+    SimpleNamespace(error=RATE_LIMITED, data=[1]),
+    SimpleNamespace(error=ValueError("mine"), content=None),
+    SimpleNamespace(error=None, content=None),
+    SimpleNamespace(choices=[]),
+    ChatCompletionChunk(choices=[]),
+    MagicMock(),
+    object(),
+]
+
+
+@pytest.mark.parametrize("answer", LEGAL)
 def test_a_legal_answer_is_never_refused(answer: object) -> None:
     assert judge_answer(answer) is None
 
@@ -234,11 +234,14 @@ class AsyncAPIResource:
     async def transcribe(self) -> Completion | str:
         return ""
 
-    async def unsaid(self):  # type: ignore[no-untyped-def]
-        return ""
+    async def unsaid(self) -> Completion:
+        return Completion()
 
     async def anything(self) -> Any:
         return ""
+
+
+del AsyncAPIResource.unsaid.__annotations__["return"]
 
 
 async def of_an_author() -> Completion:
@@ -248,7 +251,7 @@ async def of_an_author() -> Completion:
 def test_which_functions_give_objects() -> None:
     resource = AsyncAPIResource()
     assert gives_objects(resource.create)
-    assert gives_objects(functools.partial(functools.partial(resource.create), 1))
+    assert gives_objects(functools.partial(functools.partial(resource.create)))
     assert gives_objects(trio.to_thread.run_sync, (resource.create,))
     assert gives_objects(functools.partial(trio.to_thread.run_sync, resource.create))
     for other in (
@@ -317,6 +320,15 @@ def test_what_rate_limited_says() -> None:
 # What a judge says.
 
 
+def saying(said: object) -> Callable[[object], object]:
+    """A judge that says the same of every answer."""
+
+    def judge(answer: object) -> object:
+        return said
+
+    return judge
+
+
 def raised_for(judge: Callable[..., object], answer: object = "hello") -> Exception | None:
     try:
         look_at_answer(answer, model="p/m", judge=cast("Any", judge))
@@ -329,14 +341,14 @@ def test_a_judge_that_says_that_an_answer_is_one() -> None:
     seen: list[object] = []
     assert raised_for(seen.append) is None
     assert seen == ["hello"]
-    assert raised_for(lambda answer: RequestReleaseOutcome("success")) is None
+    assert raised_for(saying(RequestReleaseOutcome("success"))) is None
 
 
 def test_a_judge_that_returns_an_exception() -> None:
     error = ts.RateLimited(3)
-    assert raised_for(lambda answer: error) is error
+    assert raised_for(saying(error)) is error
     bug = ValueError("x")
-    assert raised_for(lambda answer: bug) is bug
+    assert raised_for(saying(bug)) is bug
 
 
 def test_a_judge_that_raises_rate_limited() -> None:
@@ -350,7 +362,7 @@ def test_a_judge_that_raises_rate_limited() -> None:
 
 def test_a_judge_that_returns_an_outcome() -> None:
     outcome = RequestReleaseOutcome("provider_failure", None, 500)
-    error = raised_for(lambda answer: outcome)
+    error = raised_for(saying(outcome))
     assert isinstance(error, ts.ProviderAnswerError)
     assert error.outcome is outcome
     assert str(error) == "p/m gave an answer that its judge calls provider_failure"
@@ -358,13 +370,13 @@ def test_a_judge_that_returns_an_outcome() -> None:
 
 def test_a_judge_that_returns_something_else() -> None:
     for said in ("rate_limited", True, 429, ts.RateLimited, KeyboardInterrupt()):
-        error = raised_for(lambda answer, said=said: said)
+        error = raised_for(saying(said))
         assert isinstance(error, ts.InvalidTypeError)
         assert str(error) == (
             f"what the judge of p/m returned must be None, a RequestReleaseOutcome or an exception, got {said!r}"
         )
         assert judge_exception(error).outcome.blame == "row"
-    cancelled = raised_for(lambda answer: RequestReleaseOutcome("local_cancelled"))
+    cancelled = raised_for(saying(RequestReleaseOutcome("local_cancelled")))
     assert isinstance(cancelled, ts.InvalidValueError)
 
 
@@ -373,7 +385,7 @@ async def an_async_judge(answer: object) -> None:
 
 
 def test_a_judge_that_returns_a_coroutine() -> None:
-    error = raised_for(lambda answer: an_async_judge(answer))
+    error = raised_for(saying(an_async_judge(None)))
     assert isinstance(error, ts.InvalidTypeError)
 
 
@@ -402,8 +414,26 @@ def test_a_judge_that_is_interrupted() -> None:
 
 
 def test_the_judge_comes_after_the_default_look() -> None:
-    error = raised_for(lambda answer: ValueError("asked"), {"error": RATE_LIMITED})
+    error = raised_for(saying(ValueError("asked")), {"error": RATE_LIMITED})
     assert isinstance(error, ts.ProviderAnswerError)
+
+
+class Stream:
+    def __aiter__(self) -> object:
+        raise NotImplementedError
+
+
+class StreamManager:
+    async def __aenter__(self) -> None:
+        """Opens it."""
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Closes it."""
+
+
+@pytest.mark.parametrize("stream", [Stream(), StreamManager()])
+def test_a_judge_is_not_asked_about_an_open_stream(stream: object) -> None:
+    assert raised_for(saying(ValueError("asked")), stream) is None
 
 
 class AsyncCallable:

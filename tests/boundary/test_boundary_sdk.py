@@ -353,7 +353,7 @@ async def test_embeddings_are_an_answer(data: list[object], autojump_clock: Mock
 async def test_a_failed_response_of_the_responses_api(autojump_clock: MockClock) -> None:
     sdk = Sdk("openai")
     boundary = Boundary(sdk)
-    response = {"id": "r", "object": "response", "created_at": 1, "model": "m", "output": []}
+    response: dict[str, object] = {"id": "r", "object": "response", "created_at": 1, "model": "m", "output": []}
     failed = {**response, "status": "failed", "error": {"code": "rate_limit_exceeded", "message": "busy"}}
     sdk.steps = [sdk.response(200, failed), sdk.response(200, {**response, "status": "completed", "error": None})]
     async with boundary.admission:
@@ -417,10 +417,14 @@ async def test_what_a_judge_says_ends_the_attempt(sdk: Sdk, autojump_clock: Mock
 
 async def test_a_judge_that_raises_ends_the_call(sdk: Sdk, autojump_clock: MockClock) -> None:
     boundary = Boundary(sdk)
+
+    def judge(answer: Any) -> object:
+        return answer.no_such_thing
+
     sdk.steps = [sdk.response(200, sdk.ok)]
     async with boundary.admission:
         with pytest.raises(JudgeError) as caught:
-            await boundary.handle(sdk, lambda answer: answer.no_such_thing).call(sdk.create, **sdk.arguments())
+            await boundary.handle(sdk, judge).call(sdk.create, **sdk.arguments())
     assert isinstance(caught.value.cause, AttributeError)
     assert boundary.outcomes() == ["unexpected_exception"]
     assert boundary.admission.leak_report() == ()

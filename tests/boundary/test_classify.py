@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import cast
 
@@ -231,6 +231,12 @@ def test_whose_failure_of_the_transport(exc: Exception, kind: str, whose: str) -
 def test_what_an_error_of_the_transport_comes_from() -> None:
     no_descriptor = caused(request_error("ConnectError"), caused(Exception("httpcore"), os_error(errno.EMFILE)))
     assert (judge_exception(no_descriptor).outcome.kind, blame(no_descriptor)) == ("local_timeout", "pace")
+    mapped = Exception("httpcore")
+    mapped.__context__ = caused(OSError("all attempts to connect failed"), group(os_error(errno.EMFILE)))
+    assert blame(caused(request_error("ConnectError"), mapped)) == "pace"
+    own = FileNotFoundError(errno.ENOENT, "no such file")
+    own.__context__ = ConnectionRefusedError(errno.ECONNREFUSED, "no")
+    assert blame(own) == "row"
     everywhere = group(ConnectionRefusedError(errno.ECONNREFUSED, "no"), os_error(errno.ENETUNREACH))
     assert blame(caused(OSError("all attempts to connect failed"), everywhere)) == "endpoint"
     assert blame(caused(OSError("a file is not there"), os_error(errno.ENOENT))) == "row"
@@ -768,6 +774,20 @@ def test_foreign_errors_cannot_raise() -> None:
     assert brief(Status(status=500, headers={"x-should-retry": []})) == ("provider_failure", True, None, 500)
 
 
+NamedJSONDecodeError = type("JSONDecodeError", (Exception,), {})
+
+
+class HostileMapping(Mapping[str, object]):
+    def __getitem__(self, name: str) -> object:
+        raise RuntimeError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        raise RecursionError
+
+    def __len__(self) -> int:
+        raise ValueError
+
+
 def answer(status: object, content: object) -> Answer:
     return Answer(status_code=status, headers=content, content=content, is_closed=True)
 
@@ -781,11 +801,29 @@ fields = st.sampled_from(
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
     | st.sampled_from([429, 503, 200, "insufficient_quota", "429", "slow_down", "try again in 5s", "6m0s"]),
-    lambda inner: st.lists(inner) | st.dictionaries(fields, inner) | st.builds(answer, inner, inner),
+    lambda inner: st.lists(inner) | st.dictionaries(fields, inner) | st.builds(answer, inner, inner)
+    | st.just(HostileHeaders()) | st.just(HostileMapping()),
     max_leaves=10,
 )  # fmt: skip
 attributes = st.dictionaries(
-    st.sampled_from(["status_code", "status", "code", "type", "body", "details", "headers", "response", "message"]),
+    st.sampled_from(
+        [
+            "status_code",
+            "status",
+            "code",
+            "type",
+            "body",
+            "details",
+            "headers",
+            "response",
+            "message",
+            "reason",
+            "http_status",
+            "errno",
+            "doc",
+            "args",
+        ]
+    ),
     values,
 )
 
@@ -794,7 +832,10 @@ attributes = st.dictionaries(
 def test_any_error_gets_a_verdict(attributes: dict[str, object]) -> None:
     in_a_stream = APIError(None)
     in_a_stream.__dict__.update(attributes)
-    for error in (Status(**attributes), in_a_stream):
+    undecoded = NamedJSONDecodeError()
+    undecoded.__dict__.update(attributes)
+    said = ProviderAnswerError("p/m", "no", body=attributes.get("body"))
+    for error in (Status(**attributes), in_a_stream, undecoded, said):
         verdict = judge_exception(error)
         assert isinstance(verdict, ErrorVerdict)
         assert verdict.outcome.kind in OUTCOME_KINDS

@@ -18,6 +18,7 @@ from typing import ParamSpec, TypeVar
 
 import trio
 
+from trio_sched._answers import gives_objects, look_at_answer
 from trio_sched._clients import RetryFreeClients
 from trio_sched._executor import ModelTimeoutError, blame_lease
 from trio_sched._request.attempt import AdmittedAttempt
@@ -52,8 +53,14 @@ class AdmittedRequest:
         return f"<AdmittedRequest {self._endpoint}, lease {self.lease.lease_id}>"
 
     async def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function(*args, **kwargs)` once, without the hidden retries of the client that it belongs to."""
-        return await self._clients.redirect(function)(*args, **kwargs)
+        """Call `function(*args, **kwargs)` once, without the hidden retries of the client that it belongs to.
+
+        Raises `ProviderAnswerError` for an answer that is an error, or cannot be read. The model's judge is not asked:
+        what is made of a stream is known at its end, inside the block, where `RateLimited` may be raised.
+        """
+        answer = await self._clients.redirect(function)(*args, **kwargs)
+        look_at_answer(answer, model=str(self._endpoint), due=gives_objects(function, args))
+        return answer
 
     async def pieces(self, stream: AsyncIterable[T]) -> AsyncGenerator[T, None]:
         """The pieces of a stream. Raises `ModelTimeoutError` where the next one takes longer than `idle_timeout`."""

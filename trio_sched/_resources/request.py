@@ -93,6 +93,18 @@ class RequestAdmissionItem:
     not_before: float | None = attrs.field(default=None, validator=check.optional_finite)
 
 
+def _blame_by_kind_and_status(outcome: RequestReleaseOutcome) -> Blame:
+    kind, status = outcome.kind, outcome.provider_status
+    if kind == "provider_failure" and status is not None and status not in _PASSING_CLIENT_STATUSES:
+        if status in _OVERLOAD_STATUSES:
+            return "pace"
+        if status in _ACCESS_STATUSES:
+            return "access"
+        if status < 500 or status in _LASTING_SERVER_STATUSES:
+            return "row"
+    return _BLAMES.get(kind, "row") if isinstance(cast("object", kind), str) else "row"
+
+
 @attrs.frozen
 class RequestReleaseOutcome:
     """How an attempt ended. Building one never raises, so it is safe in a `finally`.
@@ -106,19 +118,7 @@ class RequestReleaseOutcome:
     retry_after_seconds: float | None = None
     provider_status: int | None = None
     diagnostics: Mapping[str, object] = attrs.field(factory=dict[str, object])
-    blame: Blame = attrs.field(kw_only=True)
-
-    @blame.default
-    def _blame_by_kind_and_status(self) -> Blame:
-        kind, status = self.kind, self.provider_status
-        if kind == "provider_failure" and status is not None and status not in _PASSING_CLIENT_STATUSES:
-            if status in _OVERLOAD_STATUSES:
-                return "pace"
-            if status in _ACCESS_STATUSES:
-                return "access"
-            if status < 500 or status in _LASTING_SERVER_STATUSES:
-                return "row"
-        return _BLAMES.get(kind, "row") if isinstance(cast("object", kind), str) else "row"
+    blame: Blame = attrs.field(default=attrs.Factory(_blame_by_kind_and_status, takes_self=True), kw_only=True)
 
     @property
     def refused(self) -> bool:
