@@ -305,6 +305,31 @@ def test_every_attempt_calls_the_model_under_admission_and_one_bad_answer_costs_
     assert result.requests[model.resource].attempts == 249 + 3
 
 
+@pytest.mark.parametrize("where", ["call", "request"])
+def test_a_word_within_a_model_call_has_the_whole_cell_made_again(tmp_path: Path, where: str) -> None:
+    model = ts.Model("p", "m")
+    calls: list[str] = []
+
+    async def complete(prompt: str) -> str:
+        await trio.sleep(1)
+        calls.append(prompt)
+        if len(calls) == 2:
+            raise ts.TryAgain("it was cut")
+        return prompt
+
+    @ts.column(needs=["number"], model=model, attempts=2)
+    async def answer(row: Row, handle: ts.ModelHandle) -> str:
+        first = await handle.call(complete, "first")
+        if where == "call":
+            return first + await handle.call(complete, "second")
+        async with handle.request():
+            return first + await complete("second")
+
+    result = simulate([number, answer], tmp_path / "out", records=1)
+    assert [row["answer"] for row in result.rows()] == ["firstsecond"]
+    assert calls == ["first", "second", "first", "second"]
+
+
 def test_an_error_group_of_words_is_one_word_and_a_failure_beside_it_decides(tmp_path: Path) -> None:
     calls: dict[object, int] = defaultdict(int)
     beside = [ts.TryAgain("too"), LimitedError(), LookupError()]
