@@ -310,7 +310,8 @@ def _plain(value: object) -> object:
 
 def _refuses(error: Exception) -> bool:
     """Whether a check raised this about the value rather than by mistake."""
-    if isinstance(error, ValueError | AssertionError):
+    # The errors of msgspec are ValueErrors only in its later versions.
+    if isinstance(error, ValueError | AssertionError | msgspec.DecodeError):
         return True
     # Those of jsonschema and cattrs are no ValueErrors; either may be there or not.
     return not {"ValidationError", "BaseValidationError"}.isdisjoint(_names(error))
