@@ -332,17 +332,17 @@ def test_a_word_within_a_model_call_has_the_whole_cell_made_again(tmp_path: Path
 
 def test_an_error_group_of_words_is_one_word_and_a_failure_beside_it_decides(tmp_path: Path) -> None:
     calls: dict[object, int] = defaultdict(int)
-    beside = [ts.TryAgain("too"), LimitedError(), LookupError()]
+    beside = [[ts.TryAgain("too")], [LimitedError()], [LookupError()], [LimitedError(), LookupError()]]
 
     @ts.column(needs=["number"], attempts=2)
     async def several(row: dict[str, int]) -> object:
         calls[row["number"]] += 1
-        raise ExceptionGroup("both", [ts.TryAgain("again"), beside[row["number"]]])
+        raise ExceptionGroup("several", [ts.TryAgain("again"), *beside[row["number"]]])
 
-    result = simulate([number, several], tmp_path / "out", records=3)
-    assert calls == {0: 2, 1: 2, 2: 1}
+    result = simulate([number, several], tmp_path / "out", records=4)
+    assert calls == {0: 2, 1: 2, 2: 1, 3: 1}
     causes = {cause.error_type: cause.rows for cause in result.scheduler.drop_causes}
-    assert causes == {"AttemptsSpentError": 2, "ExceptionGroup": 1}
+    assert causes == {"AttemptsSpentError": 2, "ExceptionGroup": 2}
 
 
 def test_a_cell_that_is_made_again_for_ever_can_be_cancelled(tmp_path: Path) -> None:
@@ -429,6 +429,18 @@ def test_a_from_scratch_column_is_checked_row_by_row(tmp_path: Path) -> None:
 
     result = simulate([root], tmp_path / "out", records=3)
     assert [row["root"] for row in result.rows()] == [1, 2, -1]
+
+
+def test_a_rate_limit_in_the_place_of_a_value_costs_no_attempt(tmp_path: Path) -> None:
+    calls = itertools.count(1)
+
+    @ts.batch_column(needs=["number"], check=short, attempts=2)
+    async def texts(rows: list[Row]) -> list[object]:
+        call = next(calls)
+        return [["far too long", LimitedError(), "fine"][call - 1], f"c{call}"]
+
+    result = simulate([number, texts], tmp_path / "out", records=2)
+    assert [row["texts"] for row in result.rows()] == ["fine", "c3"]
 
 
 def test_other_errors_in_the_place_of_a_value_have_nothing_made_again(tmp_path: Path) -> None:
