@@ -332,7 +332,12 @@ def test_a_word_within_a_model_call_has_the_whole_cell_made_again(tmp_path: Path
 
 def test_an_error_group_of_words_is_one_word_and_a_failure_beside_it_decides(tmp_path: Path) -> None:
     calls: dict[object, int] = defaultdict(int)
-    beside = [[ts.TryAgain("too")], [LimitedError()], [LookupError()], [LimitedError(), LookupError()]]
+    beside: list[list[Exception]] = [
+        [ts.TryAgain("too")],
+        [LimitedError()],
+        [LookupError()],
+        [LimitedError(), LookupError()],
+    ]
 
     @ts.column(needs=["number"], attempts=2)
     async def several(row: dict[str, int]) -> object:

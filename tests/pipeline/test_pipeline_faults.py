@@ -162,7 +162,10 @@ def test_answers_that_are_null_are_told(tmp_path: Path) -> None:
     async def blocked() -> None:
         await trio.sleep(1)
 
-    @ts.column(needs=["number"], model=model, skip_when=lambda row: row["number"] == 2)
+    def is_two(row: dict[str, int]) -> bool:
+        return row["number"] == 2
+
+    @ts.column(needs=["number"], model=model, skip_when=is_two)
     async def answer(row: dict[str, int], handle: ts.ModelHandle) -> object:
         await handle.call(blocked)
         if row["number"] == 3:
