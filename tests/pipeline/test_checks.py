@@ -220,6 +220,14 @@ def test_half_a_letter_costs_no_answer(check: object, text: str) -> None:
     assert kept == {"title": "cut \N{REPLACEMENT CHARACTER}", "score": 3, "tags": [], "note": None}
 
 
+@pytest.mark.parametrize("check", CHECKS, ids=NAMES)
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"title": ' + '[{"\\ud83d": ' * 50_000], ids=["lists", "with half a letter"]
+)
+def test_an_answer_that_is_nested_too_deeply_is_refused(check: object, text: str) -> None:
+    assert words(check, text)
+
+
 def test_a_field_of_attrs_may_convert_and_hold_any_of_the_usual_types() -> None:
     plain = {
         "inner": {"at": "2026-01-02T03:04:05"},

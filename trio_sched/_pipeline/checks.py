@@ -166,7 +166,7 @@ def _msgspec_check(shape: type) -> CheckedValue:
 
     def check(value: object) -> object:
         if isinstance(value, _TEXT):
-            return decoder.decode(_json_text(value))
+            return _parsed(value, decoder.decode)
         return cast("object", msgspec.convert(_plain(value), shape))
 
     return check
@@ -291,8 +291,11 @@ def _json_text(text: str | bytes | bytearray) -> str | bytes:
     return text
 
 
-def _parsed(text: str | bytes | bytearray) -> object:
-    return cast("object", msgspec.json.decode(_json_text(text)))
+def _parsed(text: str | bytes | bytearray, decode: Callable[[str | bytes], object] = msgspec.json.decode) -> object:
+    try:
+        return decode(_json_text(text))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _plain(value: object) -> object:
