@@ -7,9 +7,9 @@ import math
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import attrs
 import pytest
@@ -143,7 +143,10 @@ def test_malformed_output_counts_as_an_attempt(tmp_path: Path) -> None:
 
 
 def test_a_check_sees_what_was_returned_and_makes_what_is_kept(tmp_path: Path) -> None:
-    @ts.column(needs=["number"], check=lambda value: value["a"] * 2)
+    def doubled_again(value: dict[str, int]) -> int:
+        return value["a"] * 2
+
+    @ts.column(needs=["number"], check=doubled_again)
     async def doubled(row: dict[str, int]) -> object:
         return {"a": row["number"]}
 
@@ -209,7 +212,10 @@ def test_a_check_that_returns_something_to_await_is_a_bug_and_warns_of_nothing(t
     async def later() -> int:
         return 1
 
-    @ts.column(needs=["number"], check=lambda value: later())
+    def awaits(value: object) -> object:
+        return later()
+
+    @ts.column(needs=["number"], check=awaits)
     async def text(row: Row) -> str:
         return "text"
 
@@ -230,7 +236,7 @@ def test_a_check_that_returns_something_to_await_is_a_bug_and_warns_of_nothing(t
 def test_on_failure_is_kept_instead(
     tmp_path: Path, options: dict[str, list[str]], on_failure: object, held: Row, word: str
 ) -> None:
-    decorate: Callable[..., Callable[[Callable[[Row], Awaitable[object]]], ts.Column]] = ts.column
+    decorate: Any = ts.column
 
     async def fail(row: Row) -> object:
         if row["number"] != 1:
@@ -299,19 +305,49 @@ def test_every_attempt_calls_the_model_under_admission_and_one_bad_answer_costs_
     assert result.requests[model.resource].attempts == 249 + 3
 
 
+@pytest.mark.parametrize("where", ["call", "request"])
+def test_a_word_within_a_model_call_has_the_whole_cell_made_again(tmp_path: Path, where: str) -> None:
+    model = ts.Model("p", "m")
+    calls: list[str] = []
+
+    async def complete(prompt: str) -> str:
+        await trio.sleep(1)
+        calls.append(prompt)
+        if len(calls) == 2:
+            raise ts.TryAgain("it was cut")
+        return prompt
+
+    @ts.column(needs=["number"], model=model, attempts=2)
+    async def answer(row: Row, handle: ts.ModelHandle) -> str:
+        first = await handle.call(complete, "first")
+        if where == "call":
+            return first + await handle.call(complete, "second")
+        async with handle.request():
+            return first + await complete("second")
+
+    result = simulate([number, answer], tmp_path / "out", records=1)
+    assert [row["answer"] for row in result.rows()] == ["firstsecond"]
+    assert calls == ["first", "second", "first", "second"]
+
+
 def test_an_error_group_of_words_is_one_word_and_a_failure_beside_it_decides(tmp_path: Path) -> None:
     calls: dict[object, int] = defaultdict(int)
-    beside = [ts.TryAgain("too"), LimitedError(), LookupError()]
+    beside: list[list[Exception]] = [
+        [ts.TryAgain("too")],
+        [LimitedError()],
+        [LookupError()],
+        [LimitedError(), LookupError()],
+    ]
 
     @ts.column(needs=["number"], attempts=2)
     async def several(row: dict[str, int]) -> object:
         calls[row["number"]] += 1
-        raise ExceptionGroup("both", [ts.TryAgain("again"), beside[row["number"]]])
+        raise ExceptionGroup("several", [ts.TryAgain("again"), *beside[row["number"]]])
 
-    result = simulate([number, several], tmp_path / "out", records=3)
-    assert calls == {0: 2, 1: 2, 2: 1}
+    result = simulate([number, several], tmp_path / "out", records=4)
+    assert calls == {0: 2, 1: 2, 2: 1, 3: 1}
     causes = {cause.error_type: cause.rows for cause in result.scheduler.drop_causes}
-    assert causes == {"AttemptsSpentError": 2, "ExceptionGroup": 1}
+    assert causes == {"AttemptsSpentError": 2, "ExceptionGroup": 2}
 
 
 def test_a_cell_that_is_made_again_for_ever_can_be_cancelled(tmp_path: Path) -> None:
@@ -398,6 +434,18 @@ def test_a_from_scratch_column_is_checked_row_by_row(tmp_path: Path) -> None:
 
     result = simulate([root], tmp_path / "out", records=3)
     assert [row["root"] for row in result.rows()] == [1, 2, -1]
+
+
+def test_a_rate_limit_in_the_place_of_a_value_costs_no_attempt(tmp_path: Path) -> None:
+    calls = itertools.count(1)
+
+    @ts.batch_column(needs=["number"], check=short, attempts=2)
+    async def texts(rows: list[Row]) -> list[object]:
+        call = next(calls)
+        return [["far too long", LimitedError(), "fine"][call - 1], f"c{call}"]
+
+    result = simulate([number, texts], tmp_path / "out", records=2)
+    assert [row["texts"] for row in result.rows()] == ["fine", "c3"]
 
 
 def test_other_errors_in_the_place_of_a_value_have_nothing_made_again(tmp_path: Path) -> None:

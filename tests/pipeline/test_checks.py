@@ -8,7 +8,7 @@ import enum
 import importlib.util
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Optional, TypedDict, cast
@@ -32,7 +32,7 @@ JSONSCHEMA: Any = importlib.import_module("jsonschema")  # It has no types.
 class ByAttrs:
     title: str
     score: int = attrs.field(validator=attrs.validators.ge(0))
-    tags: list[str] = attrs.field(factory=list)
+    tags: list[str] = attrs.field(factory=list[str])
     # In the quotes of a postponed annotation `X | None` needs Python 3.10, which is what cattrs evaluates it with.
     note: Optional[str] = None  # noqa: UP045
 
@@ -117,9 +117,13 @@ NAMES = ["attrs", "msgspec", "pydantic", "dataclass", "TypedDict", "schema"]
 GOOD: dict[str, object] = {"title": "t", "score": 3, "tags": ["a", "b"], "note": None}
 
 
+def same(row: object) -> object:
+    return row
+
+
 def keeps(check: Any, value: object) -> object:
     """What is kept of a value. Raises what rejects the row."""
-    column = ts.column(needs=["a"], name="c", attempts=1, check=check)(lambda row: row)
+    column = ts.column(needs=["a"], name="c", attempts=1, check=check)(same)
     rule = column.keeping
     try:
         (cell,) = rule.keep(column.outputs, value)
@@ -140,10 +144,12 @@ def words(check: Any, value: object) -> str:
 # Classes and schemas.
 
 
+def as_bytes(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
 @pytest.mark.parametrize("check", CHECKS, ids=NAMES)
-@pytest.mark.parametrize(
-    "form", [json.dumps, lambda value: json.dumps(value).encode(), dict], ids=["text", "bytes", "dict"]
-)
+@pytest.mark.parametrize("form", [json.dumps, as_bytes, dict], ids=["text", "bytes", "dict"])
 def test_text_is_parsed_and_plain_values_are_taken_as_they_are(check: object, form: Callable[[object], object]) -> None:
     assert json.dumps(keeps(check, form(GOOD))) == json.dumps(GOOD)
 
@@ -214,6 +220,14 @@ def test_half_a_letter_costs_no_answer(check: object, text: str) -> None:
     assert kept == {"title": "cut \N{REPLACEMENT CHARACTER}", "score": 3, "tags": [], "note": None}
 
 
+@pytest.mark.parametrize("check", CHECKS, ids=NAMES)
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"title": ' + '[{"\\ud83d": ' * 50_000], ids=["lists", "with half a letter"]
+)
+def test_an_answer_that_is_nested_too_deeply_is_refused(check: object, text: str) -> None:
+    assert words(check, text)
+
+
 def test_a_field_of_attrs_may_convert_and_hold_any_of_the_usual_types() -> None:
     plain = {
         "inner": {"at": "2026-01-02T03:04:05"},
@@ -226,7 +240,9 @@ def test_a_field_of_attrs_may_convert_and_hold_any_of_the_usual_types() -> None:
         "by_name": {"x": {"at": "2026-01-02T03:04:05"}},
     }
     assert keeps(Outer, json.dumps(plain | {"score": "7", "share": 1})) == plain
-    for name, wrong in {"mood": "bad", "level": 2, "pair": "ab", "share": "1", "by_name": {"x": {}}}.items():
+    no_inner: dict[str, object] = {"x": {}}
+    wrongs: dict[str, object] = {"mood": "bad", "level": 2, "pair": "ab", "share": "1", "by_name": no_inner}
+    for name, wrong in wrongs.items():
         assert f"$.{name}" in words(Outer, json.dumps(plain | {name: wrong}))
 
 
@@ -309,6 +325,26 @@ def test_a_class_with_a_field_that_cannot_be_read_is_told_at_the_declaration() -
 # Functions.
 
 
+def decoded(text: str) -> object:
+    return msgspec.json.decode(text, type=ByMsgspec)
+
+
+def objects(value: dict[str, Any]) -> object:
+    return [ByPydantic(**value), {"attrs": ByAttrs(**value)}]
+
+
+def others(value: int) -> object:
+    return {"at": dt.date(2026, 1, 2), "id": uuid.UUID(int=value), "sum": Decimal("1.50")}
+
+
+def nothing(value: object) -> None:
+    return None
+
+
+def unkeepable(value: object) -> object:
+    return object()
+
+
 class Mood(enum.Enum):
     GOOD = "good"
 
@@ -320,14 +356,10 @@ class Mood(enum.Enum):
         (float, "7.5", 7.5),
         (Mood, "good", "good"),
         (pydantic.TypeAdapter(list[ByPydantic]).validate_json, json.dumps([GOOD]), [GOOD]),
-        (lambda text: msgspec.json.decode(text, type=ByMsgspec), json.dumps(GOOD), GOOD),
-        (lambda value: [ByPydantic(**value), {"attrs": ByAttrs(**value)}], GOOD, [GOOD, {"attrs": GOOD}]),
-        (
-            lambda value: {"at": dt.date(2026, 1, 2), "id": uuid.UUID(int=value), "sum": Decimal("1.50")},
-            1,
-            {"at": "2026-01-02", "id": "00000000-0000-0000-0000-000000000001", "sum": "1.50"},
-        ),
-        (lambda value: None, 1, None),
+        (decoded, json.dumps(GOOD), GOOD),
+        (objects, GOOD, [GOOD, {"attrs": GOOD}]),
+        (others, 1, {"at": "2026-01-02", "id": "00000000-0000-0000-0000-000000000001", "sum": "1.50"}),
+        (nothing, 1, None),
     ],
 )
 def test_the_plain_form_of_what_a_function_returns_is_kept(check: object, value: object, kept: object) -> None:
@@ -340,6 +372,10 @@ def test_a_function_gets_the_value_as_it_was_returned() -> None:
     keeps(seen.append, model)
     assert seen == [model]
     assert seen[0] is model
+
+
+def structured(value: Mapping[str, Any]) -> ByAttrs:
+    return cattrs.structure(value, ByAttrs)
 
 
 def raising(error: BaseException) -> Callable[[object], object]:
@@ -365,7 +401,7 @@ def test_a_refusal_is_told_in_the_words_of_the_check(error: Exception, reason: s
 
 
 def test_a_validation_error_of_cattrs_is_told_field_by_field() -> None:
-    assert words(lambda value: cattrs.structure(value, ByAttrs), {"title": "t"}) == "required field missing @ $.score"
+    assert words(structured, {"title": "t"}) == "required field missing @ $.score"
 
 
 def test_an_assertion_without_words_is_told_by_its_line(tmp_path: Path) -> None:
@@ -404,7 +440,7 @@ def test_a_check_may_try_again_itself() -> None:
 
 def test_a_check_that_returns_what_cannot_be_kept_is_malformed_output() -> None:
     with pytest.raises(ts.MalformedOutputError, match="column 'c' returned an object that is not JSON"):
-        keeps(lambda value: object(), 1)
+        keeps(unkeepable, 1)
 
 
 # Plain forms and halves of letters, without a check.
@@ -422,13 +458,13 @@ class Response:
 
 def test_an_object_with_model_dump_is_kept_as_its_plain_form() -> None:
     model = ByPydantic(title="t", score=3)
-    plain = {"title": "t", "score": 3, "tags": [], "note": None}
+    plain: dict[str, object] = {"title": "t", "score": 3, "tags": [], "note": None}
     assert read_cell(keep_cell("c", model)) == plain
     assert read_cell(keep_cell("c", {"a": [model, Response(inner=model)]})) == {"a": [plain, {"inner": plain}]}
 
 
 def test_of_several_outputs_an_object_with_model_dump_is_the_mapping() -> None:
-    column = ts.column(needs=["a"], outputs=["title", "score"], side_effect_columns=["tags", "note"])(lambda row: row)
+    column = ts.column(needs=["a"], outputs=["title", "score"], side_effect_columns=["tags", "note"])(same)
     cells = column.keeping.keep(column.outputs, ByPydantic(title="t", score=3))
     assert [read_cell(cell) for cell in cells] == ["t", 3, [], None]
 

@@ -156,6 +156,41 @@ def test_half_a_letter_loses_no_answer_and_is_counted(tmp_path: Path) -> None:
     mocked(main)
 
 
+def test_answers_that_are_null_are_told(tmp_path: Path) -> None:
+    model = ts.Model("p", "m")
+
+    async def blocked() -> None:
+        await trio.sleep(1)
+
+    def is_two(row: dict[str, int]) -> bool:
+        return row["number"] == 2
+
+    @ts.column(needs=["number"], model=model, skip_when=is_two)
+    async def answer(row: dict[str, int], handle: ts.ModelHandle) -> object:
+        await handle.call(blocked)
+        if row["number"] == 3:
+            raise LookupError
+        return None if row["number"] == 1 else "answer"
+
+    @ts.column(needs=["number"], model=model, on_failure=None)
+    async def failing(row: dict[str, int], handle: ts.ModelHandle) -> object:
+        await handle.call(blocked)
+        raise ts.TryAgain
+
+    @ts.column(needs=["number"])
+    async def without_model(row: dict[str, int]) -> None:
+        return None
+
+    async def main() -> None:
+        steps = [number, answer, failing, without_model]
+        result = await ts.run(steps, records=4, output=tmp_path / "out", blocking=inline)
+        assert [row["answer"] for row in result.rows()] == ["answer", None, None]
+        assert result.null_cells == {"answer": 1}
+        assert "null         in 1 cell of column 'answer', which has a model" in result.summary()
+
+    mocked(main)
+
+
 def test_half_a_letter_in_the_input_is_mended_and_found_again(tmp_path: Path) -> None:
     @ts.column(needs=["text"])
     async def same(row: dict[str, str]) -> str:

@@ -163,6 +163,7 @@ class RunAttempt:
             skipped_cells=self.store.skipped_cells,
             fallback_cells=self.store.fallback_cells,
             mended_cells=self.store.mended_cells,
+            null_cells={column: count for column, count in self.store.null_cells.items() if handles.get(column)},
             uncalled_models=self._uncalled_models(handles, outcome.rows),
             earlier=self.earlier,
             events=self.config.write_events,

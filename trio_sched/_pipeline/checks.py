@@ -123,32 +123,35 @@ def class_or_schema_check(owner: str, check: Check) -> CheckedValue | None:
     owner: the column, in messages. Raises `InvalidTypeError` for what is no check, `PipelineError` for a class or a
     schema that cannot be used, `MissingExtraError` for a schema without the extra.
     """
-    if isinstance(check, Mapping):
-        return _schema_check(owner, check)
-    if typing.get_origin(check) is not None:
-        raise InvalidTypeError(f"check of {owner}", check, _FUNCTION_OF_TYPE)
-    if not callable(cast("object", check)):
-        raise InvalidTypeError(f"check of {owner}", check, _KINDS)
-    if not isinstance(check, type):
-        return None
+    given = cast("object", check)
+    if isinstance(given, Mapping):
+        return _schema_check(owner, cast("Mapping[str, object]", given))
+    if typing.get_origin(given) is not None:
+        raise InvalidTypeError(f"check of {owner}", given, _FUNCTION_OF_TYPE)
+    if not callable(given):
+        raise InvalidTypeError(f"check of {owner}", given, _KINDS)
+    return _class_check(owner, given) if isinstance(given, type) else None
+
+
+def _class_check(owner: str, check: type) -> CheckedValue | None:
     if hasattr(check, "model_validate_json") and hasattr(check, "model_validate"):
         return _pydantic_check(check)
     if hasattr(check, "__pydantic_validator__"):
         raise InvalidTypeError(f"check of {owner}", check, _FUNCTION_OF_TYPE)
+    name = check.__name__
     is_typed_dict = type(check).__name__ == "_TypedDictMeta"
     try:
         if attrs.has(check):
             return _attrs_check(check)
-        if issubclass(check, msgspec.Struct) or dataclasses.is_dataclass(check) or is_typed_dict:
+        if is_typed_dict or dataclasses.is_dataclass(cast("object", check)) or issubclass(check, msgspec.Struct):
             return _msgspec_check(check)
     except Exception as error:
         raise PipelineError(
-            f"check of {owner} cannot use {check.__name__}: {_words(error)}; "
-            "mend the types of its fields, or write a function"
+            f"check of {owner} cannot use {name}: {_words(error)}; mend the types of its fields, or write a function"
         ) from error
     if issubclass(check, _CALLED):
         return None
-    raise InvalidTypeError(f"check of {owner}", check, _KINDS)
+    raise InvalidTypeError(f"check of {owner}", cast("object", check), _KINDS)
 
 
 def _pydantic_check(model: type) -> CheckedValue:
@@ -163,8 +166,8 @@ def _msgspec_check(shape: type) -> CheckedValue:
 
     def check(value: object) -> object:
         if isinstance(value, _TEXT):
-            return decoder.decode(_json_text(value))
-        return msgspec.convert(_plain(value), shape)
+            return _parsed(value, decoder.decode)
+        return cast("object", msgspec.convert(_plain(value), shape))
 
     return check
 
@@ -193,7 +196,7 @@ def _attrs_check(shape: type) -> CheckedValue:
 
         def structure(value: object, kind: type) -> object:
             if isinstance(value, str | bytes | Mapping):
-                raise ValueError(f"expected a list, got {_kind(value)}")
+                raise ValueError(f"expected a list, got {type(cast('object', value)).__name__}")
             return hook(value, kind)
 
         return structure
@@ -206,7 +209,7 @@ def _attrs_check(shape: type) -> CheckedValue:
         if not isinstance(plain, Mapping):
             raise ValueError(f"expected an object, got {_kind(plain)}")
         try:
-            return converter.structure(plain, shape)
+            return cast("object", converter.structure(plain, shape))
         except BaseValidationError as error:
             raise ValueError(_attrs_words(error)) from error
 
@@ -288,8 +291,11 @@ def _json_text(text: str | bytes | bytearray) -> str | bytes:
     return text
 
 
-def _parsed(text: str | bytes | bytearray) -> object:
-    return cast("object", msgspec.json.decode(_json_text(text)))
+def _parsed(text: str | bytes | bytearray, decode: Callable[[str | bytes], object] = msgspec.json.decode) -> object:
+    try:
+        return decode(_json_text(text))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _plain(value: object) -> object:
@@ -307,7 +313,8 @@ def _plain(value: object) -> object:
 
 def _refuses(error: Exception) -> bool:
     """Whether a check raised this about the value rather than by mistake."""
-    if isinstance(error, ValueError | AssertionError):
+    # The errors of msgspec are ValueErrors only in its later versions.
+    if isinstance(error, ValueError | AssertionError | msgspec.DecodeError):
         return True
     # Those of jsonschema and cattrs are no ValueErrors; either may be there or not.
     return not {"ValidationError", "BaseValidationError"}.isdisjoint(_names(error))

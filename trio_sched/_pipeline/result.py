@@ -40,9 +40,10 @@ class RunResult:
     run and what was used, as in `capacity_plan.json`. wall_seconds: from the first to the last step. leaks: task and
     request leases still held; always empty unless there is a bug; each entry names the holder. skipped_cells: by
     column, in how many of this attempt's rows the cell was skipped. fallback_cells: in how many it holds the column's
-    `on_failure`. mended_cells: in how many half a surrogate pair became U+FFFD. uncalled_models: columns that have a
-    model, made cells in this attempt, and never called the model. earlier: what was durable before, if it resumed a
-    run. events: what was written of the events of this attempt.
+    `on_failure`. mended_cells: in how many half a surrogate pair became U+FFFD. null_cells: of columns with a model, in
+    how many the function left it null. uncalled_models: columns that have a model, made cells in this attempt, and
+    never called the model. earlier: what was durable before, if it resumed a run. events: what was written of the
+    events of this attempt.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class RunResult:
     events: WriteEvents = "all"
     fallback_cells: Mapping[str, int] = attrs.field(factory=dict[str, int])
     mended_cells: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    null_cells: Mapping[str, int] = attrs.field(factory=dict[str, int])
 
     @property
     def status(self) -> Literal["completed", "stopped", "interrupted"]:
@@ -159,6 +161,10 @@ class RunResult:
         lines += [
             f"mended {counted(count, 'cell')} of column {name!r}: half a letter became U+FFFD"
             for name, count in sorted(self.mended_cells.items())
+        ]
+        lines += [
+            f"null         in {counted(count, 'cell')} of column {name!r}, which has a model; a check can refuse that"
+            for name, count in sorted(self.null_cells.items())
         ]
         lines += map(uncalled_model, self.uncalled_models)
         if self.dropped:

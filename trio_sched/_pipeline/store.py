@@ -87,6 +87,15 @@ class RowGroupBuffer:
         """In how many of the active rows the cells of each node hold its `on_failure`."""
         return _counts(self._fallbacks, active_rows)
 
+    def null_counts(self, active_rows: Sequence[int]) -> dict[str, int]:
+        """By column, in how many of the active rows its own function left it null."""
+        null: dict[str, set[int]] = {}
+        for column, cells in self._columns.items():
+            if type(None) in map(type, cells):
+                held_on_purpose = self._skipped.get(column, set()) | self._fallbacks.get(column, set())
+                null[column] = {row for row in active_rows if cells[row] is None} - held_on_purpose
+        return _counts(null, active_rows)
+
     def mended_counts(self, active_rows: Sequence[int]) -> dict[str, int]:
         """By column, in how many of the active rows text was mended."""
         mended = {column for column, cells in self._columns.items() if MendedCell in map(type, cells)}
@@ -108,7 +117,8 @@ class PartStore:
     """Holds the buffers of the open row groups and writes their parts; a `RowGroupStore`.
 
     forget: called with the index of each row group that is written. By column, in how many of the rows written: the
-    cell was skipped (skipped_cells), it holds `on_failure` (fallback_cells), text in it was mended (mended_cells).
+    cell was skipped (skipped_cells), it holds `on_failure` (fallback_cells), text in it was mended (mended_cells), its
+    own function left it null (null_cells).
     """
 
     def __init__(
@@ -129,6 +139,7 @@ class PartStore:
         self.skipped_cells: dict[str, int] = {}
         self.fallback_cells: dict[str, int] = {}
         self.mended_cells: dict[str, int] = {}
+        self.null_cells: dict[str, int] = {}
 
     def open(self, row_group: RowGroup) -> None:
         """Make room for a row group that was admitted."""
@@ -156,6 +167,7 @@ class PartStore:
         _add(self.skipped_cells, buffer.skipped_counts(living_rows))
         _add(self.fallback_cells, buffer.fallback_counts(living_rows))
         _add(self.mended_cells, buffer.mended_counts(living_rows))
+        _add(self.null_cells, buffer.null_counts(living_rows))
         if self._forget is not None:
             self._forget(row_group.index)
 
