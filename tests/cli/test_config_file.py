@@ -26,6 +26,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         buffer_size = 1
         max_concurrent_row_groups = 2
         max_admitted_rows = 7
+        max_outage_seconds = 60.0
         submission_capacity = 3
         max_attempts = 4
         stop_error_rate = 0.25
@@ -46,6 +47,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         buffer_size=1,
         max_concurrent_row_groups=2,
         max_admitted_rows=7,
+        max_outage_seconds=60.0,
         submission_capacity=3,
         max_attempts=4,
         stop_error_rate=0.25,

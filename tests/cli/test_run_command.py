@@ -222,8 +222,15 @@ def test_the_command_line_raises_the_limit_of_open_files(
 ) -> None:
     resource: Any = pytest.importorskip("resource")
     asked: list[object] = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 5_000))
-    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: asked.append(wanted))
+
+    def getrlimit(_: int) -> tuple[int, int]:
+        return 256, 5_000
+
+    def setrlimit(_: int, wanted: tuple[int, int]) -> None:
+        asked.append(wanted)
+
+    monkeypatch.setattr(resource, "getrlimit", getrlimit)
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
     name = f"{write_module(NUMBERS)}:pipeline"
     assert invoke("run", name, "--records", "5").exit_code == 0
     assert invoke("plan", name, "--records", "5").exit_code == 0

@@ -13,6 +13,7 @@ from typing import Literal
 import pytest
 import trio
 import trio.testing
+from pipeline_samples import status
 
 import trio_sched as ts
 from trio_sched.lowlevel import inline
@@ -81,8 +82,13 @@ def test_refused_at_every_call(
             disk.install(patch)
             try:
                 run(out)
+                assert status(out) == "completed"
             except ts.OutputNotWritableError as refusal:
                 told.append(refusal)
+                if (out / "run.json").exists():
+                    # A disk that refuses all, renames too, leaves what was there before.
+                    assert status(out) in ({"running", "failed", "completed"} if for_good else {"failed", "completed"})
+                    assert status(out) != "completed" or begun
         result = run(out)
         assert list(result.rows()) == expected
         assert (result.records, result.dropped) == (9, 1)
@@ -96,6 +102,51 @@ def test_refused_at_every_call(
         assert str(error.path).startswith(str(tmp_path))
         assert f"{str(error.path)!r} cannot be written: {os.strerror(number)}; " in str(error)
         assert ("make room" in str(error)) == (number == errno.ENOSPC)
+
+
+def full(refuses: Callable[[], bool], patch: pytest.MonkeyPatch) -> None:
+    """A disk without room: names may be changed, and nothing may be written or made."""
+    for name in ("write", "mkdir"):
+        function = getattr(os, name)
+
+        def call(*args: object, function: Callable[..., object] = function) -> object:
+            if refuses():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return function(*args)
+
+        patch.setattr(os, name, call)
+
+
+def test_on_a_full_disk_the_document_says_that_the_run_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    full(lambda: (out / "data" / "part-00000.jsonl").exists(), monkeypatch)
+    with pytest.raises(ts.OutputNotWritableError, match="make room and go on"):
+        run(out)
+    document = json.loads((out / "run.json").read_text())
+    assert (document["status"], document["ended_at"]) == ("failed", None), "the word that was there before the run"
+    assert not list(out.rglob("*.tmp"))
+    monkeypatch.undo()
+    assert run(out).records == 9
+
+
+def test_a_full_disk_that_lets_files_be_overwritten_has_the_true_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, write = tmp_path / "out", os.write
+
+    def overwriting(descriptor: int, content: memoryview) -> int:
+        if (out / "data" / "part-00000.jsonl").exists() and not os.fstat(descriptor).st_size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, content)
+
+    monkeypatch.setattr(os, "write", overwriting)
+    with pytest.raises(ts.OutputNotWritableError):
+        run(out)
+    text = (out / "run.json").read_text()
+    document = json.loads(text)
+    assert (document["status"], document["error"]) == ("failed", "OutputNotWritableError")
+    assert document["ended_at"] is not None
+    assert text.endswith("\n}\n"), "nothing is left of the room that was kept"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")

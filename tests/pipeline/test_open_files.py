@@ -53,7 +53,10 @@ def client(connections: int | None) -> httpx.AsyncClient:
 
 
 def limited(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int = 4096) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    def getrlimit(_: int) -> tuple[int, int]:
+        return soft, hard
+
+    monkeypatch.setattr(resource, "getrlimit", getrlimit)
 
 
 def planned(*models: ts.Model, config: ts.RunConfig | None = None) -> AsyncCapacityPlan:

@@ -249,7 +249,7 @@ def _run(
 
 def _exit_code(result: RunResult, max_drop_rate: float) -> int:
     if result.status != "completed":
-        return INTERRUPTED if result.status == "cancelled" else STOPPED
+        return INTERRUPTED if result.status == "interrupted" else STOPPED
     return REJECTED if result.dropped > max_drop_rate * (result.records + result.dropped) else 0
 
 

@@ -47,7 +47,7 @@ import trio
 from filelock import FileLock, Timeout
 
 from trio_sched._capacity import plain
-from trio_sched._errors import InvalidTypeError, InvalidValueError
+from trio_sched._errors import InvalidTypeError, InvalidValueError, TrioSchedError
 from trio_sched._events.records import JsonValue
 from trio_sched._pipeline.config import RunConfig
 from trio_sched._pipeline.errors import OutputExistsError, OutputInUseError, OutputNotWritableError
@@ -324,10 +324,22 @@ class RunDocument:
         try:
             self._folder.write_json(self._folder.run_file, self._document)
         except BaseException:
-            word.leave_unsaid()
+            # Its name may have been given already, when only flushing the folder's entry failed.
+            if self._is_there():
+                with suppress(OSError):
+                    word.say(json_document({**self._document, "status": "failed", "ended_at": _now()}))
+            else:
+                word.leave_unsaid()
             raise
         self._last_word = word
         self._folder.hold_spare()
+
+    def _is_there(self) -> bool:
+        try:
+            held = self._folder.read_run_document()
+        except TrioSchedError:
+            return False
+        return held is not None and held["run_id"] == self.run_id
 
     def write_end(self, status: str, **facts: JsonValue) -> None:
         """Record how it ended. Raises `OutputNotWritableError`; then it is recorded as failed, if that is possible."""
