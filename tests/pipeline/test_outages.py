@@ -65,7 +65,10 @@ def test_an_outage_costs_no_row(tmp_path: Path, cap: int, seconds: float, kind: 
 
 
 def check_trials(provider: Provider, outage: Outage) -> None:
-    """Two and one for every five seconds, besides what fails until so many failed in a row as were in flight."""
+    """Two and one for every five seconds, besides what fails until so many failed in a row as were in flight.
+
+    A row of failures begins anew with each answer, so it is counted from where those in flight are over.
+    """
     in_flight = provider.in_flight(outage.begins)
     came = len(provider.arrived(outage.begins, outage.ends))
     # As many as it takes to notice, and those that were let in by then.
@@ -202,11 +205,11 @@ def test_what_can_be_made_without_one_of_two_endpoints_is_made(tmp_path: Path, l
     assert list(resumed.rows()) == expected
 
 
-def test_a_flood_of_rate_limits_is_no_outage(tmp_path: Path) -> None:
-    """A provider that refuses does answer: what it asks for is waited for, however long it takes."""
+def test_a_flood_of_rate_limits_is_waited_for_as_an_outage_is(tmp_path: Path) -> None:
     flood = Kind("429", 0.1, lambda: StatusError(429, "Rate limit reached", headers={"retry-after": "20"}))
     provider = Provider(ROUND_TRIP, [Outage(BEGINS, 3600.0, flood)])
     rows = topics(208)
-    result = simulate([answer_column(provider, a_model(8))], rows=rows, output=tmp_path / "out", config=a_config())
+    column = answer_column(provider, a_model(8))
+    result = simulate([column], rows=rows, output=tmp_path / "out", config=a_config(None))
     assert (result.status, result.dropped) == ("completed", 0)
     assert list(result.rows()) == answered_rows(rows)
