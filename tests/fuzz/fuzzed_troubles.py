@@ -18,6 +18,7 @@ import trio
 from outage_samples import ACCESS, KINDS, Kind, Outage, StatusError, part_of
 
 import trio_sched as ts
+from trio_sched._request.limit import LimitName
 from trio_sched.testing import simulate
 
 __all__ = ["MOST_ATTEMPTS", "Dataset", "Trouble", "draw_dataset"]
@@ -168,7 +169,7 @@ def draw_dataset(seed: int) -> Dataset:
     """Everything that the seed says."""
     rng = random.Random(f"troubles {seed}")
     count = rng.choice((1, 5, 30, 120))
-    rows = tuple({"topic": f"t{index}"} for index in range(count))
+    rows: tuple[Row, ...] = tuple({"topic": f"t{index}"} for index in range(count))
     endpoints = rng.choice((1, 1, 2))
     unanswered = tuple(_draw_unanswered(rng, rows) for _ in range(endpoints))
     timeouts = tuple(rng.choice((None, 10.0, 45.0)) for _ in range(endpoints))
@@ -199,7 +200,7 @@ def draw_dataset(seed: int) -> Dataset:
 
 def _draw_model(rng: random.Random, number: int, timeout: float | None) -> ts.Model:
     cap = rng.choice((1, 4, 16, 64))
-    limit = rng.choice((None, None, "aimd", "fixed"))
+    limit: LimitName | None = rng.choice((None, None, "aimd", "fixed"))
     if timeout is None:
         return ts.Model("p", f"m{number}", max_parallel_requests=cap, limit=limit)
     return ts.Model("p", f"m{number}", max_parallel_requests=cap, limit=limit, timeout=timeout)
