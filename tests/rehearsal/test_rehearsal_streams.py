@@ -83,7 +83,7 @@ async def test_choices_and_usage_are_streamed_too() -> None:
     ("fields", "error", "kind", "counted"),
     [
         ({"malformed_share": 1.0, "malformed_form": "cut"}, Exception, "provider_failure", "malformed"),
-        ({"malformed_share": 1.0, "malformed_form": "half"}, json.JSONDecodeError, "unexpected_exception", "malformed"),
+        ({"malformed_share": 1.0, "malformed_form": "half"}, json.JSONDecodeError, "provider_failure", "malformed"),
         ({"error_share": 1.0, "error_form": "body-in-200"}, openai.APIError, "provider_failure", "error"),
     ],
     ids=["cut", "half", "error event"],

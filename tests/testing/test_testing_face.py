@@ -151,7 +151,7 @@ async def test_keys_and_quotas_are_refused_for_good(autojump_clock: trio.testing
         with pytest.raises(ScriptedProviderError) as caught:
             await ScriptedProvider(RehearsalScript(phases=(phase,))).chat([("user", "hello")])
         verdict = judge_exception(caught.value)
-        assert (verdict.retryable, verdict.exhausted) == (False, exhausted)
+        assert (verdict.outcome.blame, verdict.exhausted) == ("access", exhausted)
 
 
 @pytest.mark.parametrize("form", ["status", "body-in-200"])
