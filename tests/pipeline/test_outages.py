@@ -164,15 +164,12 @@ def test_trials_are_calls_of_one_row_after_another(tmp_path: Path, lasts: float)
     assert len(set(trials)) == len(trials)
 
 
-NO_PLACE = "a row group that waits for an endpoint keeps its place, so no others are admitted"
-
-
 @pytest.mark.parametrize(
     ("count", "lasts"),
     [
         pytest.param(240, 60.0, id="for a while"),
         pytest.param(40, 100_000.0, id="for good"),
-        pytest.param(240, 100_000.0, id="for good, many row groups", marks=pytest.mark.xfail(reason=NO_PLACE)),
+        pytest.param(240, 100_000.0, id="for good, many row groups"),
     ],
 )
 def test_what_can_be_made_without_one_of_two_endpoints_is_made(tmp_path: Path, count: int, lasts: float) -> None:

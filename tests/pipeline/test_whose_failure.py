@@ -51,8 +51,8 @@ def test_a_refused_key_or_a_used_up_quota_closes_the_endpoint_and_settles_nothin
     sure = second([call.ended for call in refused])
     assert ended.arrived(sure + 1e-6) == []
     assert 2 <= len(refused) <= 2 + ended.in_flight(sure)
-    # A call that was in flight is answered, or cancelled where its row group is given up.
-    assert set(ended.outcomes()) <= {"answered", "StatusError", "Cancelled"}
+    # Calls that were in flight are waited for: they are paid, and their rows may be complete.
+    assert all(call.outcome in ("answered", "StatusError") for call in ended.calls)
     assert stopped.wall_seconds < sure + 5
 
     mended = Provider()
@@ -70,6 +70,7 @@ def test_the_summary_says_which_endpoint_was_closed_and_why(tmp_path: Path) -> N
     summary = result.summary()
     assert "p/m" in summary
     assert "401" in summary
+    assert "Incorrect API key provided" in summary
 
 
 @pytest.mark.parametrize("refusal", ACCESS.values(), ids=ACCESS)
@@ -112,16 +113,11 @@ def test_one_refused_key_that_is_taken_the_second_time_costs_nothing(tmp_path: P
     result = simulate([answer], rows=rows, output=tmp_path / "out", config=QUIET)
     assert (result.status, result.dropped) == ("completed", 0)
     assert list(result.rows()) == answered_rows(rows)
-    # A call that was answered may be sent again, to see whether the key is refused.
-    assert len(provider.calls) <= ROWS + 1
+    assert len(provider.calls) == ROWS
 
 
-@pytest.mark.parametrize(
-    "count",
-    [40, pytest.param(200, marks=pytest.mark.xfail(reason="no row group is admitted once an endpoint is closed"))],
-)
-def test_what_can_be_made_without_a_closed_endpoint_is_made(tmp_path: Path, count: int) -> None:
-    rows = [{"topic": f"t{index}", "is_told": index // 10 % 2 == 0} for index in range(count)]
+def test_what_can_be_made_without_a_closed_endpoint_is_made(tmp_path: Path) -> None:
+    rows = [{"topic": f"t{index}", "is_told": index // 10 % 2 == 0} for index in range(200)]
 
     def steps(first: Provider, other: Provider) -> list[ts.PipelineStep]:
         @ts.column(needs=["topic"], model=ts.Model("open", "m", max_parallel_requests=8))
@@ -178,23 +174,19 @@ def test_one_poisoned_row_costs_one_row(
     check_evidence(provider, [poisoned])
 
 
-def check_evidence(provider: Provider, poisoned: list[str], *, max_attempts: int = 5, more: int = 3) -> None:
-    """So many failures of a poisoned row counted: a call that came later was answered before the next attempt.
+def check_evidence(provider: Provider, poisoned: list[str], *, max_attempts: int = 5) -> None:
+    """Every failure of a poisoned row counted, since another call was answered before its next.
 
-    Where no other row wanted the endpoint, the last call that it answered was sent again, once for each failure. more:
-    failures for which there was no such call, since the next attempt came too early.
+    Where no other row wanted the endpoint, the last call that it answered was sent again, once for each failure.
     """
     calls = provider.calls_by_key()
+    assert {key: calls.pop(key) for key in poisoned} == dict.fromkeys(poisoned, max_attempts)
+    assert sum(calls.values()) <= len(calls) + max_attempts * len(poisoned)
     for key in poisoned:
         own = [call for call in provider.calls if call.key == key]
-        counted = 0
         for attempt, following in zip(own, [*own[1:], None], strict=True):
             until = following.arrived if following else float("inf")
-            later = [each for each in provider.answered(attempt.arrived, until) if each.arrived >= attempt.arrived]
-            counted += any(each.key != key for each in later)
-        assert counted >= max_attempts
-        assert max_attempts <= calls.pop(key) <= max_attempts + more
-    assert sum(calls.values()) <= len(calls) + max_attempts * len(poisoned)
+            assert [each for each in provider.answered(attempt.arrived, until) if each.key != key]
 
 
 @pytest.mark.parametrize("max_attempts", [1, 2, 7])
@@ -217,10 +209,9 @@ def test_the_last_rows_may_all_be_poisoned(tmp_path: Path, kind: Kind) -> None:
     result = simulate([answer_column(provider, model)], rows=rows, output=tmp_path / "out", config=QUIET)
     assert (result.status, result.records, result.dropped) == ("completed", ROWS - 2, 2)
     assert list(result.rows()) == answered_rows(rows, without=poisoned)
-    check_evidence(provider, poisoned, more=11)
+    check_evidence(provider, poisoned)
 
 
-@pytest.mark.xfail(reason="three failures of each come before a health check, and patience ends before them")
 def test_the_last_rows_may_hang_for_as_long_as_the_default_timeout(tmp_path: Path) -> None:
     rows = topics(ROWS)
     poisoned = [f"t{ROWS - 2}", f"t{ROWS - 1}"]
