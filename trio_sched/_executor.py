@@ -68,8 +68,8 @@ __all__ = [
     "OpenStreamError",
     "QuotaExhaustedError",
     "RequestRetryConfig",
-    "blame_lease",
-    "blamed_lease",
+    "blame_endpoint",
+    "blamed_endpoint",
     "settled_after",
 ]
 
@@ -91,7 +91,7 @@ _REFUSALS_WITHOUT_PAUSE: Final = 5
 _SETTLED_BY_HEALTHCHECK: Final = 3
 """Requests per endpoint that fail for good on the evidence of health checks alone."""
 _SETTLED: Final = "_trio_sched_settled_after"
-_BLAMED: Final = "_trio_sched_blamed_lease"
+_BLAMED: Final = "_trio_sched_blamed_endpoint"
 
 
 class QuotaExhaustedError(TrioSchedError):
@@ -148,15 +148,15 @@ def settled_after(error: BaseException) -> int | None:
     return attempts if isinstance(attempts, int) else None
 
 
-def blame_lease(error: BaseException, endpoint: ProviderModelKey, lease_id: int) -> None:
-    """Note under which lease of which endpoint `error` happened, which may be the endpoint's fault."""
-    setattr(error, _BLAMED, (endpoint, lease_id))
+def blame_endpoint(error: BaseException, endpoint: ProviderModelKey, at_grant: Answers) -> None:
+    """Note that `error` may be the fault of `endpoint`, and what that had answered when the attempt was granted."""
+    setattr(error, _BLAMED, (endpoint, at_grant))
 
 
-def blamed_lease(error: BaseException) -> tuple[ProviderModelKey, int] | None:
-    """What `blame_lease` noted."""
+def blamed_endpoint(error: BaseException) -> tuple[ProviderModelKey, Answers] | None:
+    """What `blame_endpoint` noted."""
     found: object = getattr(error, _BLAMED, None)
-    return cast("tuple[ProviderModelKey, int]", found) if isinstance(found, tuple) else None
+    return cast("tuple[ProviderModelKey, Answers]", found) if isinstance(found, tuple) else None
 
 
 @attrs.frozen
@@ -291,8 +291,8 @@ class _Failures:
         at_grant = self._open
         if at_grant is None:
             return
-        is_outage = not at_grant.is_answering or answers.outages != at_grant.outages
-        if answers.calls > at_grant.calls and (by_healthcheck or not is_outage):
+        is_shown = by_healthcheck and answers.calls > at_grant.calls
+        if is_shown or answers.show_that_it_answered_since(at_grant):
             self._open = None
             self.counted += 1
             self.by_healthcheck += by_healthcheck
@@ -333,8 +333,11 @@ class _CallsOfEndpoint:
 
     @property
     def all_failed(self) -> bool:
-        """Whether no call under way can show that the endpoint answers, since none has been answered so far."""
-        return len(self.failing) == self.under_way
+        """Whether no call under way can show that the endpoint answers, since none has been answered so far.
+
+        Where more of them failed than health checks may settle, it looks like an outage, and is waited for like one.
+        """
+        return len(self.failing) == self.under_way <= _SETTLED_BY_HEALTHCHECK
 
 
 class ModelRequestExecutor:

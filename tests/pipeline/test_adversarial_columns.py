@@ -218,7 +218,7 @@ def test_a_rate_limit_in_a_nursery_of_its_own_is_waited_out(tmp_path: Path) -> N
     ("errors", "calls"),
     [
         ([RateLimitError(), LookupError()], 1),
-        ([RateLimitError(), ServerError()], 3),
+        ([RateLimitError(), ServerError()], 5),
         ([ExceptionGroup("inner", [ServerError(), LookupError()]), RateLimitError()], 1),
     ],
 )

@@ -77,7 +77,7 @@ def run(
 ) -> Ended:
     """Ask for every row, in simulated time."""
 
-    @ts.column(needs=["number"], model=ts.Model("p", "m", max_parallel_requests=cap))
+    @ts.column(needs=["number"], model=ts.Model("p", "m", max_parallel_requests=cap, timeout=None))
     async def asked(row: dict[str, int], model: ts.ModelHandle) -> int:
         return await model.call(ask, row["number"])
 

@@ -40,7 +40,7 @@ FAILURES: list[tuple[Exception, Failure]] = [
     (ts.RequestAdmissionError(RequestAdmissionDenied(ITEM, "shutdown")), Failure("non_retryable", "shutdown")),
     (
         ts.QuotaExhaustedError(ProviderModelKey("p", "m"), "insufficient_quota", LookupError()),
-        Failure("non_retryable", "quota_exhausted"),
+        Failure("unsettled", "endpoint_closed"),
     ),
     (StatusError(429), Failure("preserved", "rate_limited")),
     (StatusError(503), Failure("retryable", "provider_failure")),

@@ -213,7 +213,7 @@ def test_no_row_is_lost_to_rate_limits(tmp_path: Path) -> None:
     mocked(main)
 
 
-def test_a_provider_that_keeps_failing_drops_the_row_in_the_end(tmp_path: Path) -> None:
+def test_a_provider_that_keeps_failing_stops_the_run_and_settles_nothing(tmp_path: Path) -> None:
     model = ts.Model("p", "m")
 
     async def provider() -> int:
@@ -225,7 +225,8 @@ def test_a_provider_that_keeps_failing_drops_the_row_in_the_end(tmp_path: Path) 
 
     async def main() -> None:
         result = await ts.run([number, called], records=2, output=tmp_path / "out", blocking=inline)
-        assert (result.records, result.dropped, result.leaks) == (0, 2, ())
+        assert (result.status, result.stop_reason) == ("stopped", "endpoint_not_answering")
+        assert (result.records, result.dropped, result.leaks) == (0, 0, ())
 
     mocked(main)
 

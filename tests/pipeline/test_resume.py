@@ -584,7 +584,7 @@ def test_a_run_that_stopped_because_too_much_failed_goes_on(tmp_path: Path, capl
         first = run([flaky], tmp_path / "out", rows=rows)
     assert first.status == "stopped"
     kept = len(list((tmp_path / "out" / "data").iterdir()))
-    assert f"run stopped early: {kept} row groups are kept" in caplog.text
+    assert f"run stopped: {kept} row groups are kept" in caplog.text
     assert 'mend the cause, then the same run goes on from there with resume="if-possible"' in caplog.text
     stop = str(first.scheduler.early_stop)
     assert (

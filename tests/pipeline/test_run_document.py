@@ -52,6 +52,7 @@ def test_it_says_what_the_run_is_while_it_runs_and_how_it_ended(tmp_path: Path) 
     assert ended == {
         **begun,
         "status": "completed",
+        "stop_reason": None,
         "early_stop": None,
         "ended_at": ended["ended_at"],
         "rows": 5,
@@ -72,7 +73,8 @@ def test_it_says_what_the_run_is_while_it_runs_and_how_it_ended(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(KeyboardInterrupt, "interrupted"), (SystemExit, "failed"), (trio.TooSlowError, "cancelled")]
+    ("error", "status"),
+    [(KeyboardInterrupt, "interrupted"), (SystemExit, "failed"), (trio.TooSlowError, "interrupted")],
 )
 def test_it_says_how_a_run_ended_early(tmp_path: Path, error: type[BaseException], status: str) -> None:
     @ts.column(needs=["number"])
@@ -87,6 +89,6 @@ def test_it_says_how_a_run_ended_early(tmp_path: Path, error: type[BaseException
 
     mocked(main)
     document = read(tmp_path / "out")
-    expected = "Cancelled" if status == "cancelled" else error.__name__
+    expected = "Cancelled" if error is trio.TooSlowError else error.__name__
     assert (document["status"], document["error"]) == (status, expected)
     assert document["ended_at"] is not None

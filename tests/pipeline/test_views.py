@@ -63,7 +63,7 @@ def test_a_cancelled_run_leaves_them(tmp_path: Path) -> None:
             await ts.run([number], records=100, output=tmp_path / "out", config=CONFIG, blocking=inline)
 
     mocked(main)
-    assert_views(tmp_path / "out", "Cancelled before its end")
+    assert_views(tmp_path / "out", "Interrupted; every row")
 
 
 def test_a_failing_run_leaves_them_and_keeps_its_error(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ import attrs
 import trio
 
 from trio_sched._classify import judge_exception
-from trio_sched._executor import QuotaExhaustedError, blamed_lease, settled_after
+from trio_sched._executor import QuotaExhaustedError, blamed_endpoint, settled_after
 from trio_sched._pipeline.binding import BoundNode
 from trio_sched._pipeline.checks import Refusal, is_refusal
 from trio_sched._pipeline.columns import Column, RowSpan, SkipRule
@@ -383,7 +383,7 @@ def classify_with(
     answered: Callable[[ProviderModelKey], Answers], needed_by_all: AbstractSet[ProviderModelKey]
 ) -> FailureClassifier:
     """`classify_failure`, for a run: a failure in the block of a request counts against its row only where the endpoint
-    answered a call that was granted later. answered: what an endpoint has answered so far.
+    answered another call since its grant. answered: what an endpoint has answered so far.
     needed_by_all: the endpoints without which no row can be made, since their columns skip none.
     """
 
@@ -391,8 +391,8 @@ def classify_with(
         failure = classify_failure(error)
         if failure.kind == "unsettled":
             return attrs.evolve(failure, admits_more=needed_by_all.isdisjoint(map(_refused_endpoint, leaves_of(error))))
-        blamed = blamed_lease(error) if failure.kind == "retryable" else None
-        if blamed is None or answered(blamed[0]).latest_lease > blamed[1]:
+        blamed = blamed_endpoint(error) if failure.kind == "retryable" else None
+        if blamed is None or answered(blamed[0]).show_that_it_answered_since(blamed[1]):
             return failure
         return Failure("preserved", failure.reason, failure.retry_after_seconds)
 
@@ -470,7 +470,7 @@ def classify_failure(error: Exception) -> Failure:
         return Failure("preserved", "no_open_files", _PAUSE_WITHOUT_FILES_SECONDS)
     verdict = judge_exception(error)
     outcome = verdict.outcome
-    is_access = outcome.blame == "access" and blamed_lease(error) is None
+    is_access = outcome.blame == "access" and blamed_endpoint(error) is None
     if not verdict.retryable or is_access or settled_after(error) is not None:
         return Failure("non_retryable", verdict.exhausted or outcome.kind)
     if outcome.kind == "rate_limited":

@@ -20,8 +20,9 @@ import trio
 
 from trio_sched._answers import gives_objects, look_at_answer
 from trio_sched._clients import RetryFreeClients
-from trio_sched._executor import ModelTimeoutError, blame_lease
+from trio_sched._executor import ModelTimeoutError, blame_endpoint
 from trio_sched._request.attempt import AdmittedAttempt
+from trio_sched._request.endpoint import Answers
 from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.protocol import ModelCallAdmission
 from trio_sched._resources.identity import RequestResourceKey, runtime_correlation
@@ -77,14 +78,16 @@ class AdmittedRequest:
 
 
 class _Block(AdmittedAttempt):
-    """The block of one attempt. An error that may be the endpoint's leaves it with a note of the lease."""
+    """The block of one attempt. An error that may be the endpoint's leaves it with a note of what that had answered."""
 
-    __slots__ = ()
+    __slots__ = ("at_grant",)
+
+    at_grant: Answers
 
     def _outcome_of(self, exc: BaseException | None, lease: RequestAdmissionLease) -> RequestReleaseOutcome:
         outcome = super()._outcome_of(exc, lease)
         if exc is not None and outcome.blame in ("endpoint", "access"):
-            blame_lease(exc, lease.item.resource.provider_model_key, lease.lease_id)
+            blame_endpoint(exc, lease.item.resource.provider_model_key, self.at_grant)
         return outcome
 
 
@@ -107,7 +110,9 @@ async def admitted_request(
     item = RequestAdmissionItem(
         resource, RequestGroupSpec(resource), event_context=RequestEventContext(correlation, execution)
     )
-    async with _Block(admission, item) as lease:
+    block = _Block(admission, item)
+    async with block as lease:
+        block.at_grant = admission.answered(resource.provider_model_key)
         with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
             admission.model_request_started(lease)
             yield AdmittedRequest(lease, clients, idle_timeout)

@@ -62,6 +62,10 @@ class Answers(NamedTuple):
     outages: int = 0
     is_answering: bool = True
 
+    def show_that_it_answered_since(self, then: Answers) -> bool:
+        """Whether it answered a call since `then`, when it answered, and did not stop answering."""
+        return self.calls > then.calls and then.is_answering and self.outages == then.outages
+
 
 class EndpointHealth:
     """The state of one endpoint.
