@@ -148,9 +148,9 @@ def settled_after(error: BaseException) -> int | None:
     return attempts if isinstance(attempts, int) else None
 
 
-def blame_endpoint(error: BaseException, endpoint: ProviderModelKey, at_grant: Answers) -> None:
-    """Note that `error` may be the fault of `endpoint`, and what that had answered when the attempt was granted."""
-    setattr(error, _BLAMED, (endpoint, at_grant))
+def blame_endpoint(error: BaseException, endpoint: ProviderModelKey, when_asked: Answers) -> None:
+    """Note that `error` may be the fault of `endpoint`, and what that had answered when the attempt asked to go out."""
+    setattr(error, _BLAMED, (endpoint, when_asked))
 
 
 def blamed_endpoint(error: BaseException) -> tuple[ProviderModelKey, Answers] | None:

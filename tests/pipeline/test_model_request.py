@@ -98,8 +98,8 @@ def test_a_row_whose_stream_always_breaks_is_rejected_alone(tmp_path: Path) -> N
                 raise ConnectionResetError
             return 1
 
-    result = run(tmp_path, work, copies=20)
-    assert (result.status, result.records, result.dropped) == ("completed", 399, 1)
+    result = run(tmp_path, work, copies=150)
+    assert (result.status, result.records, result.dropped) == ("completed", 2999, 1)
     assert tries == 5
 
 

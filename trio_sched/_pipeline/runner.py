@@ -383,7 +383,7 @@ def classify_with(
     answered: Callable[[ProviderModelKey], Answers], needed_by_all: AbstractSet[ProviderModelKey]
 ) -> FailureClassifier:
     """`classify_failure`, for a run: a failure in the block of a request counts against its row only where the endpoint
-    answered another call since its grant. answered: what an endpoint has answered so far.
+    answered another call since it asked to go out. answered: what an endpoint has answered so far.
     needed_by_all: the endpoints without which no row can be made, since their columns skip none.
     """
 

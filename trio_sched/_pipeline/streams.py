@@ -67,27 +67,28 @@ class AdmittedRequest:
         """The pieces of a stream. Raises `ModelTimeoutError` where the next one takes longer than `idle_timeout`."""
         iterator = aiter(stream)
         while True:
-            with trio.move_on_after(self._idle_timeout) as scope:
+            pieces: list[T] = []
+            with trio.move_on_after(self._idle_timeout):
                 try:
-                    piece = await anext(iterator)
+                    pieces.append(await anext(iterator))
                 except StopAsyncIteration:
                     return
-            if scope.cancelled_caught:
+            if not pieces:
                 raise ModelTimeoutError(self._endpoint, self._idle_timeout, "idle_timeout=...")
-            yield piece
+            yield pieces[0]
 
 
 class _Block(AdmittedAttempt):
     """The block of one attempt. An error that may be the endpoint's leaves it with a note of what that had answered."""
 
-    __slots__ = ("at_grant",)
+    __slots__ = ("when_asked",)
 
-    at_grant: Answers
+    when_asked: Answers
 
     def _outcome_of(self, exc: BaseException | None, lease: RequestAdmissionLease) -> RequestReleaseOutcome:
         outcome = super()._outcome_of(exc, lease)
         if exc is not None and outcome.blame in ("endpoint", "access"):
-            blame_endpoint(exc, lease.item.resource.provider_model_key, self.at_grant)
+            blame_endpoint(exc, lease.item.resource.provider_model_key, self.when_asked)
         return outcome
 
 
@@ -111,8 +112,8 @@ async def admitted_request(
         resource, RequestGroupSpec(resource), event_context=RequestEventContext(correlation, execution)
     )
     block = _Block(admission, item)
+    block.when_asked = admission.answered(resource.provider_model_key)
     async with block as lease:
-        block.at_grant = admission.answered(resource.provider_model_key)
         with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
             admission.model_request_started(lease)
             yield AdmittedRequest(lease, clients, idle_timeout)

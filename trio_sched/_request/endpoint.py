@@ -155,7 +155,8 @@ class EndpointHealth:
             self._needed = max(LEAST_FAILURES, in_flight + 1)
         if blame == "pace":
             self._refused += 1
-            return self._fail(is_trial, now)
+            self._fail(is_trial, now)
+            return None
         if blame == "access":
             return self._refuse_access(outcome, is_trial, now)
         self._failures += 1
@@ -163,7 +164,8 @@ class EndpointHealth:
             self._stop_answering(f"{self._failures} calls in a row failed, the last with {_words(outcome)}")
             self._pause(now)
             return "not_answering"
-        return self._fail(is_trial, now)
+        self._fail(is_trial, now)
+        return None
 
     def next_deadline(self) -> float:
         """When `advance` next has something to do; infinite while nothing is due."""
