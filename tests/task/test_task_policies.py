@@ -237,6 +237,10 @@ def test_a_delta_that_names_no_debt_is_refused_where_it_is_made(
         PolicyStateDelta(changes, counters)
 
 
+def test_a_delta_may_say_that_something_happened_no_times() -> None:
+    assert PolicyStateDelta({}, {"n": 0}).diagnostic_counters == {"n": 0}
+
+
 def test_what_a_groups_head_asks_for_says_nothing_of_another_task_of_it() -> None:
     queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10, {"x": 5}))
     capped, gone = group_spec("a", admitted_limit=1), group_spec("gone", admitted_limit=1)
