@@ -26,9 +26,11 @@ __all__ = [
     "CallCeiling",
     "CapacityValue",
     "CapacityValueSource",
+    "PlanLine",
     "RowGroupAdmissionPlan",
     "WorkerThreadsPlan",
     "plain",
+    "plan_lines",
 ]
 
 T = TypeVar("T")
@@ -206,3 +208,59 @@ def plain(value: object) -> JsonValue:
     if attrs.has(kind):
         return {field.name: plain(getattr(value, field.name)) for field in attrs.fields(kind) if field.init}
     raise TypeError(f"{value!r} has no place in a capacity plan")
+
+
+# For people: read from `capacity_plan.json`, or from a plan that was never written
+
+
+@attrs.frozen
+class PlanLine:
+    """One value of the capacity plan."""
+
+    part: str
+    name: str
+    value: str
+    source: str
+
+
+def plan_lines(document: Mapping[str, JsonValue]) -> list[PlanLine]:
+    """The capacity plan line by line: configured values with their source, then what was seen of them."""
+    lines: list[PlanLine] = []
+    for part in ("configured", "runtime_snapshot", "observed_maxima"):
+        values = document.get(part)
+        if isinstance(values, dict):
+            lines.extend(_lines_of(part.replace("_", " "), "", values))
+    return lines
+
+
+def _lines_of(part: str, prefix: str, values: Mapping[str, JsonValue]) -> list[PlanLine]:
+    lines: list[PlanLine] = []
+    for name, value in values.items():
+        # The names of endpoints and resources, which are no identifiers, stay as they are.
+        label = prefix + (name.replace("_", " ") if name.isidentifier() else name)
+        if isinstance(value, dict) and "bound_by" in value:
+            lines.append(PlanLine(part, label, _text_of(value["calls"]), f"bound by {_text_of(value['bound_by'])}"))
+        elif isinstance(value, dict) and "source" in value and "value" in value:
+            reason = value.get("missing_reason")
+            text = f"none: {reason}" if reason is not None else _text_of(value["value"])
+            fallback = value.get("fallback_from")
+            source = f"{value['source']}" + (f", in place of {fallback}" if fallback is not None else "")
+            lines.append(PlanLine(part, label, text, source.replace("_", " ")))
+        elif isinstance(value, dict) and part == "configured":
+            lines.extend(_lines_of(part, f"{label}: ", value))
+        else:
+            lines.append(PlanLine(part, label, _text_of(value), ""))
+    return lines
+
+
+def _text_of(value: JsonValue) -> str:
+    """A value as a short text."""
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_text_of(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_text_of, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)

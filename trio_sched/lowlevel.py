@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from trio_sched._request.controller import AdaptiveRequestAdmissionController
     from trio_sched._request.core import RequestAdmissionPolicy
     from trio_sched._request.evidence import EvidenceLimit
-    from trio_sched._request.fixed import FixedLimit
     from trio_sched._request.leases import (
         LeakedRequestLease,
         RequestAdmissionDecision,
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
         RequestAdmissionError,
         RequestAdmissionLease,
     )
-    from trio_sched._request.limit import Grant, LimitTransition, RequestLimit, RequestSample
+    from trio_sched._request.limit import FixedLimit, Grant, LimitTransition, RequestLimit, RequestSample
     from trio_sched._request.limit_state import AdaptiveRequestLimitState
     from trio_sched._request.pressure import RequestPressureSnapshotProvider
     from trio_sched._request.protocol import RequestAdmissionController
@@ -161,12 +160,11 @@ else:
             "trio_sched._request.controller": "AdaptiveRequestAdmissionController",
             "trio_sched._request.core": "RequestAdmissionPolicy",
             "trio_sched._request.evidence": "EvidenceLimit",
-            "trio_sched._request.fixed": "FixedLimit",
             "trio_sched._request.leases": (
                 "LeakedRequestLease RequestAdmissionDecision RequestAdmissionDenied RequestAdmissionError "
                 "RequestAdmissionLease"
             ),
-            "trio_sched._request.limit": "Grant LimitTransition RequestLimit RequestSample",
+            "trio_sched._request.limit": "FixedLimit Grant LimitTransition RequestLimit RequestSample",
             "trio_sched._request.limit_state": "AdaptiveRequestLimitState",
             "trio_sched._request.pressure": "RequestPressureSnapshotProvider",
             "trio_sched._request.protocol": "RequestAdmissionController",

@@ -48,8 +48,7 @@ from trio_sched._pipeline.resume import ResumeMode
 from trio_sched._pipeline.run import run
 from trio_sched._pipeline.sources import Row
 from trio_sched._rehearsal.answers import chat_answer, embedding
-from trio_sched._rehearsal.counters import CountersView, Ending, TallyView
-from trio_sched._rehearsal.provider import Accepted, open_providers
+from trio_sched._rehearsal.provider import Accepted, CountersView, Ending, TallyView, open_providers
 from trio_sched._rehearsal.script import Drift, Latency, Neighbour, Phase, RehearsalScript
 from trio_sched._rehearsal.wire import SCRIPTED_FAILURE, error_reply, refusal_reply
 from trio_sched._util import inline

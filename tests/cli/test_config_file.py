@@ -9,8 +9,7 @@ import attrs
 import pytest
 
 import trio_sched as ts
-from trio_sched._cli.config_file import ConfigFileError, build_config, read_settings
-from trio_sched._cli.options import Settings
+from trio_sched._cli.options import ConfigFileError, Settings, build_config, read_settings
 
 
 def write(folder: Path, text: str | bytes) -> Path:

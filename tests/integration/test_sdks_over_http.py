@@ -16,7 +16,7 @@ import trio
 from nginx_front import integration
 
 from trio_sched._executor import RequestRetryConfig
-from trio_sched._rehearsal.counters import CountersView
+from trio_sched._rehearsal.provider import CountersView
 from trio_sched._request.limit import LimitName
 from trio_sched.lowlevel import (
     AdaptiveRequestAdmissionController,

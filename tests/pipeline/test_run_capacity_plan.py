@@ -14,8 +14,7 @@ import trio
 import trio.testing
 
 import trio_sched as ts
-from trio_sched._capacity import CallCeiling, CapacityValue, CapacityValueSource, plain
-from trio_sched._observe.plan_lines import plan_lines
+from trio_sched._capacity import CallCeiling, CapacityValue, CapacityValueSource, plain, plan_lines
 from trio_sched._pipeline.capacity import plan_run
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.resolver import RequestResourceResolver

@@ -18,9 +18,8 @@ from trio_sched._request.aimd import AimdLimit
 from trio_sched._request.config import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
 from trio_sched._request.evidence import EvidenceLimit
-from trio_sched._request.fixed import FixedLimit
 from trio_sched._request.leases import RequestAdmissionLease
-from trio_sched._request.limit import Grant, LimitChoice, RequestLimit, RequestSample, limit_name
+from trio_sched._request.limit import FixedLimit, Grant, LimitChoice, RequestLimit, RequestSample, limit_name
 
 
 def make(
@@ -295,7 +294,7 @@ def test_a_run_config_takes_no_other_tuning() -> None:
 
 def test_names_of_rules() -> None:
     assert limit_name("aimd") == "aimd"
-    assert limit_name(FixedLimit) == "trio_sched._request.fixed.FixedLimit"
+    assert limit_name(FixedLimit) == "trio_sched._request.limit.FixedLimit"
 
 
 # The rule that never moves

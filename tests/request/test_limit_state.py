@@ -12,9 +12,8 @@ from request_samples import CHAT, FAILED, RATE_LIMITED, SUCCESS, item, rate_limi
 
 from trio_sched._errors import InvalidTypeError, InvalidValueError
 from trio_sched._request.controller import AdaptiveRequestAdmissionController
-from trio_sched._request.fixed import FixedLimit
 from trio_sched._request.leases import RequestAdmissionDenied, RequestAdmissionLease
-from trio_sched._request.limit import Grant, LimitTransition, RequestLimit, RequestSample
+from trio_sched._request.limit import FixedLimit, Grant, LimitTransition, RequestLimit, RequestSample
 from trio_sched._request.limit_state import AdaptiveRequestLimitState, made_by
 from trio_sched._resources.request import RequestPressureSnapshot
 

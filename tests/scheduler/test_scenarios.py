@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
 import attrs
 import trio
@@ -18,36 +17,22 @@ import trio.testing
 from examples import share_of_profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted_endings import ROUNDS, Ending, Fault, check_result, check_units, ended, scheduler_over
 
 from trio_sched._observe.scheduler_replay import SchedulerReplay
 from trio_sched.lowlevel import (
-    AsyncTaskScheduler,
     BoundedBorrowTaskAdmissionPolicyConfig,
-    ColumnGenerator,
     ExecutionGraph,
-    Failure,
-    FixedRowGroupPlan,
     GraphNode,
-    HealthConfig,
     InMemoryAdmissionEventSink,
-    RetryConfig,
     RowDrop,
-    RowFailure,
-    RowFiltered,
     RowGroup,
-    RowGroupConfig,
-    SchedulerConfig,
     SchedulerResult,
     Task,
     TaskAdmissionConfig,
     TaskAdmissionController,
-    TaskSchedulingResolver,
-    scheduler_event_stream,
     stable_task_id,
 )
-
-Ending: TypeAlias = Literal["done", "preserved", "retryable", "failed", "drops", "filters"]
-ROUNDS = 2
 
 
 @attrs.frozen
@@ -114,19 +99,6 @@ scenarios = st.builds(
 )
 
 
-class Fault(Exception):
-    def __init__(self, ending: Ending) -> None:
-        super().__init__(ending)
-        self.ending: Ending = ending
-
-
-def classify(error: Exception) -> Failure:
-    assert isinstance(error, Fault)
-    if error.ending == "preserved":
-        return Failure("preserved", "rate_limited", 2.0)
-    return Failure("retryable" if error.ending == "retryable" else "non_retryable", error.ending)
-
-
 class World:
     """Runs a scenario and writes down everything that can be seen from outside."""
 
@@ -141,24 +113,11 @@ class World:
         self.written: dict[int, tuple[int, ...]] = {}
         self.open_now = 0
         self.sink = InMemoryAdmissionEventSink()
-        resolver = TaskSchedulingResolver({node.column: ColumnGenerator() for node in scenario.nodes})
         self.admission = TaskAdmissionController(
             TaskAdmissionConfig(scenario.capacity, bounded_borrow=BoundedBorrowTaskAdmissionPolicyConfig())
         )
-        self.scheduler = AsyncTaskScheduler(
-            self.graph,
-            resolver,
-            self,
-            FixedRowGroupPlan(scenario.records, scenario.buffer_size),
-            self,
-            admission=self.admission,
-            classify=classify,
-            config=SchedulerConfig(
-                row_groups=RowGroupConfig(scenario.row_groups),
-                retry=RetryConfig(max_salvage_rounds=ROUNDS),
-                health=HealthConfig(stop_error_rate=None),
-            ),
-            events=scheduler_event_stream(self.sink),
+        self.scheduler = scheduler_over(
+            self, scenario.records, scenario.buffer_size, scenario.row_groups, self.admission, self.sink
         )
 
     async def run(self, task: Task) -> Sequence[RowDrop]:
@@ -175,13 +134,12 @@ class World:
         finally:
             self.running[task.column] -= 1
         ending = scenario.ending(task, attempt)
-        if ending in ("preserved", "retryable", "failed"):
-            raise Fault(ending)
-        self.completed[task] += 1
         row = scenario.chosen_row(task)
-        if ending == "done" or row not in self.scheduler.living_rows(task.row_group):
-            return ()
-        return [RowFailure(row, Fault("drops")) if ending == "drops" else RowFiltered(row)]
+        if ending in ("drops", "filters") and row not in self.scheduler.living_rows(task.row_group):
+            ending = "done"
+        rejected = ended(ending, row)
+        self.completed[task] += 1
+        return rejected
 
     def open(self, row_group: RowGroup) -> None:
         self.open_now += 1
@@ -196,7 +154,7 @@ class World:
     def check_what_always_holds(self) -> None:
         """Invariants 1, 2, 3 and 8, whatever way the run ended."""
         assert self.admission.leak_report() == ()
-        assert all(limiter.tasks_waiting == 0 for limiter in self.admission.limiter_statistics().values())
+        check_units(self.admission)
         assert self.admission.view().resources_available == self.admission.view().resource_limits
         events = self.sink.scheduler_events
         held: dict[int, str | None] = {}
@@ -224,12 +182,7 @@ class World:
     def check_the_end(self, result: SchedulerResult) -> None:
         """Invariants 9 and 10: which rows are durable follows from the table of endings alone."""
         scenario = self.scenario
-        groups = -(-scenario.records // scenario.buffer_size)
-        assert set(self.written) == set(range(groups))
-        living = sum(map(len, self.written.values()))
-        assert (result.row_groups, result.rows) == (groups, living)
-        assert living + result.dropped_rows + result.filtered_rows == scenario.records
-        assert sum(cause.rows for cause in result.drop_causes) == result.dropped_rows
+        check_result(result, self.written, scenario.records, scenario.buffer_size)
         for cause in result.drop_causes:
             assert isinstance(cause.first_error, Fault)
             assert cause.first_error.ending != "preserved"

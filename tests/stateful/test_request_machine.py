@@ -37,9 +37,8 @@ from trio_sched._request.aimd import AimdLimit
 from trio_sched._request.config import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from trio_sched._request.core import RequestAdmissionCore
 from trio_sched._request.evidence import EvidenceLimit
-from trio_sched._request.fixed import FixedLimit
 from trio_sched._request.leases import RequestAdmissionDenied, RequestAdmissionLease, RequestDenialReason
-from trio_sched._request.limit import Grant, LimitFactory, LimitTransition, RequestLimit, RequestSample
+from trio_sched._request.limit import FixedLimit, Grant, LimitFactory, LimitTransition, RequestLimit, RequestSample
 from trio_sched._request.queue import RequestWaiter
 from trio_sched._request.resolver import RequestResourceResolver
 from trio_sched._resources.identity import ProviderModelKey, RequestDomain, RequestResourceKey

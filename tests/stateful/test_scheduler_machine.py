@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import attrs
 import trio
@@ -25,37 +25,24 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from scripted_endings import ROUNDS, Ending, check_result, check_units, ended, scheduler_over
 from trio_portal import TrioPortal
 
 from trio_sched._observe.scheduler_replay import SchedulerReplay
 from trio_sched.lowlevel import (
-    AsyncTaskScheduler,
     BoundedBorrowTaskAdmissionPolicyConfig,
-    ColumnGenerator,
     ExecutionGraph,
-    Failure,
-    FixedRowGroupPlan,
     GraphNode,
-    HealthConfig,
     InMemoryAdmissionEventSink,
-    RetryConfig,
     RowDrop,
-    RowFailure,
-    RowFiltered,
     RowGroup,
-    RowGroupConfig,
-    SchedulerConfig,
     SchedulerResult,
     Task,
     TaskAdmissionConfig,
     TaskAdmissionController,
-    TaskSchedulingResolver,
-    scheduler_event_stream,
     stable_task_id,
 )
 
-Ending: TypeAlias = Literal["done", "preserved", "retryable", "failed", "drops", "filters"]
-ROUNDS: Final = 2
 LONG_ENOUGH: Final = 40.0
 """Seconds after which every deferred task is due."""
 
@@ -87,19 +74,6 @@ GRAPHS: Final[dict[str, tuple[GraphNode, ...]]] = {
         GraphNode("sum", "batch", ("story", "a"), ordered=True),
     ),
 }
-
-
-class Fault(Exception):
-    def __init__(self, ending: Ending) -> None:
-        super().__init__(ending)
-        self.ending: Ending = ending
-
-
-def classify(error: Exception) -> Failure:
-    assert isinstance(error, Fault), error
-    if error.ending == "preserved":
-        return Failure("preserved", "rate_limited", 2.0)
-    return Failure("retryable" if error.ending == "retryable" else "non_retryable", error.ending)
 
 
 @attrs.define(eq=False)
@@ -151,11 +125,7 @@ class World:
                 raise
         finally:
             del self.work[task]
-        if work.ending in ("preserved", "retryable", "failed"):
-            raise Fault(work.ending)
-        if work.ending == "drops":
-            return [RowFailure(work.row, Fault("drops"))]
-        return [RowFiltered(work.row)] if work.ending == "filters" else ()
+        return ended(work.ending, work.row)
 
     def open(self, row_group: RowGroup) -> None:
         self.opened.append(row_group.index)
@@ -260,21 +230,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.is_asked_to_stop = False
         borrow = BoundedBorrowTaskAdmissionPolicyConfig() if borrows else None
         self.admission = TaskAdmissionController(TaskAdmissionConfig(capacity, bounded_borrow=borrow))
-        self.scheduler = AsyncTaskScheduler(
-            world.graph,
-            TaskSchedulingResolver({column: ColumnGenerator() for column in world.graph.nodes}),
-            world,
-            FixedRowGroupPlan(records, buffer_size),
-            world,
-            admission=self.admission,
-            classify=classify,
-            config=SchedulerConfig(
-                row_groups=RowGroupConfig(row_groups),
-                retry=RetryConfig(max_salvage_rounds=ROUNDS),
-                health=HealthConfig(stop_error_rate=None),
-            ),
-            events=scheduler_event_stream(self.sink),
-        )
+        self.scheduler = scheduler_over(world, records, buffer_size, row_groups, self.admission, self.sink)
         self.run_scope = trio.CancelScope()
         self.portal = TrioPortal(self.run, order_seed=order_seed)
 
@@ -397,10 +353,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def units_are_held_or_free(self) -> None:
         """1: of every resource, and nobody waits at a limiter."""
-        view = self.admission.view()
-        for resource, limit in view.resource_limits.items():
-            assert view.leased_resources.get(resource, 0) + view.resources_available[resource] == limit
-        assert all(limiter.tasks_waiting == 0 for limiter in self.admission.limiter_statistics().values())
+        check_units(self.admission)
 
     @invariant()
     def whoever_holds_a_lease_works(self) -> None:
@@ -513,14 +466,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         if self.outcome is None or isinstance(self.outcome, BaseException) or self.outcome.cancelled:
             assert self.is_asked_to_stop
             return
-        assert sorted(world.written) == list(range(world.groups))
+        check_result(self.outcome, world.written, world.records, world.buffer_size)
         for row_group, rows in world.written.items():
             assert list(rows) == world.active_rows(row_group)
             assert not world.unfinished(row_group)
-        result, kept = self.outcome, sum(map(len, world.written.values()))
-        assert (result.row_groups, result.rows) == (world.groups, kept)
-        assert kept + result.dropped_rows + result.filtered_rows == world.records
-        assert sum(cause.rows for cause in result.drop_causes) == result.dropped_rows
 
 
 def id_of(task: Task) -> str:

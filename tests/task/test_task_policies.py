@@ -237,6 +237,10 @@ def test_a_delta_that_names_no_debt_is_refused_where_it_is_made(
         PolicyStateDelta(changes, counters)
 
 
+def test_a_delta_may_say_that_something_happened_no_times() -> None:
+    assert PolicyStateDelta({}, {"n": 0}).diagnostic_counters == {"n": 0}
+
+
 def test_what_a_groups_head_asks_for_says_nothing_of_another_task_of_it() -> None:
     queue, controller = FairTaskQueue(), TaskAdmissionController(TaskAdmissionConfig(10, {"x": 5}))
     capped, gone = group_spec("a", admitted_limit=1), group_spec("gone", admitted_limit=1)
@@ -250,3 +254,19 @@ def test_what_a_groups_head_asks_for_says_nothing_of_another_task_of_it() -> Non
         for queue_view in (view, view.snapshot()):
             decision = controller.policy.evaluate(item, queue_view, controller.view())
             assert decision.diagnostics["contested_resources"] == ("x",)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 0], [1, 0, 1]])
+def test_two_queues_of_one_controller_have_answers_of_their_own(order: list[int]) -> None:
+    """Also where both have changed equally often, and nothing was granted in between."""
+    controller, capped = TaskAdmissionController(), group_spec("a", admitted_limit=1)
+    alone, contested = FairTaskQueue(), FairTaskQueue()
+    alone.enqueue(make_tasks(capped, 2))
+    assert start_next(alone, controller) is not None
+    contested.enqueue([make_task("b0", capped)])
+    contested.enqueue([make_task("peer", "peer")])
+    queues, selected = (alone, contested), ("a1", "peer")
+    for number in order:
+        selection = queues[number].select_next(controller.is_eligible)
+        assert selection is not None
+        assert (selection.item.task_id, selection.sequence_version) == (selected[number], 2)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from task_values import group_key, group_spec, make_task, make_tasks, names, start_all, start_next
+from task_values import ScriptedPolicy, group_key, group_spec, make_task, make_tasks, names, start_all, start_next
 
 from trio_sched._resources.task import SchedulableTask, TaskGroupSpec
 from trio_sched._task.bounded_borrow import BoundedBorrowTaskAdmissionPolicyConfig
 from trio_sched._task.controller import TaskAdmissionConfig, TaskAdmissionController, TaskAdmissionDenied
 from trio_sched._task.ledger import TaskAdmissionLease
+from trio_sched._task.policies import PolicyStateDelta, TaskAdmissionPolicyDecision
 from trio_sched._task.queue import FairTaskQueue, QueueView
 
 X1: Mapping[str, int] = {"x": 1}
@@ -645,3 +646,26 @@ def test_a_head_that_lacked_units_for_a_reservation_is_found_when_that_ends_with
     other = stage.controller.try_acquire(make_task("other", "other"), FairTaskQueue().view())
     assert isinstance(other, TaskAdmissionLease)
     assert stage.start() == ["narrow"]
+
+
+def test_a_policy_may_look_at_reservations_while_a_grant_is_reported_to_it() -> None:
+    """What it sees is what was reserved before the grant, and nobody keeps that."""
+    seen: list[list[str]] = []
+
+    def reserved() -> list[str]:
+        return [each.item.task_id for each in stage.controller.view().reservations]
+
+    class Looking(ScriptedPolicy):
+        def on_acquire(self, lease: TaskAdmissionLease, decision: TaskAdmissionPolicyDecision) -> PolicyStateDelta:
+            seen.append(reserved())
+            return super().on_acquire(lease, decision)
+
+    stage = Stage(1)
+    stage.controller = TaskAdmissionController(TaskAdmissionConfig(100, {"x": 4}, multi_unit_skip_bound=1), Looking())
+    fill(stage)
+    stage.enqueue("wide", "wide", {"x": 2})
+    assert stage.finish_one() == ["s5"]
+    assert (seen[-1], reserved()) == ([], ["wide"])
+    assert stage.finish_one() == []
+    assert stage.finish_one() == ["wide"]
+    assert (seen[-1], reserved()) == (["wide"], [])

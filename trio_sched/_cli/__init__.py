@@ -1,7 +1,7 @@
 """The command line, `trio-sched`: what a session with the package looks like from a shell.
 
 `commands` has the commands, `options` what several of them take. `pipelines` finds what `MODULE:NAME` names,
-`config_file` reads settings, `outcome` turns errors into texts and exit codes.
+`outcome` turns errors into texts and exit codes.
 
 *Ctrl-C at any moment* ends it with its own code. While a run goes on, the run takes it. Before and after that,
 `KeyboardInterrupt` is caught here, whatever it strikes. When the exit code is decided Python still has to leave, and

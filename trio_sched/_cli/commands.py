@@ -15,7 +15,7 @@ from typing import Final, cast
 import click
 import trio
 
-from trio_sched._capacity import plain
+from trio_sched._capacity import plain, plan_lines
 from trio_sched._cli.options import (
     Settings,
     display_options,
@@ -39,7 +39,6 @@ from trio_sched._cli.outcome import (
 from trio_sched._cli.pipelines import NamedPipeline, find_pipeline
 from trio_sched._errors import InvalidValueError, TrioSchedError, shown
 from trio_sched._events.records import JsonValue, SchedulerAdmissionEvent
-from trio_sched._observe.plan_lines import plan_lines
 from trio_sched._observe.recorded_run import REPORT_FILE, TRACE_FILE, NoTraceError, RecordedEvents, write_run_views
 from trio_sched._observe.why import why
 from trio_sched._pipeline.capacity import plan_run, raise_open_files

@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from trio_sched._capacity import PlanLine, plan_lines
 from trio_sched._events.records import (
     AdmissionEvent,
     FailureSample,
@@ -23,7 +24,6 @@ from trio_sched._events.records import (
     SchedulerAdmissionEvent,
 )
 from trio_sched._observe.layers import LAYERS, Layer, TimeBins, nanoseconds, seconds
-from trio_sched._observe.plan_lines import PlanLine, plan_lines
 from trio_sched._observe.request_replay import RequestStatisticsSink
 from trio_sched._observe.sampling import sample_of
 from trio_sched._observe.view import CorrelatedRuntimeView, RuntimeViewBuilder

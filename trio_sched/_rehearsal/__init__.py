@@ -9,6 +9,7 @@ real HTTP, a real client library, and latencies, limits, refusals and failures t
 
 `rehearsal_process` takes the same and serves it from a process of its own.
 
-Who does what: `script` and `counters` are values, and `serde` is their JSON; `provider` decides; `answers` and `wire`
-say what goes over the wire; `app` and `server` serve it; `process` serves it from a child process and reaches it there.
+Who does what: `script` is values; `provider` decides and counts; `serde` is scripts and counts as JSON; `answers` and
+`wire` say what goes over the wire; `app` and `server` serve it; `process` serves it from a child process and
+reaches it there.
 """

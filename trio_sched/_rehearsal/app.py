@@ -39,8 +39,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from trio_sched._errors import TrioSchedError
-from trio_sched._rehearsal.counters import Ending
-from trio_sched._rehearsal.provider import Accepted, Provider, Refused
+from trio_sched._rehearsal.provider import Accepted, Ending, Provider, Refused
 from trio_sched._rehearsal.script import MalformedForm, RehearsalScript
 from trio_sched._rehearsal.serde import counters_to_json, script_from_json, script_to_json
 from trio_sched._rehearsal.wire import (

@@ -22,8 +22,7 @@ from typing import cast
 import trio
 
 from trio_sched._errors import TrioSchedError, require
-from trio_sched._rehearsal.counters import CountersView
-from trio_sched._rehearsal.provider import open_providers
+from trio_sched._rehearsal.provider import CountersView, open_providers
 from trio_sched._rehearsal.script import RehearsalScript
 from trio_sched._rehearsal.serde import (
     address_from_json,

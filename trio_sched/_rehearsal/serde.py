@@ -16,7 +16,7 @@ import attrs
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidTypeError, InvalidValueError
 from trio_sched._events.records import JsonValue
-from trio_sched._rehearsal.counters import CountersView, TallyView
+from trio_sched._rehearsal.provider import CountersView, TallyView
 from trio_sched._rehearsal.script import Drift, Latency, Neighbour, Phase, RehearsalScript
 from trio_sched._util import parse_json
 

@@ -36,8 +36,7 @@ import trio
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError, require
 from trio_sched._rehearsal.app import CONNECTION, Served, WaitingRoom, reset
-from trio_sched._rehearsal.counters import CountersView
-from trio_sched._rehearsal.provider import Provider, open_providers
+from trio_sched._rehearsal.provider import CountersView, Provider, open_providers
 from trio_sched._rehearsal.script import RehearsalScript
 from trio_sched._rehearsal.wire import error_body
 from trio_sched._util import single_error

@@ -22,8 +22,8 @@ from trio_sched._errors import InvalidTypeError, InvalidValueError, shown
 from trio_sched._request.aimd import AimdLimit
 from trio_sched._request.config import RequestAdmissionConfig
 from trio_sched._request.evidence import EvidenceLimit
-from trio_sched._request.fixed import FixedLimit
 from trio_sched._request.limit import (
+    FixedLimit,
     Grant,
     LimitChoice,
     LimitFactory,

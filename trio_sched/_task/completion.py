@@ -22,6 +22,7 @@ from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import attrs
 
@@ -31,6 +32,8 @@ from trio_sched._resources.task import FrontierDelta, Task, stable_task_id
 from trio_sched._task.graph import ExecutionGraph, GraphNode
 
 __all__ = ["CompletionTracker", "RowGroupSet", "TrackerError"]
+
+_UNCHANGED: Final = FrontierDelta()
 
 
 class TrackerError(TrioSchedError):
@@ -234,7 +237,7 @@ class CompletionTracker:
     def mark_ended(self, task: Task) -> FrontierDelta:
         """Note that a task that is needless now is neither queued nor running any more: its successor may run."""
         if not self._end(task):
-            return FrontierDelta()
+            return _UNCHANGED
         return self._publish(self._advance(self._sequences_moved_by[task.column]))
 
     def drop_row(self, row_group: int, row_index: int) -> FrontierDelta:
@@ -247,7 +250,7 @@ class CompletionTracker:
         if not 0 <= row_index < group.size:
             raise TrackerError(f"row group {row_group} has rows 0 to {group.size - 1}, and no row {row_index}")
         if row_index in group.dropped:
-            return FrontierDelta()
+            return _UNCHANGED
         graph = self._graph
         done = group.done[row_index]
         group.dropped.add(row_index)
@@ -395,4 +398,4 @@ class CompletionTracker:
     def _publish(self, added: list[Task], removed: tuple[Task, ...] = ()) -> FrontierDelta:
         for task in added:
             self._frontier[stable_task_id(task)] = task
-        return FrontierDelta(tuple(added), removed)
+        return FrontierDelta(tuple(added), removed) if added or removed else _UNCHANGED
