@@ -135,7 +135,7 @@ class EndpointMachine(RuleBasedStateMachine):
                 assert before != "closed"
                 assert self.health.closed_for == "endpoint_not_answering"
                 assert self.unanswered_since is not None
-                assert self.now - self.unanswered_since >= self.max_outage
+                assert self.now - self.unanswered_since >= self.max_outage - 1e-6
         self.now = max(self.now, until)
 
     @invariant()
