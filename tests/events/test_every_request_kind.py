@@ -25,6 +25,8 @@ CHAT = RequestResourceKey("provider", "model", RequestDomain.CHAT)
 UNKNOWN = RequestResourceKey("provider", "unknown", RequestDomain.CHAT)
 SUCCESS = RequestReleaseOutcome("success")
 REFUSED = RequestReleaseOutcome("rate_limited")
+FAILED = RequestReleaseOutcome("provider_failure")
+NO_ACCESS = RequestReleaseOutcome("provider_failure", None, 401)
 ABOUT_OUTAGES = ("request_outage_started", "request_trial_started", "request_outage_ended")
 
 
@@ -82,7 +84,19 @@ async def test_a_controller_emits_every_kind(autojump_clock: trio.testing.MockCl
     ]
     assert not set(ABOUT_OUTAGES) & {event.event_kind for event in sink.request_events}
 
-    kinds = {event.event_kind for each in (sink, seen) for event in each.request_events}
+    unanswered = InMemoryAdmissionEventSink()
+    async with AdaptiveRequestAdmissionController(event_sink=unanswered) as controller:
+        controller.register(provider_name="provider", model_id="model", alias="a", max_parallel_requests=4)
+        for outcome in (FAILED, FAILED, FAILED, SUCCESS, NO_ACCESS, NO_ACCESS):
+            await call(controller, outcome)
+    assert [event.event_kind for event in unanswered.request_events if "endpoint" in event.event_kind] == [
+        "request_endpoint_not_answering",
+        "request_endpoint_answering",
+        "request_endpoint_not_answering",
+        "request_endpoint_closed",
+    ]
+
+    kinds = {event.event_kind for each in (sink, seen, unanswered) for event in each.request_events}
     assert kinds == set(REQUEST_EVENT_KINDS)
-    for each in (sink, seen):
+    for each in (sink, seen, unanswered):
         assert [event.sequence for event in each.request_events] == list(range(1, len(each.request_events) + 1))

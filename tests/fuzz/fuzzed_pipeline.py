@@ -143,6 +143,7 @@ def _draw_models(rng: random.Random) -> tuple[ts.Model, ...]:
             "one" if shares_endpoint else f"m{index}",
             max_parallel_requests=rng.choice((1, 2, 3, 8)),
             domain=_DOMAINS[index],
+            timeout=None,
         )
         for index in range(count)
     )

@@ -215,7 +215,8 @@ def _draw_config(rng: random.Random, *, is_tuned: bool) -> ts.RunConfig:
     config = ts.RunConfig(
         buffer_size=rng.choice((1, 2, 3, 5, 8, 40)),
         submission_capacity=rng.choice((1, 2, 3, 8, 1024)),
-        max_attempts=rng.choice((1, 2, 5)),
+        max_attempts=rng.choice((3, 5, 8)),
+        max_outage_seconds=None,
         stop_error_rate=None,
         seed=rng.randrange(1000),
         request_admission=ImpatientTuning(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 import trio
 from fuzzed_troubles import MOST_ATTEMPTS, Dataset, draw_dataset
 from sequential import rows_sequentially
+
+import trio_sched as ts
+from trio_sched._events.records import JsonValue
 
 PROFILE = os.environ.get("TRIO_SCHED_FUZZ", "normal")
 SEEDS = {"quick": range(10), "normal": range(40), "bounded": range(40, 200), "full": range(2000)}
@@ -31,27 +35,33 @@ def test_only_a_rows_own_failures_cost_it(seed: int) -> None:
     dataset = draw_dataset(seed)
     expected = trio.run(expected_rows, dataset)
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "out"
-        for attempt in range(MOST_ATTEMPTS):
-            result = dataset.run(output, attempt)
-            told = (result.status, result.stop_reason)
-            assert result.leaks == ()
-            made = list(result.rows())
-            assert all(row in expected for row in made)
-            assert result.records == len(made)
-            assert result.dropped <= len(dataset.rows) - len(expected)
-            if told == ("completed", None):
-                break
-            assert told[0] == "stopped"
-            assert told[1] in STOPS
-        assert made == expected
-        if told[0] == "completed":
-            assert result.dropped == len(dataset.rows) - len(expected)
-        else:
-            # Nothing but rows that are never answered is left, and so nothing that shows that the endpoint answers.
-            assert told[1] == "endpoint_not_answering"
-            left = len(dataset.rows) - len(expected) - result.dropped
-            assert left <= sum(map(len, dataset.unanswered))
+        result, made = run_to_its_end(dataset, expected, Path(folder) / "out")
+    assert made == expected
+    if result.status == "completed":
+        assert result.dropped == len(dataset.rows) - len(expected)
+    else:
+        # Nothing but rows that are never answered is left, and so nothing that shows that the endpoint answers.
+        assert result.stop_reason == "endpoint_not_answering"
+        left = len(dataset.rows) - len(expected) - result.dropped
+        assert left <= sum(map(len, dataset.unanswered))
+
+
+def run_to_its_end(
+    dataset: Dataset, expected: list[dict[str, object]], output: Path
+) -> tuple[ts.RunResult, list[dict[str, JsonValue]]]:
+    """Run and resume until nothing is left, or as often as is allowed; the last result, and the rows."""
+    for attempt in itertools.count(1):
+        result = dataset.run(output, attempt - 1)
+        made = list(result.rows())
+        assert result.leaks == ()
+        assert all(row in expected for row in made)
+        assert result.records == len(made)
+        assert result.dropped <= len(dataset.rows) - len(expected)
+        if result.status == "completed" or attempt == MOST_ATTEMPTS:
+            return result, made
+        assert result.status == "stopped"
+        assert result.stop_reason in STOPS
+    raise AssertionError("unreachable")
 
 
 async def expected_rows(dataset: Dataset) -> list[dict[str, object]]:

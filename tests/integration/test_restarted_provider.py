@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,10 @@ def asked_column(client: Any, name: str = "answer", **options: Any) -> ts.Column
         return str(reply.choices[0].message.content)
 
     return answer
+
+
+def is_not_told(row: Mapping[str, object]) -> bool:
+    return not row["is_told"]
 
 
 async def test_a_provider_that_is_killed_and_started_again_loses_no_row(tmp_path: Path) -> None:
@@ -84,7 +88,7 @@ async def test_one_of_two_providers_that_is_down_for_good_stops_the_run_and_a_la
 
     async def run(up: str, down: str) -> ts.RunResult:
         async with client_of(up) as one, client_of(down) as other:
-            told = asked_column(other, "told", skip_when=lambda row: not row["is_told"])
+            told = asked_column(other, "told", skip_when=is_not_told)
             steps = [asked_column(one), told]
             return await ts.run(steps, rows=rows, output=tmp_path / "out", config=config, resume="if-possible")
 

@@ -34,7 +34,7 @@ from trio_sched.lowlevel import (
 )
 
 LEVELS: tuple[Literal["all", "summary", "none"], ...] = ("all", "summary", "none")
-MODEL = ts.Model("here", "model", max_parallel_requests=4)
+MODEL = ts.Model("here", "model", max_parallel_requests=4, timeout=None)
 
 faulty_runs = st.builds(
     FaultyRun,

@@ -204,10 +204,10 @@ def test_a_provider_that_fails_is_waited_out(tmp_path: Path) -> None:
 
     config = ts.RunConfig(buffer_size=4, max_attempts=1)
     live, after = Scenario([number, calling(call)], 0.5, config).explain(tmp_path)
-    assert_named(live, after, "provider", "answer")
-    assert str(live.chain[-1]) == (
-        "3 failed tasks of column answer wait to be repeated after provider_failure, the first in 0.5 s"
-    )
+    assert_named(live, after, "request_admission", "openai/gpt-5-mini/chat")
+    assert [str(link) for link in live.chain][2:] == [
+        "its endpoint does not answer: 3 calls in a row failed, the last with HTTP 500, test_why.ServerError"
+    ]
 
 
 def test_completion(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_a_run_that_hangs_and_is_cancelled_says_where_it_hung(tmp_path: Path) ->
     ]
     assert str(after).splitlines()[:2] == [
         " ← ".join(map(str, after.chain)),
-        "cancelled after 100.0 s; its progress was limited by",
+        "interrupted after 100.0 s; its progress was limited by",
     ]
 
 

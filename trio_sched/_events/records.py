@@ -266,6 +266,7 @@ class ResourceSample:
 
     oldest: since when the oldest of its leases is out. recent: of its latest calls how many failed, and how many they
     are. change, asked: the cause of a change of the limit, the limit before and after it, and what was asked for.
+    not_answering: why its endpoint is not answering, or None.
     """
 
     pressure: RequestPressureSnapshot
@@ -281,6 +282,7 @@ class ResourceSample:
     calls: int = 0
     failures: Mapping[str, int] = attrs.field(factory=dict[str, int])
     recent: tuple[int, int] = (0, 0)
+    not_answering: str | None = None
 
 
 @attrs.frozen

@@ -64,8 +64,9 @@ class ReplayedResource:
     are out, by id, and since when. hinted: calls that wait until the provider wants to see them again, by attempt, with
     that time. hinted_stop: the latest stop that a retry hint asked for. change: the latest of the limit. asked: the
     latest raise of the limit, while no call has proven it. outage_since: when an outage began that has not ended.
-    trial: the lease of the trial call that is out. calls: those that ended and were not cancelled. failures: how many
-    of them failed, by outcome; a rate limit is no failure. recent_failed: whether each of the latest of them failed.
+    not_answering: why its endpoint is not answering, or None. trial: the lease of the trial call that is out. calls:
+    those that ended and were not cancelled. failures: how many of them failed, by outcome; a rate limit is no failure.
+    recent_failed: whether each of the latest of them failed.
     """
 
     pressure: RequestPressureSnapshot
@@ -77,6 +78,7 @@ class ReplayedResource:
     change: LimitChange | None = None
     asked: LimitChange | None = None
     outage_since: float | None = None
+    not_answering: str | None = None
     trial: int | None = None
     calls: int = 0
     failures: dict[str, int] = attrs.field(factory=dict[str, int])
@@ -99,6 +101,7 @@ class ReplayedResource:
             change=None if sample.change is None else LimitChange(*sample.change),
             asked=None if sample.asked is None else LimitChange(*sample.asked),
             outage_since=sample.outage_since,
+            not_answering=sample.not_answering,
             trial=0 if sample.trial else None,
             calls=sample.calls,
             failures=dict(sample.failures),
@@ -239,6 +242,7 @@ class RequestReplay:
     static_caps: dict[ProviderModelKey, int] = attrs.field(factory=dict[ProviderModelKey, int], init=False)
     rules: dict[ProviderModelKey, str] = attrs.field(factory=dict[ProviderModelKey, str], init=False)
     uncorrelated: int = attrs.field(default=0, init=False)
+    _not_answering: dict[ProviderModelKey, str] = attrs.field(factory=dict[ProviderModelKey, str], init=False)
     changes: int = attrs.field(default=0, init=False)
 
     def apply(self, event: RequestAdmissionEvent) -> None:
@@ -253,6 +257,7 @@ class RequestReplay:
                 return
             rule = self.rules.get(key.provider_model_key)
             resource = self.resources[key] = ReplayedResource(snapshot, rule)
+            resource.not_answering = self._not_answering.get(key.provider_model_key)
         elif snapshot is not None:
             if snapshot.blocked_until_monotonic != resource.pressure.blocked_until_monotonic:
                 self.changes += 1
@@ -305,6 +310,17 @@ class RequestReplay:
 
     def _endpoint(self, event: RequestAdmissionEvent) -> None:
         facts = event.diagnostics
+        if event.event_kind in _STATES:
+            endpoint = ProviderModelKey(str(facts["provider_name"]), str(facts["model_id"]))
+            because = facts.get("because")
+            self._not_answering.pop(endpoint, None)
+            if event.event_kind != "request_endpoint_answering":
+                self._not_answering[endpoint] = str(because)
+            self.changes += 1
+            for key, resource in self.resources.items():
+                if key.provider_model_key == endpoint:
+                    resource.not_answering = self._not_answering.get(endpoint)
+            return
         if event.event_kind == "request_resource_registered":
             endpoint = ProviderModelKey(str(facts["provider_name"]), str(facts["model_id"]))
             cap, rule = _whole(facts.get("static_cap")), facts.get("limit")
@@ -314,6 +330,7 @@ class RequestReplay:
                 self.rules[endpoint] = rule
 
 
+_STATES: Final = frozenset({"request_endpoint_not_answering", "request_endpoint_answering", "request_endpoint_closed"})
 _MOVES_NOTHING: Final = frozenset({"model_request_started", "model_request_completed"})
 
 
@@ -333,7 +350,7 @@ def _whole(value: JsonValue) -> int | None:
 
 # What the limit of an endpoint is doing
 
-ActivityKind = Literal["open", "probing", "stopped", "trial"]
+ActivityKind = Literal["open", "probing", "stopped", "trial", "not_answering"]
 
 _TRIES: Final = "evidence"
 """The rule that ends each stop with one trial call."""
@@ -342,7 +359,7 @@ _TRIES: Final = "evidence"
 @attrs.frozen
 class Activity:
     """What the rule of a resource is about: it asks for more (`probing`), lets nothing out (`stopped`) or only one call
-    (`trial`), or is `open`.
+    (`trial`), or is `open`. Where its endpoint is `not_answering`, that comes first.
 
     outage: whether the provider refuses everything. seconds_left: of a stop. asks_for: how many more calls a probe asks
     for. trial_follows: whether one trial call goes out when a stop ends.
@@ -365,6 +382,8 @@ class Activity:
                 return f"stopped {left}, then one trial" if self.trial_follows else f"cooling down {left}"
             case "trial":
                 return "one trial is out"
+            case "not_answering":
+                return "not answering"
             case "open":
                 return ""
 
@@ -377,6 +396,8 @@ class Activity:
 def activity_at(resource: ReplayedResource, now: float) -> Activity:
     """What the rule of `resource` is about at `now`."""
     outage = resource.outage_since is not None
+    if resource.not_answering is not None:
+        return Activity("not_answering")
     if resource.stopped_at(now):
         assert resource.blocked_until is not None
         if resource.trial is not None:

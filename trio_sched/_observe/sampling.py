@@ -81,6 +81,9 @@ _REPLAYED: Final = frozenset(
         "request_outage_started",
         "request_trial_started",
         "request_outage_ended",
+        "request_endpoint_not_answering",
+        "request_endpoint_answering",
+        "request_endpoint_closed",
     }
 )
 _SAMPLE: Final = "sample"
@@ -196,6 +199,7 @@ class SummaryEventSink:
             asked=_change(replayed.asked),
             calls=replayed.calls,
             failures=replayed.failures,
+            not_answering=replayed.not_answering,
             recent=(sum(replayed.recent_failed), len(replayed.recent_failed)),
         )
 

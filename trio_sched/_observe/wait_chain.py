@@ -18,7 +18,7 @@ from trio_sched._observe.layers import Layer, Limit, layer_of_deferral, limit_no
 from trio_sched._observe.request_replay import ReplayedResource, RequestReplay, activity_at
 from trio_sched._observe.scheduler_replay import DeferredTask, SchedulerReplay, TaskPlace
 from trio_sched._resources.identity import RequestResourceKey
-from trio_sched._util import counted
+from trio_sched._util import counted, printable
 
 __all__ = [
     "CallsOut",
@@ -27,6 +27,7 @@ __all__ = [
     "HintsWaitedOut",
     "LimitMoved",
     "LimitReached",
+    "NotAnswering",
     "NothingToDo",
     "RowGroupWaits",
     "Stopped",
@@ -122,6 +123,18 @@ class Stopped:
         if self.trial_out:
             return "after refusals one trial call is out, and all others wait for it"
         return f"stopped after refusals: one trial call goes out in {self.seconds_left:.1f} s{hint}"
+
+
+@attrs.frozen
+class NotAnswering:
+    """The endpoint of a request resource does not answer, or is closed: `because`. One call at a time asks it."""
+
+    resource: str
+    because: str
+    kind: Literal["not_answering"] = "not_answering"
+
+    def __str__(self) -> str:
+        return f"its endpoint does not answer: {printable(self.because)}"
 
 
 @attrs.frozen
@@ -264,6 +277,7 @@ WaitLink: TypeAlias = (
     | TasksWait
     | CoolingDown
     | Stopped
+    | NotAnswering
     | HintsWaitedOut
     | LimitReached
     | LimitMoved
@@ -346,6 +360,8 @@ def _at_request_resource(
 
 def _stop(key: RequestResourceKey, resource: ReplayedResource, now: float) -> list[WaitLink]:
     """Why nothing may go out, if that is so."""
+    if resource.not_answering is not None:
+        return [NotAnswering(str(key), resource.not_answering)]
     activity = activity_at(resource, now)
     left, hinted = activity.seconds_left, resource.stop_is_hinted
     if activity.kind == "trial" or activity.trial_follows:
