@@ -345,7 +345,9 @@ class _Functions:
         if column.fails is not None and column.fails.has(row["n"]):
             if column.flaw == "malformed" and not self._book.is_off:
                 return object()
-            return ServerError() if column.flaw == "server" else LookupError(column.name)
+            # Of a model's call, only an error of its own is the row's where nobody else calls the endpoint.
+            is_server = column.flaw == "server" and not column.models
+            return ServerError() if is_server else LookupError(column.name)
         text = json.dumps([column.name, row], sort_keys=True)
         return self._shaped(hashlib.sha256(text.encode()).hexdigest()[: 3 + row["n"] % 5])
 

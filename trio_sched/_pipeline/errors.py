@@ -58,7 +58,7 @@ class TryAgain(TrioSchedError):  # noqa: N818 - what a column says is a wish, no
     """
 
     def __init__(self, reason: str = "") -> None:
-        self.reason = reason if isinstance(cast("object", reason), str) else str(reason)
+        self.reason: str = reason if isinstance(cast("object", reason), str) else str(reason)
         super().__init__(self.reason)
 
 
