@@ -402,4 +402,4 @@ def test_of_several_transports_the_smallest_counts() -> None:
     ids=["none given", "one of two given", "unknown", "unlimited", "one unlimited", "a transport of one's own"],
 )
 def test_what_cannot_be_known_says_why(clients: list[object], reason: str) -> None:
-    assert connection_limit(clients) == ConnectionLimit(None, reason)
+    assert connection_limit(clients) == ConnectionLimit(None, reason, sets_none=reason.endswith("sets no limit"))
