@@ -206,7 +206,7 @@ def test_a_provider_that_fails_is_waited_out(tmp_path: Path) -> None:
     live, after = Scenario([number, calling(call)], 0.5, config).explain(tmp_path)
     assert_named(live, after, "request_admission", "openai/gpt-5-mini/chat")
     assert [str(link) for link in live.chain][2:] == [
-        "its endpoint does not answer: 3 calls in a row failed, the last with HTTP 500, test_why.ServerError"
+        "its endpoint does not answer: 3 calls in a row failed, the last with HTTP 500, simulated_runs.ServerError"
     ]
 
 
