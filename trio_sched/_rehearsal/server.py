@@ -35,7 +35,6 @@ import trio
 
 from trio_sched import _validation as check
 from trio_sched._errors import InvalidValueError, require
-from trio_sched._rehearsal.app import CONNECTION, Served, WaitingRoom, reset
 from trio_sched._rehearsal.provider import CountersView, Provider, open_providers
 from trio_sched._rehearsal.script import RehearsalScript
 from trio_sched._rehearsal.wire import error_body
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
     from starlette.applications import Starlette
     from starlette.types import Receive, Scope, Send
+
+    from trio_sched._rehearsal.app import Served
 
 __all__ = [
     "NotLoopbackError",
@@ -262,6 +263,8 @@ class _Door:
 
     def _shut(self) -> None:
         """Refuse who connects, and reset who is connected."""
+        from trio_sched._rehearsal.app import reset
+
         if self._opened.is_set():
             self._opened = trio.Event()
             family, address = self._listener.socket.family, self._listener.socket.getsockname()
@@ -311,10 +314,10 @@ async def open_with_control(
 async def _opened(
     providers: Mapping[str, RehearsalScript], host: str, port: int, *, controlled: bool = False
 ) -> AsyncGenerator[tuple[RehearsalServer, int], None]:
-    served = Served(open_providers(providers))
     require("rehearsal", "starlette.applications", "hypercorn.trio")
-    from trio_sched._rehearsal.app import build_app
+    from trio_sched._rehearsal.app import Served, WaitingRoom, build_app
 
+    served = Served(open_providers(providers))
     room = WaitingRoom()
     closing = trio.Event()
     failure: BaseException | None = None
@@ -385,6 +388,7 @@ async def _serve(
 
 def _loopback_only(app: Starlette, connection: trio.SocketStream) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The application, for requests from this machine that come over the connection."""
+    from trio_sched._rehearsal.app import CONNECTION
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         scope[CONNECTION] = connection
