@@ -126,9 +126,9 @@ def test_no_ghost_lines_at_any_width_and_after_resizes(tmux: Tmux) -> None:
         assert_one_panel(at_width(tmux, width))
     for _ in range(4):
         tmux("resize-window", "-t", "run", "-x", "45")
-        time.sleep(0.07)
+        time.sleep(0.2)
         tmux("resize-window", "-t", "run", "-x", "120")
-        time.sleep(0.11)
+        time.sleep(0.3)
     assert_one_panel(at_width(tmux, 80))
     end = tmux.wait_for("program ended")
     assert_one_panel(end)
