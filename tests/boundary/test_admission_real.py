@@ -214,18 +214,17 @@ async def test_a_used_up_quota_ends_one_endpoint_and_no_other(autojump_clock: Mo
             await trio.sleep(10)
             provider.exhausted.add(WRITER)
     assert_settled(admission, provider, sink.request_events)
-    kinds = [event.event_kind for event in sink.request_events]
-    closed = kinds.index("request_endpoint_closed")
-    doubted = len(kinds) - 1 - kinds[::-1].index("request_endpoint_not_answering")
-    sent = [
-        event
-        for event in sink.request_events[doubted:]
-        if event.event_kind == "request_lease_acquired"
-        and event.request_resource_key is not None
-        and event.request_resource_key.provider_model_key == WRITER
+    kinds = [
+        event.event_kind
+        for event in sink.request_events
+        if event.diagnostics.get("model_id") == WRITER.model_id
+        or (event.request_resource_key is not None and event.request_resource_key.provider_model_key == WRITER)
     ]
-    assert len(sent) == 1, "it is asked once more"
-    assert doubted < sink.request_events.index(sent[0]) < closed
+    closed = kinds.index("request_endpoint_closed")
+    doubted = closed - kinds[closed::-1].index("request_endpoint_not_answering")
+    # A trial that ends by a bug of the caller shows nothing, and another one goes.
+    assert 1 <= kinds[doubted:closed].count("request_lease_acquired") <= 3
+    assert "request_lease_acquired" not in kinds[closed:]
     assert results[WRITER, "QuotaExhaustedError"] >= 1
     assert results[WRITER, "RequestAdmissionError"] > 50
     assert results[JUDGE, "ok"] > 80
