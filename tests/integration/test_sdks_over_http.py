@@ -15,7 +15,7 @@ import pytest
 import trio
 from nginx_front import integration
 
-from trio_sched._executor import RequestRetryConfig
+from trio_sched._executor import ModelTimeoutError, RequestRetryConfig
 from trio_sched._rehearsal.provider import CountersView
 from trio_sched._request.limit import LimitName
 from trio_sched.lowlevel import (
@@ -167,10 +167,6 @@ async def test_the_sdk_does_not_retry_inside_an_attempt(sdk: SdkName) -> None:
             await peer.executor.execute_attempt(peer.request(call))
         await peer.assert_nothing_left("provider_failure")
         assert peer.counters().requests == 1
-        with pytest.raises(peer.module.InternalServerError):
-            await peer.executor.execute(peer.request(call))
-        await peer.assert_nothing_left("provider_failure")
-        assert peer.counters().requests == 1 + peer.executor.retry.max_attempts
 
 
 async def test_a_refusal_is_waited_out_for_as_long_as_the_provider_says(sdk: SdkName) -> None:
@@ -218,9 +214,9 @@ async def test_the_timeout_of_the_sdk_in_a_thread_frees_both_ends(sdk: SdkName) 
 
 async def test_the_timeout_of_an_attempt_frees_both_ends(sdk: SdkName) -> None:
     async with open_peer(sdk, HANGING) as peer, peer.client() as call:
-        with pytest.raises(trio.TooSlowError):
+        with pytest.raises(ModelTimeoutError):
             await peer.executor.execute_attempt(peer.request(call, attempt_timeout_seconds=1.0))
-        await peer.assert_nothing_left("local_timeout")
+        await peer.assert_nothing_left("provider_timeout")
         assert peer.counters().requests == 1
 
 
