@@ -292,7 +292,7 @@ class _Failures:
         if at_grant is None:
             return
         is_shown = by_healthcheck and answers.calls > at_grant.calls
-        if is_shown or answers.show_that_it_answered_since(at_grant):
+        if is_shown or answers.answered_since(at_grant):
             self._open = None
             self.counted += 1
             self.by_healthcheck += by_healthcheck
@@ -427,26 +427,40 @@ class ModelRequestExecutor:
             if not verdict.retryable and verdict.exhausted is None:
                 raise error
             not_before, exhausted = attempt.not_before, verdict.exhausted
-            if verdict.outcome.blame in ("endpoint", "access"):
-                calls.failing.add(failures)
-                asks = calls.all_failed
-                if verdict.outcome.blame == "access":
-                    asks = self._nobody_waits(endpoint)
-                await self._find_evidence(endpoint, calls, failures, asks=asks)
-            self._settle(error, endpoint, calls, failures)
-            if verdict.outcome.blame in ("endpoint", "access") and self._is_not_answering(endpoint):
-                not_before = trio.current_time() + _YIELDS_SECONDS
-                continue
-            pause = failures.pause(verdict.outcome)
-            if pause:
-                try:
-                    await trio.sleep(pause)
-                except trio.Cancelled:
-                    self._note_cut_short()
-                    raise
-                await self._find_evidence(endpoint, calls, failures, asks=False)
-                self._settle(error, endpoint, calls, failures)
+            try:
+                if await self._wait_after(error, endpoint, calls, failures, verdict.outcome):
+                    not_before = trio.current_time() + _YIELDS_SECONDS
+            except trio.Cancelled:
+                self._note_cut_short()
+                raise
         raise AssertionError("unreachable")
+
+    async def _wait_after(
+        self,
+        error: Exception,
+        endpoint: ProviderModelKey,
+        calls: _CallsOfEndpoint,
+        failures: _Failures,
+        outcome: RequestReleaseOutcome,
+    ) -> bool:
+        """Wait, outside any lease, until the next attempt may be asked for, unless `error` is the request's own.
+
+        Whether its endpoint does not answer, so that the next attempt lets others go first. Raises `error`.
+        """
+        is_endpoints = outcome.blame in ("endpoint", "access")
+        if is_endpoints:
+            calls.failing.add(failures)
+            asks = self._nobody_waits(endpoint) if outcome.blame == "access" else calls.all_failed
+            await self._find_evidence(endpoint, calls, failures, asks=asks)
+        self._settle(error, endpoint, calls, failures)
+        if is_endpoints and self._is_not_answering(endpoint):
+            return True
+        pause = failures.pause(outcome)
+        if pause:
+            await trio.sleep(pause)
+            failures.count(self._admission.answered(endpoint), by_healthcheck=False)
+            self._settle(error, endpoint, calls, failures)
+        return False
 
     def _note_cut_short(self) -> None:
         correlation = runtime_correlation.current()

@@ -39,9 +39,11 @@ FAILURES = ("reset", "error", "timeout")
 
 @attrs.frozen
 class Call:
+    """trial_of: of which outage it is a trial, 0 for none. A trial of an earlier outage is a call like any other."""
+
     lease_id: int
     granted_at: float
-    is_trial: bool
+    trial_of: int
 
 
 class EndpointMachine(RuleBasedStateMachine):
@@ -58,7 +60,7 @@ class EndpointMachine(RuleBasedStateMachine):
         self.in_flight_then = self.first_unanswered = 0
         self.unanswered_since: float | None = None
         self.failed_trial_at: float | None = None
-        self.best_answered = self.answers = 0
+        self.best_answered = self.answers = self.outages = 0
 
     @precondition(lambda self: self.health.admits and len(self.calls) < 12)
     @rule(count=st.integers(1, 4))
@@ -69,19 +71,19 @@ class EndpointMachine(RuleBasedStateMachine):
                 was_answering = self.health.state == "answering"
                 is_trial = not was_answering and self.health.granted(self.leases, self.now)
                 assert is_trial is not was_answering
-                self.calls.append(Call(self.leases, self.now, is_trial))
+                self.calls.append(Call(self.leases, self.now, self.outages if is_trial else 0))
 
     @precondition(lambda self: self.calls)
     @rule(which=st.integers(0, 11), how=st.sampled_from(sorted(OUTCOMES)))
     def end(self, which: int, how: str) -> None:
         call = self.calls.pop(which % len(self.calls))
         before = self.health.state
-        trials_out = before == "not_answering"
+        is_trial = before == "not_answering" and call.trial_of == self.outages
         change = self.health.ended(call.lease_id, OUTCOMES[how], len(self.calls), self.now)
         after = self.health.state
         assert (change is not None) == (before != after)
         is_later = self.unanswered_since is None or call.lease_id > self.first_unanswered
-        counts = (before == "answering" and is_later) or (call.is_trial and trials_out)
+        counts = (before == "answering" and is_later) or is_trial
         if how in ANSWERS:
             self.best_answered = max(self.best_answered, call.lease_id)
             self.answers += 1
@@ -95,12 +97,15 @@ class EndpointMachine(RuleBasedStateMachine):
             assert after == before
             return
         if how == "rate":
-            assert after == ("answering" if call.is_trial and before == "not_answering" else before)
+            assert after == ("answering" if is_trial else before)
+            if is_trial:
+                self.row, self.unanswered_since = [], None
             return
         if self.unanswered_since is None:
             self.unanswered_since, self.in_flight_then = self.now, len(self.calls) + 1
             self.first_unanswered = call.lease_id
         self.row.append(how)
+        self.outages += before == "answering" and after == "not_answering"
         if before == "answering" and after == "not_answering" and how != "key":
             failures = sum(each in FAILURES for each in self.row)
             assert how in FAILURES
@@ -110,9 +115,9 @@ class EndpointMachine(RuleBasedStateMachine):
             assert self.health.admits, "access is asked for again at once"
         if after == "closed" and before != "closed":
             assert how == "key"
-            assert call.is_trial
+            assert is_trial
             assert self.row.count("key") >= 2
-        if before == "not_answering" and call.is_trial and after == "not_answering" and how in FAILURES:
+        if is_trial and after == "not_answering" and how in FAILURES:
             assert not self.health.admits
             assert FIRST_PAUSE <= self.health.next_trial_at - self.now <= LONGEST_PAUSE
 
@@ -149,7 +154,9 @@ class EndpointMachine(RuleBasedStateMachine):
             assert health.because
         else:
             assert health.because
-            recent = [call for call in self.calls if call.is_trial and self.now < call.granted_at + PATIENCE]
+            recent = [
+                call for call in self.calls if call.trial_of == self.outages and self.now < call.granted_at + PATIENCE
+            ]
             if health.admits:
                 assert health.next_trial_at == math.inf
             else:

@@ -392,7 +392,7 @@ def classify_with(
         if failure.kind == "unsettled":
             return attrs.evolve(failure, admits_more=needed_by_all.isdisjoint(map(_refused_endpoint, leaves_of(error))))
         blamed = blamed_endpoint(error) if failure.kind == "retryable" else None
-        if blamed is None or answered(blamed[0]).show_that_it_answered_since(blamed[1]):
+        if blamed is None or answered(blamed[0]).answered_since(blamed[1]):
             return failure
         return Failure("preserved", failure.reason, failure.retry_after_seconds)
 

@@ -22,7 +22,6 @@ from trio_sched._answers import gives_objects, look_at_answer
 from trio_sched._clients import RetryFreeClients
 from trio_sched._executor import ModelTimeoutError, blame_endpoint
 from trio_sched._request.attempt import AdmittedAttempt
-from trio_sched._request.endpoint import Answers
 from trio_sched._request.leases import RequestAdmissionLease
 from trio_sched._request.protocol import ModelCallAdmission
 from trio_sched._resources.identity import RequestResourceKey, runtime_correlation
@@ -81,14 +80,18 @@ class AdmittedRequest:
 class _Block(AdmittedAttempt):
     """The block of one attempt. An error that may be the endpoint's leaves it with a note of what that had answered."""
 
-    __slots__ = ("when_asked",)
+    __slots__ = ("_admission", "_when_asked")
 
-    when_asked: Answers
+    def __init__(self, admission: ModelCallAdmission, item: RequestAdmissionItem) -> None:
+        super().__init__(admission, item)
+        self._admission = admission
+        self._when_asked = admission.answered(item.resource.provider_model_key)
 
     def _outcome_of(self, exc: BaseException | None, lease: RequestAdmissionLease) -> RequestReleaseOutcome:
         outcome = super()._outcome_of(exc, lease)
+        self._admission.model_request_completed(lease, outcome)
         if exc is not None and outcome.blame in ("endpoint", "access"):
-            blame_endpoint(exc, lease.item.resource.provider_model_key, self.when_asked)
+            blame_endpoint(exc, lease.item.resource.provider_model_key, self._when_asked)
         return outcome
 
 
@@ -111,9 +114,7 @@ async def admitted_request(
     item = RequestAdmissionItem(
         resource, RequestGroupSpec(resource), event_context=RequestEventContext(correlation, execution)
     )
-    block = _Block(admission, item)
-    block.when_asked = admission.answered(resource.provider_model_key)
-    async with block as lease:
+    async with _Block(admission, item) as lease:
         with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
             admission.model_request_started(lease)
             yield AdmittedRequest(lease, clients, idle_timeout)

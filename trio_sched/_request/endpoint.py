@@ -8,9 +8,9 @@ their connections already, as in a server that shuts down gracefully.
 
 *One trial.* From then on one call goes out at a time, that of whoever comes first in the fair order, after a pause of
 5 s that doubles to 30 s. Everybody else waits. The first trial that is answered opens the endpoint, at the limit that
-was learned before, since the limit rule saw none of this as a refusal. A call that was granted earlier proves nothing:
-it may have had its connection already. A trial that the provider's pace refuses (429) shows that it is there, and the
-limit rule goes on. A trial that is out for longer than `PATIENCE` hangs, and another one may go.
+was learned before, since the limit rule saw none of this as a refusal. So does a trial that the provider's pace refuses
+(429): it shows that the provider is there, and the limit rule goes on. A trial that is out for longer than `PATIENCE`
+hangs, and another one may go.
 
 *Access.* A refused key, a used-up quota or an unknown model says that no call will be answered, but a service may say
 so by mistake. So it is asked once more, at once, by one trial. If that is refused the same way, the endpoint is
@@ -62,7 +62,7 @@ class Answers(NamedTuple):
     outages: int = 0
     is_answering: bool = True
 
-    def show_that_it_answered_since(self, then: Answers) -> bool:
+    def answered_since(self, then: Answers) -> bool:
         """Whether it answered a call since `then`, when it answered, and did not stop answering."""
         return self.calls > then.calls and then.is_answering and self.outages == then.outages
 
@@ -149,7 +149,7 @@ class EndpointHealth:
         is_overload = outcome.provider_status in (503, 529)
         if blame == "pace" and not is_overload:
             # The provider is there, and says when to come back.
-            return self._open() if is_trial else None
+            return self._take_answer(lease_id, is_trial) if is_trial else None
         if self.unanswered_since is None:
             self.unanswered_since, self._first_unanswered = now, lease_id
             self._needed = max(LEAST_FAILURES, in_flight + 1)
