@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         TrioSchedError,
         UnknownNameError,
     )
-    from trio_sched._executor import QuotaExhaustedError
+    from trio_sched._executor import ModelTimeoutError, OpenStreamError, QuotaExhaustedError
     from trio_sched._observe.otel import OpenTelemetryEventSink
     from trio_sched._pipeline.admission import RequestAdmission, open_admission
     from trio_sched._pipeline.columns import Column, PipelineStep, RowSpan, batch_column, column, from_scratch_column
@@ -59,7 +59,7 @@ else:
                 "CycleError DuplicateColumnError InvalidTypeError InvalidValueError MissingExtraError PipelineError "
                 "TrioSchedError UnknownNameError"
             ),
-            "trio_sched._executor": "QuotaExhaustedError",
+            "trio_sched._executor": "ModelTimeoutError OpenStreamError QuotaExhaustedError",
             "trio_sched._observe.otel": "OpenTelemetryEventSink",
             "trio_sched._pipeline.admission": "RequestAdmission open_admission",
             "trio_sched._pipeline.columns": "Column PipelineStep RowSpan batch_column column from_scratch_column",
@@ -98,7 +98,9 @@ __all__ = [
     "MissingExtraError",
     "Model",
     "ModelHandle",
+    "ModelTimeoutError",
     "NothingToResumeError",
+    "OpenStreamError",
     "OpenTelemetryEventSink",
     "OutputDamagedError",
     "OutputError",

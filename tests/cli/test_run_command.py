@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -180,17 +179,6 @@ def run_in_a_process(name: str, **environment: str) -> subprocess.CompletedProce
     return subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, check=False, text=True, timeout=50
     )
-
-
-@pytest.fixture(autouse=True)
-def hangup_is_heard() -> Iterator[None]:
-    """A process that was started with nohup ignores SIGHUP, and so do its children."""
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="these are no signals there")

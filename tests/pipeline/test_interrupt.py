@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import weakref
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -68,17 +68,6 @@ trio.run(main)
 posix = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 EVERY = 1 if os.environ.get("TRIO_SCHED_FUZZ") == "full" else 4
 """Of the lines of a run, which ones are tried."""
-
-
-@pytest.fixture(autouse=True)
-def hangup_is_heard() -> Iterator[None]:
-    """A process that was started with nohup ignores SIGHUP, and so do its children."""
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 CODES = [("SIGINT", -2), ("SIGTERM", 143), ("SIGHUP", 129)]

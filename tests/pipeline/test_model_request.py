@@ -12,7 +12,7 @@ import pytest
 import trio
 
 import trio_sched as ts
-from trio_sched._executor import ModelTimeoutError, OpenStreamError
+from trio_sched import ModelTimeoutError, OpenStreamError
 from trio_sched.testing import simulate
 
 ROWS = [{"n": number} for number in range(20)]
