@@ -31,6 +31,7 @@ __all__ = [
     "StatusError",
     "answer_column",
     "answered_rows",
+    "is_not_told",
     "topics",
 ]
 
@@ -231,3 +232,8 @@ def answer_column(provider: Provider, model: ts.Model, **options: Any) -> ts.Col
         return await handle.call(call, row["topic"])
 
     return answer
+
+
+def is_not_told(row: Mapping[str, object]) -> bool:
+    """A skip rule."""
+    return not row["is_told"]

@@ -7,13 +7,23 @@ that were in flight as it began have to fail: each of them frees a permit for on
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from outage_samples import KINDS, Kind, Outage, Provider, StatusError, answer_column, answered_rows, topics
+from outage_samples import (
+    KINDS,
+    Kind,
+    Outage,
+    Provider,
+    StatusError,
+    answer_column,
+    answered_rows,
+    is_not_told,
+    topics,
+)
 
 import trio_sched as ts
+from trio_sched.lowlevel import InMemoryAdmissionEventSink
 from trio_sched.testing import simulate
 
 BEGINS = 12.0
@@ -49,37 +59,45 @@ def cases(caps: tuple[int, ...], lengths: tuple[float, ...]) -> list[object]:
     ]
 
 
-def is_not_told(row: Mapping[str, object]) -> bool:
-    return not row["is_told"]
-
-
 @pytest.mark.parametrize(("cap", "seconds", "kind"), cases(CAPS, (5.0, 20.0, 60.0, 300.0, 3600.0)))
 def test_an_outage_costs_no_row(tmp_path: Path, cap: int, seconds: float, kind: Kind) -> None:
     outage = Outage(BEGINS, seconds, kind)
     provider = Provider(ROUND_TRIP, [outage])
     rows = topics(26 * cap)
+    sink = InMemoryAdmissionEventSink()
     result = simulate(
         [answer_column(provider, a_model(cap, kind))],
         rows=rows,
         output=tmp_path / "out",
         config=a_config(None if seconds > 1800 else 1800.0),
+        event_sink=sink,
     )
     assert (result.status, result.stop_reason) == ("completed", None)
     assert (result.records, result.dropped, result.leaks) == (len(rows), 0, ())
     assert list(result.rows()) == answered_rows(rows)
-    check_trials(provider, outage)
+    check_trials(provider, outage, sink)
     check_return(provider, outage)
 
 
-def check_trials(provider: Provider, outage: Outage) -> None:
-    """Two and one for every five seconds, besides what fails until so many failed in a row as were in flight.
+def check_trials(provider: Provider, outage: Outage, sink: InMemoryAdmissionEventSink) -> None:
+    """Two trials and one for every five seconds, from when the outage is noticed.
 
-    A row of failures begins anew with each answer, so it is counted from where those in flight are over.
+    Until then so many calls fail in a row as were in flight. Where those in flight go on and are answered (DNS), others
+    come in their places until enough have failed.
     """
-    in_flight = provider.in_flight(outage.begins)
+    noticed = [
+        event.captured_at_monotonic
+        for event in sink.request_events
+        if event.event_kind in ("request_endpoint_not_answering", "request_outage_started")
+        and event.captured_at_monotonic >= outage.begins
+    ]
+    # An outage in which calls hang may be over before the first of them is.
+    since = min(noticed, default=outage.ends)
+    trials = [call for call in provider.arrived(since, outage.ends) if call.arrived > since]
+    assert len(trials) <= 2 + outage.lasts / 5
+    at_once = max(3, provider.in_flight(outage.begins))
     came = len(provider.arrived(outage.begins, outage.ends))
-    # As many as it takes to notice, and those that were let in by then.
-    assert came <= 1.25 * max(3, in_flight) + 2 + outage.lasts / 5
+    assert came <= (1 if outage.kind.breaks_calls else 1.25) * at_once + 2 + outage.lasts / 5
 
 
 def check_return(provider: Provider, outage: Outage) -> None:

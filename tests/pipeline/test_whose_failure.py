@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
-from outage_samples import ACCESS, KINDS, Kind, Outage, Provider, StatusError, answer_column, answered_rows, topics
+from outage_samples import (
+    ACCESS,
+    KINDS,
+    Kind,
+    Outage,
+    Provider,
+    StatusError,
+    answer_column,
+    answered_rows,
+    is_not_told,
+    topics,
+)
 
 import trio_sched as ts
 from trio_sched.testing import simulate
@@ -30,10 +41,6 @@ def a_model(cap: int = 16, *, timeout: float | None = None) -> ts.Model:
 
 def second(moments: list[float]) -> float:
     return sorted(moments)[1]
-
-
-def is_not_told(row: Mapping[str, object]) -> bool:
-    return not row["is_told"]
 
 
 @pytest.mark.parametrize("how", ["rotated", "spent"])
