@@ -413,8 +413,10 @@ class ModelRequestExecutor:
                 return await self._run(request, attempt)
             except Exception as exc:
                 if attempt.verdict is None:
-                    # It was not admitted, or admission itself failed.
-                    if exhausted is not None and error is not None and isinstance(exc, RequestAdmissionError):
+                    # It was not admitted, or admission itself failed, with a cause of its own.
+                    if error is None or not isinstance(exc, RequestAdmissionError):
+                        raise
+                    if exhausted is not None:
                         raise QuotaExhaustedError(endpoint, exhausted, error) from error
                     raise exc from error
                 error = exc

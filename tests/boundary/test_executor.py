@@ -296,6 +296,21 @@ async def test_a_refused_admission_is_not_repeated() -> None:
     assert admission.log == []
 
 
+@pytest.mark.parametrize("attempts", [0, 1])
+async def test_admission_that_fails_keeps_its_own_cause(attempts: int, autojump_clock: MockClock) -> None:
+    cause = OSError("the disk of the sink")
+
+    class Failing(FakeAdmission):
+        async def acquire_async(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
+            if len(self.items) < attempts:
+                return await super().acquire_async(item)
+            raise RuntimeError("the sink") from cause
+
+    with pytest.raises(RuntimeError, match="the sink") as caught:
+        await ModelRequestExecutor(Failing(), rng=Draws(0.0)).execute(chat(scripted(ProviderError(500), "never")))
+    assert caught.value.__cause__ is cause
+
+
 async def test_a_refusal_between_attempts_ends_it(autojump_clock: MockClock) -> None:
     admission = FakeAdmission()
     executor = ModelRequestExecutor(admission, rng=Draws(1.0))
